@@ -1,0 +1,47 @@
+"""The errors that tvm-ahcq raises for what a user can mend; all derive from :class:`AhcqError`."""
+
+from __future__ import annotations
+
+
+class AhcqError(Exception):
+    """Base class. The message says what was given, what was expected, and what to do."""
+
+
+class CheckpointError(AhcqError):
+    """A checkpoint is missing, unreadable, or does not fit the chosen architecture."""
+
+
+class UnsupportedModelError(AhcqError):
+    """The model, or an operator or pattern in it, is not supported."""
+
+
+class CalibrationError(AhcqError):
+    """Calibration images are missing, unreadable, or of a wrong shape."""
+
+
+class QuantTableError(AhcqError):
+    """A quantization table is unreadable, of a newer version, or does not fit the model."""
+
+
+class RecipeError(AhcqError):
+    """A recipe name or option is unknown or out of range."""
+
+
+class TargetError(AhcqError):
+    """A compilation target is unknown or cannot be used on this machine."""
+
+
+class BundleError(AhcqError):
+    """A bundle is missing, damaged, of a newer format, or needs what this machine lacks."""
+
+
+class ImageError(AhcqError):
+    """An image is unreadable or has an unsupported shape or type."""
+
+
+class PromptError(AhcqError):
+    """A prompt has a wrong shape, a wrong label, or lies outside the image."""
+
+
+class DeviceError(AhcqError):
+    """An accelerator device is missing, busy, or answered with an error."""
