@@ -1,0 +1,257 @@
+"""Phase 1: from the operators of torch.export to named linear layers, convolutions and attention.
+
+After this pass every matrix product with a parameter is an ``ahcq.linear`` or ``ahcq.conv2d`` that carries the name of
+its module, every softmax attention is one ``ahcq.attention``, channel normalisations are ``layer_norm`` over the last
+axis, and convolutions whose kernel equals their stride are linear layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from tvm import relax
+from tvm.ir import IRModule
+
+from tvm_ahcq import op as ahcq
+from tvm_ahcq.op.register import is_op
+
+from .rewrite import Definitions, arg, bindings, rewrite_module
+
+NHWC, NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
+
+
+def canonicalise(mod: IRModule) -> IRModule:
+    """Rewrite every Relax function of `mod` (see the module's docstring).
+
+    Parameters
+    ----------
+    mod : tvm.IRModule
+        As imported; its functions carry their parameter names in the attribute ``ahcq_param_names``.
+
+    Returns
+    -------
+    tvm.IRModule
+        The same functions with the same signatures.
+    """
+    mod = relax.transform.CanonicalizeBindings()(mod)
+    for matcher in (_match_linear, _match_convolution, _match_channel_norm, _match_attention, _match_permutation):
+        mod = rewrite_module(mod, lambda defs, matcher=matcher: _matches(defs, matcher))
+        mod = relax.transform.CanonicalizeBindings()(mod)
+    return mod
+
+
+def _matches(defs: Definitions, matcher: Callable) -> dict[relax.Var, relax.Expr]:
+    found = ((binding.var, matcher(defs, binding.value)) for binding in bindings(defs.func))
+    return {var: value for var, value in found if value is not None}
+
+
+def _module_name(defs: Definitions, weight: relax.Expr) -> str | None:
+    """Name of the module that owns a weight parameter: ``a.b.weight`` -> ``a.b``."""
+    name = defs.param(weight)
+    return name.removesuffix(".weight") if name else None
+
+
+def _dims(expr: relax.Expr) -> list:
+    return list(expr.ty.shape.values)
+
+
+def _either_order(call: relax.Call) -> tuple[tuple[relax.Expr, relax.Expr], ...]:
+    a, b = call.args
+    return (a, b), (b, a)
+
+
+def _match_linear(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
+    """``matmul(x, permute_dims(weight)) + bias`` with a 2-D parameter as weight."""
+    if not is_op(value, "relax.add"):
+        return None
+    for product, bias in _either_order(value):
+        matmul = defs.call(product, "relax.matmul")
+        turned = defs.call(arg(matmul, 1), "relax.permute_dims")
+        if turned is None or len(_dims(turned.args[0])) != 2 or not defs.param(bias):
+            continue
+        if (name := _module_name(defs, turned.args[0])) is not None:
+            return ahcq.linear(matmul.args[0], turned.args[0], bias, name=name)
+    return None
+
+
+def _conv_bias(defs: Definitions, value: relax.Expr, conv_op: str) -> tuple[relax.Call, relax.Expr] | None:
+    """A convolution and its ``(O,)`` bias, which reaches the sum as ``reshape(bias, (1, O, 1, 1))``."""
+    if not is_op(value, "relax.add"):
+        return None
+    for product, bias in _either_order(value):
+        conv = defs.call(product, conv_op)
+        source = defs.through(bias, "relax.reshape", "relax.expand_dims")
+        if conv is not None and defs.param(source):
+            return conv, source
+    return None
+
+
+def _match_convolution(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
+    """Convolutions, channels moved last: kernel = stride -> linear; 3x3 same -> ``ahcq.conv2d``; transposed -> linear."""
+    if (found := _conv_bias(defs, value, "relax.nn.conv2d_transpose")) is not None:
+        return _upsampling(defs, *found)
+    if (found := _conv_bias(defs, value, "relax.nn.conv2d")) is not None:
+        return _convolution(defs, *found)
+    used_with_bias = is_op(value, "relax.nn.conv2d") and value.args[1] in _biased_weights(defs)
+    if is_op(value, "relax.nn.conv2d") and not used_with_bias:
+        outputs = int(_dims(value.args[1])[0])
+        return _convolution(defs, value, relax.const(np.zeros(outputs, np.float32)), bias_free=True)
+    return None
+
+
+def _biased_weights(defs: Definitions) -> set[relax.Var]:
+    found = (_conv_bias(defs, binding.value, "relax.nn.conv2d") for binding in bindings(defs.func))
+    return {pair[0].args[1] for pair in found if pair is not None}
+
+
+def _convolution(
+    defs: Definitions, conv: relax.Call, bias: relax.Expr, bias_free: bool = False
+) -> relax.Expr | None:
+    x, weight = conv.args
+    name = _module_name(defs, weight)
+    batch, channels, height, width = _dims(x)
+    outputs, _, kernel, _ = map(int, _dims(weight))
+    stride, padding = int(conv.attrs.strides[0]), [int(p) for p in conv.attrs.padding]
+    if name is None or int(conv.attrs.groups) != 1:
+        return None
+    if kernel == stride and not any(padding):
+        rows, columns = height // kernel, width // kernel
+        patches = relax.op.reshape(x, [batch, channels, rows, kernel, columns, kernel])
+        patches = relax.op.permute_dims(patches, [0, 2, 4, 1, 3, 5])
+        patches = relax.op.reshape(patches, [batch, rows, columns, channels * kernel * kernel])
+        if kernel == 1:
+            patches = relax.op.permute_dims(x, NHWC)
+        flat = relax.op.reshape(weight, [outputs, int(channels) * kernel * kernel])
+        return relax.op.permute_dims(ahcq.linear(patches, flat, bias, name=name), NCHW)
+    if bias_free and stride == 1 and kernel % 2 and padding == [kernel // 2] * 4:
+        return relax.op.permute_dims(ahcq.conv2d(relax.op.permute_dims(x, NHWC), weight, name=name), NCHW)
+    return None
+
+
+def _upsampling(defs: Definitions, conv: relax.Call, bias: relax.Expr) -> relax.Expr | None:
+    """Transposed convolution with kernel = stride: one linear layer to ``k * k`` pixels of each input pixel."""
+    x, weight = conv.args
+    name = _module_name(defs, weight)
+    batch, channels, height, width = _dims(x)
+    _, outputs, kernel, _ = map(int, _dims(weight))
+    if name is None or kernel != int(conv.attrs.strides[0]) or any(int(p) for p in conv.attrs.padding):
+        return None
+    flat = relax.op.reshape(relax.op.permute_dims(weight, [2, 3, 1, 0]), [kernel * kernel * outputs, int(channels)])
+    repeated = relax.op.reshape(
+        relax.op.broadcast_to(relax.op.reshape(bias, [1, outputs]), [kernel * kernel, outputs]),
+        [kernel * kernel * outputs],
+    )
+    pixels = ahcq.linear(relax.op.permute_dims(x, NHWC), flat, repeated, name=name)
+    pixels = relax.op.reshape(pixels, [batch, height, width, kernel, kernel, outputs])
+    pixels = relax.op.permute_dims(pixels, [0, 1, 3, 2, 4, 5])
+    pixels = relax.op.reshape(pixels, [batch, height * kernel, width * kernel, outputs])
+    return relax.op.permute_dims(pixels, NCHW)
+
+
+def _match_channel_norm(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
+    """SAM's ``LayerNorm2d``, spelled out over axis 1, becomes ``layer_norm`` over the last axis."""
+    if not is_op(value, "relax.add"):
+        return None
+    for scaled, bias in _either_order(value):
+        product = defs.call(scaled, "relax.multiply")
+        bias = defs.through(bias, "relax.expand_dims", "relax.reshape")
+        if product is None or not defs.param(bias):
+            continue
+        for weight, normal in _either_order(product):
+            weight = defs.through(weight, "relax.expand_dims", "relax.reshape")
+            ratio = defs.call(normal, "relax.divide")
+            if ratio is None or not defs.param(weight):
+                continue
+            centred, root = defs.call(ratio.args[0], "relax.subtract"), defs.call(ratio.args[1], "relax.sqrt")
+            variance = defs.call(arg(root, 0), "relax.add")
+            mean = defs.call(arg(centred, 1), "relax.mean")
+            if variance is None or mean is None or [int(a) for a in mean.attrs.axis] != [1]:
+                continue
+            x, epsilon = centred.args[0], defs.constant(variance.args[1])
+            normed = relax.op.nn.layer_norm(relax.op.permute_dims(x, NHWC), weight, bias, axes=[-1], epsilon=epsilon)
+            return relax.op.permute_dims(normed, NCHW)
+    return None
+
+
+def _match_attention(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
+    """``matmul(softmax(logits), v)``; logits with the scale on q or on the product, with or without relative positions."""
+    if not is_op(value, "relax.matmul"):
+        return None
+    softmax = defs.call(value.args[0], "relax.nn.softmax")
+    if softmax is None:
+        return None
+    logits, rel_h, rel_w, rel_query = _split_relative(defs, softmax.args[0])
+    scale = 1.0
+    if (ratio := defs.call(logits, "relax.divide")) is not None:
+        scale, logits = 1.0 / defs.constant(ratio.args[1]), ratio.args[0]
+    product = defs.call(logits, "relax.matmul")
+    key = defs.call(arg(product, 1), "relax.permute_dims")
+    if key is None:
+        return None
+    query = product.args[0]
+    if (scaled := defs.call(query, "relax.multiply")) is not None and (factor := defs.constant(scaled.args[1])):
+        scale, query = scale * factor, scaled.args[0]
+    if rel_query is not None and not rel_query.same_as(query):
+        return None
+    name = _attention_name(defs, query)
+    if name is None:
+        return None
+    return ahcq.attention(query, key.args[0], value.args[1], rel_h, rel_w, name=name, scale=scale)
+
+
+def _split_relative(defs: Definitions, logits: relax.Expr):
+    """(logits without relative positions, rel_h table, rel_w table, the query they multiply); the last three may be None."""
+    outer = defs.call(defs.through(logits, "relax.reshape"), "relax.add")
+    inner = defs.call(arg(outer, 0), "relax.add")
+    if inner is None:
+        return logits, None, None, None
+    tables, query = [], None
+    for term, subscripts in ((inner.args[1], "bhwc,hkc->bhwk"), (outer.args[1], "bhwc,wkc->bhwk")):
+        einsum = defs.call(defs.through(term, "relax.expand_dims"), "relax.einsum")
+        if einsum is None or str(einsum.attrs.subscripts) != subscripts:
+            return logits, None, None, None
+        r_q, gathered = defs.of(einsum.args[0]).fields
+        take = defs.call(gathered, "relax.take")
+        size = int(_dims(gathered)[0])
+        # with as many rows as distances the table was not interpolated, and row q - k + size - 1 is meant
+        if take is None or not defs.param(take.args[0]) or int(_dims(take.args[0])[0]) != 2 * size - 1:
+            return logits, None, None, None
+        tables.append(take.args[0])
+        query = defs.through(r_q, "relax.reshape")
+    return defs.through(inner.args[0], "relax.reshape"), tables[0], tables[1], query
+
+
+def _attention_name(defs: Definitions, query: relax.Expr) -> str | None:
+    """Name of the attention module: that of the linear layer its query comes from, less the last part."""
+    expr = defs.of(query)
+    while not is_op(expr, "relax.ahcq.linear"):
+        if isinstance(expr, relax.TupleGetItem):
+            expr = defs.of(expr.tuple_value)
+        elif isinstance(expr, relax.Call) and expr.args:
+            expr = defs.of(expr.args[0])
+        else:
+            return None
+    return str(expr.attrs["name"]).rpartition(".")[0]
+
+
+def _match_permutation(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
+    """Two permutations in a row become one, or none."""
+    if not is_op(value, "relax.permute_dims") or value.attrs.axes is None:
+        return None
+    inner = defs.call(value.args[0], "relax.permute_dims")
+    if inner is None or inner.attrs.axes is None:
+        return None
+    axes = [int(inner.attrs.axes[int(a)]) for a in value.attrs.axes]
+    return inner.args[0] if axes == list(range(len(axes))) else relax.op.permute_dims(inner.args[0], axes)
+
+
+def uncovered(mod: IRModule) -> list[str]:
+    """Matrix products and softmaxes on activations that no ``ahcq`` operator stands for, by description."""
+    left = []
+    for var, func in ((v, f) for v, f in mod.functions.items() if isinstance(f, relax.Function)):
+        for binding in bindings(func):
+            if is_op(binding.value, "relax.nn.softmax") or is_op(binding.value, "relax.nn.conv2d"):
+                shape = ", ".join(str(d) for d in _dims(binding.var))
+                left.append(f"{var.name_hint}: {binding.value.op.name} of shape ({shape})")
+    return left

@@ -1,0 +1,100 @@
+"""What the graph passes share: looking up definitions, and replacing the values of bindings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import tvm
+from tvm import relax
+from tvm.ir import IRModule
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+from tvm_ahcq.op.register import is_op
+
+PARAM_NAMES = "ahcq_param_names"
+"""Function attribute: stable names of a function's parameter tensors, which follow its inputs."""
+
+
+def arg(call: relax.Call | None, index: int) -> relax.Expr | None:
+    """Argument `index` of a call, None if there is no call (expressions have no truth value, so chains need this)."""
+    return None if call is None else call.args[index]
+
+
+class Definitions:
+    """The value that each variable of a function is bound to."""
+
+    def __init__(self, func: relax.Function):
+        self.func = func
+        self.values = {binding.var: binding.value for binding in bindings(func)}
+        names = list(func.attrs[PARAM_NAMES]) if func.attrs and PARAM_NAMES in func.attrs else []
+        self.param_names = dict(zip(func.params[len(func.params) - len(names) :], map(str, names), strict=True))
+
+    def of(self, expr: relax.Expr) -> relax.Expr:
+        """The defining value of a variable; any other expression, and a function's parameter, is itself."""
+        return self.values.get(expr, expr) if isinstance(expr, relax.Var) else expr
+
+    def call(self, expr: relax.Expr | None, *names: str) -> relax.Call | None:
+        """The call that defines `expr` if it is to one of the operators `names`, else None."""
+        value = self.of(expr)
+        return value if any(is_op(value, name) for name in names) else None
+
+    def through(self, expr: relax.Expr, *names: str) -> relax.Expr:
+        """Follow the first arguments of the operators `names` upwards, as far as they go."""
+        while (value := self.call(expr, *names)) is not None:
+            expr = value.args[0]
+        return expr
+
+    def param(self, expr: relax.Expr) -> str | None:
+        """Name of the parameter tensor that `expr` is, seen through reshapes; None if it is not one."""
+        return self.param_names.get(self.through(expr, "relax.reshape"))
+
+    def constant(self, expr: relax.Expr) -> float | None:
+        """Value of a scalar constant, else None."""
+        value = self.of(expr)
+        if isinstance(value, tvm.ir.GenericConst) and value.value.numpy().size == 1:
+            return float(value.value.numpy())
+        return None
+
+
+def bindings(func: relax.Function) -> Iterator[relax.VarBinding]:
+    """All variable bindings of a function, in order."""
+    for block in func.body.blocks:
+        yield from block.bindings
+
+
+def functions(mod: IRModule) -> Iterator[tuple[tvm.ir.GlobalVar, relax.Function]]:
+    """The Relax functions of a module, in the order of their names."""
+    for var in sorted(mod.get_global_vars(), key=lambda v: v.name_hint):
+        if isinstance(mod[var], relax.Function):
+            yield var, mod[var]
+
+
+@mutator
+class _Replacer(PyExprMutator):
+    """Gives variables new values; the new values may be nested calls on variables of the old function."""
+
+    def __init__(self, mod: IRModule, values: dict[relax.Var, relax.Expr]):
+        super().__init__(mod)
+        self.replacements = values
+
+    def visit_var_binding_(self, binding: relax.VarBinding) -> None:
+        value = self.replacements.get(binding.var)
+        if value is None:
+            super().visit_var_binding_(binding)
+            return
+        new_value = self.builder_.normalize(self.visit_expr(value))
+        emit = self.builder_.emit if isinstance(binding.var, relax.DataflowVar) else self.builder_.emit_output
+        self.set_var_remap(binding.var, emit(new_value))
+
+
+def replace_values(mod: IRModule, func: relax.Function, values: dict[relax.Var, relax.Expr]) -> relax.Function:
+    """`func` with the variables in `values` bound to new values."""
+    return _Replacer(mod, values).visit_expr(func) if values else func
+
+
+def rewrite_module(mod: IRModule, plan: Callable[[Definitions], dict[relax.Var, relax.Expr]]) -> IRModule:
+    """Apply `plan` (new values for some variables) to every Relax function and drop what is no longer used."""
+    result = IRModule(dict(mod.functions), attrs=mod.attrs)
+    for var, func in functions(mod):
+        result.update_func(var, replace_values(mod, func, plan(Definitions(func))))
+    return relax.transform.DeadCodeElimination([var.name_hint for var, _ in functions(result)])(result)

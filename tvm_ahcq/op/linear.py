@@ -1,0 +1,66 @@
+"""``ahcq.linear`` (float) and ``ahcq.grouped_linear`` (integer)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tvm import relax
+
+from .register import call, register, tensor_type
+
+
+def _infer_linear(expr: relax.Call) -> relax.TensorType:
+    """``x @ weight.T + bias``: (..., K), (N, K), (N,) -> (..., N)."""
+    return tensor_type(expr.args[0], last=expr.args[1].ty.shape.values[0])
+
+
+def _infer_grouped(expr: relax.Call) -> relax.TensorType:
+    """Grouped-scale integer GEMM: (..., Kp) uint8 operands -> (..., N) float32."""
+    return tensor_type(expr.args[0], last=expr.args[2].ty.shape.values[1], dtype="float32")
+
+
+register("linear", ("x", "weight", "bias"), _infer_linear, required=3)
+register("grouped_linear", ("operands", "packed", "multiplier", "correction", "bias"), _infer_grouped, required=5)
+
+
+def linear(x: relax.Expr, weight: relax.Expr, bias: relax.Expr, *, name: str) -> relax.Call:
+    """Float linear layer with the stable `name` of the module it comes from.
+
+    Parameters
+    ----------
+    x, weight, bias : relax.Expr
+        float32 ``(..., K)``, ``(N, K)`` and ``(N,)``.
+    name : str
+        Such as ``image_encoder.blocks.0.attn.qkv``.
+    """
+    return call("linear", x, weight, bias, name=name)
+
+
+def grouped_linear(
+    operands: relax.Expr,
+    packed: relax.Expr,
+    multiplier: relax.Expr,
+    correction: relax.Expr,
+    bias: relax.Expr,
+    *,
+    name: str,
+    group_sizes: Sequence[int],
+    layout: str,
+) -> relax.Call:
+    """Integer linear layer; semantics in :func:`tvm_ahcq.quantizers.reference.grouped_linear`.
+
+    Parameters
+    ----------
+    operands : relax.Expr
+        ``(..., Kp)`` uint8.
+    packed : relax.Expr
+        int8 weights in `layout` (see :func:`tvm_ahcq.runtime.weights.pack`).
+    multiplier, correction, bias : relax.Expr
+        ``(G, N)`` float32, ``(G, N)`` int32, ``(N,)`` float32.
+    group_sizes : sequence of int
+        Channels of each group; they sum to ``Kp``.
+    """
+    sizes = list(map(int, group_sizes))
+    return call(
+        "grouped_linear", operands, packed, multiplier, correction, bias, name=name, group_sizes=sizes, layout=layout
+    )

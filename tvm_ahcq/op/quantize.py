@@ -1,0 +1,65 @@
+"""``ahcq.quantize`` (a quantization site in a float graph) and the two integer encoders that replace it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tvm import relax
+
+from .register import call, register, tensor_type
+
+
+def _infer_quantize(expr: relax.Call) -> relax.TensorType:
+    """Values rounded to the levels of the site's quantizer; same type as the input."""
+    return tensor_type(expr.args[0])
+
+
+def _infer_affine(expr: relax.Call) -> relax.TensorType:
+    """Codes of an affine quantizer, channels reordered by `index`: (..., K) float32 -> (..., Kp) uint8."""
+    return tensor_type(expr.args[0], last=expr.args[1].ty.shape.values[0], dtype="uint8")
+
+
+def _infer_intervals(expr: relax.Call) -> relax.TensorType:
+    """Operands by interval: (..., K) float32 -> (..., K) uint8."""
+    return tensor_type(expr.args[0], dtype="uint8")
+
+
+register("quantize", ("x",), _infer_quantize, required=1)
+register("encode_affine", ("x", "index", "scale", "zero_point"), _infer_affine, required=4)
+register("encode_intervals", ("x", "thresholds", "operands"), _infer_intervals, required=3)
+
+
+def quantize(x: relax.Expr, *, site: str, kind: str, bits: int) -> relax.Call:
+    """Mark `x` as the quantization site `site` with a quantizer of `kind` ('uniform', 'cag' or 'hluq') and `bits` bits."""
+    return call("quantize", x, site=site, kind=kind, bits=int(bits))
+
+
+def encode_affine(
+    x: relax.Expr,
+    index: relax.Expr,
+    scale: relax.Expr,
+    zero_point: relax.Expr,
+    *,
+    site: str,
+    bits: int,
+    group_sizes: Sequence[int],
+    identity: bool,
+) -> relax.Call:
+    """Integer codes; semantics in :func:`tvm_ahcq.quantizers.reference.encode_affine`.
+
+    Parameters
+    ----------
+    x, index, scale, zero_point : relax.Expr
+        ``(..., K)`` float32, ``(Kp,)`` int32, ``(G,)`` float32, ``(G,)`` int32.
+    identity : bool
+        Promise that ``index`` is ``0, 1, ..., K - 1``, so that kernels need not gather.
+    """
+    sizes = list(map(int, group_sizes))
+    return call(
+        "encode_affine", x, index, scale, zero_point, site=site, bits=int(bits), group_sizes=sizes, identity=bool(identity)
+    )
+
+
+def encode_intervals(x: relax.Expr, thresholds: relax.Expr, operands: relax.Expr, *, site: str) -> relax.Call:
+    """Table operands by interval; semantics in :func:`tvm_ahcq.quantizers.reference.encode_intervals`."""
+    return call("encode_intervals", x, thresholds, operands, site=site)
