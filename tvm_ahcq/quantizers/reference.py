@@ -251,9 +251,12 @@ def rounding_shift(x: np.ndarray, shift: int) -> np.ndarray:
 
 
 def exp2_fixed(x: np.ndarray) -> np.ndarray:
-    """``2**-x`` for integers ``x >= 0`` in units of ``2**-FRACTION_BITS``; int32 in units of ``2**-EXP_BITS``."""
+    """``2**-x`` for integers ``x >= 0`` in units of ``2**-FRACTION_BITS``; int32 in units of ``2**-EXP_BITS``.
+
+    Written with operators that numpy arrays and torch tensors share.
+    """
     fraction = x & ((1 << FRACTION_BITS) - 1)
-    whole = np.minimum(x >> FRACTION_BITS, 31)
+    whole = (x >> FRACTION_BITS).clip(max=31)
     inner = (_EXP_C3 * fraction) >> FRACTION_BITS
     inner = ((_EXP_C2 - inner) * fraction) >> FRACTION_BITS
     inner = ((_EXP_C1 - inner) * fraction) >> FRACTION_BITS

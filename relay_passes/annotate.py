@@ -1,0 +1,100 @@
+"""Phase 2: mark the quantization sites.
+
+The input of a quantized linear layer or convolution and the query, key and value of an attention each pass through an
+``ahcq.quantize`` with a stable site name; the probabilities of an attention are a site inside it. Sites are those of
+the published method (QUANTIZERS 2.1); everything else stays in float.
+"""
+
+from __future__ import annotations
+
+from tvm import relax
+from tvm.ir import IRModule
+
+from tvm_ahcq import op as ahcq
+from tvm_ahcq.op.register import is_op
+from tvm_ahcq.quantizers.recipe import Recipe
+
+from .rewrite import Definitions, bindings, functions, rewrite_module
+
+SITE_OF_LAYER = {
+    ("attn", "qkv"): "norm",
+    ("attn", "proj"): "linear",
+    ("mlp", "lin1"): "norm",
+    ("mlp", "lin2"): "activation",
+    ("neck", "0"): "linear",
+    ("neck", "2"): "linear",
+    ("self_attn", "q_proj"): "norm",
+    ("self_attn", "k_proj"): "norm",
+    ("self_attn", "v_proj"): "norm",
+    ("self_attn", "out_proj"): "linear",
+}
+"""Kind of site (``recipe.SITE_KINDS``) at the input of a layer, by the last two parts of the layer's name."""
+
+for _attention in ("cross_attn_token_to_image", "cross_attn_image_to_token", "final_attn_token_to_image"):
+    for _layer in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        SITE_OF_LAYER[_attention, _layer] = SITE_OF_LAYER["self_attn", _layer]
+
+
+def layer_site(name: str) -> str | None:
+    """Kind of site at the input of the layer called `name`; None where the method leaves the layer in float."""
+    return SITE_OF_LAYER.get(tuple(name.split(".")[-2:]))
+
+
+def annotate(mod: IRModule, recipe: Recipe) -> IRModule:
+    """Insert the quantization sites of `recipe` into a canonical module.
+
+    Parameters
+    ----------
+    mod : tvm.IRModule
+        From :func:`.canonicalise.canonicalise`.
+    recipe : Recipe
+        Quantizer kinds and bits.
+
+    Returns
+    -------
+    tvm.IRModule
+        The same functions with ``ahcq.quantize`` at every site; float results are unchanged until quantizers are set.
+    """
+    return rewrite_module(mod, lambda defs: _plan(defs, recipe))
+
+
+def _plan(defs: Definitions, recipe: Recipe) -> dict[relax.Var, relax.Expr]:
+    plan = {}
+    for binding in bindings(defs.func):
+        value = binding.value
+        if is_op(value, "relax.ahcq.linear") or is_op(value, "relax.ahcq.conv2d"):
+            if (kind := layer_site(str(value.attrs["name"]))) is not None:
+                plan[binding.var] = _with_quantized_input(value, recipe, recipe.quantizer_for(kind))
+        elif is_op(value, "relax.ahcq.attention"):
+            plan[binding.var] = _with_quantized_operands(value, recipe)
+    return plan
+
+
+def _with_quantized_input(layer: relax.Call, recipe: Recipe, kind: str) -> relax.Call:
+    site = f"{layer.attrs['name']}.input"
+    x = ahcq.quantize(layer.args[0], site=site, kind=kind, bits=recipe.bits_activations)
+    return relax.Call(layer.op, [x, *layer.args[1:]], attrs=layer.attrs)
+
+
+def _with_quantized_operands(attention: relax.Call, recipe: Recipe) -> relax.Call:
+    name, bits = str(attention.attrs["name"]), recipe.bits_activations
+    kind = recipe.quantizer_for("operand")
+    operands = [
+        ahcq.quantize(arg, site=f"{name}.{role}", kind=kind, bits=bits)
+        for role, arg in zip("qkv", attention.args[:3], strict=True)
+    ]
+    scale = float(attention.attrs["scale"])
+    return ahcq.attention(*operands, *attention.args[3:], name=name, scale=scale, bits=bits)
+
+
+def sites(mod: IRModule) -> dict[str, tuple[str, int]]:
+    """Every quantization site of an annotated module: name -> (quantizer kind, bits), in graph order."""
+    found: dict[str, tuple[str, int]] = {}
+    for _, func in functions(mod):
+        for binding in bindings(func):
+            value = binding.value
+            if is_op(value, "relax.ahcq.quantize"):
+                found[str(value.attrs["site"])] = (str(value.attrs["kind"]), int(value.attrs["bits"]))
+            elif is_op(value, "relax.ahcq.attention") and int(value.attrs["bits"]):
+                found[f"{value.attrs['name']}.probs"] = ("lnq", int(value.attrs["bits"]))
+    return found

@@ -1,0 +1,158 @@
+"""Torch semantics of the quantization sites: float, and bit-equal simulation of the integer graph.
+
+What happens at a site is not part of the graph but of a :class:`Sites` object, so that one annotated graph serves
+float execution, calibration (a subclass that records what passes) and simulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+
+from tvm_ahcq.quantizers.cag import CagParams
+from tvm_ahcq.quantizers.hluq import HluqParams
+from tvm_ahcq.quantizers.log_attention import log_attention_constants
+from tvm_ahcq.quantizers.params import QuantizerParams
+from tvm_ahcq.quantizers.reference import EXP_BITS, FRACTION_BITS, LogAttention, exp2_fixed, rounding_shift
+from tvm_ahcq.quantizers.uniform import UniformParams
+
+HEADS_AT_ONCE = 1 << 24
+"""Attention is computed for as many heads at a time as keep the logits below this many elements."""
+
+
+class Sites:
+    """What happens at quantization sites; this base class leaves everything in float."""
+
+    def activation(self, site: str, x: torch.Tensor) -> torch.Tensor:
+        """Value of the activation site `site` whose float value is `x`."""
+        return x
+
+    def attention(
+        self,
+        name: str,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        scale: float,
+        rel_h: torch.Tensor | None,
+        rel_w: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Attention `name` of ``(B, N, d)`` operands that have passed their sites; differentiable here."""
+
+        def some_heads(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            return self.probabilities(name, attention_logits(q, k, scale, rel_h, rel_w).softmax(-1), v) @ v
+
+        return over_heads(some_heads, q, k, v)
+
+    def probabilities(self, name: str, probs: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Value of the site ``<name>.probs`` for a few heads."""
+        return probs
+
+
+def over_heads(function: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Apply ``function(q, k, v)`` to blocks of heads (the first axis) small enough to bound memory."""
+    step = max(1, HEADS_AT_ONCE // (q.shape[1] * k.shape[1]))
+    blocks = [function(q[i : i + step], k[i : i + step], v[i : i + step]) for i in range(0, len(q), step)]
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+
+
+def relative_terms(q: torch.Tensor, rel_h: torch.Tensor, rel_w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Products of the query with the relative positions: ``(B, h, w, h, 1)`` by row and ``(B, h, w, 1, w)`` by column."""
+    height, width = (len(rel_h) + 1) // 2, (len(rel_w) + 1) // 2
+    rows, columns = torch.arange(height), torch.arange(width)
+    grid = q.unflatten(1, (height, width))
+    by_row = torch.einsum("bhwc,hkc->bhwk", grid, rel_h[rows[:, None] - rows + height - 1])
+    by_column = torch.einsum("bhwc,wkc->bhwk", grid, rel_w[columns[:, None] - columns + width - 1])
+    return by_row[..., :, None], by_column[..., None, :]
+
+
+def attention_logits(q, k, scale: float, rel_h: torch.Tensor | None, rel_w: torch.Tensor | None) -> torch.Tensor:
+    """``scale q k^T`` plus decomposed relative positions (of the unscaled query), ``(B, Nq, Nk)``."""
+    logits = (q * scale) @ k.transpose(1, 2)
+    if rel_h is None or rel_w is None:
+        return logits
+    by_row, by_column = relative_terms(q, rel_h, rel_w)
+    grid = by_row.shape[1:3]
+    return (logits.unflatten(1, grid).unflatten(3, grid) + by_row + by_column).reshape(logits.shape)
+
+
+class SimulatedSites(Sites):
+    """Every site quantized; codes equal those of the integer graph bit for bit.
+
+    Parameters
+    ----------
+    quantizers : mapping of str to QuantizerParams
+        One for each site.
+    """
+
+    def __init__(self, quantizers: Mapping[str, QuantizerParams]):
+        self.quantizers = quantizers
+
+    def activation(self, site: str, x: torch.Tensor) -> torch.Tensor:
+        """`x` rounded to the levels of the site's quantizer."""
+        params = self.quantizers[site]
+        return _SIMULATE[type(params)](params, x)
+
+    def attention(self, name, q, k, v, scale, rel_h, rel_w) -> torch.Tensor:
+        """Log-domain integer attention; the operands carry values of their quantizers."""
+        operands = [self.quantizers[f"{name}.{role}"] for role in "qkv"]
+        arrays = [None if table is None else table.detach().numpy() for table in (rel_h, rel_w)]
+        constants, *tables = log_attention_constants(
+            *operands, self.quantizers[f"{name}.probs"], scale=scale, head_dim=q.shape[-1], rel_h=arrays[0], rel_w=arrays[1]
+        )
+        steps = [torch.round(x / np.float32(p.scale)).double() for x, p in zip((q, k, v), operands, strict=True)]
+        rel = [None if table is None else torch.from_numpy(table).double() for table in tables]
+        return over_heads(lambda q, k, v: _integer_attention(q, k, v, constants, *rel), *steps)
+
+
+def _integer_attention(q, k, v, c: LogAttention, rel_h, rel_w) -> torch.Tensor:
+    """:func:`tvm_ahcq.quantizers.reference.log_attention` on zero-point-free float64 operands of some heads."""
+    logits = rounding_shift((q @ k.transpose(1, 2)).to(torch.int32), c.qk_shift) * c.qk_multiplier
+    if rel_h is not None:
+        terms = zip(relative_terms(q, rel_h, rel_w), (c.rel_h_multiplier, c.rel_w_multiplier), strict=True)
+        by_row, by_column = (rounding_shift(term.to(torch.int32), c.rel_shift) * factor for term, factor in terms)
+        grid = by_row.shape[1:3]
+        logits = (logits.unflatten(1, grid).unflatten(3, grid) + by_row + by_column).reshape(logits.shape)
+    logits = rounding_shift(logits, c.shift)
+    below = logits.amax(-1, keepdim=True) - logits
+    total = exp2_fixed(below).sum(-1, keepdim=True, dtype=torch.int64)
+    minus_log2 = below + _log2_fixed(total)
+    negated = torch.from_numpy(-c.log_thresholds)
+    table = torch.from_numpy(c.table.astype(np.float64))
+    operands = table[torch.bucketize(-minus_log2, negated, right=True)]
+    return (operands @ v).float() * float(c.out_scale)
+
+
+def _log2_fixed(total: torch.Tensor) -> torch.Tensor:
+    """:func:`tvm_ahcq.quantizers.reference.log2_fixed` on int64 tensors."""
+    whole = torch.frexp(total.double())[1].long() - 1
+    mantissa = total << (30 - whole)
+    fraction = torch.zeros_like(total)
+    for _ in range(FRACTION_BITS):
+        mantissa = (mantissa * mantissa) >> 30
+        carry = mantissa >> 31
+        mantissa = mantissa >> carry
+        fraction = (fraction << 1) | carry
+    return (((whole - EXP_BITS) << FRACTION_BITS) | fraction).to(torch.int32)
+
+
+def _uniform(params: UniformParams, x: torch.Tensor) -> torch.Tensor:
+    scale, zero = float(np.float32(params.scale)), params.zero_point
+    return (torch.round(x / scale) + zero).clamp(0, 2**params.bits - 1).sub(zero) * scale
+
+
+def _cag(params: CagParams, x: torch.Tensor) -> torch.Tensor:
+    scale, zero = (torch.from_numpy(a.astype(np.float32)) for a in params.per_channel())
+    return ((torch.round(x / scale) + zero).clamp(0, 2**params.bits - 1) - zero) * scale
+
+
+def _hluq(params: HluqParams, x: torch.Tensor) -> torch.Tensor:
+    book = params.codebook()
+    codes = torch.bucketize(x.contiguous(), torch.tensor(book.thresholds, dtype=torch.float32))
+    levels = torch.from_numpy(book.decode(np.arange(len(book.table), dtype=np.uint8)))
+    return levels[codes]
+
+
+_SIMULATE: dict[type[QuantizerParams], Callable] = {UniformParams: _uniform, CagParams: _cag, HluqParams: _hluq}

@@ -1,0 +1,61 @@
+"""The integer constants of a log-domain attention, from the quantizers of its four sites."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .lnq import LnqParams
+from .reference import FRACTION_BITS, LogAttention, log_attention_scale
+from .uniform import UniformParams
+
+LOG2_E = float(np.log2(np.e))
+
+
+def log_attention_constants(
+    q: UniformParams,
+    k: UniformParams,
+    v: UniformParams,
+    probs: LnqParams,
+    *,
+    scale: float,
+    head_dim: int,
+    rel_h: np.ndarray | None = None,
+    rel_w: np.ndarray | None = None,
+) -> tuple[LogAttention, np.ndarray | None, np.ndarray | None]:
+    """Constants for :func:`.reference.log_attention`, and the relative positions as int8.
+
+    Parameters
+    ----------
+    q, k, v, probs
+        Quantizers of the sites.
+    scale : float
+        Factor of the attention on q.k (usually ``head_dim ** -0.5``); relative positions are not scaled.
+    head_dim : int
+        Channels of a head.
+    rel_h, rel_w : numpy.ndarray, optional
+        ``(2 h - 1, d)``, ``(2 w - 1, d)`` float32 tables; each gets one scale, ``max|.| / 127``.
+
+    Returns
+    -------
+    constants : LogAttention
+    rel_h, rel_w : numpy.ndarray or None
+        int8 tables.
+    """
+    q_bound = max(q.zero_point, 2**q.bits - 1 - q.zero_point)
+    k_bound = max(k.zero_point, 2**k.bits - 1 - k.zero_point)
+    qk = (head_dim * q_bound * k_bound, q.scale * k.scale * scale * LOG2_E)
+    rel, tables = None, (None, None)
+    if rel_h is not None and rel_w is not None:
+        h_scale, w_scale = (float(max(np.abs(t).max(), 1e-8)) / 127 for t in (rel_h, rel_w))
+        tables = tuple(np.rint(t / s).astype(np.int8) for t, s in ((rel_h, h_scale), (rel_w, w_scale)))
+        rel = (head_dim * q_bound * 127, q.scale * h_scale * LOG2_E, q.scale * w_scale * LOG2_E)
+    constants = LogAttention(
+        q_zero=q.zero_point,
+        k_zero=k.zero_point,
+        v_zero=v.zero_point,
+        log_thresholds=np.floor(-np.log2(probs.thresholds()) * 2**FRACTION_BITS).astype(np.int32),
+        table=probs.table(),
+        out_scale=np.float32(probs.operand_scale) * np.float32(v.scale),
+        **log_attention_scale(qk, rel),
+    )
+    return constants, *tables
