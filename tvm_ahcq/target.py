@@ -1,0 +1,119 @@
+"""Processors that kernels are compiled for, under names that a user can type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import tvm
+import tvm_ffi
+
+from .errors import TargetError
+
+
+@dataclass(frozen=True)
+class HostTarget:
+    """A processor to compile for.
+
+    Attributes
+    ----------
+    name : str
+        What the user types.
+    config : dict
+        Target options of TVM; ``tvm_target`` makes the object.
+    cpu_features : tuple of str
+        Instruction-set extensions that the compiled code needs, by LLVM name; a bundle is refused where one is missing.
+    isa : str
+        Which hand-written integer kernels fit: ``"avx512vnni"``, ``"avx2"`` or ``"generic"`` (any LLVM target).
+    """
+
+    name: str
+    config: dict[str, Any] = field(hash=False)
+    cpu_features: tuple[str, ...]
+    isa: str
+
+    @property
+    def layout(self) -> str:
+        """Layout of packed int8 weights that the kernels of this target read (:func:`tvm_ahcq.runtime.weights.pack`)."""
+        return "vnni16" if self.isa == "avx512vnni" else "rows"
+
+    @property
+    def triple(self) -> str:
+        """LLVM target triple."""
+        return self.config["mtriple"]
+
+    def tvm_target(self) -> tvm.target.Target:
+        """The target as TVM takes it."""
+        return tvm.target.Target(self.config)
+
+
+_X86 = "x86_64-linux-gnu"
+_AVX2 = ("avx2", "fma")
+_VNNI = (*_AVX2, "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni")
+_AMX = (*_VNNI, "amx-tile", "amx-int8")
+
+
+def _x86(name: str, mcpu: str, features: tuple[str, ...], isa: str) -> HostTarget:
+    """An x86-64 target: the psABI level `mcpu` and the extensions `features`, tuned for 512-bit vectors if it has them."""
+    config: dict[str, Any] = {"kind": "llvm", "mtriple": _X86, "mcpu": mcpu}
+    if "avx512f" in features:
+        # LLVM's default for this level is to avoid zmm registers, a habit of the first AVX-512 processors
+        config["mattr"] = [*(f"+{feature}" for feature in features), "-prefer-256-bit"]
+    return HostTarget(name, config, features, isa)
+
+
+_TARGETS = {
+    target.name: target
+    for target in (
+        _x86("generic", "x86-64", (), "generic"),
+        _x86("avx2", "x86-64-v3", _AVX2, "avx2"),
+        _x86("avx512-vnni", "x86-64-v4", _VNNI, "avx512vnni"),
+        _x86("amx", "x86-64-v4", _AMX, "avx512vnni"),
+        HostTarget(
+            "aarch64", {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": ["+neon"]}, ("neon",), "generic"
+        ),
+    )
+}
+
+_NATIVE = ("avx512-vnni", "avx2", "generic", "aarch64")
+"""What "native" may become, best first. AMX is absent as long as no kernel uses it: the code would run nowhere else."""
+
+
+def target_names() -> tuple[str, ...]:
+    """Names that :func:`resolve_target` knows."""
+    return ("native", *_TARGETS)
+
+
+def host_features() -> frozenset[str]:
+    """Instruction-set extensions of this machine that its operating system enables, by LLVM name."""
+    features = tvm_ffi.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")()
+    return frozenset(str(name) for name, present in features.items() if present)
+
+
+def _native() -> HostTarget:
+    """The best known target that runs on this machine."""
+    architecture = tvm.target.codegen.llvm_get_system_triple().split("-")[0]
+    available = host_features()
+    for name in _NATIVE:
+        target = _TARGETS[name]
+        if target.triple.split("-")[0] == architecture and available.issuperset(target.cpu_features):
+            return target
+    raise TargetError(
+        f"no kernels for this machine ({architecture}); expected x86_64 or aarch64. "
+        f"To compile for another machine, give one of {', '.join(_TARGETS)}."
+    )
+
+
+def resolve_target(name: str = "native") -> HostTarget:
+    """The target called `name`; "native" is the best one for this machine.
+
+    Raises
+    ------
+    TargetError
+        The name is not known.
+    """
+    if name == "native":
+        return _native()
+    if name not in _TARGETS:
+        raise TargetError(f"unknown target {name!r}; expected one of {', '.join(target_names())}")
+    return _TARGETS[name]
