@@ -1,0 +1,112 @@
+"""What the CPU of this machine can do, against what a bundle needs."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Collection
+from functools import lru_cache
+from pathlib import Path
+
+from ..errors import BundleError, DeviceError
+from .ffi import ahcq_library
+from .manifest import TargetSpec
+
+HUMAN_NAMES = {
+    "avx2": "AVX2", "fma": "FMA", "avx512f": "AVX512", "avx512bw": "AVX512-BW", "avx512vl": "AVX512-VL",
+    "avx512dq": "AVX512-DQ", "avx512vnni": "AVX512 VNNI", "amx-int8": "AMX int8", "amx-tile": "AMX tiles",
+    "neon": "NEON", "dotprod": "NEON dot product",
+}
+"""CPU features by LLVM name, weakest first of each family."""
+
+_LEVELS = ("amx-int8", "avx512vnni", "avx512f", "avx2", "dotprod", "neon")
+"""Feature that best describes a machine, strongest first."""
+
+_ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+@lru_cache(maxsize=1)
+def features() -> frozenset[str]:
+    """LLVM names of the features of this CPU that kernels may use.
+
+    Raises
+    ------
+    DeviceError
+        The C++ library of this package is not built.
+    """
+    return frozenset(str(name) for name in ahcq_library().get_global_func("ahcq.runtime.cpu_features")())
+
+
+def request_amx() -> None:
+    """Ask the kernel, once a process, for the permission to use AMX tiles.
+
+    Raises
+    ------
+    DeviceError
+        The permission was refused.
+    """
+    if not ahcq_library().get_global_func("ahcq.runtime.request_amx")():
+        raise DeviceError("the operating system refused the use of AMX; it needs Linux 5.16 or newer and, in a virtual "
+                          "machine, AMX passed through; or recompile with --target generic")
+
+
+def check_target(name: str, target: TargetSpec, available: Collection[str] | None = None) -> None:
+    """Refuse a bundle that this machine cannot run.
+
+    Parameters
+    ----------
+    name : str
+        The bundle, for the message.
+    target : TargetSpec
+        What it was compiled for.
+    available : collection of str, optional
+        CPU features; those of this machine by default.
+
+    Raises
+    ------
+    BundleError
+        As ``sam_b.ahcq: needs AMX int8, this machine has AVX2 only; recompile with ...``.
+    """
+    machine = platform.machine().lower()
+    machine = _ARCHITECTURES.get(machine, machine)
+    needed = target.triple.split("-")[0]
+    if _ARCHITECTURES.get(needed, needed) != machine:
+        raise BundleError(f"{name}: made for {needed}, this machine is {machine}; "
+                          "recompile with --target native or --target generic")
+    if not target.cpu_features:
+        return
+    present = features() if available is None else available
+    missing = [feature for feature in target.cpu_features if feature not in present]
+    if missing:
+        named = [feature for feature in _LEVELS if feature in missing][:1] or missing  # the strongest implies the rest
+        needs = ", ".join(HUMAN_NAMES.get(feature, feature) for feature in named)
+        level = next((HUMAN_NAMES[feature] + " only" for feature in _LEVELS if feature in present), "none of these")
+        raise BundleError(f"{name}: needs {needs}, this machine has {level}; "
+                          "recompile with --target native or --target generic")
+
+
+def default_threads() -> int:
+    """Threads to compute with: the physical cores that this process may use, at least 1."""
+    try:
+        allowed = os.sched_getaffinity(0)
+    except AttributeError:  # not Linux
+        return max(1, os.cpu_count() or 1)
+    cores = {_siblings(number) for number in allowed}
+    return max(1, min(len(cores), _quota() or len(cores)))
+
+
+def _siblings(number: int) -> str:
+    """The hardware threads that share a core with this one, as one string; the number itself where unknown."""
+    try:
+        return Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list").read_text().strip()
+    except OSError:
+        return str(number)
+
+
+def _quota() -> int | None:
+    """CPUs that the control group of a container grants, rounded up; None without a limit."""
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return None if limit == "max" else -(-int(limit) // int(period))
+    except (OSError, ValueError):
+        return None

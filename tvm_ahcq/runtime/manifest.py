@@ -1,0 +1,159 @@
+"""What a bundle says about itself: model, recipe, target, functions. Written as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..errors import BundleError
+
+FORMAT_VERSION = 1
+"""Version of the bundle format that this package writes, and the newest that it reads."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The figures of a SAM that pre- and post-processing need.
+
+    Attributes
+    ----------
+    name : str
+        ``"vit_t"``, ``"vit_b"``, ...
+    image_size : int
+        Side S of the square model input in pixels.
+    grid : int
+        Side of the image embedding, S / 16; low-resolution masks have side ``4 * grid``.
+    prompt_dim : int
+        Channels C of the image embedding.
+    mask_threshold : float
+        Logits above it are foreground.
+    pixel_mean, pixel_std : tuple of float
+        RGB, on the 0..255 scale.
+    """
+
+    name: str
+    image_size: int
+    grid: int
+    prompt_dim: int
+    mask_threshold: float
+    pixel_mean: tuple[float, float, float]
+    pixel_std: tuple[float, float, float]
+
+    @property
+    def image_format(self) -> str:
+        """Channel order of the model input; ``"RGB"`` for every SAM."""
+        return "RGB"
+
+
+@dataclass(frozen=True)
+class TargetSpec:
+    """What the library was compiled for.
+
+    Attributes
+    ----------
+    name : str
+        As a user types it: ``"native"``, ``"generic"``, ...
+    triple : str
+        LLVM triple.
+    cpu_features : tuple of str
+        LLVM feature names that the CPU must have (``"avx512vnni"``, ``"amx-int8"``); empty for the baseline.
+    """
+
+    name: str
+    triple: str
+    cpu_features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input of a function; a dimension is a number, or the name of a symbolic one."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class FunctionSpec:
+    """Call convention of a function: its inputs, then its parameters by name of their records."""
+
+    inputs: tuple[TensorSpec, ...]
+    params: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a bundle says about itself, without its storage details.
+
+    Attributes
+    ----------
+    model, target
+        See :class:`ModelSpec`, :class:`TargetSpec`.
+    functions : dict of str to FunctionSpec
+        ``encode_image``, ``decode``, ``decode_mask``.
+    recipe : dict
+        The quantization recipe; empty for a float model.
+    bits : int
+        Bits of activations and weights; 32 for a float model.
+    sites : tuple of int
+        Quantized sites on integers, and all of them.
+    accelerator : dict or None
+        Configuration of the accelerator; None on the host alone.
+    weight_bits : float or None
+        Stored bits per quantized weight, all told; filled in by the writer, None without quantized weights.
+    created_by : str
+        Package and version that wrote the bundle; filled in by the writer.
+    format_version : int
+        Filled in by the writer.
+    """
+
+    model: ModelSpec
+    target: TargetSpec
+    functions: dict[str, FunctionSpec]
+    recipe: dict[str, Any] = field(default_factory=dict)
+    bits: int = 32
+    sites: tuple[int, int] = (0, 0)
+    accelerator: dict[str, Any] | None = None
+    weight_bits: float | None = None
+    created_by: str = ""
+    format_version: int = FORMAT_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Manifest:
+        """Inverse of :meth:`to_dict`; fields that this version does not know are ignored.
+
+        Raises
+        ------
+        BundleError
+            A field is missing or of a wrong type.
+        """
+        try:
+            model, target = stored["model"], stored["target"]
+            return cls(
+                model=ModelSpec(
+                    str(model["name"]), int(model["image_size"]), int(model["grid"]), int(model["prompt_dim"]),
+                    float(model["mask_threshold"]), _three(model["pixel_mean"]), _three(model["pixel_std"])),
+                target=TargetSpec(str(target["name"]), str(target["triple"]), tuple(target["cpu_features"])),
+                functions={name: _function(spec) for name, spec in stored["functions"].items()},
+                recipe=dict(stored["recipe"]), bits=int(stored["bits"]),
+                sites=(int(stored["sites"][0]), int(stored["sites"][1])), accelerator=stored["accelerator"],
+                weight_bits=stored["weight_bits"], created_by=str(stored["created_by"]),
+                format_version=int(stored["format_version"]),
+            )
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise BundleError(f"the manifest lacks a field or has one of a wrong type: {error!r}") from error
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _function(stored: Mapping[str, Any]) -> FunctionSpec:
+    inputs = tuple(TensorSpec(str(t["name"]), tuple(t["shape"]), str(t["dtype"])) for t in stored["inputs"])
+    return FunctionSpec(inputs, tuple(stored["params"]))
