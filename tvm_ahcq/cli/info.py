@@ -1,0 +1,54 @@
+"""``tvm-ahcq info``: what a bundle holds and what it needs."""
+
+from __future__ import annotations
+
+import argparse
+
+from .arguments import input_file
+from .console import result, size
+
+EXAMPLES = """\
+example:
+  tvm-ahcq info sam_b.ahcq
+
+Works on any machine, also where the bundle itself cannot run; `tvm-ahcq verify` runs it.
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser("info", help="show what a bundle holds and needs",
+                                 description="Show what a bundle holds, and what it needs to run.", epilog=EXAMPLES)
+    parser.add_argument("bundle", metavar="F.ahcq", type=input_file, help="bundle written by `tvm-ahcq compile`")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Read the bundle and print its manifest for people."""
+    from ..runtime.bundle import read_bundle
+
+    bundle = read_bundle(args.bundle, check_cpu=False)
+    manifest = bundle.manifest
+    model, target = manifest.model, manifest.target
+    result("bundle", f"{args.bundle}  {size(args.bundle.stat().st_size)}, format {manifest.format_version}, "
+                     f"by {manifest.created_by}")
+    result("model", f"{model.name}, image {model.image_size}x{model.image_size}, "
+                    f"embedding {model.prompt_dim}x{model.grid}x{model.grid}")
+    result("numbers", precision(manifest.bits, manifest.recipe.get("name", ""), manifest.weight_bits))
+    if manifest.sites[1]:
+        result("sites", f"{manifest.sites[0]}/{manifest.sites[1]} on integers")
+    needs = ", ".join(target.cpu_features) or "nothing beyond its baseline"
+    result("target", f"{target.name}: {target.triple}, needs {needs}")
+    result("runs on", "CPU" if manifest.accelerator is None else f"CPU and accelerator {manifest.accelerator}")
+    result("library", size(len(bundle.library)))
+    for name, function in manifest.functions.items():
+        inputs = ", ".join(f"{t.name} {t.dtype}[{', '.join(map(str, t.shape))}]" for t in function.inputs)
+        result("function", f"{name}({inputs}), {len(function.params)} parameters")
+    result("golden", f"{len(bundle.golden)} arrays, for `tvm-ahcq verify`" if bundle.golden else "none")
+
+
+def precision(bits: int, recipe: str, weight_bits: float | None) -> str:
+    """How the numbers of a bundle are stored, for people."""
+    if weight_bits is None:
+        return "float32"
+    return f"W{bits}A{bits}, recipe {recipe}, {weight_bits:.2f} bits a quantized weight"

@@ -1,0 +1,97 @@
+"""``tvm-ahcq segment``: a bundle, a picture and prompts in; a picture with the mask drawn in out."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from ..errors import PromptError
+from .arguments import UsageError, box, input_file, output_picture, point
+from .console import duration, result
+
+EXAMPLES = """\
+examples:
+  one click:                       tvm-ahcq segment m.ahcq photo.jpg --point 320,240 -o out.png
+  with a click off the object:     tvm-ahcq segment m.ahcq photo.jpg --point 320,240 --point 400,100,0 -o out.png
+  a box, and the mask by itself:   tvm-ahcq segment m.ahcq photo.jpg --box 40,30,200,180 -o out.png --mask-out mask.png
+
+Coordinates are pixels of the picture, (0,0) at the top left. One click is often ambiguous (the button or the shirt?):
+--multimask asks for three candidates and draws the one that the model scores best.
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser("segment", help="segment a picture by clicks or a box",
+                                 description="Segment a picture by clicks or a box, and draw the mask over it.",
+                                 epilog=EXAMPLES)
+    parser.add_argument("bundle", metavar="F.ahcq", type=input_file, help="bundle written by `tvm-ahcq compile`")
+    parser.add_argument("image", metavar="IMAGE", type=input_file, help="picture, in any format that Pillow reads")
+    parser.add_argument("--point", metavar="X,Y[,0|1]", type=point, action="append", default=[],
+                        help="a click on the object, or off it with a final ,0; may be repeated")
+    parser.add_argument("--box", metavar="X0,Y0,X1,Y1", type=box, help="a box around the object")
+    parser.add_argument("--multimask", action="store_true", help="ask for three candidates, draw the best one")
+    parser.add_argument("-o", "--output", metavar="OUT.png", type=output_picture, required=True,
+                        help="where to write the picture with the mask drawn in")
+    parser.add_argument("--mask-out", metavar="MASK.png", type=output_picture,
+                        help="where to write the mask by itself, 255 on the object and 0 off it")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Segment, draw, print scores and times."""
+    if not args.point and args.box is None:
+        raise UsageError("segment: nothing was asked for; give a click with --point X,Y "
+                         "or a box with --box X0,Y0,X1,Y1")
+    _refuse_overwriting(args)
+    # imported here, so that help and errors come at once
+    import numpy as np
+
+    from PIL import Image
+
+    from ..runtime.image import load_image
+    from ..runtime.overlay import overlay
+    from ..runtime.predictor import load
+
+    image = load_image(args.image)
+    _refuse_outside(args, *image.shape[:2])
+    predictor = load(args.bundle)
+    points = np.array([p[:2] for p in args.point], np.float32) if args.point else None
+    labels = np.array([p[2] for p in args.point], np.int32) if args.point else None
+    corners = np.array(args.box, np.float32) if args.box is not None else None
+
+    start = time.perf_counter()
+    predictor.set_image(image)
+    encoded = time.perf_counter()
+    masks, scores, _ = predictor.predict(points, labels, corners, multimask_output=args.multimask)
+    decoded = time.perf_counter()
+
+    best = int(scores.argmax())
+    for index, (mask, score) in enumerate(zip(masks, scores, strict=True)):
+        chosen = ", drawn" if len(scores) > 1 and index == best else ""
+        result("mask", f"score {score:.3f}, {int(mask.sum())} pixels, {mask.mean():.1%} of the picture{chosen}")
+    Image.fromarray(overlay(image, masks[best], points, labels, corners)).save(args.output)
+    if args.mask_out is not None:
+        Image.fromarray(masks[best].astype(np.uint8) * 255).save(args.mask_out)
+    result("time", f"picture {duration(encoded - start)}, prompt {duration(decoded - encoded)}")
+    result("written", ", ".join(str(path) for path in (args.output, args.mask_out) if path is not None))
+
+
+def _refuse_outside(args: argparse.Namespace, height: int, width: int) -> None:
+    """Every click and corner must lie in the picture: elsewhere the model would answer, but nothing that helps."""
+    corners = [] if args.box is None else [args.box[:2], args.box[2:]]
+    for x, y in [p[:2] for p in args.point] + corners:
+        if not (0 <= x <= width and 0 <= y <= height):
+            raise PromptError(f"{args.image}: ({x:g}, {y:g}) lies outside the picture, "
+                              f"which is {width} pixels wide and {height} high")
+
+
+def _refuse_overwriting(args: argparse.Namespace) -> None:
+    """No output may take the place of an input or of the other output."""
+    used = {args.bundle.resolve(): args.bundle, args.image.resolve(): args.image}
+    for path in (args.output, args.mask_out):
+        if path is None:
+            continue
+        if path.resolve() in used:
+            raise UsageError(f"segment: {path} would overwrite {used[path.resolve()]}; choose another name")
+        used[path.resolve()] = path
