@@ -9,6 +9,7 @@ from importlib import metadata, resources
 from pathlib import Path
 
 import pytest
+
 import tvm_ahcq
 
 ROOT = Path(__file__).resolve().parent.parent

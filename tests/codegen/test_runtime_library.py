@@ -6,8 +6,9 @@ import platform
 from pathlib import Path
 
 import pytest
-import tvm_ahcq
 import tvm_ffi
+
+import tvm_ahcq
 
 LINUX_NAME = {
     "avx2": "avx2",

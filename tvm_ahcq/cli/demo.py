@@ -16,7 +16,7 @@ from .console import duration, progress_bar, result, size
 if TYPE_CHECKING:
     import numpy as np
 
-CLICK = (120, 80)
+CLICK = (213, 191)
 """A click on one of the coins, x and y in pixels."""
 
 REPEATS = 5
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     result("agreement", f"IoU with the float model {iou(mask, float_mask):.2f}")
     Image.fromarray(overlay(image, mask, np.array([CLICK]), np.array([1]))).save(picture)
     result("picture", str(picture))
-    print(f"next: tvm-ahcq segment {bundle} {photo} --point 210,130 -o segmented.png")
+    print(f"next: tvm-ahcq segment {bundle} {photo} --point 345,187 -o segmented.png")
 
 
 def _compile(bundle: Path) -> Any:

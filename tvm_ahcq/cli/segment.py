@@ -46,7 +46,6 @@ def run(args: argparse.Namespace) -> None:
     _refuse_overwriting(args)
     # imported here, so that help and errors come at once
     import numpy as np
-
     from PIL import Image
 
     from ..runtime.image import load_image
