@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import tvm
 from tvm import relax
 from tvm.ir import IRModule
 
@@ -197,7 +198,24 @@ def _match_attention(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
     name = _attention_name(defs, query)
     if name is None:
         return None
-    return ahcq.attention(query, key.args[0], value.args[1], rel_h, rel_w, name=name, scale=scale)
+    operands = _same_batch([query, key.args[0], value.args[1]])
+    return ahcq.attention(*operands, rel_h, rel_w, name=name, scale=scale)
+
+
+def _same_batch(operands: list[relax.Expr]) -> list[relax.Expr]:
+    """Repeat operands along leading axes of size 1 where another operand has more (a matrix product would broadcast)."""
+    leading = [_dims(operand)[:-2] for operand in operands]
+    common = [next((d for d in axis if not _is_one(d)), axis[0]) for axis in zip(*leading, strict=True)]
+    return [
+        operand
+        if all(_is_one(want) or not _is_one(have) for have, want in zip(dims, common, strict=True))
+        else relax.op.broadcast_to(operand, [*common, *_dims(operand)[-2:]])
+        for operand, dims in zip(operands, leading, strict=True)
+    ]
+
+
+def _is_one(dim) -> bool:
+    return isinstance(dim, tvm.tirx.IntImm) and int(dim) == 1
 
 
 def _split_relative(defs: Definitions, logits: relax.Expr):

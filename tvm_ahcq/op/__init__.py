@@ -1,5 +1,6 @@
 """The ``relax.ahcq.*`` operators: float forms (linear, conv2d, attention, quantize) and their integer counterparts."""
 
+from . import torch_semantics  # noqa: F401  (registers them)
 from .attention import attention, log_attention
 from .conv2d import conv2d, im2col
 from .linear import grouped_linear, linear

@@ -6,7 +6,9 @@ float execution, calibration (a subclass that records what passes) and simulatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import torch
@@ -49,6 +51,24 @@ class Sites:
     def probabilities(self, name: str, probs: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Value of the site ``<name>.probs`` for a few heads."""
         return probs
+
+
+_IN_USE: ContextVar[Sites] = ContextVar("sites", default=Sites())  # noqa: B039  (the base class has no state)
+
+
+@contextmanager
+def using_sites(sites: Sites) -> Iterator[None]:
+    """While the context lasts, quantization sites of graphs that run in torch do what `sites` says."""
+    token = _IN_USE.set(sites)
+    try:
+        yield
+    finally:
+        _IN_USE.reset(token)
+
+
+def current_sites() -> Sites:
+    """What quantization sites do now."""
+    return _IN_USE.get()
 
 
 def over_heads(function: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

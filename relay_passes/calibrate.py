@@ -1,0 +1,208 @@
+"""Phase 3: run the annotated graph on images and find every quantizer.
+
+The graph runs in torch with all quantizers off. A sample of what passes each site is kept; when all images have passed,
+each site's quantizer and each weight's ranges are calibrated and put into a :class:`QuantTable`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+import torch
+from tvm.ir import IRModule
+
+from tvm_ahcq.calibrate.executor import TorchExecutor
+from tvm_ahcq.errors import CalibrationError
+from tvm_ahcq.op.register import is_op
+from tvm_ahcq.op.simulate import Sites, using_sites
+from tvm_ahcq.quantizers.cag import calibrate_cag
+from tvm_ahcq.quantizers.hluq import calibrate_hluq
+from tvm_ahcq.quantizers.lnq import calibrate_lnq
+from tvm_ahcq.quantizers.params import QuantizerParams
+from tvm_ahcq.quantizers.recipe import Recipe
+from tvm_ahcq.quantizers.table import QuantTable, WeightRange
+from tvm_ahcq.quantizers.uniform import calibrate_uniform
+from tvm_ahcq.quantizers.weights import calibrate_weight
+
+from .annotate import sites
+from .rewrite import Definitions, bindings, functions
+
+ROWS_AN_IMAGE = 64
+"""Rows (tokens) of an activation site that are kept of each image."""
+
+ROWS_A_SITE = 2048
+"""Rows of an activation site that are kept in all."""
+
+PROBABILITY_SLICES = (4, 16)
+"""Heads and queries of an attention whose probabilities are kept of each pass."""
+
+WORKERS = 2
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, steps finished, steps in all)."""
+
+
+class Recorder(Sites):
+    """Keeps a random sample (seeded) of what passes each site, and leaves everything in float."""
+
+    def __init__(self, seed: int = 0):
+        self.rng = np.random.default_rng(seed)
+        self.rows: dict[str, list[np.ndarray]] = defaultdict(list)
+        self.slices: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
+
+    def activation(self, site: str, x: torch.Tensor) -> torch.Tensor:
+        """Keep some rows of `x`, among them those with its least and greatest element."""
+        if len(self.rows[site]) * ROWS_AN_IMAGE < ROWS_A_SITE:
+            flat = x.detach().reshape(-1, x.shape[-1])
+            chosen = self.rng.choice(len(flat), min(len(flat), ROWS_AN_IMAGE), replace=False)
+            chosen[:2] = int(flat.argmin()) // flat.shape[1], int(flat.argmax()) // flat.shape[1]
+            self.rows[site].append(flat[torch.from_numpy(chosen)].numpy().copy())
+        return x
+
+    def probabilities(self, name: str, probs: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Keep some queries of some heads, with the values that they weigh."""
+        heads, queries = (min(limit, size) for limit, size in zip(PROBABILITY_SLICES, probs.shape[:2], strict=True))
+        kept = self.slices[f"{name}.probs"]
+        if len(kept) < ROWS_A_SITE // (PROBABILITY_SLICES[0] * PROBABILITY_SLICES[1]):
+            head = torch.from_numpy(self.rng.choice(len(probs), heads, replace=False))
+            rows = torch.from_numpy(self.rng.choice(probs.shape[1], queries, replace=False))
+            kept.append((probs.detach()[head][:, rows].numpy().copy(), v.detach()[head].numpy().copy()))
+        return probs
+
+    def attention_sample(self, site: str) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities ``(S, R, K)`` and values ``(S, K, d)`` of a site; shorter samples are filled with zeros."""
+        kept = self.slices[site]
+        queries, keys = (max(p.shape[axis] for p, _ in kept) for axis in (1, 2))
+        probs = [np.pad(p, ((0, 0), (0, queries - p.shape[1]), (0, keys - p.shape[2]))) for p, _ in kept]
+        values = [np.pad(v, ((0, 0), (0, keys - v.shape[1]), (0, 0))) for _, v in kept]
+        return np.concatenate(probs), np.concatenate(values)
+
+
+def calibration_prompts(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Clicks and boxes at random places: coordinates ``(B, 2, 2)`` in model pixels and labels ``(B, 2)``, float32."""
+    rng = np.random.default_rng(seed)
+    clicks = np.zeros((6, 2, 2))
+    clicks[:, 0] = rng.uniform(0.05, 0.95, (6, 2)) * size
+    centre, half = rng.uniform(0.25, 0.75, (4, 2)), rng.uniform(0.05, 0.25, (4, 2))
+    boxes = np.stack([centre - half, centre + half], 1) * size
+    labels = np.array([[1, -1]] * 6 + [[2, 3]] * 4)
+    return np.concatenate([clicks, boxes]).astype(np.float32), labels.astype(np.float32)
+
+
+def observe(executor: TorchExecutor, images: Iterable[np.ndarray], progress: Progress, total: int = 0) -> Recorder:
+    """Run every function of the model on each image and on prompts; return the sample.
+
+    Raises
+    ------
+    CalibrationError
+        If there are no images, or a site sees values that are not finite.
+    """
+    recorder, count = Recorder(), 0
+    with using_sites(recorder), torch.no_grad():
+        for count, image in enumerate(images, 1):
+            embedding = executor.run("encode_image", image)
+            coords, labels = calibration_prompts(image.shape[-1], seed=count)
+            masks, scores = executor.run("decode", embedding, coords, labels)
+            best = masks[torch.arange(len(masks)), scores.argmax(1)][:, None]
+            executor.run("decode_mask", embedding, coords, labels, best)
+            progress("calibrate: images", count, max(total, count))
+    if count == 0:
+        raise CalibrationError("There are no calibration images; pass a folder or an iterable with at least one picture.")
+    return recorder
+
+
+def _site_params(site: str, kind: str, bits: int, recorder: Recorder, recipe: Recipe, importance) -> QuantizerParams:
+    if kind == "lnq":
+        return calibrate_lnq(*recorder.attention_sample(site), bits)
+    rows = np.concatenate(recorder.rows[site])
+    if kind == "cag":
+        return calibrate_cag(rows, bits, importance, groups=recipe.groups)
+    if kind == "hluq":
+        return calibrate_hluq(rows, bits, importance)
+    return calibrate_uniform(rows, bits, method=recipe.activation_range)
+
+
+def quantized_weights(mod: IRModule) -> dict[str, str]:
+    """Weights of the layers whose input is a site: weight name -> site name."""
+    found = {}
+    for _, func in functions(mod):
+        defs = Definitions(func)
+        for binding in bindings(func):
+            if is_op(binding.value, "relax.ahcq.linear") or is_op(binding.value, "relax.ahcq.conv2d"):
+                site = defs.call(binding.value.args[0], "relax.ahcq.quantize")
+                if site is not None:
+                    found[defs.param(binding.value.args[1])] = str(site.attrs["site"])
+    return found
+
+
+def calibrate(
+    mod: IRModule,
+    params: Mapping[str, np.ndarray],
+    images: Iterable[np.ndarray],
+    recipe: Recipe,
+    *,
+    model: str,
+    limit: int = 32,
+    progress: Progress = lambda *_: None,
+) -> QuantTable:
+    """Find the quantizers of an annotated module.
+
+    Parameters
+    ----------
+    mod : tvm.IRModule
+        From :func:`.annotate.annotate`.
+    params : mapping of str to numpy.ndarray
+        Float parameters.
+    images : iterable of numpy.ndarray
+        ``(1, 3, S, S)`` float32, preprocessed; at most `limit` are used.
+    recipe : Recipe
+        Ranges, groups and bits.
+    model : str
+        Name that the table carries.
+    limit : int
+        Most images that are used.
+    progress : callable
+        Told of every finished image, site and weight.
+
+    Returns
+    -------
+    QuantTable
+
+    Raises
+    ------
+    CalibrationError
+        If there are no images or an activation is not finite.
+    """
+    recorder = observe(TorchExecutor(mod, params), islice(images, limit), progress, limit)
+    places, weights = sites(mod), quantized_weights(mod)
+    importance = {site: _column_energy(params[weight]) for weight, site in weights.items()}
+
+    def quantizer(item: tuple[str, tuple[str, int]]) -> QuantizerParams:
+        site, (kind, bits) = item
+        return _site_params(site, kind, bits, recorder, recipe, importance.get(site))
+
+    def weight_range(name: str) -> WeightRange:
+        matrix = params[name].reshape(len(params[name]), -1)
+        return WeightRange.of(calibrate_weight(matrix, recipe.bits_weights, method=recipe.weight_range))
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        site_params = _collect(pool.map(quantizer, places.items()), len(places), "calibrate: sites", progress)
+        ranges = _collect(pool.map(weight_range, weights), len(weights), "calibrate: weights", progress)
+    return QuantTable(model, recipe, dict(zip(places, site_params, strict=True)), dict(zip(weights, ranges, strict=True)))
+
+
+def _column_energy(weight: np.ndarray) -> np.ndarray:
+    """``||W[:, c]||**2`` of each input channel, taps of a convolution together."""
+    return np.square(weight, dtype=np.float64).sum(axis=(0, *range(2, weight.ndim)))
+
+
+def _collect(results: Iterable, total: int, what: str, progress: Progress) -> list:
+    collected = []
+    for result in results:
+        collected.append(result)
+        progress(what, len(collected), total)
+    return collected

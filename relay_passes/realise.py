@@ -1,0 +1,301 @@
+"""Phase 6: from quantization sites to integer operators.
+
+Encoders take the place of ``ahcq.quantize``, integer operators that of the layers behind them; weights become codes,
+and everything that calibration found becomes a tensor that the function takes as a parameter, so that the compiled
+code depends on shapes alone. Offsets of table quantizers fold into biases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field
+
+import numpy as np
+from tvm import relax
+from tvm.ir import IRModule
+
+from tvm_ahcq import op as ahcq
+from tvm_ahcq.errors import QuantTableError, UnsupportedModelError
+from tvm_ahcq.op.register import is_op
+from tvm_ahcq.quantizers.cag import CagParams
+from tvm_ahcq.quantizers.hluq import HluqParams
+from tvm_ahcq.quantizers.intervals import interval_encoder
+from tvm_ahcq.quantizers.log_attention import log_attention_constants
+from tvm_ahcq.quantizers.table import QuantTable
+from tvm_ahcq.quantizers.uniform import UniformParams
+from tvm_ahcq.quantizers.weights import encode_weight
+from tvm_ahcq.runtime.weights import QLinearWeight
+
+from .annotate import sites
+from .canonicalise import uncovered
+from .rewrite import PARAM_NAMES, Definitions, bindings, functions, replace_values
+
+ACTIVATIONS = {"relax.nn.gelu": "gelu", "relax.nn.relu": "relu"}
+"""Activations that fuse with the table quantizer behind them."""
+
+Tensor = np.ndarray | QLinearWeight
+
+
+@dataclass(frozen=True)
+class Realised:
+    """An integer module and its parameters.
+
+    Attributes
+    ----------
+    module : tvm.IRModule
+        Functions of (inputs, parameter tensors); a :class:`QLinearWeight` stands for three parameters in a row:
+        packed operands, multiplier, correction.
+    tensors : dict
+        Parameter records by name.
+    function_params : dict
+        Names of the records of each function, in order.
+    covered, total : int
+        Quantization sites on integers, and in all.
+    missing : list of str
+        What is not on integers.
+    """
+
+    module: IRModule
+    tensors: dict[str, Tensor]
+    function_params: dict[str, list[str]]
+    covered: int
+    total: int
+    missing: list[str] = field(default_factory=list)
+
+
+def realise(mod: IRModule, params: Mapping[str, np.ndarray], table: QuantTable, layout: str) -> Realised:
+    """Rewrite an annotated module to integers.
+
+    Parameters
+    ----------
+    mod : tvm.IRModule
+        From :func:`.annotate.annotate`.
+    params : mapping of str to numpy.ndarray
+        Float parameters.
+    table : QuantTable
+        Quantizers of all sites and weights.
+    layout : str
+        Of packed weights (:func:`tvm_ahcq.runtime.weights.pack`).
+
+    Raises
+    ------
+    QuantTableError
+        If the table lacks a site or weight, or holds one that the model has not.
+    UnsupportedModelError
+        If channels cannot be packed.
+    """
+    wanted = sites(mod)
+    _check_table(wanted, table)
+    result, tensors, function_params = IRModule(attrs=mod.attrs), {}, {}
+    done: set[str] = set()
+    for var, func in functions(mod):
+        realiser = _Realiser(Definitions(func), params, table, layout)
+        rewritten = replace_values(mod, func, realiser.plan())
+        result[var.name_hint], function_params[var.name_hint] = realiser.signature(var.name_hint, rewritten)
+        tensors |= {name: realiser.tensors[name] for name in function_params[var.name_hint]}
+        done |= realiser.done
+    missing = [site for site in wanted if site not in done] + uncovered(mod)
+    return Realised(result, tensors, function_params, len(done), len(done) + len(missing), missing)
+
+
+def _check_table(wanted: Mapping[str, tuple[str, int]], table: QuantTable) -> None:
+    unknown = sorted(set(table.sites) - set(wanted))
+    lacking = sorted(set(wanted) - set(table.sites))
+    if unknown or lacking:
+        raise QuantTableError(
+            f"The quantization table of {table.model!r} does not fit: it lacks {lacking[:3] or 'nothing'} and has "
+            f"{unknown[:3] or 'nothing'} too much (of {len(lacking)} and {len(unknown)}); calibrate this model again."
+        )
+
+
+class _Realiser:
+    """Plans the integer form of one function and collects its parameters."""
+
+    def __init__(self, defs: Definitions, params: Mapping[str, np.ndarray], table: QuantTable, layout: str):
+        self.defs, self.params, self.table, self.layout = defs, params, table, layout
+        self.tensors: dict[str, Tensor] = {}
+        self.vars: dict[str, list[relax.Var]] = {}
+        self.done: set[str] = set()
+
+    def plan(self) -> dict[relax.Var, relax.Expr]:
+        """New values of the layers and attentions whose inputs are sites."""
+        handlers = {
+            "relax.ahcq.linear": self._linear,
+            "relax.ahcq.conv2d": self._conv2d,
+            "relax.ahcq.attention": self._attention,
+        }
+        plan = {}
+        for binding in bindings(self.defs.func):
+            for name, handler in handlers.items():
+                if is_op(binding.value, name) and (value := handler(binding.value)) is not None:
+                    plan[binding.var] = value
+        return plan
+
+    def signature(self, name: str, func: relax.Function) -> tuple[relax.Function, list[str]]:
+        """`func` with the parameters that it uses now, and the names of their records."""
+        func = relax.analysis.remove_all_unused(func)
+        inputs = [var for var in self.defs.func.params if var not in self.defs.param_names]
+        used = set(relax.analysis.free_vars(func.body))
+        kept = {text: [var] for var, text in self.defs.param_names.items() if var in used}
+        self.tensors |= {text: np.asarray(self.params[text], np.float32) for text in kept}
+        records = kept | {text: group for text, group in self.vars.items() if any(var in used for var in group)}
+        flat = [var for group in records.values() for var in group]
+        result = relax.Function([*inputs, *flat], func.body, func.ret_ty, is_pure=True)
+        result = result.with_attr("global_symbol", name).with_attr("num_input", len(inputs))
+        return result.with_attr(PARAM_NAMES, [var.name for var in flat]), list(records)
+
+    def _tensor(self, name: str, array: np.ndarray) -> relax.Var:
+        self.tensors[name] = array
+        if name not in self.vars:
+            var = relax.Var(name.replace(".", "_"), relax.TensorType(list(array.shape), str(array.dtype)))
+            self.vars[name] = [var]
+        return self.vars[name][0]
+
+    def _weight(self, name: str, weight: QLinearWeight) -> list[relax.Var]:
+        self.tensors[name] = weight
+        rows, padded, groups = len(weight.codes), len(weight.index), len(weight.group_sizes)
+        packed = [-(-rows // 16), padded // 4, 16, 4] if self.layout == "vnni16" else [rows, padded]
+        types = {"packed": (packed, "int8"), "multiplier": ([groups, rows], "float32"), "correction": ([groups, rows], "int32")}
+        stem = name.replace(".", "_")
+        self.vars[name] = [relax.Var(f"{stem}_{part}", relax.TensorType(*spec)) for part, spec in types.items()]
+        return self.vars[name]
+
+    def _site(self, expr: relax.Expr) -> tuple[str, relax.Expr] | None:
+        """Name and float value of the site that `expr` is, if it is one."""
+        call = self.defs.call(expr, "relax.ahcq.quantize")
+        if call is None:
+            return None
+        self.done.add(str(call.attrs["site"]))
+        return str(call.attrs["site"]), call.args[0]
+
+    def _encode(self, site: str, x: relax.Expr) -> tuple[relax.Expr, _Groups, float]:
+        """Integer form of a site: operands, their channel groups, and the offset that their values share."""
+        params, channels = self.table.sites[site], int(x.ty.shape.values[-1])
+        groups = _Groups.of(site, params, channels)
+        if isinstance(params, HluqParams):
+            activation = next((a for op, a in ACTIVATIONS.items() if self.defs.call(x, op) is not None), "identity")
+            source = x if activation == "identity" else self.defs.of(x).args[0]
+            thresholds, operands = interval_encoder(params.codebook(), activation)
+            found = [self._tensor(f"{site}.thresholds", thresholds), self._tensor(f"{site}.operands", operands)]
+            return ahcq.encode_intervals(source, *found, site=site), groups, params.offset
+        found = {"index": groups.index, "scale": groups.scale, "zero_point": groups.zero_point}
+        args = [self._tensor(f"{site}.{key}", array) for key, array in found.items()]
+        repeated = self.defs.call(x, "relax.broadcast_to")
+        codes = ahcq.encode_affine(
+            x if repeated is None else repeated.args[0], *args, site=site, bits=params.bits, group_sizes=groups.sizes,
+            identity=groups.identity,
+        )
+        if repeated is not None:  # encoding comes before repeating: fewer and smaller elements
+            codes = relax.op.broadcast_to(codes, repeated.args[1])
+        return codes, groups, 0.0
+
+    def _codes_of_weight(self, name: str, matrix: np.ndarray):
+        if name not in self.table.weights:
+            raise QuantTableError(f"The quantization table has no ranges for the weight {name!r}; calibrate this model again.")
+        ranges = self.table.weights[name]
+        if len(ranges.scale) != len(matrix):
+            raise QuantTableError(
+                f"The table has {len(ranges.scale)} scales for {name!r}, which has {len(matrix)} output channels; "
+                "it belongs to another model."
+            )
+        return encode_weight(matrix, *ranges.arrays(), ranges.bits)
+
+    def _layer(self, name: str, operands, groups: _Groups, offset: float, weight: str, matrix, bias) -> relax.Expr:
+        quantized = self._codes_of_weight(weight, matrix)
+        record = QLinearWeight(
+            quantized.codes, quantized.bits, quantized.scale, quantized.zero_point, groups.index, groups.sizes,
+            groups.scale, groups.zero_point, self.layout,
+        )
+        # every operand's value has the offset in it; times the row sum of the dequantized weight it is a constant
+        row_sums = (quantized.codes.astype(np.int64) - quantized.zero_point[:, None]).sum(1) * quantized.scale.astype(float)
+        folded = (bias.astype(np.float64) + offset * row_sums).astype(np.float32)
+        return ahcq.grouped_linear(
+            operands, *self._weight(weight, record), self._tensor(f"{name}.bias", folded), name=name,
+            group_sizes=groups.sizes, layout=self.layout,
+        )
+
+    def _linear(self, call: relax.Call) -> relax.Expr | None:
+        found = self._site(call.args[0])
+        if found is None:
+            return None
+        name, weight = str(call.attrs["name"]), self.defs.param(call.args[1])
+        bias = self.params[self.defs.param(call.args[2])] if self.defs.param(call.args[2]) else call.args[2].value.numpy()
+        matrix = self.params[weight].reshape(len(self.params[weight]), -1)
+        return self._layer(name, *self._encode(*found), weight, matrix, bias)
+
+    def _conv2d(self, call: relax.Call) -> relax.Expr | None:
+        found = self._site(call.args[0])
+        if found is None:
+            return None
+        name, weight = str(call.attrs["name"]), self.defs.param(call.args[1])
+        tensor = self.params[weight]
+        outputs, channels, kernel, _ = tensor.shape
+        codes, groups, offset = self._encode(*found)
+        if not groups.identity or len(groups.sizes) > 1:
+            raise UnsupportedModelError(
+                f"{name}: a convolution needs a uniform input quantizer and channels in multiples of 4, not {channels} in "
+                f"{len(groups.sizes)} groups; choose 'uniform' for this site in the recipe."
+            )
+        zero = self._tensor(f"{found[0]}.zero_point", groups.zero_point)
+        patches = ahcq.im2col(codes, zero, kernel=kernel)
+        taps = _Groups(np.arange(kernel * kernel * channels, dtype=np.int32), (kernel * kernel * channels,),
+                       groups.scale, groups.zero_point, True)
+        matrix = tensor.transpose(0, 2, 3, 1).reshape(outputs, -1)
+        return self._layer(name, patches, taps, offset, weight, matrix, np.zeros(outputs, np.float32))
+
+    def _attention(self, call: relax.Call) -> relax.Expr | None:
+        found = [self._site(arg) for arg in call.args[:3]]
+        if not int(call.attrs["bits"]) or any(site is None for site in found):
+            return None
+        name = str(call.attrs["name"])
+        self.done.add(f"{name}.probs")
+        head_dim = int(call.args[0].ty.shape.values[-1])
+        rel = [self.params[self.defs.param(arg)] for arg in call.args[3:]]
+        sites = [self.table.sites[f"{name}.{role}"] for role in ("q", "k", "v", "probs")]
+        constants, *tables = log_attention_constants(
+            *sites, scale=float(call.attrs["scale"]), head_dim=head_dim, **dict(zip(("rel_h", "rel_w"), rel, strict=False))
+        )
+        scalars = np.array(astuple(constants)[:9], np.int32)
+        args = [self._encode(*site)[0] for site in found]
+        args += [
+            self._tensor(f"{name}.constants", scalars),
+            self._tensor(f"{name}.log_thresholds", constants.log_thresholds),
+            self._tensor(f"{name}.table", constants.table),
+            self._tensor(f"{name}.out_scale", np.array([constants.out_scale], np.float32)),
+        ]
+        for axis, array in zip("hw", tables, strict=True):
+            args.append(None if array is None else self._tensor(f"{name}.rel_pos_{axis}", array))
+        return ahcq.log_attention(*args, name=name)
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Channel groups of a site as the kernels see them: contiguous, padded to multiples of 4."""
+
+    index: np.ndarray
+    sizes: tuple[int, ...]
+    scale: np.ndarray
+    zero_point: np.ndarray
+    identity: bool
+
+    @staticmethod
+    def of(site: str, params, channels: int) -> _Groups:
+        """Groups of `channels` channels under the quantizer `params`."""
+        if isinstance(params, HluqParams):
+            if channels % 4:
+                raise UnsupportedModelError(f"{site}: {channels} channels; table quantizers need a multiple of 4.")
+            scale, zero, member = [params.delta], [0], np.zeros(channels, int)
+        elif isinstance(params, UniformParams):
+            scale, zero, member = [params.scale], [params.zero_point], np.zeros(channels, int)
+        elif isinstance(params, CagParams) and len(params.group_of) == channels:
+            scale, zero, member = params.scales, params.zero_points, np.asarray(params.group_of)
+        else:
+            raise QuantTableError(f"{site}: a {type(params).__name__} does not fit {channels} channels; calibrate again.")
+        parts = []
+        for group in range(len(scale)):
+            chosen = np.flatnonzero(member == group)
+            parts.append(np.concatenate([chosen, np.full(-len(chosen) % 4, -1)]))
+        index = np.concatenate(parts).astype(np.int32)
+        identity = len(index) == channels and bool((index == np.arange(channels)).all())
+        sizes = tuple(len(part) for part in parts)
+        return _Groups(index, sizes, np.asarray(scale, np.float32), np.asarray(zero, np.int32), identity)

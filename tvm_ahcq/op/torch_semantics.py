@@ -1,0 +1,72 @@
+"""How ``TorchExecutor`` runs the ``relax.ahcq.*`` operators: float ones in torch, integer ones by the numpy reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from tvm_ahcq.calibrate.registry import torch_op
+from tvm_ahcq.quantizers import reference
+
+from .simulate import current_sites
+
+
+@torch_op("relax.ahcq.linear")
+def _linear(_attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tensor:
+    return F.linear(*args)
+
+
+@torch_op("relax.ahcq.conv2d")
+def _conv2d(_attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tensor:
+    x, weight = args
+    return F.conv2d(x.permute(0, 3, 1, 2), weight, padding=weight.shape[-1] // 2).permute(0, 2, 3, 1)
+
+
+@torch_op("relax.ahcq.quantize")
+def _quantize(attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tensor:
+    return current_sites().activation(attrs.site, args[0])
+
+
+@torch_op("relax.ahcq.attention")
+def _attention(attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tensor:
+    q, k, v = (operand.flatten(0, -3) for operand in args[:3])
+    rel = tuple(args[3:]) or (None, None)
+    return current_sites().attention(attrs.name, q, k, v, attrs.scale, *rel).reshape(*args[0].shape[:-1], -1)
+
+
+@torch_op("relax.ahcq.encode_affine")
+def _encode_affine(attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tensor:
+    x, index, scale, zero_point = (arg.numpy() for arg in args)
+    return torch.from_numpy(reference.encode_affine(x, index, attrs.group_sizes, scale, zero_point, attrs.bits))
+
+
+@torch_op("relax.ahcq.encode_intervals")
+def _encode_intervals(_attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.from_numpy(reference.encode_intervals(*(arg.numpy() for arg in args)))
+
+
+@torch_op("relax.ahcq.im2col")
+def _im2col(attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.from_numpy(reference.im2col(args[0].numpy(), attrs.kernel, int(args[1][0])))
+
+
+@torch_op("relax.ahcq.grouped_linear")
+def _grouped_linear(attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tensor:
+    operands, packed, multiplier, correction, bias = (arg.numpy() for arg in args)
+    if attrs.layout == "vnni16":
+        packed = packed.transpose(0, 2, 1, 3).reshape(-1, operands.shape[-1])[: len(bias)]
+    rows = operands.reshape(-1, operands.shape[-1])
+    y = reference.grouped_linear(rows, packed, attrs.group_sizes, multiplier, correction, bias)
+    return torch.from_numpy(y.reshape(*operands.shape[:-1], -1))
+
+
+@torch_op("relax.ahcq.log_attention")
+def _log_attention(_attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tensor:
+    q, k, v = (operand.flatten(0, -3).numpy() for operand in args[:3])
+    scalars, thresholds, table, out_scale, *rel = (arg.numpy() for arg in args[3:])
+    constants = reference.LogAttention(*map(int, scalars), thresholds, table, np.float32(out_scale[0]))
+    return torch.from_numpy(reference.log_attention(q, k, v, constants, *rel)).reshape(*args[0].shape[:-1], -1)
