@@ -78,13 +78,13 @@ class Codebook:
 
 
 def float32_at_most(x: np.ndarray) -> np.ndarray:
-    """The largest float32 that is not above each float64 `x`: ``v > x`` and ``v > float32_at_most(x)`` agree on float32."""
+    """The largest float32 not above each float64 `x`: for every float32 v, ``v > x`` is ``v > float32_at_most(x)``."""
     rounded = np.asarray(x, np.float64).astype(np.float32)
     return np.where(rounded.astype(np.float64) > x, np.nextafter(rounded, np.float32(-np.inf)), rounded)
 
 
 def float32_below(x: np.ndarray) -> np.ndarray:
-    """The largest float32 below each float64 `x`: ``v >= x`` and ``v > float32_below(x)`` agree on float32."""
+    """The largest float32 below each float64 `x`: for every float32 v, ``v >= x`` is ``v > float32_below(x)``."""
     rounded = np.asarray(x, np.float64).astype(np.float32)
     return np.where(rounded.astype(np.float64) >= x, np.nextafter(rounded, np.float32(-np.inf)), rounded)
 
@@ -116,6 +116,8 @@ def last_float32(holds: Callable[[np.ndarray], np.ndarray], low: float, high: fl
         ``(count,)`` float32 points, one for each predicate -> ``(count,)`` bool; true up to a point, false after it.
     low, high : float
         Finite, float32-representable.
+    count : int
+        Number of predicates.
 
     Returns
     -------

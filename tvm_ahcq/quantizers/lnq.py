@@ -130,10 +130,10 @@ def calibrate_lnq(probs: np.ndarray, values: np.ndarray | None, bits: int) -> Ln
         tried = [(a, f) for a in alphas for f in fractions]
         return sorted((deployed_loss(probs, values, bits, a, top * f), a, f) for a, f in tried)
 
-    ranked = search(np.array([1.0, 0.8, 0.6, 0.4, 0.25, 0.15]), ALPHAS)
-    finalists = {alpha: fraction for _, alpha, fraction in reversed(ranked)}
-    leaders = list(dict.fromkeys(alpha for _, alpha, _ in ranked))[:3]
-    refined = [search(np.clip(finalists[a] * np.geomspace(0.75, 1.3, 11), 0.05, 1.0), (a,))[0] for a in leaders]
+    # the loss is jagged in the scale, so the neighbourhoods of several leaders are looked at
+    ranked = search(np.linspace(1.0, 0.1, 19), ALPHAS)
+    nearby = np.linspace(-0.04, 0.04, 11)
+    refined = [search(np.clip(fraction + nearby, 0.05, 1.0), (alpha,))[0] for _, alpha, fraction in ranked[:6]]
     _, alpha, fraction = min(refined + ranked[:1])
     return LnqParams(bits, alpha, top * fraction)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +63,7 @@ class UniformParams(QuantizerParams):
         return (self.codebook(),)
 
 
-def check_zero_points(zero_points, bits: int) -> None:
+def check_zero_points(zero_points: Iterable[int], bits: int) -> None:
     """ValueError unless every zero point is a code."""
     for zero_point in zero_points:
         if int(zero_point) != zero_point or not 0 <= zero_point < 2**bits:

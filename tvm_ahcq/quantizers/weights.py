@@ -89,9 +89,7 @@ def calibrate_weight(w: np.ndarray, bits: int, method: str = "mse") -> Quantized
     check_bits(bits)
     w = np.asarray(w, np.float32)
     if w.ndim < 1 or w.size == 0 or not np.isfinite(w).all():
-        raise CheckpointError(
-            f"A weight of shape {w.shape} is empty or has NaN or infinite values; check the checkpoint."
-        )
+        raise CheckpointError(f"A weight of shape {w.shape} is empty, or not finite throughout; check the checkpoint.")
     finders = {"mse": _find_mse, "search": _find_published}
     if method not in finders:
         raise ValueError(f"Weight range method {method!r} is unknown; expected 'mse' or 'search'.")
@@ -170,7 +168,7 @@ def _find_mse(w: np.ndarray, bits: int, one_sign: int) -> tuple[np.ndarray, np.n
 
 
 def _find_published(w: np.ndarray, bits: int, one_sign: int) -> tuple[np.ndarray, np.ndarray]:
-    """QUANTIZERS 1.1: every shrink i/100 with every zero point; a tensor of one sign keeps 0 at its end of the range."""
+    """QUANTIZERS 1.1: every shrink i/100 with every zero point; a one-signed tensor keeps 0 at an end of its range."""
     trial = _Trial(w, bits, LOSS_POWER)
     low, high = np.minimum(w.min(1), 0), np.maximum(w.max(1), 0)
     top = 2**bits - 1

@@ -1,0 +1,50 @@
+"""Recipes: registry, validation, round trip."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tvm_ahcq.errors import RecipeError
+from tvm_ahcq.quantizers.recipe import SITE_KINDS, Recipe, recipe, recipe_names
+
+
+def test_default_recipe_is_ahcq_at_four_bits():
+    default = recipe()
+    assert default == recipe("ahcq", 4)
+    assert (default.bits_weights, default.bits_activations, default.groups) == (4, 4, 4)
+    assert [default.quantizer_for(kind) for kind in SITE_KINDS] == ["cag", "hluq", "lnq", "uniform", "uniform"]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("bits", [4, 5, 6, 8])
+def test_every_recipe_round_trips_through_json(name, bits):
+    made = recipe(name, bits)
+    assert made.name == name
+    assert Recipe.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+
+
+def test_unknown_name_lists_the_known_ones():
+    with pytest.raises(RecipeError, match=r"known recipes are .*ahcq"):
+        recipe("best")
+
+
+@pytest.mark.parametrize("bits", [3, 7, 16, 4.0, "4", True, None])
+def test_other_bits_are_refused(bits):
+    with pytest.raises(RecipeError, match="4, 5, 6, 8"):
+        recipe("ahcq", bits)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"groups": 0}, {"groups": True}, {"norm": "lnq"}, {"softmax": "uniform"}, {"weight_range": "x"}, {"other": 1}],
+)
+def test_options_out_of_range_are_refused(change):
+    with pytest.raises(RecipeError):
+        Recipe.from_dict(recipe().to_dict() | change)
+
+
+def test_unknown_site_kind_is_refused():
+    with pytest.raises(RecipeError, match="site kind"):
+        recipe().quantizer_for("groups")
