@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tvm
 from tvm.script import tirx as T
+
 from tvm_ahcq.errors import TargetError
 from tvm_ahcq.target import host_features, resolve_target, target_names
 

@@ -34,7 +34,7 @@ class HostTarget:
 
     @property
     def layout(self) -> str:
-        """Layout of packed int8 weights that the kernels of this target read (:func:`tvm_ahcq.runtime.weights.pack`)."""
+        """Layout of int8 weights that the kernels of this target read (:func:`tvm_ahcq.runtime.weights.pack`)."""
         return "vnni16" if self.isa == "avx512vnni" else "rows"
 
     @property
@@ -54,7 +54,7 @@ _AMX = (*_VNNI, "amx-tile", "amx-int8")
 
 
 def _x86(name: str, mcpu: str, features: tuple[str, ...], isa: str) -> HostTarget:
-    """An x86-64 target: the psABI level `mcpu` and the extensions `features`, tuned for 512-bit vectors if it has them."""
+    """An x86-64 target: psABI level `mcpu` and extensions `features`, with 512-bit vectors if there are any."""
     config: dict[str, Any] = {"kind": "llvm", "mtriple": _X86, "mcpu": mcpu}
     if "avx512f" in features:
         # LLVM's default for this level is to avoid zmm registers, a habit of the first AVX-512 processors

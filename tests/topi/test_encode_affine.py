@@ -1,0 +1,66 @@
+"""Affine codes against the integer semantics, bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tvm.tirx import Var
+
+from tvm_ahcq.quantizers import reference
+from tvm_ahcq.topi import encode_affine
+
+ANY = Var("rows", "int64")
+
+
+def values(rng: np.random.Generator, m: int, k: int, scale: np.ndarray) -> np.ndarray:
+    """Among them exact ties between two codes, and values far outside of the range."""
+    x = rng.normal(size=(m, k)).astype(np.float32)
+    ties = rng.random((m, k)) < 0.3
+    x[ties] = (rng.integers(-8, 8, ties.sum()) + np.float32(0.5)) * rng.choice(scale, ties.sum())
+    x[rng.random((m, k)) < 0.05] = np.float32(3e38)
+    x[rng.random((m, k)) < 0.05] = np.float32(-3e38)
+    return x
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(
+    sizes=st.lists(st.integers(1, 15).map(lambda i: 4 * i), min_size=1, max_size=4).map(tuple),
+    padding=st.integers(0, 3),
+    bits=st.integers(2, 8),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_gathered_codes_equal_the_reference(build, sizes: tuple[int, ...], padding: int, bits: int, seed: int):
+    rng = np.random.default_rng(seed)
+    k = sum(sizes) - padding
+    index = np.concatenate([rng.permutation(k), np.full(padding, -1)]).astype(np.int32)
+    rng.shuffle(index)
+    scale = rng.uniform(0.01, 1, len(sizes)).astype(np.float32)
+    zero_point = rng.integers(0, 2**bits, len(sizes)).astype(np.int32)
+    run = build(encode_affine(ANY, k, sizes, bits, identity=False))
+    for m in (1, 31, 70):
+        x = values(rng, m, k, scale)
+        got = run(x, index, scale, zero_point, shape=(m, sum(sizes)), dtype="uint8")
+        assert np.array_equal(got, reference.encode_affine(x, index, sizes, scale, zero_point, bits))
+
+
+@pytest.mark.parametrize(("sizes", "bits"), [((48,), 4), ((20, 36, 8), 8), ((1,), 3)])
+def test_ordered_codes_equal_the_reference(build, sizes: tuple[int, ...], bits: int):
+    rng = np.random.default_rng(bits)
+    k = sum(sizes)
+    scale = rng.uniform(0.01, 1, len(sizes)).astype(np.float32)
+    zero_point = rng.integers(0, 2**bits, len(sizes)).astype(np.int32)
+    x = values(rng, 45, k, scale)
+    got = build(encode_affine(ANY, k, sizes, bits, identity=True))(x, scale, zero_point, shape=(45, k), dtype="uint8")
+    assert np.array_equal(got, reference.encode_affine(x, np.arange(k), sizes, scale, zero_point, bits))
+
+
+def test_division_is_not_a_multiplication_by_the_reciprocal(build):
+    """Multiples and half-multiples of awkward scales: a rounded reciprocal misplaces some of the ties."""
+    run = build(encode_affine(ANY, 64, (64,), 8, identity=True))
+    steps = np.arange(0, 256, 0.5, dtype=np.float32).reshape(8, 64)
+    for scale in np.float32([0.1, 0.3, 1 / 7, 0.0123]):
+        x = steps * scale
+        got = run(x, np.array([scale]), np.array([0], np.int32), shape=x.shape, dtype="uint8")
+        assert np.array_equal(got, reference.encode_uniform(x, scale, 0, 8))

@@ -1,0 +1,128 @@
+"""Grouped-scale integer GEMM without a byte dot product: bytes widen to 16 bits, pairs of products add to 32.
+
+``vpmaddubsw`` would take the bytes as they are, but saturates at 16 bits, where two products of 255 * 127 do not fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+from tvm.ir import Expr
+from tvm.script import tirx as T
+from tvm.tirx import PrimFunc
+
+from ..target import HostTarget
+from .vector import extent, fma, select_by
+
+_TILE_ROWS, _TILE_COLUMNS = 2, 4
+_BLOCK = 64
+"""Rows and columns of one parallel task, whose operands then fit in the L2 cache."""
+
+
+@dataclass(frozen=True)
+class _Dot:
+    """A step of an integer dot product: `step` pairs of bytes add into `lanes` int32 sums."""
+
+    step: int
+    lanes: int
+    intrinsic: str = ""
+
+    def accumulate(self, acc: Expr, unsigned: Expr, signed: Expr) -> Expr:
+        """`acc` plus the products of `step` uint8 and `step` int8 values."""
+        wide = f"{'int16' if self.intrinsic else 'int32'}x{self.step}"
+        unsigned, signed = T.cast(unsigned, wide), T.cast(signed, wide)
+        if self.intrinsic:
+            return acc + T.call_llvm_pure_intrin(f"int32x{self.lanes}", self.intrinsic, unsigned, signed)
+        return acc + unsigned * signed
+
+    def total(self, acc: Expr) -> Expr:
+        """Sum of the lanes."""
+        return T.call_llvm_pure_intrin("int32", f"llvm.vector.reduce.add.v{self.lanes}i32", acc)
+
+
+def _dot(target: HostTarget) -> _Dot:
+    """The widest step that every machine of `target` can do."""
+    if "avx2" in target.cpu_features:
+        return _Dot(16, 8, "llvm.x86.avx2.pmadd.wd")
+    if target.triple.startswith("x86_64"):
+        return _Dot(8, 4, "llvm.x86.sse2.pmadd.wd")
+    return _Dot(8, 8)
+
+
+def linear_rows(m: int | Expr, n: int, group_sizes: tuple[int, ...], target: HostTarget) -> PrimFunc:
+    """Kernel for weights in layout "rows"; parameters as :func:`tvm_ahcq.topi.grouped_linear`."""
+    rows, kp, groups = extent(m, "m"), sum(group_sizes), len(group_sizes)
+    starts = list(accumulate(group_sizes, initial=0))
+    dot, tile_size = _dot(target), _TILE_ROWS * _TILE_COLUMNS
+    column_blocks = -(-n // _BLOCK)
+    row_blocks = (rows + _BLOCK - 1) // _BLOCK
+
+    @T.inline
+    def tile(a, w, multiplier, correction, bias, out, first_row, first_column):
+        """A register tile; rows and columns past the end repeat the last one, and store the same values again."""
+        acc = T.alloc_buffer((tile_size,), f"int32x{dot.lanes}", scope="local")
+        rest = T.alloc_buffer((tile_size,), "int32", scope="local")
+        y = T.alloc_buffer((tile_size,), "float32", scope="local")
+        for r, c in T.grid(_TILE_ROWS, _TILE_COLUMNS):
+            y[r * _TILE_COLUMNS + c] = bias[T.min(first_column + c, n - 1)]
+        for g in range(groups):
+            low = select_by(g, starts[:-1])
+            high = select_by(g, starts[1:])
+            for i in T.unroll(tile_size):
+                acc[i] = T.broadcast(0, dot.lanes)
+                rest[i] = 0
+            for k in range((high - low) // dot.step):
+                for r in T.unroll(_TILE_ROWS):
+                    for c in T.unroll(_TILE_COLUMNS):
+                        acc[r * _TILE_COLUMNS + c] = dot.accumulate(
+                            acc[r * _TILE_COLUMNS + c],
+                            a[T.min(first_row + r, rows - 1), T.ramp(low + k * dot.step, 1, dot.step)],
+                            w[T.min(first_column + c, n - 1), T.ramp(low + k * dot.step, 1, dot.step)],
+                        )
+            for k in range((high - low) % dot.step):
+                for r in T.unroll(_TILE_ROWS):
+                    for c in T.unroll(_TILE_COLUMNS):
+                        rest[r * _TILE_COLUMNS + c] = rest[r * _TILE_COLUMNS + c] + T.cast(
+                            a[T.min(first_row + r, rows - 1), high - 1 - k], "int32"
+                        ) * T.cast(w[T.min(first_column + c, n - 1), high - 1 - k], "int32")
+            for r in T.unroll(_TILE_ROWS):
+                for c in T.unroll(_TILE_COLUMNS):
+                    y[r * _TILE_COLUMNS + c] = fma(
+                        T.cast(
+                            dot.total(acc[r * _TILE_COLUMNS + c])
+                            + rest[r * _TILE_COLUMNS + c]
+                            + correction[g, T.min(first_column + c, n - 1)],
+                            "float32",
+                        ),
+                        multiplier[g, T.min(first_column + c, n - 1)],
+                        y[r * _TILE_COLUMNS + c],
+                        1,
+                    )
+        for r, c in T.grid(_TILE_ROWS, _TILE_COLUMNS):
+            out[T.min(first_row + r, rows - 1), T.min(first_column + c, n - 1)] = y[r * _TILE_COLUMNS + c]
+
+    @T.prim_func(s_tir=True)
+    def main(
+        a_handle: T.handle,
+        w_handle: T.handle,
+        multiplier_handle: T.handle,
+        correction_handle: T.handle,
+        bias_handle: T.handle,
+        out_handle: T.handle,
+    ):
+        T.func_attr({"global_symbol": "ahcq_grouped_linear", "tirx.noalias": True, "tirx.is_scheduled": True})
+        a = T.match_buffer(a_handle, (rows, kp), "uint8", align=4)
+        w = T.match_buffer(w_handle, (n, kp), "int8", align=4)
+        multiplier = T.match_buffer(multiplier_handle, (groups, n), "float32", align=4)
+        correction = T.match_buffer(correction_handle, (groups, n), "int32", align=4)
+        bias = T.match_buffer(bias_handle, (n,), "float32", align=4)
+        out = T.match_buffer(out_handle, (rows, n), "float32", align=4)
+        for task in T.parallel(row_blocks * column_blocks):
+            row = task // column_blocks * _BLOCK
+            column = task % column_blocks * _BLOCK
+            for j in range((T.min(n - column, _BLOCK) + _TILE_COLUMNS - 1) // _TILE_COLUMNS):
+                for i in range((T.min(rows - row, _BLOCK) + _TILE_ROWS - 1) // _TILE_ROWS):
+                    tile(a, w, multiplier, correction, bias, out, row + i * _TILE_ROWS, column + j * _TILE_COLUMNS)
+
+    return main
