@@ -51,7 +51,8 @@ click, on_the_object = np.array([[213, 191]]), np.array([1])
 predictor.set_image(image)
 masks, scores, low_resolution_logits = predictor.predict(point_coords=click, point_labels=on_the_object)
 best = scores.argmax()
-print("candidates:", ", ".join(f"{mask.sum()} pixels (score {score:.2f})" for mask, score in zip(masks, scores, strict=True)))
+for mask, score in zip(masks, scores, strict=True):
+    print(f"candidate of {mask.sum()} pixels, score {score:.2f}")
 
 # 6. Look at it, and compare with the same model in float.
 Image.fromarray(overlay(image, masks[best], click, on_the_object)).save(folder / "lesson.png")

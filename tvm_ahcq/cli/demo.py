@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 CLICK = (213, 191)
 """A click on one of the coins, x and y in pixels."""
 
+ANOTHER_CLICK = "345,187"
+"""What the last line proposes to try."""
+
 REPEATS = 5
 """Runs of which the median time is shown, after one to warm up."""
 
@@ -45,41 +48,42 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> None:
     """Quantize, compile, save, load, segment, compare with the float model, draw."""
     bundle, photo, picture = (args.out_dir / name for name in (f"{EMBEDDED}-w4a4.ahcq", "coins.png", "demo.png"))
-    qmodel = _compile(bundle)
+    _compile(bundle)
 
     import numpy as np
     from PIL import Image
     from skimage import data
 
-    from ..evaluate.metrics import iou
-    from ..runtime.overlay import overlay
+    from ..runtime.overlay import save_overlay
     from ..runtime.predictor import load
 
     image = np.repeat(data.coins()[..., None], 3, axis=2)
     Image.fromarray(image).save(photo)
-    mask, seconds = _segment(load(bundle), image)
-    float_mask, float_seconds = _segment(qmodel.float_predictor(), image)
-    result("segment", f"{photo.name}, click {CLICK}: {duration(seconds)}   "
-                      f"(torch float {duration(float_seconds)}: {float_seconds / seconds:.1f}x)")
-    result("agreement", f"IoU with the float model {iou(mask, float_mask):.2f}")
-    Image.fromarray(overlay(image, mask, np.array([CLICK]), np.array([1]))).save(picture)
+    predictor = load(bundle)
+    mask, seconds = _segment(predictor, image)
+    float_mask, float_seconds = _segment(_torch_predictor(predictor.session.num_threads), image)
+    click = ",".join(map(str, CLICK))
+    ratio = _times(float_seconds / seconds, "faster", "slower")
+    result("segment", f"{photo.name}, click {click}: {duration(seconds)}   "
+                      f"(torch float {duration(float_seconds)}: {ratio})")
+    overlap = (mask & float_mask).sum() / max(1, (mask | float_mask).sum())
+    result("agreement", f"IoU with the float model {overlap:.2f}")
+    save_overlay(picture, image, mask, np.array([CLICK]), np.array([1]))
     result("picture", str(picture))
-    print(f"next: tvm-ahcq segment {bundle} {photo} --point 345,187 -o segmented.png")
+    print(f"next: tvm-ahcq segment {bundle} {photo} --point {ANOTHER_CLICK} -o {args.out_dir / 'segmented.png'}")
 
 
-def _compile(bundle: Path) -> Any:
-    """Quantize and compile the embedded model to `bundle`; returns the quantized model."""
+def _compile(bundle: Path) -> None:
+    """Quantize and compile the embedded model to `bundle`; print what came of each step."""
     import tvm_ahcq as ahcq
 
     from ..runtime.bundle import read_bundle
-    from ..runtime.cpu import default_threads
+    from ..runtime.threads import thread_count
     from ..target import resolve_target
 
     model = ahcq.from_sam(EMBEDDED)
     result("model", f"{EMBEDDED} (embedded), {model.image_size}x{model.image_size}, W4A4, recipe ahcq")
-    target = resolve_target("native")
-    result("target", f"{target.name} ({', '.join(target.cpu_features) or 'baseline'}), {default_threads()} threads")
-
+    result("target", f"{resolve_target('native').name}, {thread_count(None)} threads")
     images = generated_images()
     with progress_bar("calibrate") as update:
         qmodel, seconds = _timed(lambda: ahcq.quantize(model, images, ahcq.recipe("ahcq", bits=4), progress=update))
@@ -87,27 +91,46 @@ def _compile(bundle: Path) -> Any:
     with progress_bar("compile"):
         compiled, seconds = _timed(lambda: ahcq.compile(qmodel, target="native"))
     compiled.save(bundle)
-    weight_bits = read_bundle(bundle).manifest.weight_bits
-    result("realise", "{}/{} sites on integers; ".format(*qmodel.sites) + f"weights {weight_bits:.2f} bits")
+    manifest = read_bundle(bundle).manifest
+    result("realise", "{}/{} sites on integers; ".format(*manifest.sites) + f"weights {manifest.weight_bits:.2f} bits")
     result("compile", duration(seconds))
     floats = sum(array.nbytes for array in model.params.values())
     written = bundle.stat().st_size
-    result("bundle", f"{bundle}  {size(written)}   (float {size(floats)}: {floats / written:.1f}x smaller)")
-    return qmodel
+    ratio = _times(floats / written, "smaller", "larger")
+    result("bundle", f"{bundle}  {size(written)}   (float {size(floats)}: {ratio})")
+
+
+def _torch_predictor(threads: int) -> Any:
+    """Upstream's own predictor with the same weights in float, on as many threads: what there is to compare with."""
+    import torch
+    from segment_anything import SamPredictor
+
+    from ..frontend.checkpoint import load_checkpoint
+    from ..frontend.sam import EMBEDDED_WEIGHTS, build_module
+
+    torch.set_num_threads(threads)
+    sam = build_module(EMBEDDED, device="cpu")
+    sam.load_state_dict(load_checkpoint(EMBEDDED_WEIGHTS, EMBEDDED))
+    return SamPredictor(sam)
 
 
 def _segment(predictor: Any, image: np.ndarray) -> tuple[np.ndarray, float]:
-    """Mask of the click and the median time from picture to mask, in seconds."""
+    """Mask of the click, and the median time from picture to mask in seconds."""
     import numpy as np
 
     def once() -> np.ndarray:
         predictor.set_image(image)
-        masks, _, _ = predictor.predict(np.array([CLICK], np.float32), np.array([1]), multimask_output=False)
+        masks, _, _ = predictor.predict(np.array([CLICK]), np.array([1]), multimask_output=False)
         return masks[0]
 
     once()
     runs = [_timed(once) for _ in range(REPEATS)]
     return runs[0][0], statistics.median(seconds for _, seconds in runs)
+
+
+def _times(ratio: float, more: str, less: str) -> str:
+    """A ratio in words, as ``4.2x faster`` or ``1.3x slower``."""
+    return f"{ratio:.1f}x {more}" if ratio >= 1 else f"{1 / ratio:.1f}x {less}"
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import TYPE_CHECKING
 
-from ..errors import PromptError
 from .arguments import UsageError, box, input_file, output_picture, point
 from .console import duration, result
+
+if TYPE_CHECKING:
+    import numpy as np
 
 EXAMPLES = """\
 examples:
@@ -49,40 +52,41 @@ def run(args: argparse.Namespace) -> None:
     from PIL import Image
 
     from ..runtime.image import load_image
-    from ..runtime.overlay import overlay
+    from ..runtime.overlay import save_overlay
     from ..runtime.predictor import load
 
     image = load_image(args.image)
-    _refuse_outside(args, *image.shape[:2])
+    points = np.array([p[:2] for p in args.point]).reshape(-1, 2)
+    labels = np.array([p[2] for p in args.point])
+    corners = None if args.box is None else np.array(args.box)
+    _refuse_outside(points, corners, image.shape[:2])
     predictor = load(args.bundle)
-    points = np.array([p[:2] for p in args.point], np.float32) if args.point else None
-    labels = np.array([p[2] for p in args.point], np.int32) if args.point else None
-    corners = np.array(args.box, np.float32) if args.box is not None else None
 
     start = time.perf_counter()
     predictor.set_image(image)
     encoded = time.perf_counter()
-    masks, scores, _ = predictor.predict(points, labels, corners, multimask_output=args.multimask)
+    masks, scores, _ = predictor.predict(points if len(points) else None, labels if len(points) else None, corners,
+                                         multimask_output=args.multimask)
     decoded = time.perf_counter()
 
     best = int(scores.argmax())
+    save_overlay(args.output, image, masks[best], points, labels, corners)
+    if args.mask_out is not None:
+        Image.fromarray(masks[best].astype(np.uint8) * 255).save(args.mask_out)
     for index, (mask, score) in enumerate(zip(masks, scores, strict=True)):
         chosen = ", drawn" if len(scores) > 1 and index == best else ""
         result("mask", f"score {score:.3f}, {int(mask.sum())} pixels, {mask.mean():.1%} of the picture{chosen}")
-    Image.fromarray(overlay(image, masks[best], points, labels, corners)).save(args.output)
-    if args.mask_out is not None:
-        Image.fromarray(masks[best].astype(np.uint8) * 255).save(args.mask_out)
     result("time", f"picture {duration(encoded - start)}, prompt {duration(decoded - encoded)}")
     result("written", ", ".join(str(path) for path in (args.output, args.mask_out) if path is not None))
 
 
-def _refuse_outside(args: argparse.Namespace, height: int, width: int) -> None:
-    """Every click and corner must lie in the picture: elsewhere the model would answer, but nothing that helps."""
-    corners = [] if args.box is None else [args.box[:2], args.box[2:]]
-    for x, y in [p[:2] for p in args.point] + corners:
-        if not (0 <= x <= width and 0 <= y <= height):
-            raise PromptError(f"{args.image}: ({x:g}, {y:g}) lies outside the picture, "
-                              f"which is {width} pixels wide and {height} high")
+def _refuse_outside(points: np.ndarray, corners: np.ndarray | None, size: tuple[int, int]) -> None:
+    """The predictor checks this too, but only after the model has been loaded and has seen the picture."""
+    from ..runtime.prompts import check_inside
+
+    check_inside("point", points, size)
+    if corners is not None:
+        check_inside("box corner", corners.reshape(2, 2), size)
 
 
 def _refuse_overwriting(args: argparse.Namespace) -> None:
