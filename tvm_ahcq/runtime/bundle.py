@@ -242,10 +242,10 @@ def read_bundle(path: str | os.PathLike[str], check_cpu: bool = True,
     path = Path(path)
     data = _read_file(path)
     _check_magic(path, data)
+    if data[-_DIGEST_CHARACTERS:] != hashlib.sha256(data[:-_DIGEST_CHARACTERS]).hexdigest().encode():
+        raise BundleError(f"{path}: damaged: {_damage(data)}; copy it again or recompile the model")
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
-        if data[-_DIGEST_CHARACTERS:] != hashlib.sha256(data[:-_DIGEST_CHARACTERS]).hexdigest().encode():
-            raise BundleError(f"{path}: damaged: {_damage(archive)}; copy it again or recompile the model")
         stored = json.loads(archive.read(MANIFEST))
         _check_version(path, stored)
         manifest = Manifest.from_dict(stored)
@@ -282,17 +282,21 @@ def _check_magic(path: Path, data: bytes) -> None:
                           "copy it again or recompile the model")
 
 
-def _damage(archive: zipfile.ZipFile) -> str:
+def _damage(data: bytes) -> str:
     """Which member is damaged, as far as that can still be told."""
     try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except Exception:  # any error is an answer here: bytes of unknown damage are being parsed
+        return "its table of contents is unreadable"
+    try:
         members = json.loads(archive.read(MANIFEST))["members"]
-    except Exception:  # noqa: BLE001  any error is an answer here: bytes of unknown damage are being parsed
+    except Exception:  # as above
         return f"{MANIFEST} is unreadable"
     for name, member in members.items():
         try:
             if hashlib.sha256(archive.read(name)).hexdigest() != member["sha256"]:
                 return f"{name} has changed"
-        except Exception:  # noqa: BLE001  as above
+        except Exception:  # as above
             return f"{name} is unreadable"
     return "the file has changed since it was written"
 

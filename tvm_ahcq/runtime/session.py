@@ -15,6 +15,7 @@ from . import cpu, threads
 from .bundle import LIBRARY, Bundle
 from .ffi import tvm_ffi, tvm_runtime
 from .manifest import ModelSpec
+from .verify import Check, compare
 from .weights import QLinearWeight, expand
 
 ALIGNMENT = 64
@@ -58,6 +59,7 @@ class Session:
     """
 
     def __init__(self, bundle: Bundle, num_threads: int | None = None) -> None:
+        self.path = bundle.path
         self.manifest = bundle.manifest
         self.golden = bundle.golden
         self.num_threads = threads.thread_count(num_threads)
@@ -127,6 +129,28 @@ class Session:
             low = 4 * grid
             masks, iou = self.run("decode_mask", *inputs, _checked("mask_input", mask_input, (batch, 1, low, low)))
         return masks, iou
+
+    def verify(self) -> tuple[Check, ...]:
+        """Run the golden pair of the bundle.
+
+        Returns
+        -------
+        tuple of Check
+            What was compared; each can be printed.
+
+        Raises
+        ------
+        BundleError
+            The bundle has no golden pair, or a comparison is out of its tolerance.
+        """
+        if not self.golden:
+            raise BundleError(f"{self.path}: has no golden pair to verify against; recompile the model")
+        checks = compare(self, self.golden)
+        if not all(check.passed for check in checks):
+            found = "; ".join(str(check) for check in checks)
+            raise BundleError(f"{self.path}: does not compute here what it computed where it was made: {found}; "
+                              "recompile the model on this machine")
+        return checks
 
     def run(self, name: str, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         """Call a compiled function by name with its inputs; its parameters are added.

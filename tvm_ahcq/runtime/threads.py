@@ -1,8 +1,8 @@
 """Where compiled functions run: one thread for each thread count, with a TVM worker pool of its own.
 
-TVM keeps a worker pool per calling thread and never frees it, and takes only half of the CPUs on x86 by default. A server
-that calls from many threads would start a pool in each. So calls are handed to one thread, whose pool is set up once;
-calls of concurrent predictors queue there instead of competing for the same cores.
+TVM keeps a worker pool per calling thread and never frees it, and takes only half of the CPUs on x86 by default. A
+server that calls from many threads would start a pool in each. So calls are handed to one thread, whose pool is set up
+once; calls of concurrent predictors queue there instead of competing for the same cores.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cache
 from typing import ParamSpec, TypeVar
 
 from ..errors import DeviceError
@@ -51,7 +51,7 @@ def call(num_threads: int, function: Callable[P, R], *args: P.args, **kwargs: P.
     return _runner(num_threads, os.getpid()).submit(function, *args, **kwargs).result()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _runner(num_threads: int, process: int) -> ThreadPoolExecutor:
     runner = ThreadPoolExecutor(1, thread_name_prefix=f"tvm-ahcq-{num_threads}")
     runner.submit(_configure, num_threads).result()

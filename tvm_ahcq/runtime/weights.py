@@ -69,7 +69,7 @@ class QLinearWeight:
         if self.bits == 8 and (self.zero_point != 128).any():
             raise ValueError("8-bit weights need zero point 128, so that code - zero_point fits int8")
         if padded and not -1 <= self.index.min() <= self.index.max() < columns:
-            raise ValueError(f"index runs over {self.index.min()}..{self.index.max()}, the weight has {columns} columns")
+            raise ValueError(f"index runs over {self.index.min()}..{self.index.max()}, expected -1..{columns - 1}")
 
 
 def expand(weight: QLinearWeight) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -101,7 +101,8 @@ def expand(weight: QLinearWeight) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def pack(operands: np.ndarray, layout: str) -> np.ndarray:
     """Arrange ``(N, Kp)`` int8 operands for the kernels.
 
-    ``"vnni16"``: ``(ceil(N / 16), Kp / 4, 16, 4)``, rows padded with 0: what a VNNI instruction or an AMX tile row reads.
+    ``"vnni16"``: ``(ceil(N / 16), Kp / 4, 16, 4)``, rows padded with 0: what a VNNI instruction or an AMX tile row
+    reads.
     ``"rows"``: unchanged.
     """
     if layout == "rows":

@@ -1,0 +1,102 @@
+"""The self-check of a bundle: a golden image with prompts, and what the model must make of them on any machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .image import ResizeLongestSide, check_image, preprocess
+
+if TYPE_CHECKING:
+    from .session import SessionLike
+
+EMBEDDING_TOLERANCE = 0.02
+"""Relative L2 error of the embedding. Integers agree exactly; float glue may move a code by one here and there."""
+
+MASK_TOLERANCE = 0.99
+"""Least IoU of a mask with its golden one."""
+
+SCORE_TOLERANCE = 0.02
+"""Largest difference of a predicted IoU."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison with the golden output.
+
+    Attributes
+    ----------
+    what : str
+        What was compared, for people.
+    value, limit : float
+        What was found, and what is allowed.
+    passed : bool
+        Whether the value is within the limit.
+    """
+
+    what: str
+    value: float
+    limit: float
+    passed: bool
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.value:.4g} ({'' if self.passed else 'NOT '}within {self.limit:g})"
+
+
+def golden_pair(session: SessionLike, image: np.ndarray, point_coords: np.ndarray,
+                point_labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Make the golden pair by running a reference of the same model.
+
+    Parameters
+    ----------
+    session : SessionLike
+        Executes the reference.
+    image : numpy.ndarray
+        ``(H, W, 3)`` uint8 RGB; it is resized and kept at the model's size.
+    point_coords : numpy.ndarray
+        ``(B, N, 2)`` float32 tokens in the model's frame, padding included.
+    point_labels : numpy.ndarray
+        ``(B, N)`` float32.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        For ``write_bundle``; the embedding is kept as float16, masks as booleans.
+    """
+    small = ResizeLongestSide(session.model.image_size).apply_image(check_image(image))
+    embedding, masks, iou = _run(session, small, point_coords, point_labels)
+    return {"image": small, "point_coords": np.asarray(point_coords, np.float32),
+            "point_labels": np.asarray(point_labels, np.float32), "embedding": embedding.astype(np.float16),
+            "masks": masks > session.model.mask_threshold, "iou": iou}
+
+
+def compare(session: SessionLike, golden: Mapping[str, np.ndarray]) -> tuple[Check, ...]:
+    """Run a golden pair on any executor, image to embedding to masks, each from the one before.
+
+    Returns
+    -------
+    tuple of Check
+        Relative L2 error of the embedding, lowest IoU of a mask, largest difference of a score.
+    """
+    embedding, masks, iou = _run(session, golden["image"], golden["point_coords"], golden["point_labels"])
+    expected = golden["embedding"].astype(np.float32)
+    error = float(np.linalg.norm(embedding - expected)) / max(float(np.linalg.norm(expected)), 1e-30)
+    found, wanted = masks > session.model.mask_threshold, golden["masks"]
+    union = (found | wanted).sum(axis=(-2, -1))
+    overlap = (found & wanted).sum(axis=(-2, -1))
+    lowest = float(np.where(union == 0, 1.0, overlap / np.maximum(union, 1)).min())
+    difference = float(np.abs(iou - golden["iou"]).max())
+    # written so that NaN does not pass
+    return (Check("embedding, relative error", error, EMBEDDING_TOLERANCE, error <= EMBEDDING_TOLERANCE),
+            Check("masks, lowest IoU", lowest, MASK_TOLERANCE, lowest >= MASK_TOLERANCE),
+            Check("scores, largest difference", difference, SCORE_TOLERANCE, difference <= SCORE_TOLERANCE))
+
+
+def _run(session: SessionLike, image: np.ndarray, coords: np.ndarray,
+         labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    embedding = session.encode(preprocess(image.transpose(2, 0, 1)[None], session.model))
+    masks, iou = session.decode(embedding, coords, labels)
+    return embedding, masks, iou
