@@ -15,9 +15,9 @@ from .kmeans import kmeans
 from .moments import moments_of_sorted
 from .params import QuantizerParams, check_bits, check_samples, check_scales, register, to_float32
 from .reference import encode_uniform
-from .uniform import UniformParams, check_zero_points, range_rule, search_uniform
+from .uniform import MIN_SCALE, UniformParams, check_zero_points, range_rule, search_uniform, uniform_from_range
 
-_SEARCH_ROWS = 256
+_SEARCH_ROWS, _FINAL_ROWS = 384, 4096
 _ROUNDS = 6
 
 
@@ -90,7 +90,7 @@ class CagParams(QuantizerParams):
 
 
 def calibrate_cag(samples: np.ndarray, bits: int, importance: np.ndarray | None = None, groups: int = 4) -> CagParams:
-    """Error-driven grouping: the best of three starts after rounds of assigning channels and refitting ranges.
+    """Error-driven grouping: the best of four starts after rounds of assigning channels and refitting ranges.
 
     Parameters
     ----------
@@ -115,18 +115,19 @@ def calibrate_cag(samples: np.ndarray, bits: int, importance: np.ndarray | None 
     if weight.shape != (channels,) or not np.isfinite(weight).all() or (weight < 0).any():
         raise ValueError(f"importance has shape {weight.shape}; expected ({channels},) finite, not negative.")
     weight = weight + 1e-12 * (weight.max() or 1.0)  # channels that nothing reads still need a group
-    search = _Search(_thin_rows(samples), weight, bits)
-    outcomes = [search.run(start) for start in _starts(samples, bits, min(groups, channels))]
+    search = _Search(_thin_rows(samples, _SEARCH_ROWS), weight, bits)
+    groups = min(groups, channels)
+    starts = [*_starts(samples, bits, groups), search.medians(_candidates(samples, bits), groups)]
+    outcomes = [search.run(start) for start in starts]
     labels = min(outcomes, key=lambda outcome: outcome[0])[1]
-    return _finish(_Search(_thin_rows(samples, 4 * _SEARCH_ROWS), weight, bits), labels, bits)
+    return _finish(_Search(_thin_rows(samples, _FINAL_ROWS), weight, bits), labels, bits)
 
 
-def _thin_rows(samples: np.ndarray, limit: int = _SEARCH_ROWS) -> np.ndarray:
-    """At most `limit` rows at random (seeded), and each channel's least and greatest sample, ``(R', C)``."""
+def _thin_rows(samples: np.ndarray, limit: int) -> np.ndarray:
+    """At most `limit` rows, at random (seeded)."""
     if len(samples) <= limit:
         return samples
-    rows = np.sort(np.random.default_rng(0).choice(len(samples), limit, replace=False))
-    return np.concatenate([samples[rows], samples.min(0, keepdims=True), samples.max(0, keepdims=True)])
+    return samples[np.sort(np.random.default_rng(0).choice(len(samples), limit, replace=False))]
 
 
 def _starts(samples: np.ndarray, bits: int, groups: int) -> list[np.ndarray]:
@@ -137,6 +138,18 @@ def _starts(samples: np.ndarray, bits: int, groups: int) -> list[np.ndarray]:
     quantile[np.argsort(width, kind="stable")] = np.arange(len(width)) * groups // len(width)
     pairs = np.stack(range_rule(low, high, bits), 1)
     return [kmeans(np.stack([low, high], 1), groups), quantile, kmeans(pairs, groups)]
+
+
+def _candidates(samples: np.ndarray, bits: int) -> list[UniformParams]:
+    """Ranges typical of the channels (clusters of width and centre), each whole and shrunk."""
+    low, high = np.minimum(samples.min(0), 0), np.maximum(samples.max(0), 0)
+    width = np.maximum(high - low, MIN_SCALE)
+    labels = kmeans(np.stack([np.log2(width), 2 * low / width], 1), 32, starts=1)
+    found = []
+    for label in np.unique(labels):
+        ends = low[labels == label].mean(), high[labels == label].mean()
+        found += [uniform_from_range(ends[0] * shrink, ends[1] * shrink, bits) for shrink in (1.0, 0.7, 0.45)]
+    return found
 
 
 class _Search:
@@ -164,6 +177,22 @@ class _Search:
             difference = q.fake_quant(self.samples) - self.samples
             rows.append(np.einsum("rc,rc->c", difference, difference) * self.weight)
         return np.stack(rows)
+
+    def medians(self, candidates: list[UniformParams], groups: int) -> np.ndarray:
+        """Grouping by the best `groups` of the candidates: chosen greedily, then swapped while that helps."""
+        errors = self.errors(candidates)
+        chosen = [int(errors.sum(1).argmin())]
+        while len(chosen) < groups:
+            chosen.append(int(np.minimum(errors, errors[chosen].min(0)).sum(1).argmin()))
+        improved = True
+        while improved:
+            improved = False
+            for place in range(groups if groups > 1 else 0):
+                others = errors[chosen[:place] + chosen[place + 1 :]].min(0)
+                costs = np.minimum(errors, others).sum(1)
+                if costs.min() < costs[chosen[place]] * (1 - 1e-9):
+                    chosen[place], improved = int(costs.argmin()), True
+        return errors[chosen].argmin(0)
 
     def run(self, labels: np.ndarray) -> tuple[float, np.ndarray]:
         """Error and grouping after the rounds; the least error seen counts."""
