@@ -55,9 +55,9 @@ class TorchExecutor:
     module : tvm.IRModule
         Relax functions over high-level operators.
     params : mapping of str to array or tensor
-        Values of the function parameters that are not inputs, by state-dict name: the Relax parameter is called the same
-        with '.' replaced by '_'. Arrays are shared, not copied. The executor's ``params`` dict is looked up at every run,
-        so an entry may be replaced, by a tensor that requires a gradient, say.
+        Values of the function parameters that are not inputs, by state-dict name: the Relax parameter is called the
+        same with '.' replaced by '_'. Arrays are shared, not copied. The executor's ``params`` dict is looked up at
+        every run, so an entry may be replaced, by a tensor that requires a gradient, say.
     hooks : mapping of str to handler, optional
         Handlers that replace the registered ones in this executor only, by operator name. To observe an operator, wrap
         its registered handler ``TORCH_OPS[name]``.
@@ -71,7 +71,8 @@ class TorchExecutor:
     def __init__(self, module: tvm.IRModule, params: Mapping[str, np.ndarray | torch.Tensor],
                  hooks: Mapping[str, Handler] | None = None):
         self.module = module
-        self.params = {name: _tensor(value) for name, value in params.items()}
+        with torch.inference_mode(False):
+            self.params = {name: _tensor(value) for name, value in params.items()}
         self.hooks = dict(hooks or {})
         self._programs: dict[str, _Program] = {}
 
@@ -96,10 +97,13 @@ class TorchExecutor:
         """
         program = self._programs.get(function)
         if program is None:
-            program = self._programs[function] = _Compiler(self, function).compile()
+            with torch.inference_mode(False):  # constants must stay usable when a later run wants gradients
+                program = self._programs[function] = _Compiler(self, function).compile()
         if len(inputs) != len(program.inputs):
             names = ", ".join(var.name for var in program.inputs)
-            raise UnsupportedModelError(f"{function} takes {len(program.inputs)} inputs ({names}), {len(inputs)} were given")
+            raise UnsupportedModelError(
+                f"{function} takes {len(program.inputs)} inputs ({names}), {len(inputs)} were given"
+            )
         values: list = [None] * program.slots
         values[0] = symbols = {}
         for slot, (var, value) in enumerate(zip(program.inputs, inputs, strict=True), start=1):
@@ -264,7 +268,7 @@ def _tensor(value: Any) -> torch.Tensor:
         return value
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nothing here writes
-        return torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else torch.as_tensor(value)
+        return torch.as_tensor(np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value)
 
 
 def _plain_attrs(attrs: Any) -> SimpleNamespace:
@@ -272,7 +276,7 @@ def _plain_attrs(attrs: Any) -> SimpleNamespace:
     if attrs is None:
         return SimpleNamespace()
     if isinstance(attrs, tvm.ir.DictAttrs):
-        return SimpleNamespace(**{str(key): _plain(attrs[key]) for key in attrs.keys()})  # noqa: SIM118
+        return SimpleNamespace(**{str(key): _plain(attrs[key]) for key in attrs.keys()})
     fields = type(attrs).__tvm_ffi_type_info__.fields
     return SimpleNamespace(**{field.name: _plain(getattr(attrs, field.name)) for field in fields})
 

@@ -10,9 +10,10 @@ Handler = Callable[[SimpleNamespace, Sequence[Any]], Any]
 """``handler(attrs, args) -> value``.
 
 ``attrs`` holds the call's attributes as plain Python values (numbers, strings, tuples; dtypes as strings such as
-``"float32"``; empty when the operator has none). ``args`` holds one value an argument: a torch tensor, a tuple of values
-for a Relax tuple, a tuple of ints for a shape (symbolic dimensions are resolved), or a number. The result is a tensor, or
-a tuple for an operator that returns one. Handlers must not write into their arguments or detach them from autograd.
+``"float32"``; empty when the operator has none). ``args`` holds one value an argument: a torch tensor, a tuple of
+values for a Relax tuple, a tuple of ints for a shape (symbolic dimensions are resolved), or a number. The result is a
+tensor, or a tuple for an operator that returns one. Handlers must not write into their arguments, nor detach them from
+autograd.
 """
 
 TORCH_OPS: dict[str, Handler] = {}

@@ -34,16 +34,15 @@ class TorchSession:
     def encode(self, image: np.ndarray) -> np.ndarray:
         """Image ``(1, 3, S, S)`` float32 -> embedding ``(1, C, h, w)`` float32."""
         with torch.inference_mode():
-            return self.executor.run("encode_image", image).numpy()
+            return self.executor.run("encode_image", np.asarray(image, np.float32)).numpy()
 
     def decode(self, embedding: np.ndarray, point_coords: np.ndarray, point_labels: np.ndarray,
                mask_input: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Prompts -> ``(B, 4, 4h, 4w)`` mask logits and ``(B, 4)`` predicted IoU; see :class:`SamModel`."""
-        prompts = [np.asarray(value, np.float32) for value in (point_coords, point_labels)]
+        inputs = (embedding, point_coords, point_labels)
         function = "decode"
         if mask_input is not None:
-            function = "decode_mask"
-            prompts.append(np.asarray(mask_input, np.float32))
+            function, inputs = "decode_mask", (*inputs, mask_input)
         with torch.inference_mode():
-            masks, iou = self.executor.run(function, embedding, *prompts)
+            masks, iou = self.executor.run(function, *(np.asarray(value, np.float32) for value in inputs))
         return masks.numpy(), iou.numpy()

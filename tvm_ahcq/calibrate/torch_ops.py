@@ -20,7 +20,7 @@ def torch_dtype(name: str) -> torch.dtype:
     """The torch dtype of a TVM dtype such as ``"float32"``, ``"uint8"`` or ``"bool"``."""
     dtype = getattr(torch, name, None)
     if not isinstance(dtype, torch.dtype):
-        raise UnsupportedModelError(f"dtype {name!r} has no counterpart in torch; expected one such as 'float32' or 'int8'")
+        raise UnsupportedModelError(f"dtype {name!r} has no counterpart in torch; expected 'float32', 'int8', ...")
     return dtype
 
 
@@ -224,7 +224,8 @@ def _check_convolution(name: str, attrs: SimpleNamespace, kernel_layout: str) ->
     layouts = (attrs.data_layout, attrs.kernel_layout)
     if layouts != ("NCHW", kernel_layout) or (top, left) != (bottom, right):
         raise UnsupportedModelError(
-            f"{name} with layouts {layouts} and padding {attrs.padding}; expected NCHW, {kernel_layout}, symmetric padding"
+            f"{name} with layouts {layouts} and padding {attrs.padding}; "
+            f"expected layouts ('NCHW', {kernel_layout!r}) and symmetric padding"
         )
     return top, left
 

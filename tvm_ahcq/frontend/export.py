@@ -1,7 +1,7 @@
 """Upstream SAM module -> Relax functions ``encode_image``, ``decode`` and ``decode_mask`` in one IRModule.
 
-The three wrappers below call the upstream submodules; only what upstream's ``forward`` does in a way that does not export
-(boolean assignment by label) or that copies the image once a prompt (``repeat_interleave``) is written anew.
+The three wrappers below call the upstream submodules; only what upstream's ``forward`` does in a way that does not
+export (boolean assignment by label) or that copies the image once a prompt (``repeat_interleave``) is written anew.
 Linear layers, layer norms, GELU, softmax and einsum stay whole operators: ``torch.export`` is not decomposed.
 """
 
@@ -50,14 +50,15 @@ class _Decode(nn.Module):
         self.register_buffer("dense_pe", sam.prompt_encoder.get_dense_pe().detach(), persistent=False)
 
     def embed_points(self, coords: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """(B, N, 2) pixels and (B, N) labels -> (B, N, C); the sums of upstream's ``_embed_points``/``_embed_boxes``."""
+        """(B, N, 2) pixels and (B, N) labels -> (B, N, C), as upstream's ``_embed_points`` and ``_embed_boxes``."""
         encoder = self.prompt_encoder
         encoded = encoder.pe_layer._pe_encoding((coords + 0.5) / encoder.input_image_size[0])
         tokens = encoded
         for label, row in _LABELS.items():
             chosen = (labels == label).unsqueeze(-1)
-            embedding = encoder.not_a_point_embed.weight if row is None else encoded + encoder.point_embeddings[row].weight
-            tokens = torch.where(chosen, embedding, tokens)
+            padding = row is None
+            token = encoder.not_a_point_embed.weight if padding else encoded + encoder.point_embeddings[row].weight
+            tokens = torch.where(chosen, token, tokens)
         return tokens
 
     def predict(self, source: torch.Tensor, prompts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -151,18 +152,26 @@ def _import(wrapper: nn.Module, name: str, inputs: Mapping[str, torch.Tensor],
         raise UnsupportedModelError(f"{name}: the model cannot be imported into Relax: {error}") from error
     targets = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
     imported["main"] = imported["main"].without_attr("params")
-    passes = [relax.transform.FoldConstant(), relax.transform.EliminateCommonSubexpr(),
-              relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination(["main"])]
-    function = tvm.transform.Sequential(passes)(imported)["main"]
+    function = tvm.transform.Sequential(_CLEAN_UP)(imported)["main"]
     return _rename(function, name, targets)
 
 
+_CLEAN_UP = [
+    relax.transform.EliminateCommonSubexpr(),  # folding compiles each operator: it should meet each index table once
+    relax.transform.FoldConstant(),
+    relax.transform.EliminateCommonSubexpr(),
+    relax.transform.CanonicalizeBindings(),
+    relax.transform.DeadCodeElimination(["main"]),
+]
+
+
 def _convert_index(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    """``table[index]``: a take whose indices are checked. TVM's own conversion picks the unchecked mode, with warnings."""
+    """``table[index]``: a take with clipped indices; TVM's own conversion leaves them unchecked and warns."""
     table, indices = node.args
     if len(indices) != 1:
         raise UnsupportedModelError(f"{node}: indexing by {len(indices)} tensors at once is not supported")
-    return importer.block_builder.emit(relax.op.take(importer.env[table], importer.env[indices[0]], axis=0, mode="clip"))
+    taken = relax.op.take(importer.env[table], importer.env[indices[0]], axis=0, mode="clip")
+    return importer.block_builder.emit(taken)
 
 
 def _convert_select(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
@@ -189,8 +198,9 @@ def _rename(function: relax.Function, name: str, targets: Mapping[str, str]) -> 
     hints = [var.name for var in kept[:inputs]] + [n.replace(".", "_") for n in names]
     fresh = [relax.Var(hint, var.ty) for hint, var in zip(hints, kept, strict=True)]
     body = function.bind_params(dict(zip(kept, fresh, strict=True))).body
-    function = relax.Function(fresh, body, function.ret_ty, is_pure=True, attrs=tvm.ir.make_node("ir.DictAttrs", num_input=inputs))
-    symbolic = [dim for var in fresh[:inputs] for dim in var.ty.shape.values if isinstance(dim, tirx.Var)]
+    attrs = tvm.ir.make_node("ir.DictAttrs", num_input=inputs)
+    function = relax.Function(fresh, body, function.ret_ty, is_pure=True, attrs=attrs)
+    symbolic = [dim for var in fresh[:inputs] for dim in var.ty.shape.values if tvm.ir.is_prim_var(dim)]
     names_of = dict(zip(dict.fromkeys(symbolic), ("B", "N"), strict=False))
     function = function.bind_symbolic_vars({dim: tirx.Var(text, "int64") for dim, text in names_of.items()})
     return function.with_attr("global_symbol", name), names

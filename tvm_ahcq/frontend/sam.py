@@ -143,7 +143,8 @@ def from_module(sam: Sam, name: str) -> SamModel:
     module, function_params = export_sam(sam)
     used = {param for names in function_params.values() for param in names}
     params = {key: value.detach().numpy() for key, value in sam.state_dict().items() if key in used}
-    mean, std = (tuple(round(float(v), 6) for v in t.flatten()) for t in (sam.pixel_mean, sam.pixel_std))
+    # 123.675 is stored as 123.67500305 in float32; its shortest decimal form is the figure that was meant.
+    mean, std = (tuple(float(str(v)) for v in t.numpy().ravel()) for t in (sam.pixel_mean, sam.pixel_std))
     return SamModel(name, size, height, sam.mask_decoder.transformer_dim, float(sam.mask_threshold), mean, std,
                     module, params, function_params)
 

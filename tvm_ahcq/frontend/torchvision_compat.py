@@ -32,7 +32,7 @@ def ensure_torchvision() -> None:
     """Import torchvision, registering its missing operators first where the plain import fails."""
     global _LIBRARY
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
