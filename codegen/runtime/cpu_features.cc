@@ -36,9 +36,9 @@ uint64_t ReadXcr0() {
 
 bool HasAll(uint64_t word, uint64_t mask) { return (word & mask) == mask; }
 
-constexpr uint64_t kXcr0Avx = 0x6;       // SSE, AVX
-constexpr uint64_t kXcr0Avx512 = 0xe6;   // and opmask, upper halves of zmm0-15, zmm16-31
-constexpr uint64_t kXcr0Amx = 0x60000;   // tile configuration, tile data
+constexpr uint64_t kXcr0Avx = 0x6;      // SSE, AVX
+constexpr uint64_t kXcr0Avx512 = 0xe6;  // and opmask, upper halves of zmm0-15, zmm16-31
+constexpr uint64_t kXcr0Amx = 0x60000;  // tile configuration, tile data
 
 std::vector<std::string> DetectX86() {
   uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
@@ -73,8 +73,8 @@ std::vector<std::string> DetectX86() {
 
 std::vector<std::string> DetectAarch64() {
 #if defined(__linux__)
-  constexpr int kAsimd = 1;       // HWCAP_ASIMD
-  constexpr int kAsimdDot = 20;   // HWCAP_ASIMDDP
+  constexpr int kAsimd = 1;      // HWCAP_ASIMD
+  constexpr int kAsimdDot = 20;  // HWCAP_ASIMDDP
   const uint64_t hwcap = getauxval(AT_HWCAP);
   std::vector<std::string> names;
   if (HasBit(hwcap, kAsimd)) names.emplace_back("neon");

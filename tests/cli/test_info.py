@@ -45,3 +45,13 @@ def test_info_of_a_damaged_bundle_names_the_damage(bundle: Path, capsys: pytest.
 def test_verify_refuses_a_bundle_for_another_machine(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(bundle)]) == 2
     assert "made for mips" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_with_130_and_one_line(
+        bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tvm_ahcq.runtime.bundle.read_bundle", interrupted)
+    assert main(["info", str(bundle)]) == 130
+    assert capsys.readouterr().err == "tvm-ahcq: interrupted\n"

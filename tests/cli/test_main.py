@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,8 @@ from PIL import Image
 
 import tvm_ahcq
 
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 COMMANDS = ("demo", "compile", "segment", "info", "verify")
-
-
-def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command line; the package is found as this process finds it."""
-    path = [entry for entry in sys.path if entry]
-    code = f"import sys; sys.path[:0] = {path!r}; from tvm_ahcq.cli.main import main; sys.exit(main())"
-    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -43,19 +38,19 @@ def no_bundle(tmp_path: Path) -> Path:
     return path
 
 
-def test_version_is_that_of_the_package() -> None:
-    assert run("--version").stdout == f"tvm-ahcq {tvm_ahcq.__version__}\n"
+def test_version_is_that_of_the_package(run_cli: Run) -> None:
+    assert run_cli("--version").stdout == f"tvm-ahcq {tvm_ahcq.__version__}\n"
 
 
-def test_help_lists_every_command() -> None:
-    done = run("--help")
+def test_help_lists_every_command(run_cli: Run) -> None:
+    done = run_cli("--help")
     assert done.returncode == 0
     assert all(command in done.stdout for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_a_command_shows_an_example(command: str) -> None:
-    done = run(command, "--help")
+def test_help_of_a_command_shows_an_example(run_cli: Run, command: str) -> None:
+    done = run_cli(command, "--help")
     assert done.returncode == 0
     assert f"tvm-ahcq {command}" in done.stdout.split("example", 1)[1]
 
@@ -86,8 +81,9 @@ def test_help_of_deployment_commands_needs_no_heavy_package() -> None:
     (("compile", "--model", "vit_t", "-o", "x.ahcq", "--bits", "3"), ("3", "4, 5, 6, 8")),
     (("demo", "--out-dir", "absent"), ("absent", "does not exist")),
 ])
-def test_mistakes_are_refused_in_one_line(arguments: tuple[str, ...], words: tuple[str, ...], tmp_path: Path) -> None:
-    assert_refused(run(*arguments, cwd=tmp_path), *words)
+def test_mistakes_are_refused_in_one_line(
+        run_cli: Run, arguments: tuple[str, ...], words: tuple[str, ...], tmp_path: Path) -> None:
+    assert_refused(run_cli(*arguments, cwd=tmp_path), *words)
     assert not list(tmp_path.iterdir())
 
 
@@ -104,18 +100,19 @@ def test_mistakes_are_refused_in_one_line(arguments: tuple[str, ...], words: tup
     (("--point", "1,1"), ("text.ahcq", "not an .ahcq bundle")),
 ])
 def test_segment_refuses_prompts_and_files_that_cannot_work(
-        options: tuple[str, ...], words: tuple[str, ...], picture: Path, no_bundle: Path, tmp_path: Path) -> None:
+        run_cli: Run, options: tuple[str, ...], words: tuple[str, ...], picture: Path, no_bundle: Path,
+        tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
-    assert_refused(run("segment", no_bundle.name, picture.name, *options, "-o", "out.png", cwd=tmp_path), *words)
+    assert_refused(run_cli("segment", no_bundle.name, picture.name, *options, "-o", "out.png", cwd=tmp_path), *words)
     assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("command", ["info", "verify"])
-def test_what_is_not_a_bundle_is_refused(command: str, no_bundle: Path) -> None:
-    assert_refused(run(command, no_bundle), "text.ahcq", "not an .ahcq bundle")
+def test_what_is_not_a_bundle_is_refused(run_cli: Run, command: str, no_bundle: Path) -> None:
+    assert_refused(run_cli(command, no_bundle), "text.ahcq", "not an .ahcq bundle")
 
 
-def test_a_protected_output_folder_is_refused(tmp_path: Path) -> None:
+def test_a_protected_output_folder_is_refused(run_cli: Run, tmp_path: Path) -> None:
     folder = tmp_path / "protected"
     folder.mkdir(mode=0o500)
     try:
@@ -124,4 +121,4 @@ def test_a_protected_output_folder_is_refused(tmp_path: Path) -> None:
         pass
     else:
         pytest.skip("this user may write everywhere")
-    assert_refused(run("compile", "--model", "vit_t", "-o", folder / "x.ahcq"), "no permission")
+    assert_refused(run_cli("compile", "--model", "vit_t", "-o", folder / "x.ahcq"), "no permission")

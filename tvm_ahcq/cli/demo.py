@@ -56,12 +56,12 @@ def run(args: argparse.Namespace) -> None:
 
     from ..runtime.overlay import save_overlay
     from ..runtime.predictor import load
+    from ..runtime.threads import thread_count
 
     image = np.repeat(data.coins()[..., None], 3, axis=2)
     Image.fromarray(image).save(photo)
-    predictor = load(bundle)
-    mask, seconds = _segment(predictor, image)
-    float_mask, float_seconds = _segment(_torch_predictor(predictor.session.num_threads), image)
+    mask, seconds = _segment(load(bundle), image)
+    float_mask, float_seconds = _segment(_torch_predictor(thread_count(None)), image)
     click = ",".join(map(str, CLICK))
     ratio = _times(float_seconds / seconds, "faster", "slower")
     result("segment", f"{photo.name}, click {click}: {duration(seconds)}   "

@@ -1,0 +1,126 @@
+"""The commands on a real bundle: the embedded model, compiled by ``tvm-ahcq compile``."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tvm_ahcq as ahcq
+from tvm_ahcq.evaluate import scenes
+from tvm_ahcq.quantizers.table import QuantTable
+
+pytestmark = pytest.mark.slow
+
+SCENE = scenes.generate(7)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A folder with what ``compile`` wrote, and what it printed."""
+
+    folder: Path
+    bundle: Path
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def compiled(run_cli: Callable, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    folder = tmp_path_factory.mktemp("compiled")
+    done = run_cli("compile", "--model", "vit_t", "--table", "table.json", "--dump-dir", "dump", "-o", "m.ahcq",
+                   cwd=folder)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    Image.fromarray(SCENE.image).save(folder / "scene.png")
+    return Compiled(folder, folder / "m.ahcq", done.stdout)
+
+
+@pytest.fixture(scope="module")
+def click() -> tuple[int, int]:
+    """A pixel (x, y) in the middle of an object of the scene."""
+    y, x = np.argwhere(SCENE.mask(SCENE.objects()[0])).mean(axis=0).astype(int)
+    return int(x), int(y)
+
+
+def test_compile_writes_the_bundle_the_table_and_the_dumps(compiled: Compiled) -> None:
+    table = QuantTable.load(compiled.folder / "table.json")
+    assert table.model == "vit_t" and table.sites
+    assert any((compiled.folder / "dump").iterdir())
+    assert str(compiled.bundle.name) in compiled.printed and "on integers" in compiled.printed
+
+
+def test_info_tells_precision_and_sites(run_cli: Callable, compiled: Compiled) -> None:
+    done = run_cli("info", compiled.bundle)
+    assert done.returncode == 0
+    assert "vit_t" in done.stdout and "W4A4, recipe ahcq" in done.stdout
+
+
+def test_verify_accepts_the_bundle_and_refuses_a_damaged_copy(
+        run_cli: Callable, compiled: Compiled, tmp_path: Path) -> None:
+    done = run_cli("verify", compiled.bundle)
+    assert (done.returncode, done.stderr) == (0, "")
+    damaged = tmp_path / "damaged.ahcq"
+    shutil.copy(compiled.bundle, damaged)
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    done = run_cli("verify", damaged)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "damaged" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_segment_writes_the_mask_that_the_library_predicts(
+        run_cli: Callable, compiled: Compiled, click: tuple[int, int], tmp_path: Path) -> None:
+    out, mask_out = tmp_path / "out.png", tmp_path / "mask.png"
+    done = run_cli("segment", compiled.bundle, compiled.folder / "scene.png", "--point", "{},{}".format(*click),
+                   "-o", out, "--mask-out", mask_out)
+    assert (done.returncode, done.stderr) == (0, "")
+
+    predictor = ahcq.load(compiled.bundle)
+    predictor.set_image(SCENE.image)
+    masks, _, _ = predictor.predict(np.array([click]), np.array([1]), multimask_output=False)
+    np.testing.assert_array_equal(np.asarray(Image.open(mask_out)), masks[0] * np.uint8(255))
+    assert np.asarray(Image.open(out)).shape == SCENE.image.shape
+
+
+def test_segment_with_multimask_draws_the_best_of_three(
+        run_cli: Callable, compiled: Compiled, click: tuple[int, int], tmp_path: Path) -> None:
+    done = run_cli("segment", compiled.bundle, compiled.folder / "scene.png", "--point", "{},{}".format(*click),
+                   "--point", "3,3,0", "--multimask", "-o", tmp_path / "out.png")
+    lines = [line for line in done.stdout.splitlines() if line.split()[0] == "mask"]
+    scores = [float(line.split()[2].rstrip(",")) for line in lines]
+    assert len(lines) == 3
+    assert lines[int(np.argmax(scores))].endswith("drawn")
+
+
+def test_segment_refuses_a_click_outside_the_picture(run_cli: Callable, compiled: Compiled, tmp_path: Path) -> None:
+    done = run_cli("segment", compiled.bundle, compiled.folder / "scene.png", "--point", "256.5,10",
+                   "-o", tmp_path / "out.png")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "outside" in done.stderr and not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize("command", ["segment", "info", "verify"])
+def test_deployment_commands_import_neither_torch_nor_the_compiler(
+        command: str, run_cli: Callable, compiled: Compiled, tmp_path: Path) -> None:
+    rest = (compiled.folder / "scene.png", "--box", "20,20,200,200", "-o", tmp_path / "o.png")
+    done = run_cli(command, compiled.bundle, *(rest if command == "segment" else ()), modules_to=tmp_path / "modules")
+    assert done.returncode == 0, done.stderr
+    modules = set((tmp_path / "modules").read_text().split())
+    assert "tvm_ahcq.runtime.bundle" in modules
+    assert not {"torch", "tvm", "tvm_ahcq.compiler", "tvm_ahcq.frontend"} & modules
+
+
+def test_demo_measures_and_draws(run_cli: Callable, tmp_path: Path) -> None:
+    done = run_cli("demo", "--out-dir", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    labels = [line.split()[0] for line in done.stdout.splitlines()]
+    assert labels == ["model", "target", "calibrate", "realise", "compile", "bundle", "segment", "agreement", "picture",
+                      "next:"]
+    photo, picture = (np.asarray(Image.open(tmp_path / name)) for name in ("coins.png", "demo.png"))
+    assert photo.shape == picture.shape and (photo != picture).any()
+    assert not run_cli("verify", tmp_path / "vit_t-w4a4.ahcq").returncode
