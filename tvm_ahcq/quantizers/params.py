@@ -73,7 +73,7 @@ def params_from_dict(values: Mapping[str, Any]) -> QuantizerParams:
         If the kind is unknown or the fields do not fit.
     """
     kind = values.get("kind") if isinstance(values, Mapping) else None
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise QuantTableError(f"Quantizer kind {kind!r} is unknown; known kinds are {', '.join(quantizer_kinds())}.")
     return _KINDS[kind].from_dict(values)
 
