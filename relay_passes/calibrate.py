@@ -147,6 +147,7 @@ def calibrate(
     *,
     model: str,
     limit: int = 32,
+    total: int = 0,
     progress: Progress = lambda *_: None,
 ) -> QuantTable:
     """Find the quantizers of an annotated module.
@@ -165,6 +166,8 @@ def calibrate(
         Name that the table carries.
     limit : int
         Most images that are used.
+    total : int
+        Number of images if it is known, for the progress report.
     progress : callable
         Told of every finished image, site and weight.
 
@@ -177,7 +180,7 @@ def calibrate(
     CalibrationError
         If there are no images or an activation is not finite.
     """
-    recorder = observe(TorchExecutor(mod, params), islice(images, limit), progress, limit)
+    recorder = observe(TorchExecutor(mod, params), islice(images, limit), progress, total)
     places, weights = sites(mod), quantized_weights(mod)
     importance = {site: _column_energy(params[weight]) for weight, site in weights.items()}
 

@@ -1,0 +1,232 @@
+"""Phase 8: from ``ahcq`` operators to kernels of :mod:`tvm_ahcq.topi`.
+
+Every call becomes a ``call_tir`` on flattened operands. Kernels depend on shapes and options alone, so equal calls share
+one. LayerNorm and float matrix products get our kernels too; the other operators are left to TVM's legalisation.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable
+
+import numpy as np
+import tvm
+from tvm import relax, tirx
+from tvm.ir import IRModule
+
+from tvm_ahcq import topi
+from tvm_ahcq.target import HostTarget
+
+from .rewrite import Definitions, bindings, functions, replace_values
+
+Handler = Callable[["Legaliser", relax.Call], relax.Expr]
+_HANDLERS: dict[str, Handler] = {}
+
+FREE_RESHAPES = ("relax.expand_dims", "relax.squeeze", "relax.flatten")
+"""Operators that only change a shape: as ``reshape`` they cost nothing at run time."""
+
+
+def legalises(*names: str) -> Callable[[Handler], Handler]:
+    """Decorator: the function gives the legal form of calls to the operators `names`, or None to leave one as it is."""
+
+    def add(handler: Handler) -> Handler:
+        _HANDLERS.update(dict.fromkeys(names, handler))
+        return handler
+
+    return add
+
+
+def legalise(mod: IRModule, target: HostTarget) -> IRModule:
+    """Replace ``ahcq`` operators, layer norms and shape-only operators of every Relax function.
+
+    Parameters
+    ----------
+    mod : tvm.IRModule
+        A realised or a canonical float module.
+    target : HostTarget
+        Processor that the kernels are for.
+
+    Returns
+    -------
+    tvm.IRModule
+        The functions, and the kernels that they call.
+    """
+    mod = IRModule(dict(mod.functions), attrs=mod.attrs)
+    while True:  # float attention turns into operators that have handlers themselves
+        legaliser = Legaliser(target)
+        plans = {var: legaliser.plan(func) for var, func in functions(mod)}
+        if not any(plans.values()):
+            return mod
+        for kernel, gvar in legaliser.kernels.values():
+            mod[gvar] = kernel
+        for var, plan in plans.items():
+            mod[var] = replace_values(mod, mod[var], plan)
+
+
+class Legaliser:
+    """Plans one round of replacements and collects the kernels that they call."""
+
+    _counter = 0
+
+    def __init__(self, target: HostTarget):
+        self.target = target
+        self.kernels: dict[tuple, tuple[tirx.PrimFunc, tvm.ir.GlobalVar]] = {}
+        self.defs: Definitions | None = None
+
+    def plan(self, func: relax.Function) -> dict[relax.Var, relax.Expr]:
+        """New values for the variables of one function."""
+        self.defs = Definitions(func)
+        plan = {}
+        for binding in bindings(func):
+            value = binding.value
+            if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.Op) and value.op.name in _HANDLERS:
+                replacement = _HANDLERS[value.op.name](self, value)
+                if replacement is not None:
+                    plan[binding.var] = replacement
+        return plan
+
+    def call(self, factory: Callable, options: tuple, args: list[relax.Expr], shape: list, dtype: str) -> relax.Call:
+        """Call the kernel ``factory(*options)`` with output type (`shape`, `dtype`)."""
+        key = (factory.__name__, *[str(o) if isinstance(o, tirx.Expr | tvm.ir.Expr) else o for o in options])
+        if key not in self.kernels:
+            Legaliser._counter += 1
+            name = f"{factory.__name__}_{Legaliser._counter}"
+            kernel = factory(*options).with_attr("global_symbol", name).with_attr("op_pattern", 8)
+            gvar = tvm.ir.GlobalVar(name)
+            self.kernels[key] = kernel, gvar
+        gvar = self.kernels[key][1]
+        tvm.relax.expr._update_type(gvar, relax.FuncType.opaque_func(ret=relax.TensorType(shape, dtype)))
+        return relax.call_tir(gvar, relax.Tuple(args), relax.TensorType(shape, dtype))
+
+
+def _dims(expr: relax.Expr) -> list:
+    return list(expr.ty.shape.values)
+
+
+def _product(dims: list):
+    """Product of dimensions: an int where all are constant, else an expression."""
+    if all(isinstance(d, tirx.IntImm) for d in dims):
+        return functools.reduce(operator.mul, (int(d) for d in dims), 1)
+    return tvm.arith.Analyzer().simplify(functools.reduce(operator.mul, dims))
+
+
+def _rows(expr: relax.Expr) -> tuple[relax.Expr, object]:
+    """`expr` as a matrix whose rows are all but the last axis, and the number of its rows."""
+    *leading, last = _dims(expr)
+    rows = _product(leading)
+    return (expr if len(leading) == 1 else relax.op.reshape(expr, [rows, last])), rows
+
+
+@legalises("relax.ahcq.encode_affine")
+def _encode_affine(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
+    x, index, scale, zero_point = call.args
+    matrix, rows = _rows(x)
+    sizes, identity = tuple(map(int, call.attrs["group_sizes"])), bool(call.attrs["identity"])
+    options = (rows, int(_dims(x)[-1]), sizes, int(call.attrs["bits"]), identity)
+    args = [matrix, *([] if identity else [index]), scale, zero_point]
+    codes = legaliser.call(topi.encode_affine, options, args, [rows, sum(sizes)], "uint8")
+    return relax.op.reshape(codes, _dims(x)[:-1] + [sum(sizes)])
+
+
+@legalises("relax.ahcq.encode_intervals")
+def _encode_intervals(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
+    matrix, rows = _rows(call.args[0])
+    columns = int(_dims(call.args[0])[-1])
+    options = (rows, columns, int(_dims(call.args[1])[0]))
+    operands = legaliser.call(topi.encode_intervals, options, [matrix, *call.args[1:]], [rows, columns], "uint8")
+    return relax.op.reshape(operands, _dims(call.args[0]))
+
+
+@legalises("relax.ahcq.im2col")
+def _im2col(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
+    batch, *rest = _dims(call.args[0])
+    kernel = int(call.attrs["kernel"])
+    options = (_product([batch]), *map(int, rest), kernel)
+    shape = [batch, *rest[:2], int(rest[2]) * kernel * kernel]
+    return legaliser.call(topi.im2col, options, list(call.args), shape, "uint8")
+
+
+@legalises("relax.ahcq.grouped_linear")
+def _grouped_linear(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
+    matrix, rows = _rows(call.args[0])
+    outputs = int(_dims(call.args[2])[1])
+    options = (rows, outputs, tuple(map(int, call.attrs["group_sizes"])), str(call.attrs["layout"]), legaliser.target)
+    y = legaliser.call(topi.grouped_linear, options, [matrix, *call.args[1:]], [rows, outputs], "float32")
+    return relax.op.reshape(y, _dims(call.args[0])[:-1] + [outputs])
+
+
+@legalises("relax.ahcq.log_attention")
+def _log_attention(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
+    operands = [relax.op.reshape(arg, [_product(_dims(arg)[:-2]), *_dims(arg)[-2:]]) for arg in call.args[:3]]
+    batch = _product(_dims(call.args[0])[:-2])
+    queries, keys = (_product([_dims(arg)[-2]]) for arg in call.args[:2])
+    head_dim = int(_dims(call.args[0])[-1])
+    rel = list(call.args[7:])
+    grid = tuple((int(_dims(table)[0]) + 1) // 2 for table in rel) or None
+    options = (batch, queries, keys, head_dim, grid, int(_dims(call.args[4])[0]), legaliser.target)
+    args = [*operands, *rel, *call.args[3:7]]
+    out = legaliser.call(topi.log_attention, options, args, [batch, queries, head_dim], "float32")
+    return relax.op.reshape(out, _dims(call.args[0]))
+
+
+@legalises("relax.ahcq.linear")
+def _linear(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
+    matrix, rows = _rows(call.args[0])
+    outputs, inputs = map(int, _dims(call.args[1]))
+    y = legaliser.call(
+        topi.dense, (rows, outputs, inputs, legaliser.target), [matrix, *call.args[1:]], [rows, outputs], "float32"
+    )
+    return relax.op.reshape(y, _dims(call.args[0])[:-1] + [outputs])
+
+
+@legalises("relax.nn.layer_norm")
+def _layer_norm(legaliser: Legaliser, call: relax.Call) -> relax.Expr | None:
+    if [int(a) for a in call.attrs.axes] != [-1]:
+        return None
+    matrix, rows = _rows(call.args[0])
+    columns = int(_dims(call.args[0])[-1])
+    options = (rows, columns, float(call.attrs.epsilon), legaliser.target)
+    y = legaliser.call(topi.layer_norm, options, [matrix, *call.args[1:]], [rows, columns], "float32")
+    return relax.op.reshape(y, _dims(call.args[0]))
+
+
+@legalises(*FREE_RESHAPES)
+def _free_reshape(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
+    shape = call.ty.shape.values if isinstance(call.ty, relax.TensorType) else None
+    return relax.op.reshape(call.args[0], list(shape))
+
+
+@legalises("relax.ahcq.conv2d")
+def _conv2d(_legaliser: Legaliser, call: relax.Call) -> relax.Expr:
+    """Float 3x3 convolution: left to TVM, channels moved first."""
+    margin = int(_dims(call.args[1])[-1]) // 2
+    x = relax.op.permute_dims(call.args[0], [0, 3, 1, 2])
+    return relax.op.permute_dims(relax.op.nn.conv2d(x, call.args[1], padding=margin), [0, 2, 3, 1])
+
+
+@legalises("relax.ahcq.attention")
+def _attention(_legaliser: Legaliser, call: relax.Call) -> relax.Expr:
+    """Float attention, spelled out for TVM."""
+    q, k, v, *rel = call.args
+    axes = list(range(len(_dims(k))))
+    turned = relax.op.permute_dims(k, [*axes[:-2], axes[-1], axes[-2]])
+    logits = relax.op.matmul(relax.op.multiply(q, relax.const(float(call.attrs["scale"]), "float32")), turned)
+    if rel:
+        logits = relax.op.add(logits, _relative_logits(q, *rel))
+    return relax.op.matmul(relax.op.nn.softmax(logits, axis=-1), v)
+
+
+def _relative_logits(q: relax.Expr, rel_h: relax.Expr, rel_w: relax.Expr) -> relax.Expr:
+    """Decomposed relative positions of ``(B, h * w, d)`` queries, ``(B, h * w, h * w)``."""
+    batch, tokens, channels = _dims(q)
+    height, width = ((int(_dims(table)[0]) + 1) // 2 for table in (rel_h, rel_w))
+    grid = relax.op.reshape(q, [batch, height, width, channels])
+    terms = []
+    for table, size, subscripts in ((rel_h, height, "bhwc,hkc->bhwk"), (rel_w, width, "bhwc,wkc->bhwk")):
+        distance = np.arange(size)[:, None] - np.arange(size) + size - 1
+        rows = relax.op.take(table, relax.const(distance.astype(np.int64)), axis=0)
+        terms.append(relax.op.einsum(relax.Tuple([grid, rows]), subscripts))
+    by_row = relax.op.reshape(terms[0], [batch, height, width, height, 1])
+    by_column = relax.op.reshape(terms[1], [batch, height, width, 1, width])
+    return relax.op.reshape(relax.op.add(by_row, by_column), [batch, tokens, tokens])

@@ -1,0 +1,71 @@
+"""Phase 8, second half: schedules for the float operators that TVM legalises, so that none is a naive loop.
+
+Element-wise chains become one parallel loop nest with the innermost axis left to the vectoriser; in matrix products the
+reduction moves outside the contiguous axis. Kernels of :mod:`tvm_ahcq.topi` are scheduled already and left alone.
+"""
+
+from __future__ import annotations
+
+import tvm
+from tvm import tirx
+from tvm.ir import IRModule
+from tvm.s_tir import Schedule
+from tvm.s_tir.schedule import ScheduleError
+
+
+def schedule(mod: IRModule) -> IRModule:
+    """Schedule every PrimFunc of `mod` that is not marked ``tirx.is_scheduled``."""
+    result = IRModule(dict(mod.functions), attrs=mod.attrs)
+    for gvar, func in mod.functions.items():
+        if isinstance(func, tirx.PrimFunc) and not (func.attrs and "tirx.is_scheduled" in func.attrs):
+            result[gvar] = _schedule_function(func)
+    return result
+
+
+def _schedule_function(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    sch = Schedule(IRModule({"main": func}))
+    blocks = sch.get_child_blocks(sch.get_sblock("root"))
+    for block in blocks[:-1]:
+        if not _reductions(sch, block):
+            _attempt(sch.compute_inline, block)
+    for block in sch.get_child_blocks(sch.get_sblock("root")):
+        _attempt(_schedule_block, sch, block)
+    return sch.mod["main"].with_attr("tirx.is_scheduled", True)
+
+
+def _attempt(action, *args) -> None:
+    """Take a scheduling step where it is legal; a block that it does not fit stays as it is."""
+    try:
+        action(*args)
+    except ScheduleError:
+        return
+
+
+def _kinds(sch: Schedule, block) -> list[int]:
+    return [int(v.iter_type) for v in sch.get(block).iter_vars]
+
+
+def _reductions(sch: Schedule, block) -> bool:
+    return any(kind != tirx.IterVar.DataPar for kind in _kinds(sch, block))
+
+
+def _schedule_block(sch: Schedule, block) -> None:
+    loops, kinds = sch.get_loops(block), _kinds(sch, block)
+    spatial = [loop for loop, kind in zip(loops, kinds, strict=False) if kind == tirx.IterVar.DataPar]
+    reduction = [loop for loop, kind in zip(loops, kinds, strict=False) if kind != tirx.IterVar.DataPar]
+    if len(loops) != len(kinds) or not spatial:
+        return
+    outer = spatial[:-1]
+    if reduction and len(spatial) > 1:
+        # accumulate along the contiguous axis: init once, then one vector update for each reduction step
+        sch.reorder(*outer, *reduction, spatial[-1])
+        sch.decompose_reduction(block, reduction[0])
+    if not outer:
+        outer = [sch.split(spatial[0], [None, 1024])[0]] if not reduction else spatial
+    sch.parallel(sch.fuse(*outer) if len(outer) > 1 else outer[0])
+
+
+@tvm.transform.module_pass(opt_level=0, name="ahcq.Schedule")
+def schedule_pass(mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
+    """:func:`schedule` as a TVM pass."""
+    return schedule(mod)

@@ -1,0 +1,288 @@
+"""``quantize`` and ``compile``: the library's way from a model to a deployable file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+from rich.progress import Progress as Bar
+from rich.progress import TaskID
+from tvm.ir import IRModule
+
+from .calibrate.images import load_calibration
+from .calibrate.session import TorchSession
+from .calibrate.simulated import SimulatedSession
+from .errors import QuantTableError, UnsupportedModelError
+from .evaluate.scenes import generate
+from .frontend.sam import SamModel
+from .quantizers.recipe import Recipe
+from .quantizers.recipe import recipe as find_recipe
+from .quantizers.table import QuantTable
+from .relay_passes import pipeline
+from .relay_passes.calibrate import Progress, calibrate, calibration_prompts
+from .runtime.bundle import write_bundle
+from .runtime.manifest import FunctionSpec, Manifest, TargetSpec, TensorSpec
+from .runtime.predictor import SamPredictor
+from .runtime.verify import golden_pair
+from .runtime.weights import QLinearWeight
+from .target import HostTarget, resolve_target
+
+CALIBRATION_IMAGES = 32
+"""Most images that calibration uses."""
+
+GOLDEN_SCENE = 20_000_000
+"""Number of the generated scene in every bundle's self-check."""
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedModel:
+    """A model with a quantizer for each site, ready to simulate or to compile.
+
+    Attributes
+    ----------
+    model : SamModel
+        The float model.
+    annotated : tvm.IRModule
+        Its graph with quantization sites.
+    table : QuantTable
+        Quantizers of sites and weights; may be saved, edited, and given to :func:`quantize` again.
+    """
+
+    model: SamModel
+    annotated: IRModule
+    table: QuantTable
+
+    @cached_property
+    def _realised(self) -> pipeline.Realised:
+        return self.realise("vnni16")
+
+    def realise(self, layout: str) -> pipeline.Realised:
+        """Integer graph with weights packed in `layout`.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If a quantization site could not be put on integers.
+        """
+        realised = pipeline.realise(self.annotated, self.model.params, self.table, layout)
+        if realised.missing:
+            raise UnsupportedModelError(
+                f"only {realised.covered}/{realised.total} quantization sites are on integers; left in float: "
+                f"{', '.join(realised.missing[:5])}. The graph has a pattern that the passes do not know."
+            )
+        return realised
+
+    @property
+    def sites(self) -> tuple[int, int]:
+        """Quantization sites on integers, and in all."""
+        return self._realised.covered, self._realised.total
+
+    def fake_quant_predictor(self) -> SamPredictor:
+        """Predictor that simulates the quantized model in torch; codes equal those of the compiled module."""
+        return SamPredictor(SimulatedSession(self.model.spec, self.annotated, self.model.params, self.table))
+
+    def float_predictor(self) -> SamPredictor:
+        """Predictor that runs the float model in torch."""
+        return float_predictor(self.model)
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledModel:
+    """A compiled model in memory; :meth:`save` writes the deployable file.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        What the bundle says about itself.
+    library : bytes
+        Shared library with code and virtual-machine program.
+    tensors : dict
+        Parameter records by name.
+    golden : dict of str to numpy.ndarray
+        Self-check pair, made by a reference in torch.
+    """
+
+    manifest: Manifest
+    library: bytes = field(repr=False)
+    tensors: dict[str, np.ndarray | QLinearWeight] = field(repr=False)
+    golden: dict[str, np.ndarray] = field(repr=False)
+
+    def save(self, path: str | os.PathLike[str]) -> Manifest:
+        """Write the bundle; an older file at `path` stays whole until the new one is complete.
+
+        Raises
+        ------
+        BundleError
+            If the file cannot be written.
+        """
+        return write_bundle(path, self.manifest, self.library, self.tensors, self.golden)
+
+
+def float_predictor(model: SamModel) -> SamPredictor:
+    """Predictor that runs a float model in torch."""
+    return SamPredictor(TorchSession(model.spec, model.module, model.params))
+
+
+def quantize(
+    model: SamModel,
+    calibration: str | os.PathLike[str] | Iterable[Any] | QuantTable,
+    recipe: Recipe | str | None = None,
+    progress: bool | Progress = False,
+    dump_dir: str | os.PathLike[str] | None = None,
+) -> QuantizedModel:
+    """Find a quantizer for every site of a model.
+
+    Parameters
+    ----------
+    model : SamModel
+        From :func:`tvm_ahcq.from_sam`.
+    calibration : path, iterable or QuantTable
+        A folder of pictures, an iterable of pictures (paths, PIL images, ``(H, W, 3)`` uint8 arrays), of which at most
+        32 are used; or a table from an earlier run, which is then taken as it is.
+    recipe : Recipe or str, optional
+        Default: recipe "ahcq" at 4 bits, or the table's own.
+    progress : bool or callable
+        True shows a bar; a callable is told (what, steps done, steps in all).
+    dump_dir : path, optional
+        Folder where the module is written after each phase.
+
+    Returns
+    -------
+    QuantizedModel
+
+    Raises
+    ------
+    CalibrationError
+        If there are no readable pictures.
+    QuantTableError
+        If a given table belongs to another model.
+    RecipeError
+        If the recipe is unknown.
+    """
+    folder = None if dump_dir is None else Path(dump_dir)
+    if isinstance(calibration, QuantTable):
+        chosen = calibration.recipe
+        if calibration.model != model.name:
+            raise QuantTableError(f"The quantization table was made for {calibration.model!r}, not for {model.name!r}.")
+    else:
+        chosen = find_recipe(recipe or "ahcq") if recipe is None or isinstance(recipe, str) else recipe
+    module = pipeline.canonicalise(pipeline.name_parameters(model.module, model.function_params))
+    pipeline.dump(module, "1-canonical", folder)
+    module = pipeline.annotate(module, chosen)
+    pipeline.dump(module, "2-annotated", folder)
+    if isinstance(calibration, QuantTable):
+        return QuantizedModel(model, module, calibration)
+    images = load_calibration(calibration, model.image_size, CALIBRATION_IMAGES)
+    total = len(calibration) if hasattr(calibration, "__len__") and not isinstance(calibration, str) else 0
+    with _reporter(progress) as report:
+        table = calibrate(
+            module, model.params, images, chosen, model=model.name, limit=CALIBRATION_IMAGES, progress=report,
+            total=min(total, CALIBRATION_IMAGES),
+        )
+    return QuantizedModel(model, module, table)
+
+
+def compile(
+    model: SamModel | QuantizedModel,
+    target: str | HostTarget = "native",
+    dump_dir: str | os.PathLike[str] | None = None,
+) -> CompiledModel:
+    """Compile a model for a processor.
+
+    Parameters
+    ----------
+    model : QuantizedModel or SamModel
+        Quantized, or a float model (for comparison).
+    target : str or HostTarget
+        "native" for this machine, "generic" for any of its kind; see :func:`tvm_ahcq.target.target_names`.
+    dump_dir : path, optional
+        Folder where the module is written after each phase.
+
+    Returns
+    -------
+    CompiledModel
+
+    Raises
+    ------
+    TargetError
+        If the target is unknown.
+    UnsupportedModelError
+        If a quantization site could not be put on integers.
+    """
+    host = resolve_target(target) if isinstance(target, str) else target
+    folder = None if dump_dir is None else Path(dump_dir)
+    if isinstance(model, QuantizedModel):
+        realised, base = model.realise(host.layout), model.model
+        module, tensors, function_params = realised.module, realised.tensors, realised.function_params
+        recipe, bits = model.table.recipe.to_dict(), model.table.recipe.bits_activations
+        sites, reference = (realised.covered, realised.total), model.fake_quant_predictor()
+        pipeline.dump(module, "6-realised", folder)
+    else:
+        base = model
+        module = pipeline.canonicalise(pipeline.name_parameters(base.module, base.function_params))
+        tensors, function_params = dict(base.params), base.function_params
+        recipe, bits, sites, reference = {}, 32, (0, 0), float_predictor(base)
+    library = _library(pipeline.build(module, host, folder))
+    manifest = Manifest(
+        model=base.spec,
+        target=TargetSpec(host.name, host.triple, host.cpu_features),
+        functions=_functions(module, function_params),
+        recipe=recipe,
+        bits=bits,
+        sites=sites,
+    )
+    return CompiledModel(manifest, library, tensors, _golden(reference))
+
+
+def _golden(reference: SamPredictor) -> dict[str, np.ndarray]:
+    coords, labels = calibration_prompts(reference.session.model.image_size, seed=0)
+    return golden_pair(reference.session, generate(GOLDEN_SCENE).image, coords[4:8], labels[4:8])
+
+
+def _functions(module: IRModule, function_params: Mapping[str, list[str]]) -> dict[str, FunctionSpec]:
+    specs = {}
+    for name, params in function_params.items():
+        function = module[name]
+        inputs = function.params[: int(function.attrs["num_input"])]
+        specs[name] = FunctionSpec(
+            tuple(TensorSpec(var.name, _shape(var), str(var.ty.dtype)) for var in inputs), tuple(params)
+        )
+    return specs
+
+
+def _shape(var) -> tuple[int | str, ...]:
+    return tuple(int(d) if isinstance(d, tvm.tirx.IntImm) else str(d) for d in var.ty.shape.values)
+
+
+def _library(executable: tvm.runtime.Executable) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "library.so"
+        executable.export_library(str(path))
+        return path.read_bytes()
+
+
+@contextmanager
+def _reporter(wanted: bool | Progress) -> Iterator[Progress]:
+    """A progress callable: the user's own, a bar on the terminal, or one that does nothing."""
+    if callable(wanted):
+        yield wanted
+    elif not wanted:
+        yield lambda *_: None
+    else:
+        with Bar(transient=True) as bar:
+            tasks: dict[str, TaskID] = {}
+
+            def report(what: str, done: int, total: int) -> None:
+                if what not in tasks:
+                    tasks[what] = bar.add_task(what)
+                bar.update(tasks[what], completed=done, total=total)
+
+            yield report
