@@ -88,6 +88,7 @@ def test_an_empty_table_round_trips(tmp_path):
         (lambda c: c["sites"].update(x=3), "'x'"),
         (lambda c: c["weights"]["image_encoder.neck.0.weight"]["scale"].pop(), "4 scales and 5 zero points"),
         (lambda c: c["weights"]["image_encoder.neck.0.weight"].update(bits=99), "bits is 99"),
+        (lambda c: c["weights"]["image_encoder.neck.0.weight"].update(bits=8), "zero point 128"),
         (lambda c: c["weights"]["image_encoder.neck.0.weight"].update(scale=None), "neck"),
     ],
 )

@@ -18,7 +18,7 @@ from . import cag, hluq, lnq, uniform  # noqa: F401  (they register their kinds)
 from .params import QuantizerParams, check_bits, check_scales, params_from_dict, to_float32
 from .recipe import Recipe
 from .uniform import check_zero_points
-from .weights import QuantizedWeight
+from .weights import SYMMETRIC_ZERO_POINT, QuantizedWeight
 
 FORMAT = "tvm-ahcq quantization table"
 FORMAT_VERSION = 1
@@ -48,6 +48,8 @@ class WeightRange:
         check_zero_points(self.zero_point, self.bits)
         if len(self.scale) != len(self.zero_point) or not self.scale:
             raise ValueError(f"{len(self.scale)} scales and {len(self.zero_point)} zero points; expected as many.")
+        if self.bits == 8 and set(self.zero_point) != {SYMMETRIC_ZERO_POINT}:
+            raise ValueError(f"8-bit weights take zero point {SYMMETRIC_ZERO_POINT}; some here differ.")
         object.__setattr__(self, "scale", tuple(to_float32(s) for s in self.scale))
         object.__setattr__(self, "zero_point", tuple(int(z) for z in self.zero_point))
 
