@@ -7,7 +7,7 @@ import argparse
 import pytest
 
 from tvm_ahcq.cli.arguments import box, point
-from tvm_ahcq.cli.console import duration, size
+from tvm_ahcq.cli.console import duration, ratio, size
 
 
 def test_a_point_is_on_the_object_unless_it_says_otherwise() -> None:
@@ -32,6 +32,7 @@ def test_what_is_no_box_is_refused(text: str) -> None:
         box(text)
 
 
-def test_sizes_and_durations_choose_their_unit() -> None:
+def test_sizes_durations_and_ratios_read_well() -> None:
     assert [size(n) for n in (0, 999, 1000, 2_345_678, 12e9)] == ["0 B", "999 B", "1.0 kB", "2.3 MB", "12.00 GB"]
     assert [duration(s) for s in (0.00984, 0.9994, 21.0)] == ["9.8 ms", "999.4 ms", "21.0 s"]
+    assert [ratio(r, "faster", "slower") for r in (4.2, 1.0, 0.5)] == ["4.2x faster", "1.0x faster", "2.0x slower"]

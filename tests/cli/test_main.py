@@ -73,12 +73,13 @@ def test_help_of_deployment_commands_needs_no_heavy_package() -> None:
     (("compile", "--model", "vit_t", "--bits", "four", "-o", "x.ahcq"), ("--bits", "four")),
     (("compile", "--model", "vit_b", "-o", "x.ahcq"), ("vit_b", "--checkpoint")),
     (("compile", "--model", "vit_b", "--checkpoint", "absent.pth", "-o", "x.ahcq"), ("absent.pth", "no such file")),
-    (("compile", "--model", "vit_t", "--calibration", "absent", "-o", "x.ahcq"), ("absent", "no such folder")),
+    (("compile", "--model", "vit_t", "--calibration", "absent", "-o", "x.ahcq"), ("absent", "no such file or folder")),
     (("compile", "--model", "vit_t", "-o", "absent/x.ahcq"), ("absent", "mkdir -p")),
     (("compile", "--model", "vit_t", "-o", "."), ("folder",)),
     (("compile", "--model", "vit_t", "-o", "x.ahcq", "--table", "x.ahcq"), ("x.ahcq", "twice")),
     (("compile", "--model", "vit_t", "-o", "x.ahcq", "--recipe", "soup"), ("soup", "ahcq")),
     (("compile", "--model", "vit_t", "-o", "x.ahcq", "--bits", "3"), ("3", "4, 5, 6, 8")),
+    (("compile", "--model", "vit_t", "-o", "x.ahcq", "--target", "abacus"), ("abacus", "native")),
     (("demo", "--out-dir", "absent"), ("absent", "does not exist")),
 ])
 def test_mistakes_are_refused_in_one_line(

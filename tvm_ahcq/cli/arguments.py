@@ -63,11 +63,11 @@ def input_file(text: str) -> Path:
     return path
 
 
-def input_folder(text: str) -> Path:
-    """A folder that exists."""
+def input_path(text: str) -> Path:
+    """A file or folder that exists."""
     path = Path(text)
-    if not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text}: no such folder" if not path.exists() else f"{text} is not a folder")
+    if not path.exists():
+        raise argparse.ArgumentTypeError(f"{text}: no such file or folder")
     return path
 
 

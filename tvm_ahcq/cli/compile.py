@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
+from typing import Any
 
-from .arguments import UsageError, input_file, input_folder, new_folder, output_file
-from .console import duration, progress_bar, result, size
+from .arguments import UsageError, input_file, input_path, new_folder, output_file
+from .console import duration, progress_bar, ratio, result, size
 
 MODELS = ("vit_t", "vit_b", "vit_l", "vit_h")
 """As in ``tvm_ahcq.frontend``, which is not imported here: that takes seconds."""
@@ -24,6 +26,7 @@ examples:
                                           --calibration photos/ -o sam_b.ahcq
   for any x86-64 machine:             tvm-ahcq compile --model vit_t --target generic -o vit_t.ahcq
   keep what calibration found:        tvm-ahcq compile --model vit_t --table vit_t.json -o vit_t.ahcq
+  use it again, perhaps edited:       tvm-ahcq compile --model vit_t --calibration vit_t.json -o vit_t.ahcq
 
 Calibration sees only the pictures, no annotation; 16 to 32 photos like those that the model will meet are enough.
 The file runs with `tvm-ahcq segment` or, in Python, tvm_ahcq.load(...), without torch.
@@ -39,10 +42,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
                         help=f"one of {', '.join(MODELS)}; {EMBEDDED} comes with the package")
     parser.add_argument("--checkpoint", metavar="F", type=input_file,
                         help="the model's weights, a .pth as SAM publishes them")
-    parser.add_argument("--recipe", default="ahcq", help="which quantizer goes where (default: %(default)s)")
-    parser.add_argument("--bits", type=int, default=4, help="bits of weights and activations (default: %(default)s)")
-    parser.add_argument("--calibration", metavar="DIR", type=input_folder,
-                        help=f"folder of pictures; default for {EMBEDDED}: {GENERATED_IMAGES} generated scenes")
+    parser.add_argument("--recipe", help="which quantizer goes where: ahcq (default) or another registered one")
+    parser.add_argument("--bits", type=int, help="bits of weights and activations: 4 (default), 5, 6 or 8")
+    parser.add_argument("--calibration", metavar="DIR", type=input_path,
+                        help="folder of pictures, or a table written with --table; "
+                             f"default for {EMBEDDED}: {GENERATED_IMAGES} generated scenes")
     parser.add_argument("--target", default="native", help="processor to compile for (default: %(default)s)")
     parser.add_argument("--dump-dir", metavar="D", type=new_folder,
                         help="write the module after each pass to this folder")
@@ -57,32 +61,43 @@ def run(args: argparse.Namespace) -> None:
     # imported here, so that help and errors come at once
     import tvm_ahcq as ahcq
 
-    recipe = ahcq.recipe(args.recipe, bits=args.bits)
+    recipe = ahcq.recipe(args.recipe or "ahcq", bits=4 if args.bits is None else args.bits)
+    calibration, source = _calibration(args.calibration)
     from ..target import resolve_target
 
     target = resolve_target(args.target)
     model = ahcq.from_sam(args.model, checkpoint=args.checkpoint)
-    side = model.image_size
-    result("model", f"{args.model}, {side}x{side}, W{args.bits}A{args.bits}, recipe {args.recipe}")
+    result("model", f"{model.name}, {model.image_size}x{model.image_size}")
 
     start = time.perf_counter()
     with progress_bar("calibrate") as update:
-        images = generated_images() if args.calibration is None else args.calibration
-        qmodel = ahcq.quantize(model, calibration=images, recipe=recipe, progress=update)
-    result("calibrate", f"{'generated scenes' if args.calibration is None else args.calibration}, "
-                        f"{duration(time.perf_counter() - start)}")
+        qmodel = ahcq.quantize(model, calibration, recipe, progress=update, dump_dir=args.dump_dir)
+    result("calibrate", f"{source}, {duration(time.perf_counter() - start)}")
+    result("table", qmodel.table.summary())
     if args.table is not None:
         qmodel.table.save(args.table)
-        result("table", str(args.table))
 
     start = time.perf_counter()
-    compiled = ahcq.compile(qmodel, target=args.target, dump_dir=args.dump_dir)
+    with progress_bar("compile"):
+        compiled = ahcq.compile(qmodel, target=target, dump_dir=args.dump_dir)
     result("compile", f"{target.name}, {duration(time.perf_counter() - start)}")
-    result("sites", "{}/{} on integers".format(*qmodel.sites))
-    compiled.save(args.output)
+    manifest = compiled.save(args.output)
+    result("realise", "{}/{} sites on integers; weights {:.2f} bits".format(*manifest.sites, manifest.weight_bits))
     floats = sum(array.nbytes for array in model.params.values())
     written = args.output.stat().st_size
-    result("bundle", f"{args.output}  {size(written)}   (float {size(floats)}: {floats / written:.1f}x smaller)")
+    result("bundle", f"{args.output}  {size(written)}   "
+                     f"(float {size(floats)}: {ratio(floats / written, 'smaller', 'larger')})")
+
+
+def _calibration(path: Path | None) -> tuple[Any, str]:
+    """What to give to ``quantize``, and what to call it."""
+    if path is None:
+        return generated_images(), f"{GENERATED_IMAGES} generated scenes"
+    if path.is_dir():
+        return path, str(path)
+    from ..quantizers.table import QuantTable
+
+    return QuantTable.load(path), f"taken from {path}"
 
 
 def generated_images() -> list:
@@ -100,8 +115,11 @@ def _check(args: argparse.Namespace) -> None:
     if args.model != EMBEDDED and args.calibration is None:
         raise UsageError(f"compile: {args.model} needs pictures to calibrate on; give a folder of 16 to 32 photos "
                          "with --calibration DIR")
+    if args.calibration is not None and args.calibration.is_file() and (args.recipe or args.bits is not None):
+        raise UsageError(f"compile: the table {args.calibration} was made with a recipe of its own; "
+                         "leave out --recipe and --bits, or calibrate anew on a folder of pictures")
     used = {}
-    for path in (args.checkpoint, args.table, args.output):
+    for path in (args.checkpoint, args.calibration, args.table, args.output):
         if path is None:
             continue
         if path.resolve() in used:

@@ -57,6 +57,11 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
+def ratio(value: float, more: str, less: str) -> str:
+    """A ratio in words, as ``4.2x faster`` or ``1.3x slower``."""
+    return f"{value:.1f}x {more}" if value >= 1 else f"{1 / value:.1f}x {less}"
+
+
 def complain(message: str) -> None:
     """Print one line to standard error."""
     print("tvm-ahcq: " + " ".join(message.split()), file=sys.stderr)

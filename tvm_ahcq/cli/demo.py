@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import output_folder
 from .compile import EMBEDDED, generated_images
-from .console import duration, progress_bar, result, size
+from .console import duration, progress_bar, ratio, result, size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,9 +63,8 @@ def run(args: argparse.Namespace) -> None:
     mask, seconds = _segment(load(bundle), image)
     float_mask, float_seconds = _segment(_torch_predictor(thread_count(None)), image)
     click = ",".join(map(str, CLICK))
-    ratio = _times(float_seconds / seconds, "faster", "slower")
     result("segment", f"{photo.name}, click {click}: {duration(seconds)}   "
-                      f"(torch float {duration(float_seconds)}: {ratio})")
+                      f"(torch float {duration(float_seconds)}: {ratio(float_seconds / seconds, 'faster', 'slower')})")
     overlap = (mask & float_mask).sum() / max(1, (mask | float_mask).sum())
     result("agreement", f"IoU with the float model {overlap:.2f}")
     save_overlay(picture, image, mask, np.array([CLICK]), np.array([1]))
@@ -77,7 +76,6 @@ def _compile(bundle: Path) -> None:
     """Quantize and compile the embedded model to `bundle`; print what came of each step."""
     import tvm_ahcq as ahcq
 
-    from ..runtime.bundle import read_bundle
     from ..runtime.threads import thread_count
     from ..target import resolve_target
 
@@ -90,14 +88,13 @@ def _compile(bundle: Path) -> None:
     result("calibrate", f"{len(images)} images, {duration(seconds)}")
     with progress_bar("compile"):
         compiled, seconds = _timed(lambda: ahcq.compile(qmodel, target="native"))
-    compiled.save(bundle)
-    manifest = read_bundle(bundle).manifest
+    manifest = compiled.save(bundle)
     result("realise", "{}/{} sites on integers; ".format(*manifest.sites) + f"weights {manifest.weight_bits:.2f} bits")
     result("compile", duration(seconds))
     floats = sum(array.nbytes for array in model.params.values())
     written = bundle.stat().st_size
-    ratio = _times(floats / written, "smaller", "larger")
-    result("bundle", f"{bundle}  {size(written)}   (float {size(floats)}: {ratio})")
+    result("bundle", f"{bundle}  {size(written)}   "
+                     f"(float {size(floats)}: {ratio(floats / written, 'smaller', 'larger')})")
 
 
 def _torch_predictor(threads: int) -> Any:
@@ -126,11 +123,6 @@ def _segment(predictor: Any, image: np.ndarray) -> tuple[np.ndarray, float]:
     once()
     runs = [_timed(once) for _ in range(REPEATS)]
     return runs[0][0], statistics.median(seconds for _, seconds in runs)
-
-
-def _times(ratio: float, more: str, less: str) -> str:
-    """A ratio in words, as ``4.2x faster`` or ``1.3x slower``."""
-    return f"{ratio:.1f}x {more}" if ratio >= 1 else f"{1 / ratio:.1f}x {less}"
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
