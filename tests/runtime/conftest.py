@@ -28,13 +28,16 @@ def manifest() -> Manifest:
     low = TensorSpec("mask_input", ("B", 1, 8, 8), "float32")
     params = ("decoder.lin.weight",)
     return Manifest(
-        model=MODEL, target=TargetSpec("generic", "x86_64-linux-gnu"),
+        model=MODEL,
+        target=TargetSpec("generic", "x86_64-linux-gnu"),
         functions={
             "encode_image": FunctionSpec((TensorSpec("image", (1, 3, 32, 32), "float32"),), ("image_encoder.weight",)),
             "decode": FunctionSpec((embedding, *prompts), params),
             "decode_mask": FunctionSpec((embedding, *prompts, low), params),
         },
-        recipe={"name": "ahcq", "bits": 4}, bits=4, sites=(1, 1),
+        recipe={"name": "ahcq", "bits": 4},
+        bits=4,
+        sites=(1, 1),
     )
 
 
@@ -43,10 +46,15 @@ def tensors() -> dict[str, np.ndarray | QLinearWeight]:
     """One raw tensor, and one quantized weight with two groups and padding."""
     rng = np.random.default_rng(0)
     weight = QLinearWeight(
-        codes=rng.integers(0, 16, (24, 10), dtype=np.uint8), bits=4,
-        scale=rng.uniform(0.01, 0.02, 24).astype(np.float32), zero_point=np.full(24, 7, np.uint8),
-        index=np.array([3, 1, 4, -1, 0, 2, 5, 6, 9, 8, 7, -1], np.int32), group_sizes=(4, 8),
-        group_scale=np.array([0.5, 0.25], np.float32), group_zero_point=np.array([3, 0], np.int32))
+        codes=rng.integers(0, 16, (24, 10), dtype=np.uint8),
+        bits=4,
+        scale=rng.uniform(0.01, 0.02, 24).astype(np.float32),
+        zero_point=np.full(24, 7, np.uint8),
+        index=np.array([3, 1, 4, -1, 0, 2, 5, 6, 9, 8, 7, -1], np.int32),
+        group_sizes=(4, 8),
+        group_scale=np.array([0.5, 0.25], np.float32),
+        group_zero_point=np.array([3, 0], np.int32),
+    )
     return {"image_encoder.weight": rng.standard_normal((3, 8)).astype(np.float32), "decoder.lin.weight": weight}
 
 
@@ -70,25 +78,36 @@ def tiny_library() -> bytes:
             return out
 
         @R.function
-        def decode(embedding: R.Tensor((1, 8, 2, 2), "float32"), point_coords: R.Tensor(("B", "N", 2), "float32"),
-                   point_labels: R.Tensor(("B", "N"), "float32"), packed: R.Tensor((2, 3, 16, 4), "int8"),
-                   multiplier: R.Tensor((2, 24), "float32"), correction: R.Tensor((2, 24), "int32")):
+        def decode(
+            embedding: R.Tensor((1, 8, 2, 2), "float32"),
+            point_coords: R.Tensor(("B", "N", 2), "float32"),
+            point_labels: R.Tensor(("B", "N"), "float32"),
+            packed: R.Tensor((2, 3, 16, 4), "int8"),
+            multiplier: R.Tensor((2, 24), "float32"),
+            correction: R.Tensor((2, 24), "int32"),
+        ):
             B = T.int64()
             with R.dataflow():
                 level = R.add(R.sum(point_coords, axis=[1, 2]), R.sum(embedding))
                 masks = R.broadcast_to(R.reshape(level, (B, 1, 1, 1)), (B, 4, 8, 8))
-                constant = R.add(R.add(R.sum(R.astype(packed, "float32")), R.sum(multiplier)),
-                                 R.sum(R.astype(correction, "float32")))
+                constant = R.add(
+                    R.add(R.sum(R.astype(packed, "float32")), R.sum(multiplier)), R.sum(R.astype(correction, "float32"))
+                )
                 scores = R.add(R.sum(point_labels, axis=[1]), constant)
                 iou = R.broadcast_to(R.reshape(scores, (B, 1)), (B, 4))
                 R.output(masks, iou)
             return (masks, iou)
 
         @R.function
-        def decode_mask(embedding: R.Tensor((1, 8, 2, 2), "float32"), point_coords: R.Tensor(("B", "N", 2), "float32"),
-                        point_labels: R.Tensor(("B", "N"), "float32"), mask_input: R.Tensor(("B", 1, 8, 8), "float32"),
-                        packed: R.Tensor((2, 3, 16, 4), "int8"), multiplier: R.Tensor((2, 24), "float32"),
-                        correction: R.Tensor((2, 24), "int32")):
+        def decode_mask(
+            embedding: R.Tensor((1, 8, 2, 2), "float32"),
+            point_coords: R.Tensor(("B", "N", 2), "float32"),
+            point_labels: R.Tensor(("B", "N"), "float32"),
+            mask_input: R.Tensor(("B", 1, 8, 8), "float32"),
+            packed: R.Tensor((2, 3, 16, 4), "int8"),
+            multiplier: R.Tensor((2, 24), "float32"),
+            correction: R.Tensor((2, 24), "int32"),
+        ):
             B = T.int64()
             with R.dataflow():
                 masks = R.broadcast_to(mask_input, (B, 4, 8, 8))
@@ -129,8 +148,13 @@ def run_alone() -> Callable[..., str]:
         """)
 
     def run(source: str, *arguments: str) -> str:
-        done = subprocess.run([sys.executable, "-c", guard + textwrap.dedent(source), *arguments], cwd=ROOT, text=True,
-                              capture_output=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", guard + textwrap.dedent(source), *arguments],
+            cwd=ROOT,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -74,9 +74,29 @@ def test_a_layer_of_usual_size_takes_at_most_four_and_a_half_bits(tmp_path, mani
     rng = np.random.default_rng(0)
     index = rng.permutation(768).astype(np.int32)
     tensors["decoder.lin.weight"] = QLinearWeight(
-        rng.integers(0, 16, (768, 768), dtype=np.uint8), 4, np.ones(768, np.float32), np.full(768, 8, np.uint8), index,
-        (192,) * 4, np.ones(4, np.float32), np.zeros(4, np.int32))
+        rng.integers(0, 16, (768, 768), dtype=np.uint8),
+        4,
+        np.ones(768, np.float32),
+        np.full(768, 8, np.uint8),
+        index,
+        (192,) * 4,
+        np.ones(4, np.float32),
+        np.zeros(4, np.int32),
+    )
     assert write_bundle(tmp_path / "b.ahcq", manifest, LIBRARY, tensors).weight_bits < 4.1
+
+
+def test_floats_of_half_precision_take_half_the_bytes_and_come_back_as_float32(tmp_path, manifest, tensors):
+    rounded = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float16).astype(np.float32)
+    wide = rounded * np.float32(1 + 2**-20)
+    tensors |= {"rounded": rounded, "wide": wide, "huge": np.full(3, 1e30, np.float32), "none": np.zeros(0, np.float32)}
+    write_bundle(tmp_path / "b.ahcq", manifest, LIBRARY, tensors)
+    found = read_bundle(tmp_path / "b.ahcq").tensors
+    for name in ("rounded", "wide", "huge", "none"):
+        assert found[name].dtype == np.float32
+        np.testing.assert_array_equal(found[name], tensors[name])
+    with zipfile.ZipFile(tmp_path / "b.ahcq") as archive:
+        assert [archive.getinfo(f"tensors/000{n}").file_size for n in (2, 3)] == [24, 48]
 
 
 def test_equal_contents_give_equal_files(path, tmp_path, manifest, tensors):
@@ -100,8 +120,10 @@ def test_a_folder_is_refused(tmp_path):
         read_bundle(tmp_path)
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"", "empty"), (b"\x89PNG\r\n\x1a\n" + bytes(100), "not an .ahcq bundle"), (b"PK\x03\x04", "truncated")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "empty"), (b"\x89PNG\r\n\x1a\n" + bytes(100), "not an .ahcq bundle"), (b"PK\x03\x04", "truncated")],
+)
 def test_other_files_are_refused(tmp_path, content, message):
     (tmp_path / "x.ahcq").write_bytes(content)
     with pytest.raises(BundleError, match=message):
@@ -111,7 +133,7 @@ def test_other_files_are_refused(tmp_path, content, message):
 def test_an_ordinary_zip_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.ahcq", "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(BundleError, match="not an .ahcq bundle"):
+    with pytest.raises(BundleError, match=r"not an \.ahcq bundle"):
         read_bundle(tmp_path / "x.ahcq")
 
 
@@ -154,7 +176,7 @@ def test_appended_bytes_are_found(path):
 
 def test_a_newer_format_says_upgrade(path):
     reseal(path, lambda stored: stored.update(format_version=2, something_new={}))
-    with pytest.raises(BundleError, match="has bundle format 2.*reads up to 1; upgrade"):
+    with pytest.raises(BundleError, match=r"has bundle format 2.*reads up to 1; upgrade"):
         read_bundle(path)
 
 
@@ -163,23 +185,33 @@ def test_unknown_fields_of_this_format_are_ignored(path):
     assert read_bundle(path).manifest.model.name == "tiny"
 
 
-@pytest.mark.parametrize("change", [
-    lambda stored: stored.pop("model"), lambda stored: stored["model"].pop("grid"),
-    lambda stored: stored["tensors"]["image_encoder.weight"].update(shape=[3, 9]),
-    lambda stored: stored["tensors"]["decoder.lin.weight"].update(shape=[24, 12]),
-    lambda stored: stored["tensors"].pop("decoder.lin.weight"), lambda stored: stored["members"].pop("library.so"),
-    lambda stored: stored["members"].update(other={"sha256": "", "bytes": 0}), lambda stored: stored.update(sites=4)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda stored: stored.pop("model"),
+        lambda stored: stored["model"].pop("grid"),
+        lambda stored: stored["tensors"]["image_encoder.weight"].update(shape=[3, 9]),
+        lambda stored: stored["tensors"]["decoder.lin.weight"].update(shape=[24, 12]),
+        lambda stored: stored["tensors"].pop("decoder.lin.weight"),
+        lambda stored: stored["members"].pop("library.so"),
+        lambda stored: stored["members"].update(other={"sha256": "", "bytes": 0}),
+        lambda stored: stored.update(sites=4),
+    ],
+)
 def test_a_manifest_that_does_not_fit_its_contents_is_refused(path, change):
     reseal(path, change)
     with pytest.raises(BundleError, match=r"tiny\.ahcq: "):
         read_bundle(path)
 
 
-@pytest.mark.parametrize(("features", "available", "message"), [
-    (("avx2", "fma", "amx-tile", "amx-int8"), ("avx2", "fma"), "needs AMX int8, this machine has AVX2 only"),
-    (("avx512f", "avx512vnni"), ("avx2", "avx512f"), "needs AVX512 VNNI, this machine has AVX512 only"),
-    (("avx2",), (), "needs AVX2, this machine has none of these"),
-])
+@pytest.mark.parametrize(
+    ("features", "available", "message"),
+    [
+        (("avx2", "fma", "amx-tile", "amx-int8"), ("avx2", "fma"), "needs AMX int8, this machine has AVX2 only"),
+        (("avx512f", "avx512vnni"), ("avx2", "avx512f"), "needs AVX512 VNNI, this machine has AVX512 only"),
+        (("avx2",), (), "needs AVX2, this machine has none of these"),
+    ],
+)
 def test_missing_cpu_features_are_refused_by_name(path, manifest, tensors, features, available, message):
     needy = dataclasses.replace(manifest, target=TargetSpec("x", manifest.target.triple, features))
     write_bundle(path, needy, LIBRARY, tensors)
@@ -226,7 +258,9 @@ tensors = dict(bundle.tensors)
 
 def test_a_file_size_limit_hit_while_writing_leaves_the_old_file_whole(path):
     before = path.read_bytes()
-    source = WRITE_BIG + """
+    source = (
+        WRITE_BIG
+        + """
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 tensors["noise"] = np.random.default_rng(0).integers(0, 256, 200_000, dtype=np.uint8)
 try:
@@ -234,6 +268,7 @@ try:
 except BundleError as error:
     print(error)
 """
+    )
     done = subprocess.run([sys.executable, "-c", source, str(path)], capture_output=True, text=True, check=True)
     assert "cannot be written: File too large" in done.stdout
     assert path.read_bytes() == before
@@ -242,7 +277,9 @@ except BundleError as error:
 
 def test_a_writer_killed_half_way_leaves_the_old_file_whole(path):
     before = path.read_bytes()
-    source = WRITE_BIG + """
+    source = (
+        WRITE_BIG
+        + """
 import os, signal
 class Kill(dict):
     def items(self):
@@ -250,6 +287,7 @@ class Kill(dict):
         os.kill(os.getpid(), signal.SIGKILL)
 write_bundle(sys.argv[1], bundle.manifest, bundle.library, Kill(tensors))
 """
+    )
     done = subprocess.run([sys.executable, "-c", source, str(path)], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert path.read_bytes() == before

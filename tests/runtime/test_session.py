@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import multiprocessing
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -133,6 +134,21 @@ def test_sessions_and_callers_share_one_worker_pool(path, image):
     assert len(os.listdir("/proc/self/task")) <= before
 
 
+def test_a_dropped_session_gives_its_library_back(path, image):
+    def mapped():
+        gc.collect()
+        with open("/proc/self/maps") as maps:
+            return sum("library.so" in line for line in maps)
+
+    before = mapped()
+    session = Session(read_bundle(path))
+    embedding = session.encode(image)
+    assert mapped() > before
+    del session
+    assert mapped() == before
+    assert np.isfinite(embedding).all()
+
+
 def _encode_sum(session, image, queue):
     queue.put(float(session.encode(image).sum()))
 
@@ -190,7 +206,7 @@ def test_the_golden_pair_passes_here_and_fails_with_other_weights(path, manifest
     assert len(checks) == 3 and all(check.passed for check in checks)
     tensors["image_encoder.weight"] = tensors["image_encoder.weight"] * 1.1
     write_bundle(path, manifest, tiny_library, tensors, golden)
-    with pytest.raises(BundleError, match="embedding, relative error 0.1.*NOT within 0.02"):
+    with pytest.raises(BundleError, match=r"embedding, relative error 0\.1.*NOT within 0\.02"):
         Session(read_bundle(path)).verify()
 
 

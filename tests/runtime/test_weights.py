@@ -11,8 +11,18 @@ from hypothesis import strategies as st
 
 from tvm_ahcq.errors import BundleError
 from tvm_ahcq.quantizers.reference import grouped_accumulators
-from tvm_ahcq.runtime.weights import (CODE_BITS, QLinearWeight, expand, from_record, pack, pack_codes, packed_size,
-                                      record_sizes, to_record, unpack_codes)
+from tvm_ahcq.runtime.weights import (
+    CODE_BITS,
+    QLinearWeight,
+    expand,
+    from_record,
+    pack,
+    pack_codes,
+    packed_size,
+    record_sizes,
+    to_record,
+    unpack_codes,
+)
 
 
 def random_weight(seed: int, bits: int, rows: int, sizes: tuple[int, ...], padding: int, layout: str) -> QLinearWeight:
@@ -22,15 +32,27 @@ def random_weight(seed: int, bits: int, rows: int, sizes: tuple[int, ...], paddi
     index = np.concatenate([np.arange(columns), np.full(padding, -1)]).astype(np.int32)
     zero = np.full(rows, 128) if bits == 8 else rng.integers(0, 2**bits, rows)
     return QLinearWeight(
-        rng.integers(0, 2**bits, (rows, columns), dtype=np.uint8), bits, rng.uniform(1e-3, 1, rows).astype(np.float32),
-        zero.astype(np.uint8), rng.permutation(index), sizes, rng.uniform(1e-3, 1, len(sizes)).astype(np.float32),
-        rng.integers(-20, 20, len(sizes)).astype(np.int32), layout)
+        rng.integers(0, 2**bits, (rows, columns), dtype=np.uint8),
+        bits,
+        rng.uniform(1e-3, 1, rows).astype(np.float32),
+        zero.astype(np.uint8),
+        rng.permutation(index),
+        sizes,
+        rng.uniform(1e-3, 1, len(sizes)).astype(np.float32),
+        rng.integers(-20, 20, len(sizes)).astype(np.int32),
+        layout,
+    )
 
 
 weights = st.builds(
-    random_weight, st.integers(0, 2**31), st.sampled_from(CODE_BITS), st.integers(1, 40),
-    st.lists(st.integers(1, 5).map(lambda n: 4 * n), min_size=1, max_size=4).map(tuple), st.integers(0, 3),
-    st.sampled_from(("vnni16", "rows")))
+    random_weight,
+    st.integers(0, 2**31),
+    st.sampled_from(CODE_BITS),
+    st.integers(1, 40),
+    st.lists(st.integers(1, 5).map(lambda n: 4 * n), min_size=1, max_size=4).map(tuple),
+    st.integers(0, 3),
+    st.sampled_from(("vnni16", "rows")),
+)
 
 
 @given(st.sampled_from(CODE_BITS), st.integers(0, 300), st.integers(0, 2**31))
@@ -99,16 +121,32 @@ def test_corrected_accumulators_equal_those_of_centred_activations():
 
 def test_an_identity_order_costs_no_bytes():
     weight = random_weight(0, 4, 16, (16,), 0, "vnni16")
-    ordered = QLinearWeight(weight.codes, 4, weight.scale, weight.zero_point, np.arange(16, dtype=np.int32), (16,),
-                            weight.group_scale, weight.group_zero_point)
+    ordered = QLinearWeight(
+        weight.codes,
+        4,
+        weight.scale,
+        weight.zero_point,
+        np.arange(16, dtype=np.int32),
+        (16,),
+        weight.group_scale,
+        weight.group_zero_point,
+    )
     assert len(to_record(weight)[1]) - len(to_record(ordered)[1]) == 2 * 16
 
 
-@pytest.mark.parametrize(("field", "value"), [
-    ("codes", np.full((16, 16), 16, np.uint8)), ("scale", np.ones(15, np.float32)), ("bits", 3), ("bits", 8),
-    ("index", np.full(16, 16, np.int32)), ("group_sizes", (10, 6)), ("layout", "columns"),
-    ("zero_point", np.zeros(16, np.int32)),
-])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("codes", np.full((16, 16), 16, np.uint8)),
+        ("scale", np.ones(15, np.float32)),
+        ("bits", 3),
+        ("bits", 8),
+        ("index", np.full(16, 16, np.int32)),
+        ("group_sizes", (10, 6)),
+        ("layout", "columns"),
+        ("zero_point", np.zeros(16, np.int32)),
+    ],
+)
 def test_a_weight_that_makes_no_sense_is_refused(field, value):
     weight = random_weight(0, 4, 16, (8, 8), 0, "vnni16")
     fields = {name: getattr(weight, name) for name in weight.__dataclass_fields__} | {field: value}

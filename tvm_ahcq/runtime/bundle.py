@@ -73,7 +73,7 @@ class _Tensors(Mapping):
         data = self._members[info["member"]]
         if info["kind"] == "qlinear":
             return from_record(info, data)
-        return np.frombuffer(data, info["dtype"]).reshape(info["shape"])
+        return np.frombuffer(data, info["stored"]).astype(info["dtype"], copy=False).reshape(info["shape"])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._index)
@@ -85,9 +85,13 @@ class _Tensors(Mapping):
 # ---- writing
 
 
-def write_bundle(path: str | os.PathLike[str], manifest: Manifest, library: bytes,
-                 tensors: Mapping[str, np.ndarray | QLinearWeight],
-                 golden: Mapping[str, np.ndarray] | None = None) -> Manifest:
+def write_bundle(
+    path: str | os.PathLike[str],
+    manifest: Manifest,
+    library: bytes,
+    tensors: Mapping[str, np.ndarray | QLinearWeight],
+    golden: Mapping[str, np.ndarray] | None = None,
+) -> Manifest:
     """Write a bundle: to a temporary file in the same folder, which then takes the place of `path`.
 
     Parameters
@@ -120,8 +124,7 @@ def write_bundle(path: str | os.PathLike[str], manifest: Manifest, library: byte
             raise BundleError(f"{path.name}: function {name} takes parameters that were not given: {absent[:5]}")
     temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp",
-                                         delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
             temporary = file.name
             manifest = _write_members(file, manifest, library, tensors, golden or {})
             _seal(file)
@@ -139,9 +142,13 @@ def write_bundle(path: str | os.PathLike[str], manifest: Manifest, library: byte
     return manifest
 
 
-def _write_members(file: BinaryIO, manifest: Manifest, library: bytes,
-                   tensors: Mapping[str, np.ndarray | QLinearWeight],
-                   golden: Mapping[str, np.ndarray]) -> Manifest:
+def _write_members(
+    file: BinaryIO,
+    manifest: Manifest,
+    library: bytes,
+    tensors: Mapping[str, np.ndarray | QLinearWeight],
+    golden: Mapping[str, np.ndarray],
+) -> Manifest:
     """Write the zip; returns the completed manifest."""
     index: dict[str, dict[str, Any]] = {}
     members: dict[str, dict[str, Any]] = {}
@@ -162,17 +169,31 @@ def _write_members(file: BinaryIO, manifest: Manifest, library: bytes,
                 stored_bits, weights = stored_bits + 8 * len(data), weights + tensor.codes.size
             else:
                 array = np.asarray(tensor)
-                info = {"kind": "raw", "dtype": array.dtype.str, "shape": list(array.shape)}
-                data = array.tobytes()
+                stored = _narrowest(array)
+                info = {"kind": "raw", "dtype": array.dtype.str, "stored": stored.str, "shape": list(array.shape)}
+                data = array.astype(stored, copy=False).tobytes()
             index[name] = {**info, "member": member}
             add(member, data, deflate=info["kind"] == "raw")
         if golden:
             add(GOLDEN, _npz(golden), deflate=False)
-        manifest = replace(manifest, weight_bits=stored_bits / weights if weights else None,
-                           created_by=f"tvm-ahcq {__version__}", format_version=FORMAT_VERSION)
+        manifest = replace(
+            manifest,
+            weight_bits=stored_bits / weights if weights else None,
+            created_by=f"tvm-ahcq {__version__}",
+            format_version=FORMAT_VERSION,
+        )
         text = json.dumps({**manifest.to_dict(), "tensors": index, "members": members}, indent=1)
         _add(archive, MANIFEST, text.encode(), deflate=True)
     return manifest
+
+
+def _narrowest(array: np.ndarray) -> np.dtype:
+    """How to store an array: float32 as float16 where that loses nothing, everything else as it is."""
+    if array.dtype == np.float32:
+        with np.errstate(over="ignore"):  # what overflows is not equal
+            if array.size and (array.astype(np.float16) == array).all():
+                return np.dtype(np.float16)
+    return array.dtype
 
 
 def _add(archive: zipfile.ZipFile, member: str, data: bytes, deflate: bool) -> None:
@@ -219,8 +240,9 @@ def _file_mode(path: Path) -> int:
 # ---- reading
 
 
-def read_bundle(path: str | os.PathLike[str], check_cpu: bool = True,
-                available: Collection[str] | None = None) -> Bundle:
+def read_bundle(
+    path: str | os.PathLike[str], check_cpu: bool = True, available: Collection[str] | None = None
+) -> Bundle:
     """Read a bundle and verify all of it: digests, format version, tensor sizes, CPU features.
 
     A bundle contains native code: the digests find damage, they do not tell who wrote it.
@@ -255,8 +277,9 @@ def read_bundle(path: str | os.PathLike[str], check_cpu: bool = True,
     except BundleError as error:
         raise error if str(error).startswith(str(path)) else BundleError(f"{path}: {error}") from error
     except (zipfile.BadZipFile, zlib.error, KeyError, TypeError, ValueError, EOFError, NotImplementedError) as error:
-        raise BundleError(f"{path}: damaged, its contents do not fit together: {error!r}; "
-                          "copy it again or recompile the model") from error
+        raise BundleError(
+            f"{path}: damaged, its contents do not fit together: {error!r}; copy it again or recompile the model"
+        ) from error
     if check_cpu:
         cpu.check_target(path.name, manifest.target, available)
     return Bundle(path, manifest, members.pop(LIBRARY), _Tensors(stored["tensors"], members), golden)
@@ -278,8 +301,10 @@ def _check_magic(path: Path, data: bytes) -> None:
         what = "empty" if not data else "not an .ahcq bundle"
         raise BundleError(f"{path}: {what}; expected a file written by `tvm-ahcq compile`")
     if not data[:-_DIGEST_CHARACTERS].endswith(_SEAL):
-        raise BundleError(f"{path}: truncated, or a zip file that is not an .ahcq bundle ({len(data)} bytes); "
-                          "copy it again or recompile the model")
+        raise BundleError(
+            f"{path}: truncated, or a zip file that is not an .ahcq bundle ({len(data)} bytes); "
+            "copy it again or recompile the model"
+        )
 
 
 def _damage(data: bytes) -> str:
@@ -304,8 +329,10 @@ def _damage(data: bytes) -> str:
 def _check_version(path: Path, stored: Mapping[str, Any]) -> None:
     version = stored["format_version"]
     if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise BundleError(f"{path}: has bundle format {version}, this tvm-ahcq {__version__} reads up to "
-                          f"{FORMAT_VERSION}; upgrade with `pip install -U tvm-ahcq`")
+        raise BundleError(
+            f"{path}: has bundle format {version}, this tvm-ahcq {__version__} reads up to "
+            f"{FORMAT_VERSION}; upgrade with `pip install -U tvm-ahcq`"
+        )
 
 
 def _check_members(manifest: Manifest, stored: Mapping[str, Any], members: Mapping[str, bytes]) -> None:
@@ -317,7 +344,7 @@ def _check_members(manifest: Manifest, stored: Mapping[str, Any], members: Mappi
         if info["kind"] == "qlinear":
             size = sum(record_sizes(info))
         else:
-            size = np.dtype(info["dtype"]).itemsize * int(np.prod(info["shape"], dtype=np.int64))
+            size = np.dtype(info["stored"]).itemsize * int(np.prod(info["shape"], dtype=np.int64))
         if size != len(members[info["member"]]):
             raise BundleError(f"tensor {name} has {len(members[info['member']])} bytes, expected {size}")
     for name, function in manifest.functions.items():

@@ -13,9 +13,17 @@ from .ffi import ahcq_library
 from .manifest import TargetSpec
 
 HUMAN_NAMES = {
-    "avx2": "AVX2", "fma": "FMA", "avx512f": "AVX512", "avx512bw": "AVX512-BW", "avx512vl": "AVX512-VL",
-    "avx512dq": "AVX512-DQ", "avx512vnni": "AVX512 VNNI", "amx-int8": "AMX int8", "amx-tile": "AMX tiles",
-    "neon": "NEON", "dotprod": "NEON dot product",
+    "avx2": "AVX2",
+    "fma": "FMA",
+    "avx512f": "AVX512",
+    "avx512bw": "AVX512-BW",
+    "avx512vl": "AVX512-VL",
+    "avx512dq": "AVX512-DQ",
+    "avx512vnni": "AVX512 VNNI",
+    "amx-int8": "AMX int8",
+    "amx-tile": "AMX tiles",
+    "neon": "NEON",
+    "dotprod": "NEON dot product",
 }
 """CPU features by LLVM name, weakest first of each family."""
 
@@ -46,8 +54,10 @@ def request_amx() -> None:
         The permission was refused.
     """
     if not ahcq_library().get_global_func("ahcq.runtime.request_amx")():
-        raise DeviceError("the operating system refused the use of AMX; it needs Linux 5.16 or newer and, in a virtual "
-                          "machine, AMX passed through; or recompile with --target generic")
+        raise DeviceError(
+            "the operating system refused the use of AMX; it needs Linux 5.16 or newer and, in a virtual "
+            "machine, AMX passed through; or recompile with --target generic"
+        )
 
 
 def check_target(name: str, target: TargetSpec, available: Collection[str] | None = None) -> None:
@@ -71,8 +81,9 @@ def check_target(name: str, target: TargetSpec, available: Collection[str] | Non
     machine = _ARCHITECTURES.get(machine, machine)
     needed = target.triple.split("-")[0]
     if _ARCHITECTURES.get(needed, needed) != machine:
-        raise BundleError(f"{name}: made for {needed}, this machine is {machine}; "
-                          "recompile with --target native or --target generic")
+        raise BundleError(
+            f"{name}: made for {needed}, this machine is {machine}; recompile with --target native or --target generic"
+        )
     if not target.cpu_features:
         return
     present = features() if available is None else available
@@ -81,8 +92,9 @@ def check_target(name: str, target: TargetSpec, available: Collection[str] | Non
         named = [feature for feature in _LEVELS if feature in missing][:1] or missing  # the strongest implies the rest
         needs = ", ".join(HUMAN_NAMES.get(feature, feature) for feature in named)
         level = next((HUMAN_NAMES[feature] + " only" for feature in _LEVELS if feature in present), "none of these")
-        raise BundleError(f"{name}: needs {needs}, this machine has {level}; "
-                          "recompile with --target native or --target generic")
+        raise BundleError(
+            f"{name}: needs {needs}, this machine has {level}; recompile with --target native or --target generic"
+        )
 
 
 def default_threads() -> int:

@@ -41,8 +41,9 @@ def tvm_runtime() -> ctypes.CDLL:
     spec = importlib.util.find_spec("tvm")  # finds the package, does not execute it
     if spec is not None and spec.submodule_search_locations:
         searched += [Path(folder) / "lib" for folder in spec.submodule_search_locations]
-    return ctypes.CDLL(str(_find("tvm_runtime", searched, "install it with `pip install apache-tvm`")),
-                       mode=ctypes.RTLD_GLOBAL)
+    return ctypes.CDLL(
+        str(_find("tvm_runtime", searched, "install it with `pip install apache-tvm`")), mode=ctypes.RTLD_GLOBAL
+    )
 
 
 @lru_cache(maxsize=1)

@@ -49,8 +49,10 @@ def load_image(path: str | os.PathLike[str]) -> np.ndarray:
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: too many pixels to be decoded safely ({error}); resize it first, or raise "
-                         "PIL.Image.MAX_IMAGE_PIXELS") from error
+        raise ImageError(
+            f"{path}: too many pixels to be decoded safely ({error}); resize it first, or raise "
+            "PIL.Image.MAX_IMAGE_PIXELS"
+        ) from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{path}: not an image that Pillow can read; expected PNG, JPEG, TIFF, ...") from error
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's decoders raise all three on damaged files
@@ -82,19 +84,25 @@ def check_image(image: np.ndarray) -> np.ndarray:
         It is not; the message says what to do.
     """
     if not isinstance(image, np.ndarray):
-        raise ImageError(f"expected an image as a numpy array (H, W, 3) uint8, got {type(image).__name__}; "
-                         "use tvm_ahcq.runtime.image.load_image for a file, numpy.asarray for a Pillow image")
+        raise ImageError(
+            f"expected an image as a numpy array (H, W, 3) uint8, got {type(image).__name__}; "
+            "use tvm_ahcq.runtime.image.load_image for a file, numpy.asarray for a Pillow image"
+        )
     given = f"{image.dtype}{image.shape}"
     if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1):
-        raise ImageError(f"expected an RGB image (H, W, 3) uint8, got the grey image {given}; "
-                         "repeat its channel with numpy.repeat(image.reshape(h, w, 1), 3, axis=2)")
+        raise ImageError(
+            f"expected an RGB image (H, W, 3) uint8, got the grey image {given}; "
+            "repeat its channel with numpy.repeat(image.reshape(h, w, 1), 3, axis=2)"
+        )
     if image.ndim == 3 and image.shape[2] == 4:
         raise ImageError(f"expected an RGB image (H, W, 3) uint8, got {given}; drop its alpha with image[..., :3]")
     if image.ndim != 3 or image.shape[2] != 3:
         raise ImageError(f"expected an RGB image (H, W, 3) uint8, got {given}")
     if image.dtype != np.uint8:
-        raise ImageError(f"expected uint8 values in 0..255, got {given}; if they are in 0..1, use "
-                         "(image * 255).round().astype(numpy.uint8)")
+        raise ImageError(
+            f"expected uint8 values in 0..255, got {given}; if they are in 0..1, use "
+            "(image * 255).round().astype(numpy.uint8)"
+        )
     if 0 in image.shape:
         raise ImageError(f"the image has no pixels: {given}")
     return image

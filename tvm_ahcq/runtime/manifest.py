@@ -136,13 +136,22 @@ class Manifest:
             model, target = stored["model"], stored["target"]
             return cls(
                 model=ModelSpec(
-                    str(model["name"]), int(model["image_size"]), int(model["grid"]), int(model["prompt_dim"]),
-                    float(model["mask_threshold"]), _three(model["pixel_mean"]), _three(model["pixel_std"])),
+                    str(model["name"]),
+                    int(model["image_size"]),
+                    int(model["grid"]),
+                    int(model["prompt_dim"]),
+                    float(model["mask_threshold"]),
+                    _three(model["pixel_mean"]),
+                    _three(model["pixel_std"]),
+                ),
                 target=TargetSpec(str(target["name"]), str(target["triple"]), tuple(target["cpu_features"])),
                 functions={name: _function(spec) for name, spec in stored["functions"].items()},
-                recipe=dict(stored["recipe"]), bits=int(stored["bits"]),
-                sites=(int(stored["sites"][0]), int(stored["sites"][1])), accelerator=stored["accelerator"],
-                weight_bits=stored["weight_bits"], created_by=str(stored["created_by"]),
+                recipe=dict(stored["recipe"]),
+                bits=int(stored["bits"]),
+                sites=(int(stored["sites"][0]), int(stored["sites"][1])),
+                accelerator=stored["accelerator"],
+                weight_bits=stored["weight_bits"],
+                created_by=str(stored["created_by"]),
                 format_version=int(stored["format_version"]),
             )
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:

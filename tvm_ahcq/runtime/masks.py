@@ -24,8 +24,9 @@ class _Axis:
     blocks: tuple[tuple[slice, slice, np.ndarray], ...]
 
 
-def resize_masks(low: np.ndarray, image_size: int, input_size: tuple[int, int],
-                 original_size: tuple[int, int]) -> np.ndarray:
+def resize_masks(
+    low: np.ndarray, image_size: int, input_size: tuple[int, int], original_size: tuple[int, int]
+) -> np.ndarray:
     """Mask logits at the size of the original image.
 
     Parameters
@@ -51,8 +52,9 @@ def resize_masks(low: np.ndarray, image_size: int, input_size: tuple[int, int],
     return out
 
 
-def threshold_masks(low: np.ndarray, image_size: int, input_size: tuple[int, int], original_size: tuple[int, int],
-                    threshold: float) -> np.ndarray:
+def threshold_masks(
+    low: np.ndarray, image_size: int, input_size: tuple[int, int], original_size: tuple[int, int], threshold: float
+) -> np.ndarray:
     """Whether the logits of :func:`resize_masks` exceed a threshold: ``(..., H, W)`` bool, in little more memory."""
     rows, columns = _axes(low.shape[-2:], image_size, input_size, original_size)
     out = np.empty((*low.shape[:-2], *original_size), bool)
@@ -85,10 +87,12 @@ def _rows_of(block: tuple[slice, slice, np.ndarray], wide: np.ndarray, out: np.n
 
 
 @lru_cache(maxsize=8)
-def _axes(low_size: tuple[int, int], image_size: int, input_size: tuple[int, int],
-          original_size: tuple[int, int]) -> tuple[_Axis, _Axis]:
-    rows, columns = (_axis(low, image_size, crop, full)
-                     for low, crop, full in zip(low_size, input_size, original_size, strict=True))
+def _axes(
+    low_size: tuple[int, int], image_size: int, input_size: tuple[int, int], original_size: tuple[int, int]
+) -> tuple[_Axis, _Axis]:
+    rows, columns = (
+        _axis(low, image_size, crop, full) for low, crop, full in zip(low_size, input_size, original_size, strict=True)
+    )
     return rows, columns
 
 
@@ -97,8 +101,12 @@ def _axis(low: int, image_size: int, crop: int, full: int) -> _Axis:
     first, second, share = linear_taps(low, image_size)
     first, second, share = first[:crop], second[:crop], share[:crop]
     left, right, weight = linear_taps(crop, full)
-    entries = [(first[left], (1 - share[left]) * (1 - weight)), (second[left], share[left] * (1 - weight)),
-               (first[right], (1 - share[right]) * weight), (second[right], share[right] * weight)]
+    entries = [
+        (first[left], (1 - share[left]) * (1 - weight)),
+        (second[left], share[left] * (1 - weight)),
+        (first[right], (1 - share[right]) * weight),
+        (second[right], share[right] * weight),
+    ]
     blocks = []
     for start in range(0, full, _BLOCK):
         outputs = slice(start, min(start + _BLOCK, full))

@@ -18,9 +18,14 @@ COLOURS = ((30, 144, 255), (255, 159, 28), (46, 196, 106), (214, 64, 159), (250,
 _POINT_COLOURS = {1: (40, 200, 80), 0: (230, 50, 50)}
 
 
-def overlay(image: np.ndarray, masks: np.ndarray, point_coords: np.ndarray | None = None,
-            point_labels: np.ndarray | None = None, boxes: np.ndarray | None = None,
-            opacity: float = 0.45) -> np.ndarray:
+def overlay(
+    image: np.ndarray,
+    masks: np.ndarray,
+    point_coords: np.ndarray | None = None,
+    point_labels: np.ndarray | None = None,
+    boxes: np.ndarray | None = None,
+    opacity: float = 0.45,
+) -> np.ndarray:
     """Draw masks and prompts over an image.
 
     Parameters
@@ -50,8 +55,10 @@ def overlay(image: np.ndarray, masks: np.ndarray, point_coords: np.ndarray | Non
     masks = np.asarray(masks, bool)
     masks = masks[None] if masks.ndim == 2 else masks
     if masks.ndim != 3 or masks.shape[1:] != picture.shape[:2]:
-        raise ImageError(f"masks have shape {masks.shape}, expected (C, {picture.shape[0]}, {picture.shape[1]}), "
-                         "the size of the image")
+        raise ImageError(
+            f"masks have shape {masks.shape}, expected (C, {picture.shape[0]}, {picture.shape[1]}), "
+            "the size of the image"
+        )
     thickness = max(1, round(max(picture.shape[:2]) / 400))
     for number, mask in enumerate(masks):
         colour = np.array(COLOURS[number % len(COLOURS)], np.float32)
@@ -62,14 +69,20 @@ def overlay(image: np.ndarray, masks: np.ndarray, point_coords: np.ndarray | Non
     for box in np.reshape([] if boxes is None else boxes, (-1, 4)):
         draw.rectangle([float(edge) for edge in box], outline=(255, 255, 255), width=thickness)
     if point_coords is not None:
-        _draw_points(draw, point_coords, np.ones(len(point_coords)) if point_labels is None else point_labels,
-                     3 * thickness)
+        _draw_points(
+            draw, point_coords, np.ones(len(point_coords)) if point_labels is None else point_labels, 3 * thickness
+        )
     return np.array(canvas)
 
 
-def save_overlay(path: str | os.PathLike[str], image: np.ndarray, masks: np.ndarray,
-                 point_coords: np.ndarray | None = None, point_labels: np.ndarray | None = None,
-                 boxes: np.ndarray | None = None) -> None:
+def save_overlay(
+    path: str | os.PathLike[str],
+    image: np.ndarray,
+    masks: np.ndarray,
+    point_coords: np.ndarray | None = None,
+    point_labels: np.ndarray | None = None,
+    boxes: np.ndarray | None = None,
+) -> None:
     """Write :func:`overlay` to a file, PNG unless its name says otherwise.
 
     Raises
@@ -96,5 +109,9 @@ def _outline(mask: np.ndarray, thickness: int) -> np.ndarray:
 def _draw_points(draw: ImageDraw.ImageDraw, coords: np.ndarray, labels: Sequence[int], radius: int) -> None:
     for (x, y), label in zip(np.asarray(coords, float), labels, strict=True):
         if int(label) in _POINT_COLOURS:
-            draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=_POINT_COLOURS[int(label)],
-                         outline=(255, 255, 255), width=max(1, radius // 3))
+            draw.ellipse(
+                [x - radius, y - radius, x + radius, y + radius],
+                fill=_POINT_COLOURS[int(label)],
+                outline=(255, 255, 255),
+                width=max(1, radius // 3),
+            )

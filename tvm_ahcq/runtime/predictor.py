@@ -124,17 +124,24 @@ class SamPredictor:
         image = np.asarray(transformed_image)
         side = self.model.image_size
         if image.ndim != 4 or image.shape[:2] != (1, 3) or max(image.shape[2:]) != side or 0 in image.shape:
-            raise ImageError(f"set_torch_image takes one RGB image (1, 3, H, W) with long side {side}, "
-                             f"got {image.shape}")
+            raise ImageError(
+                f"set_torch_image takes one RGB image (1, 3, H, W) with long side {side}, got {image.shape}"
+            )
         self.reset_image()
         height, width = (int(length) for length in original_image_size)
         features = self.session.encode(preprocess(image, self.model))
         self.original_size, self.input_size = (height, width), image.shape[2:]
         self.features, self.is_image_set = features, True
 
-    def predict(self, point_coords: np.ndarray | None = None, point_labels: np.ndarray | None = None,
-                box: np.ndarray | None = None, mask_input: np.ndarray | None = None, multimask_output: bool = True,
-                return_logits: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def predict(
+        self,
+        point_coords: np.ndarray | None = None,
+        point_labels: np.ndarray | None = None,
+        box: np.ndarray | None = None,
+        mask_input: np.ndarray | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Predict masks for one object.
 
         Parameters
@@ -182,9 +189,15 @@ class SamPredictor:
         results = self._predict(points, boxes, masks, multimask_output, return_logits)
         return results[0][0], results[1][0], results[2][0]
 
-    def predict_torch(self, point_coords: Any | None, point_labels: Any | None, boxes: Any | None = None,
-                      mask_input: Any | None = None, multimask_output: bool = True,
-                      return_logits: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def predict_torch(
+        self,
+        point_coords: Any | None,
+        point_labels: Any | None,
+        boxes: Any | None = None,
+        mask_input: Any | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Predict masks for B objects at once; the name is upstream's, any arrays will do.
 
         Coordinates are in the model's frame: use ``transform.apply_coords`` and ``transform.apply_boxes`` first.
@@ -244,21 +257,27 @@ class SamPredictor:
             raise ImageNotSetError("An image must be set with .set_image(...) before mask prediction.")
         return self.original_size
 
-    def _predict(self, points: tuple[np.ndarray, np.ndarray] | None, boxes: np.ndarray | None,
-                 masks: np.ndarray | None, multimask_output: bool,
-                 return_logits: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _predict(
+        self,
+        points: tuple[np.ndarray, np.ndarray] | None,
+        boxes: np.ndarray | None,
+        masks: np.ndarray | None,
+        multimask_output: bool,
+        return_logits: bool,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Decode checked prompts in the model's frame, a bounded number at a time, and resize the masks."""
         batch = _batch_size(points, boxes, masks)
         coords, labels = prompts.tokens(points, boxes, batch)
-        if masks is not None:
-            masks = np.broadcast_to(masks, (batch, *masks.shape[1:]))
+        if masks is not None and len(masks) != batch:
+            masks = np.repeat(masks, batch, axis=0)
         chosen = slice(1, None) if multimask_output else slice(0, 1)
         step = max(1, _CELLS_A_CALL // self.model.grid**2)
         parts = []
         for start in range(0, batch, step):
             part = slice(start, start + step)
-            low, iou = self.session.decode(self.features, coords[part], labels[part],
-                                           None if masks is None else masks[part])
+            low, iou = self.session.decode(
+                self.features, coords[part], labels[part], None if masks is None else masks[part]
+            )
             parts.append((low[:, chosen], iou[:, chosen]))
         low, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         frame = (self.model.image_size, self.input_size, self.original_size)
@@ -267,8 +286,9 @@ class SamPredictor:
         return threshold_masks(low, *frame, self.model.mask_threshold), scores, low
 
 
-def _batch_size(points: tuple[np.ndarray, np.ndarray] | None, boxes: np.ndarray | None,
-                masks: np.ndarray | None) -> int:
+def _batch_size(
+    points: tuple[np.ndarray, np.ndarray] | None, boxes: np.ndarray | None, masks: np.ndarray | None
+) -> int:
     """Objects that the prompts describe; a single mask serves all of them.
 
     Raises
@@ -284,8 +304,10 @@ def _batch_size(points: tuple[np.ndarray, np.ndarray] | None, boxes: np.ndarray 
     if masks is not None and (len(masks) != 1 or not sizes):
         sizes["mask_input"] = len(masks)
     if len(set(sizes.values())) > 1:
-        raise PromptError(f"prompts are for different numbers of objects: {sizes}; the first axis is one entry for "
-                          "each mask to predict")
+        raise PromptError(
+            f"prompts are for different numbers of objects: {sizes}; the first axis is one entry for "
+            "each mask to predict"
+        )
     batch = next(iter(sizes.values()), 1)
     if batch == 0:
         raise PromptError(f"the batch is empty: {sizes}; expected at least one object")

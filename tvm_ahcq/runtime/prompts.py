@@ -33,8 +33,9 @@ def check_points(coords: Any, labels: Any, batched: bool = False) -> tuple[np.nd
     unknown = labels[~np.isin(labels, (PADDING, BACKGROUND, FOREGROUND))]
     if unknown.size:
         hint = "; a box goes in as box=, not as points" if np.isin(unknown, (TOP_LEFT, BOTTOM_RIGHT)).any() else ""
-        raise PromptError(f"point label {unknown[0]:g} is not known; expected 1 foreground, 0 background or "
-                          f"-1 ignored{hint}")
+        raise PromptError(
+            f"point label {unknown[0]:g} is not known; expected 1 foreground, 0 background or -1 ignored{hint}"
+        )
     return coords, labels
 
 
@@ -48,13 +49,19 @@ def check_box(box: Any) -> np.ndarray:
     """
     box = _numbers("box", box, np.float64)
     if box.shape not in ((4,), (1, 4)):
-        many = "; for several boxes at once use predict_torch(None, None, predictor.transform.apply_boxes(boxes, " \
-               "predictor.original_size))" if box.ndim == 2 and box.shape[1] == 4 else ""
+        many = (
+            "; for several boxes at once use predict_torch(None, None, predictor.transform.apply_boxes(boxes, "
+            "predictor.original_size))"
+            if box.ndim == 2 and box.shape[1] == 4
+            else ""
+        )
         raise PromptError(f"box has shape {box.shape}, expected (4,): x0, y0, x1, y1 in pixels{many}")
     box = box.reshape(4)
     if box[2] < box[0] or box[3] < box[1]:
-        raise PromptError(f"box {_pixels(box)} has its corners in the wrong order; expected x0 <= x1 and y0 <= y1 "
-                          "(XYXY, not x, y, width, height)")
+        raise PromptError(
+            f"box {_pixels(box)} has its corners in the wrong order; expected x0 <= x1 and y0 <= y1 "
+            "(XYXY, not x, y, width, height)"
+        )
     return box
 
 
@@ -83,8 +90,10 @@ def check_mask(mask: Any, side: int, batched: bool = False) -> np.ndarray:
     mask = _numbers("mask_input", mask, np.float32)
     if mask.ndim != 3 + batched or mask.shape[-3:] != (1, side, side):
         expected = f"(B, 1, {side}, {side})" if batched else f"(1, {side}, {side})"
-        raise PromptError(f"mask_input has shape {mask.shape}, expected {expected}: low-resolution logits as predict "
-                          "returns them, logits[i:i + 1] for mask i")
+        raise PromptError(
+            f"mask_input has shape {mask.shape}, expected {expected}: low-resolution logits as predict "
+            "returns them, logits[i:i + 1] for mask i"
+        )
     return mask
 
 
@@ -100,12 +109,15 @@ def check_inside(what: str, coords: np.ndarray, size: tuple[int, int]) -> None:
     outside = ((coords < 0) | (coords > (width, height))).any(axis=1)
     if outside.any():
         number = int(np.argmax(outside))
-        raise PromptError(f"{what} {number} at {_pixels(coords[number])} lies outside the image of {width} x {height} "
-                          f"pixels (width x height); coordinates are (x, y) in pixels of the image given to set_image")
+        raise PromptError(
+            f"{what} {number} at {_pixels(coords[number])} lies outside the image of {width} x {height} "
+            f"pixels (width x height); coordinates are (x, y) in pixels of the image given to set_image"
+        )
 
 
-def tokens(points: tuple[np.ndarray, np.ndarray] | None, boxes: np.ndarray | None,
-           batch: int) -> tuple[np.ndarray, np.ndarray]:
+def tokens(
+    points: tuple[np.ndarray, np.ndarray] | None, boxes: np.ndarray | None, batch: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Tokens of the decoder: the points, then two corners of a box, or a padding token where there is no box.
 
     Without points and boxes there are no tokens at all (upstream, ``PromptEncoder.forward``).

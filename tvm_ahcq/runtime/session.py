@@ -35,8 +35,13 @@ class SessionLike(Protocol):
     def encode(self, image: np.ndarray) -> np.ndarray:
         """Image ``(1, 3, S, S)`` float32 to its embedding ``(1, C, grid, grid)`` float32."""
 
-    def decode(self, embedding: np.ndarray, point_coords: np.ndarray, point_labels: np.ndarray,
-               mask_input: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def decode(
+        self,
+        embedding: np.ndarray,
+        point_coords: np.ndarray,
+        point_labels: np.ndarray,
+        mask_input: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Prompts to ``(B, 4, 4 * grid, 4 * grid)`` mask logits and ``(B, 4)`` predicted IoU."""
 
 
@@ -96,8 +101,13 @@ class Session:
         (embedding,) = self.run("encode_image", _checked("image", image, (1, 3, size, size)))
         return embedding
 
-    def decode(self, embedding: np.ndarray, point_coords: np.ndarray, point_labels: np.ndarray,
-               mask_input: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def decode(
+        self,
+        embedding: np.ndarray,
+        point_coords: np.ndarray,
+        point_labels: np.ndarray,
+        mask_input: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Decode prompts to masks.
 
         Parameters
@@ -120,9 +130,11 @@ class Session:
         """
         grid = self.model.grid
         batch, points = np.shape(point_labels)
-        inputs = [_checked("embedding", embedding, (1, self.model.prompt_dim, grid, grid)),
-                  _checked("point_coords", point_coords, (batch, points, 2)),
-                  _checked("point_labels", point_labels, (batch, points))]
+        inputs = [
+            _checked("embedding", embedding, (1, self.model.prompt_dim, grid, grid)),
+            _checked("point_coords", point_coords, (batch, points, 2)),
+            _checked("point_labels", point_labels, (batch, points)),
+        ]
         if mask_input is None:
             masks, iou = self.run("decode", *inputs)
         else:
@@ -148,8 +160,10 @@ class Session:
         checks = compare(self, self.golden)
         if not all(check.passed for check in checks):
             found = "; ".join(str(check) for check in checks)
-            raise BundleError(f"{self.path}: does not compute here what it computed where it was made: {found}; "
-                              "recompile the model on this machine")
+            raise BundleError(
+                f"{self.path}: does not compute here what it computed where it was made: {found}; "
+                "recompile the model on this machine"
+            )
         return checks
 
     def run(self, name: str, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -192,11 +206,13 @@ def _load(name: str, library: bytes) -> Any:
         path = Path(folder) / LIBRARY
         try:
             path.write_bytes(library)
-            # once mapped, the file may go
-            machine = tvm_ffi().load_module(str(path))["vm_load_executable"]()
+            # once mapped, the file may go; the mapping goes with the machine
+            machine = tvm_ffi().load_module(str(path), keep_module_alive=False)["vm_load_executable"]()
         except (OSError, RuntimeError, AttributeError) as error:
-            raise BundleError(f"{name}: its library cannot be loaded: {error}; recompile the model, or set TMPDIR to a "
-                              f"folder that has space and allows execution (now {os.path.dirname(folder)})") from error
+            raise BundleError(
+                f"{name}: its library cannot be loaded: {error}; recompile the model, or set TMPDIR to a "
+                f"folder that has space and allows execution (now {os.path.dirname(folder)})"
+            ) from error
     machine["vm_initialization"](_CPU, 0, _POOLED)
     return machine
 
@@ -210,8 +226,10 @@ def _parameters(bundle: Bundle) -> dict[str, list[Any]]:
                 record = bundle.tensors[name]
                 arrays = expand(record) if isinstance(record, QLinearWeight) else (record,)
                 expanded[name] = [to_tensor(array) for array in arrays]
-    return {name: [tensor for param in function.params for tensor in expanded[param]]
-            for name, function in bundle.manifest.functions.items()}
+    return {
+        name: [tensor for param in function.params for tensor in expanded[param]]
+        for name, function in bundle.manifest.functions.items()
+    }
 
 
 def _checked(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

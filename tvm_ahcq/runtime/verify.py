@@ -46,8 +46,9 @@ class Check:
         return f"{self.what} {self.value:.4g} ({'' if self.passed else 'NOT '}within {self.limit:g})"
 
 
-def golden_pair(session: SessionLike, image: np.ndarray, point_coords: np.ndarray,
-                point_labels: np.ndarray) -> dict[str, np.ndarray]:
+def golden_pair(
+    session: SessionLike, image: np.ndarray, point_coords: np.ndarray, point_labels: np.ndarray
+) -> dict[str, np.ndarray]:
     """Make the golden pair by running a reference of the same model.
 
     Parameters
@@ -68,9 +69,14 @@ def golden_pair(session: SessionLike, image: np.ndarray, point_coords: np.ndarra
     """
     small = ResizeLongestSide(session.model.image_size).apply_image(check_image(image))
     embedding, masks, iou = _run(session, small, point_coords, point_labels)
-    return {"image": small, "point_coords": np.asarray(point_coords, np.float32),
-            "point_labels": np.asarray(point_labels, np.float32), "embedding": embedding.astype(np.float16),
-            "masks": masks > session.model.mask_threshold, "iou": iou}
+    return {
+        "image": small,
+        "point_coords": np.asarray(point_coords, np.float32),
+        "point_labels": np.asarray(point_labels, np.float32),
+        "embedding": embedding.astype(np.float16),
+        "masks": masks > session.model.mask_threshold,
+        "iou": iou,
+    }
 
 
 def compare(session: SessionLike, golden: Mapping[str, np.ndarray]) -> tuple[Check, ...]:
@@ -90,13 +96,16 @@ def compare(session: SessionLike, golden: Mapping[str, np.ndarray]) -> tuple[Che
     lowest = float(np.where(union == 0, 1.0, overlap / np.maximum(union, 1)).min())
     difference = float(np.abs(iou - golden["iou"]).max())
     # written so that NaN does not pass
-    return (Check("embedding, relative error", error, EMBEDDING_TOLERANCE, error <= EMBEDDING_TOLERANCE),
-            Check("masks, lowest IoU", lowest, MASK_TOLERANCE, lowest >= MASK_TOLERANCE),
-            Check("scores, largest difference", difference, SCORE_TOLERANCE, difference <= SCORE_TOLERANCE))
+    return (
+        Check("embedding, relative error", error, EMBEDDING_TOLERANCE, error <= EMBEDDING_TOLERANCE),
+        Check("masks, lowest IoU", lowest, MASK_TOLERANCE, lowest >= MASK_TOLERANCE),
+        Check("scores, largest difference", difference, SCORE_TOLERANCE, difference <= SCORE_TOLERANCE),
+    )
 
 
-def _run(session: SessionLike, image: np.ndarray, coords: np.ndarray,
-         labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _run(
+    session: SessionLike, image: np.ndarray, coords: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     embedding = session.encode(preprocess(image.transpose(2, 0, 1)[None], session.model))
     masks, iou = session.decode(embedding, coords, labels)
     return embedding, masks, iou

@@ -52,9 +52,14 @@ class QLinearWeight:
     def __post_init__(self) -> None:
         rows, columns = self.codes.shape
         groups, padded = len(self.group_sizes), sum(self.group_sizes)
-        expected = {"codes": ((rows, columns), np.uint8), "scale": ((rows,), np.float32),
-                    "zero_point": ((rows,), np.uint8), "index": ((padded,), np.int32),
-                    "group_scale": ((groups,), np.float32), "group_zero_point": ((groups,), np.int32)}
+        expected = {
+            "codes": ((rows, columns), np.uint8),
+            "scale": ((rows,), np.float32),
+            "zero_point": ((rows,), np.uint8),
+            "index": ((padded,), np.int32),
+            "group_scale": ((groups,), np.float32),
+            "group_zero_point": ((groups,), np.int32),
+        }
         for name, (shape, dtype) in expected.items():
             array = getattr(self, name)
             if array.shape != shape or array.dtype != dtype:
@@ -171,13 +176,23 @@ def to_record(weight: QLinearWeight) -> tuple[dict[str, Any], bytes]:
     else:
         index_type = "<u2" if columns < 2**16 - 1 else "<u4"
         index = weight.index.astype(index_type).tobytes()  # -1 wraps to the largest value
-    info = {"bits": weight.bits, "shape": [rows, columns], "group_sizes": list(weight.group_sizes),
-            "index": index_type, "layout": weight.layout}
-    data = b"".join([
-        pack_codes(weight.codes, weight.bits), pack_codes(weight.zero_point, weight.bits),
-        weight.scale.astype("<f4").tobytes(), index,
-        weight.group_scale.astype("<f4").tobytes(), weight.group_zero_point.astype("<i4").tobytes(),
-    ])
+    info = {
+        "bits": weight.bits,
+        "shape": [rows, columns],
+        "group_sizes": list(weight.group_sizes),
+        "index": index_type,
+        "layout": weight.layout,
+    }
+    data = b"".join(
+        [
+            pack_codes(weight.codes, weight.bits),
+            pack_codes(weight.zero_point, weight.bits),
+            weight.scale.astype("<f4").tobytes(),
+            index,
+            weight.group_scale.astype("<f4").tobytes(),
+            weight.group_zero_point.astype("<i4").tobytes(),
+        ]
+    )
     return info, data
 
 
@@ -185,8 +200,14 @@ def record_sizes(info: Mapping[str, Any]) -> list[int]:
     """Bytes of each array in a record, in the order written by :func:`to_record`."""
     (rows, columns), bits, groups = info["shape"], info["bits"], info["group_sizes"]
     index = sum(groups) * np.dtype(info["index"]).itemsize if info["index"] else 0
-    return [packed_size(rows * columns, bits), packed_size(rows, bits), 4 * rows, index,
-            4 * len(groups), 4 * len(groups)]
+    return [
+        packed_size(rows * columns, bits),
+        packed_size(rows, bits),
+        4 * rows,
+        index,
+        4 * len(groups),
+        4 * len(groups),
+    ]
 
 
 def from_record(info: Mapping[str, Any], data: bytes) -> QLinearWeight:
@@ -202,7 +223,8 @@ def from_record(info: Mapping[str, Any], data: bytes) -> QLinearWeight:
         raise BundleError(f"a weight record has {len(data)} bytes, its description asks for {sum(sizes)}")
     ends = np.cumsum(sizes)
     codes, zero, scale, index, group_scale, group_zero = (
-        data[end - size : end] for end, size in zip(ends, sizes, strict=True))
+        data[end - size : end] for end, size in zip(ends, sizes, strict=True)
+    )
     (rows, columns), bits = info["shape"], info["bits"]
     if info["index"]:
         stored = np.frombuffer(index, info["index"])
@@ -211,9 +233,16 @@ def from_record(info: Mapping[str, Any], data: bytes) -> QLinearWeight:
         order = np.arange(columns, dtype=np.int32)
     try:
         return QLinearWeight(
-            unpack_codes(codes, rows * columns, bits).reshape(rows, columns), bits,
-            np.frombuffer(scale, "<f4"), unpack_codes(zero, rows, bits), order, tuple(info["group_sizes"]),
-            np.frombuffer(group_scale, "<f4"), np.frombuffer(group_zero, "<i4"), info["layout"])
+            unpack_codes(codes, rows * columns, bits).reshape(rows, columns),
+            bits,
+            np.frombuffer(scale, "<f4"),
+            unpack_codes(zero, rows, bits),
+            order,
+            tuple(info["group_sizes"]),
+            np.frombuffer(group_scale, "<f4"),
+            np.frombuffer(group_zero, "<i4"),
+            info["layout"],
+        )
     except ValueError as error:
         raise BundleError(f"a weight record does not make sense: {error}") from error
 
