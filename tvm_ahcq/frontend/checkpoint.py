@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..errors import CheckpointError
@@ -68,16 +68,17 @@ def _read(path: Path) -> object:
                 raise
             return torch.load(path, map_location="cpu", weights_only=True)  # written before torch 1.6
     except pickle.UnpicklingError as error:
-        if "Unsupported" not in str(error) and "Weights only" not in str(error):
-            raise CheckpointError(f"{path}: {_UNREADABLE} ({_first_line(error)})") from error
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        if not found:
+            raise CheckpointError(f"{path}: {_UNREADABLE}") from error
         raise CheckpointError(
-            f"{path}: holds pickled objects other than tensors, which could run code when loaded, and is refused "
-            "(torch.load with weights_only=True). If you trust it, load it yourself and save model.state_dict() again "
-            f"with torch.save. torch says: {_first_line(error)}"
+            f"{path}: holds the pickled object {found[1]}, which could run code when loaded, and is refused "
+            "(torch.load with weights_only=True takes tensors only). If you trust the file, load it with torch "
+            "yourself and save its state_dict() again"
         ) from error
     except PermissionError as error:
         raise CheckpointError(f"{path}: may not be read; check its permissions") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, SafetensorError) as error:
+    except Exception as error:  # damaged bytes fail in any way inside torch's readers
         raise CheckpointError(f"{path}: {_UNREADABLE} ({_first_line(error)})") from error
 
 

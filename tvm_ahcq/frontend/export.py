@@ -94,6 +94,9 @@ class _DecodeMask(_Decode):
         return self.predict(embedding + dense, self.embed_points(point_coords, point_labels))
 
 
+_WRAPPERS = {"encode_image": _EncodeImage, "decode": _Decode, "decode_mask": _DecodeMask}
+
+
 def export_sam(sam: Sam) -> tuple[tvm.IRModule, dict[str, list[str]]]:
     """Import an upstream SAM into Relax.
 
@@ -105,8 +108,7 @@ def export_sam(sam: Sam) -> tuple[tvm.IRModule, dict[str, list[str]]]:
     Returns
     -------
     module : tvm.IRModule
-        ``encode_image``, ``decode`` and ``decode_mask``; their parameters follow their inputs and are called as in the
-        state dict with '.' replaced by '_'. Positional encodings and index tables are folded constants.
+        ``encode_image``, ``decode`` and ``decode_mask``; see :func:`export_function`.
     function_params : dict of str to list of str
         State-dict names of the parameters of each function, in order.
 
@@ -115,35 +117,38 @@ def export_sam(sam: Sam) -> tuple[tvm.IRModule, dict[str, list[str]]]:
     UnsupportedModelError
         When ``torch.export`` or TVM cannot take the model.
     """
-    size, grid = sam.image_encoder.img_size, sam.prompt_encoder.image_embedding_size
-    channels = sam.mask_decoder.transformer_dim
-    batch, points = Dim("B", min=1), Dim("N", min=1)
-    example = {
-        "embedding": torch.zeros(1, channels, *grid),
-        "point_coords": torch.zeros(2, 3, 2),
-        "point_labels": torch.zeros(2, 3),
-        "mask_input": torch.zeros(2, 1, *sam.prompt_encoder.mask_input_size),
-    }
-    dynamic = {"point_coords": {0: batch, 1: points}, "point_labels": {0: batch, 1: points}, "mask_input": {0: batch}}
-    prompts = ("embedding", "point_coords", "point_labels")
-    plans = {
-        "encode_image": (_EncodeImage(sam), {"image": torch.zeros(1, 3, size, size)}),
-        "decode": (_Decode(sam), {name: example[name] for name in prompts}),
-        "decode_mask": (_DecodeMask(sam), example),
-    }
     module, function_params = tvm.IRModule(), {}
-    for name, (wrapper, inputs) in plans.items():
-        shapes = {key: dynamic.get(key) for key in inputs}
-        module[name], function_params[name] = _import(wrapper.eval(), name, inputs, shapes)
+    for name in _WRAPPERS:
+        module[name], function_params[name] = export_function(sam, name)
     return module, function_params
 
 
-def _import(wrapper: nn.Module, name: str, inputs: Mapping[str, torch.Tensor],
-            shapes: Mapping[str, dict | None]) -> tuple[relax.Function, list[str]]:
-    """Export one wrapper, import it, fold constants and give everything its public name."""
+def export_function(sam: Sam, name: str) -> tuple[relax.Function, list[str]]:
+    """Import one of the functions ``encode_image``, ``decode`` and ``decode_mask``.
+
+    Returns
+    -------
+    function : relax.Function
+        Its parameters follow its inputs and are called as in the state dict with '.' replaced by '_'. Positional
+        encodings and index tables are folded constants.
+    params : list of str
+        State-dict names of the parameters, in order.
+    """
+    size, grid = sam.image_encoder.img_size, sam.prompt_encoder.image_embedding_size
+    batch, points = Dim("B", min=1), Dim("N", min=1)
+    prompts = {"point_coords": torch.zeros(2, 3, 2), "point_labels": torch.zeros(2, 3)}
+    embedding = {"embedding": torch.zeros(1, sam.mask_decoder.transformer_dim, *grid)}
+    inputs = {
+        "encode_image": {"image": torch.zeros(1, 3, size, size)},
+        "decode": embedding | prompts,
+        "decode_mask": embedding | prompts | {"mask_input": torch.zeros(2, 1, *sam.prompt_encoder.mask_input_size)},
+    }[name]
+    dynamic = {"point_coords": {0: batch, 1: points}, "point_labels": {0: batch, 1: points}, "mask_input": {0: batch}}
     try:
         with torch.no_grad():
-            program = torch.export.export(wrapper, (), dict(inputs), dynamic_shapes=dict(shapes), strict=False)
+            wrapper = _WRAPPERS[name](sam).eval()
+            shapes = {key: dynamic.get(key) for key in inputs}
+            program = torch.export.export(wrapper, (), inputs, dynamic_shapes=shapes, strict=False)
         imported = from_exported_program(
             program, keep_params_as_input=True, unwrap_unit_return_tuple=True, run_ep_decomposition=False,
             custom_convert_map=_CONVERT,
