@@ -11,7 +11,7 @@ from tvm.tirx import Var
 
 from tvm_ahcq.errors import TargetError
 from tvm_ahcq.quantizers import reference
-from tvm_ahcq.target import HostTarget, resolve_target
+from tvm_ahcq.target import HostTarget, host_features, resolve_target
 from tvm_ahcq.topi import grouped_linear
 
 ANY = Var("rows", "int64")
@@ -45,7 +45,7 @@ def check(run, layout: str, sizes: tuple[int, ...], operands, weight, multiplier
     assert np.array_equal(got, expected)
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(
     n=st.integers(1, 150),
     sizes=st.lists(st.integers(1, 12).map(lambda i: 4 * i), min_size=1, max_size=4).map(tuple),
@@ -58,7 +58,7 @@ def test_any_shape_equals_the_reference(build, target: HostTarget, n: int, sizes
         check(run, target.layout, sizes, *case(rng, m, n, sizes))
 
 
-@pytest.mark.parametrize("n", [16, 32, 48, 64, 80, 112, 176])
+@pytest.mark.parametrize("n", [16, 32, 48, 80, 112])
 def test_every_panel_width_equals_the_reference(build, target: HostTarget, n: int):
     run = build(grouped_linear(ANY, n, (8, 12), target.layout, target))
     check(run, target.layout, (8, 12), *case(np.random.default_rng(n), 25, n, (8, 12)))
@@ -90,8 +90,19 @@ def test_groups_are_added_in_order_with_one_rounding_each(build, target: HostTar
     check(run, target.layout, sizes, operands, weight, multiplier, zeros, bias)
 
 
-def test_rows_layout_works_on_every_target(build, target: HostTarget):
-    run = build(grouped_linear(ANY, 21, (20, 36), "rows", target))
+@pytest.mark.parametrize("name", ["native", "avx2", "aarch64"])
+def test_rows_layout_works_on_every_target(name: str):
+    """Compiled for each; run where this machine can."""
+    target = resolve_target(name)
+    kernel = tvm.compile(grouped_linear(ANY, 21, (20, 36), "rows", target), target=target.tvm_target())
+    if not host_features().issuperset(target.cpu_features):
+        pytest.skip(f"this machine cannot run code for {name}")
+
+    def run(*arrays: np.ndarray, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        out = tvm.runtime.tensor(np.zeros(shape, dtype))
+        kernel(*map(tvm.runtime.tensor, arrays), out)
+        return out.numpy()
+
     check(run, "rows", (20, 36), *case(np.random.default_rng(2), 70, 21, (20, 36)))
 
 

@@ -5,9 +5,10 @@ Integer kernels follow :mod:`tvm_ahcq.quantizers.reference` bit for bit.
 
 from __future__ import annotations
 
+from .attention import log_attention
 from .encode_affine import encode_affine
 from .encode_intervals import encode_intervals
 from .im2col import im2col
 from .linear import grouped_linear
 
-__all__ = ["encode_affine", "encode_intervals", "grouped_linear", "im2col"]
+__all__ = ["encode_affine", "encode_intervals", "grouped_linear", "im2col", "log_attention"]

@@ -1,0 +1,113 @@
+"""Log-domain integer attention: arguments of the kernels, and the choice between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvm.ir import Expr
+from tvm.script import tirx as T
+from tvm.tirx import PrimFunc
+
+from ..target import HostTarget
+from .attention_row import AttentionShape
+from .attention_rows import rows_body
+from .attention_vnni import vnni_body
+from .vector import extent
+
+
+def log_attention(
+    batch: int | Expr,
+    nq: int | Expr,
+    nk: int | Expr,
+    d: int,
+    grid: tuple[int, int] | None,
+    n_thresholds: int,
+    target: HostTarget,
+) -> PrimFunc:
+    """Kernel of :func:`tvm_ahcq.quantizers.reference.log_attention`.
+
+    Its arguments are, in order, ``q`` uint8 ``(B, Nq, d)``; ``k`` and ``v`` uint8 ``(B, Nk, d)``; with a `grid`,
+    ``rel_h`` and ``rel_w`` int8 ``(2 h - 1, d)`` and ``(2 w - 1, d)``; ``constants`` int32 ``(9,)``: q_zero, k_zero,
+    v_zero, qk_shift, rel_shift, qk_multiplier, rel_h_multiplier, rel_w_multiplier, shift; ``log_thresholds`` int32
+    ``(n,)``, descending; ``table`` uint8 ``(n + 1,)`` with ``table[0] = 0``; ``out_scale`` float32 ``(1,)``; and the
+    output, float32 ``(B, Nq, d)``. What differs between sites of equal shape is in these tensors, so that they share a
+    kernel.
+
+    Parameters
+    ----------
+    batch, nq, nk : int or Expr
+        Batch times heads, queries, and keys (at most 8191); anything but an int makes a kernel for any number.
+    d : int
+        Channels of a head.
+    grid : (int, int), optional
+        Height and width, ``Nq = Nk = h * w``, if there are decomposed relative positions.
+    n_thresholds : int
+        Thresholds between the codes of a probability, at least 1.
+    target : HostTarget
+        Processor that the kernel is for.
+    """
+    shape = AttentionShape(extent(batch, "b"), extent(nq, "nq"), extent(nk, "nk"), d, grid, n_thresholds)
+    choose = vnni_body if target.isa == "avx512vnni" and d % 4 == 0 else rows_body
+    build = _with_relative_positions if grid else _without_relative_positions
+    return build(shape, choose(shape, target))
+
+
+def _with_relative_positions(shape: AttentionShape, body: Callable[..., None]) -> PrimFunc:
+    heads, rows, tokens, d, n = shape.heads, shape.rows, shape.tokens, shape.d, shape.n_thresholds
+    h, w = shape.grid or (1, 1)
+
+    @T.prim_func(s_tir=True)
+    def main(
+        q_handle: T.handle,
+        k_handle: T.handle,
+        v_handle: T.handle,
+        rel_h_handle: T.handle,
+        rel_w_handle: T.handle,
+        constants_handle: T.handle,
+        thresholds_handle: T.handle,
+        table_handle: T.handle,
+        scale_handle: T.handle,
+        out_handle: T.handle,
+    ):
+        T.func_attr({"global_symbol": "ahcq_log_attention", "tirx.noalias": True, "tirx.is_scheduled": True})
+        q = T.match_buffer(q_handle, (heads, rows, d), "uint8", align=1)
+        k = T.match_buffer(k_handle, (heads, tokens, d), "uint8", align=1)
+        v = T.match_buffer(v_handle, (heads, tokens, d), "uint8", align=1)
+        rel_h = T.match_buffer(rel_h_handle, (2 * h - 1, d), "int8", align=1)
+        rel_w = T.match_buffer(rel_w_handle, (2 * w - 1, d), "int8", align=1)
+        constants = T.match_buffer(constants_handle, (9,), "int32", align=4)
+        thresholds = T.match_buffer(thresholds_handle, (n,), "int32", align=4)
+        table = T.match_buffer(table_handle, (n + 1,), "uint8", align=1)
+        out_scale = T.match_buffer(scale_handle, (1,), "float32", align=4)
+        out = T.match_buffer(out_handle, (heads, rows, d), "float32", align=4)
+        body(q, k, v, rel_h, rel_w, constants, thresholds, table, out_scale, out)
+
+    return main
+
+
+def _without_relative_positions(shape: AttentionShape, body: Callable[..., None]) -> PrimFunc:
+    heads, rows, tokens, d, n = shape.heads, shape.rows, shape.tokens, shape.d, shape.n_thresholds
+
+    @T.prim_func(s_tir=True)
+    def main(
+        q_handle: T.handle,
+        k_handle: T.handle,
+        v_handle: T.handle,
+        constants_handle: T.handle,
+        thresholds_handle: T.handle,
+        table_handle: T.handle,
+        scale_handle: T.handle,
+        out_handle: T.handle,
+    ):
+        T.func_attr({"global_symbol": "ahcq_log_attention", "tirx.noalias": True, "tirx.is_scheduled": True})
+        q = T.match_buffer(q_handle, (heads, rows, d), "uint8", align=1)
+        k = T.match_buffer(k_handle, (heads, tokens, d), "uint8", align=1)
+        v = T.match_buffer(v_handle, (heads, tokens, d), "uint8", align=1)
+        constants = T.match_buffer(constants_handle, (9,), "int32", align=4)
+        thresholds = T.match_buffer(thresholds_handle, (n,), "int32", align=4)
+        table = T.match_buffer(table_handle, (n + 1,), "uint8", align=1)
+        out_scale = T.match_buffer(scale_handle, (1,), "float32", align=4)
+        out = T.match_buffer(out_handle, (heads, rows, d), "float32", align=4)
+        body(q, k, v, None, None, constants, thresholds, table, out_scale, out)
+
+    return main

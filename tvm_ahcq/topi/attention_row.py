@@ -1,0 +1,174 @@
+"""The part of log-domain attention between the two matrix products: one row of logits to probability operands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm.ir import Expr
+from tvm.script import tirx as T
+
+from ..target import HostTarget
+from .fixed_point import exp2_fixed, log2_fixed
+from .vector import LANES
+
+PADDING = -(2**30)
+"""Logit of keys that only fill up a vector: the probability and the operand are exactly 0, and nothing overflows."""
+
+_LINEAR = 32
+"""Up to so many thresholds, comparing with every one of them in vectors beats a binary search."""
+
+
+def _reduce(name: str, x: Expr) -> Expr:
+    return T.call_llvm_pure_intrin("int32", f"llvm.vector.reduce.{name}.v{LANES}i32", x)
+
+
+def _permute(table: Expr, index: Expr) -> Expr:
+    """``table[index]`` in every lane; both are int32x16."""
+    return T.call_llvm_pure_intrin("int32x16", "llvm.x86.avx512.permvar.si.512", table, index)
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """Sizes of an attention kernel.
+
+    Attributes
+    ----------
+    heads, rows, tokens : int or Expr
+        Batch times heads, queries, keys; shape variables of the kernel where they are not constant.
+    d : int
+        Channels of a head.
+    grid : (int, int) or None
+        Height and width, where there are relative positions.
+    n_thresholds : int
+        Thresholds between the probability codes.
+    """
+
+    heads: int | Expr
+    rows: int | Expr
+    tokens: int | Expr
+    d: int
+    grid: tuple[int, int] | None
+    n_thresholds: int
+
+
+@T.inline
+def relative_logits(dots, logits, r, row, h, w, first_w):
+    """Spread the products of query `row` with relative positions over the keys: ``logits[r, y' * w + x']``."""
+    by_column = T.alloc_buffer((w,), "int32", scope="local")
+    for x in range(w):
+        by_column[x] = dots[r, first_w + row % w - x + w - 1]
+    for y in range(h):
+        for x in range(w):
+            logits[r, y * w + x] = dots[r, row // w - y + h - 1] + by_column[x]
+
+
+@T.inline
+def normalise(logits, r, vectors, offset):
+    """Write the ``c`` of ``-log2(p) = c - logit`` to ``offset[0]``: the maximum plus the logarithm of the sum."""
+    total = T.alloc_buffer((2,), "int32x16", scope="local")
+    highest = T.alloc_buffer((1,), "int32", scope="local")
+    total[0] = T.broadcast(T.int32(PADDING), LANES)
+    total[1] = T.broadcast(0, LANES)
+    for i in range(vectors):
+        total[0] = T.max(total[0], logits[r, T.ramp(i * LANES, 1, LANES)])
+    highest[0] = _reduce("smax", total[0])
+    for i in range(vectors):
+        total[1] = total[1] + exp2_fixed(T.broadcast(highest[0], LANES) - logits[r, T.ramp(i * LANES, 1, LANES)])
+    log2_fixed(_reduce("add", total[1]), offset)
+    offset[0] = offset[0] + highest[0]
+
+
+def permuting_operands(n: int) -> Callable[..., None]:
+    """Up to 15 thresholds, which fit in one register, AVX-512 only: a binary search by lane permutation."""
+
+    @T.inline
+    def operands(logits, r, vectors, offset, thresholds, table, out, total):
+        wide = T.alloc_buffer((2 * LANES,), "int32", scope="local")
+        index = T.alloc_buffer((2,), "int32x16", scope="local")
+        wide[0] = 0
+        for t in T.unroll(LANES - 1):
+            wide[1 + t] = T.if_then_else(t < n, thresholds[T.min(t, n - 1)], T.int32(-(2**31)))
+        for t in T.unroll(LANES):
+            wide[LANES + t] = T.cast(table[T.min(t, n)], "int32")
+        index[1] = T.broadcast(0, LANES)
+        for i in range(vectors):
+            index[0] = T.broadcast(0, LANES)
+            for s in T.unroll(4):
+                index[0] = index[0] + T.Select(
+                    _permute(wide[T.ramp(0, 1, LANES)], index[0] + T.broadcast(T.shift_right(8, s), LANES))
+                    >= T.broadcast(offset[0], LANES) - logits[r, T.ramp(i * LANES, 1, LANES)],
+                    T.broadcast(T.shift_right(8, s), LANES),
+                    T.broadcast(0, LANES),
+                )
+            index[0] = _permute(wide[T.ramp(LANES, 1, LANES)], index[0])
+            index[1] = index[1] + index[0]
+            out[r, T.ramp(i * LANES, 1, LANES)] = T.cast(index[0], "uint8x16")
+        total[r] = _reduce("add", index[1])
+
+    return operands
+
+
+def comparing_operands(n: int) -> Callable[..., None]:
+    """A comparison with every threshold; each one passed adds the step from one operand to the next."""
+
+    @T.inline
+    def operands(logits, r, vectors, offset, thresholds, table, out, total):
+        jump = T.alloc_buffer((n,), "int32", scope="local")
+        value = T.alloc_buffer((2,), "int32x16", scope="local")
+        for t in range(n):
+            jump[t] = T.cast(table[t + 1], "int32") - T.cast(table[t], "int32")
+        value[1] = T.broadcast(0, LANES)
+        for i in range(vectors):
+            value[0] = T.broadcast(T.cast(table[0], "int32"), LANES)
+            for t in range(n):
+                value[0] = value[0] + T.Select(
+                    T.broadcast(offset[0] - thresholds[t], LANES) <= logits[r, T.ramp(i * LANES, 1, LANES)],
+                    T.broadcast(jump[t], LANES),
+                    T.broadcast(0, LANES),
+                )
+            value[1] = value[1] + value[0]
+            out[r, T.ramp(i * LANES, 1, LANES)] = T.cast(value[0], "uint8x16")
+        total[r] = _reduce("add", value[1])
+
+    return operands
+
+
+def searching_operands(n: int) -> Callable[..., None]:
+    """A binary search, only in vectors where not every key is below the lowest threshold."""
+    steps = n.bit_length()
+
+    @T.inline
+    def operands(logits, r, vectors, offset, thresholds, table, out, total):
+        count = T.alloc_buffer((1,), "int32", scope="local")
+        total[r] = 0
+        for i in range(vectors):
+            if _reduce("smax", logits[r, T.ramp(i * LANES, 1, LANES)]) < offset[0] - thresholds[0]:
+                out[r, T.ramp(i * LANES, 1, LANES)] = T.broadcast(table[0], LANES)
+            else:
+                for j in range(LANES):
+                    count[0] = 0
+                    for s in T.unroll(steps):
+                        count[0] = count[0] + T.Select(
+                            T.And(
+                                count[0] + (1 << (steps - 1 - s)) <= n,
+                                offset[0] - logits[r, i * LANES + j]
+                                <= thresholds[T.min(count[0] + (1 << (steps - 1 - s)), n) - 1],
+                            ),
+                            T.int32(1) << (steps - 1 - s),
+                            T.int32(0),
+                        )
+                    out[r, i * LANES + j] = table[count[0]]
+                    total[r] = total[r] + T.cast(table[count[0]], "int32")
+
+    return operands
+
+
+def choose_operands(n: int, target: HostTarget) -> Callable[..., None]:
+    """Inline function ``(logits, r, vectors, offset, thresholds, table, out, total)`` that codes row `r`.
+
+    It writes uint8 operands to ``out[r]`` and their sum to ``total[r]``, for ``vectors * 16`` keys.
+    """
+    if n < LANES and "avx512f" in target.cpu_features:
+        return permuting_operands(n)
+    return comparing_operands(n) if n <= _LINEAR else searching_operands(n)

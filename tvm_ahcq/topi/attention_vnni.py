@@ -1,0 +1,185 @@
+"""Log-domain integer attention with AVX512-VNNI.
+
+Keys and values are packed once a head as int8 (code - 128), so that codes of up to 8 bits fit; what that and the zero
+points leave behind are sums over rows and columns, which are added exactly. A block of query rows then keeps its logits
+in the cache from the first matrix product to the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvm.script import tirx as T
+
+from ..target import HostTarget
+from .attention_row import PADDING, AttentionShape, choose_operands, normalise, relative_logits
+from .fixed_point import rounding_shift
+from .vector import LANES, four_codes, vpdpbusd
+
+_ROWS = 6
+"""Query rows of a block; times 4 vectors of keys they fill the registers."""
+
+_KEYS = 4 * LANES
+
+
+@T.inline
+def dot_tile(acc, q, b, first_row, rows, packed, block, offset, first_offset, row_offset, steps):
+    """Centred dot products of `_ROWS` queries with the 64 vectors packed from `block` on."""
+    for r in T.unroll(_ROWS):
+        for v in T.unroll(4):
+            acc[r * 4 + v] = offset[T.ramp(first_offset + v * LANES, 1, LANES)] + T.broadcast(row_offset[r], LANES)
+    for c in range(steps):
+        for r in T.unroll(_ROWS):
+            for v in T.unroll(4):
+                acc[r * 4 + v] = vpdpbusd(
+                    acc[r * 4 + v],
+                    four_codes(q[b, T.min(first_row + r, rows - 1), T.ramp(c * 4, 1, 4)]),
+                    packed[block + v, c, 0, T.ramp(0, 1, 64)],
+                )
+
+
+@T.inline
+def pack_head(k, v, constants, b, block, blocks, tokens, d, keys, offset, values, value_vectors):
+    """Pack 64 keys and values of head `b`; tokens past the end repeat the last one and are masked later."""
+    for t, c, lane, i in T.grid(4, d // 4, LANES, 4):
+        keys[(b * blocks + block) * 4 + t, c, lane, i] = T.reinterpret(
+            "int8",
+            T.bitwise_xor(k[b, T.min(block * _KEYS + t * LANES + lane, tokens - 1), c * 4 + i], T.uint8(128)),
+        )
+    for t in range(_KEYS):
+        offset[b * blocks * _KEYS + block * _KEYS + t] = d * constants[1]
+        for c in range(d):
+            offset[b * blocks * _KEYS + block * _KEYS + t] = offset[b * blocks * _KEYS + block * _KEYS + t] - T.cast(
+                k[b, T.min(block * _KEYS + t, tokens - 1), c], "int32"
+            )
+        offset[b * blocks * _KEYS + block * _KEYS + t] = offset[b * blocks * _KEYS + block * _KEYS + t] * constants[0]
+    for t, vector, lane, i in T.grid(LANES, value_vectors, LANES, 4):
+        values[(b * blocks + block) * LANES + t, vector, lane, i] = T.reinterpret(
+            "int8",
+            T.bitwise_xor(
+                v[b, T.min(block * _KEYS + t * 4 + i, tokens - 1), T.min(vector * LANES + lane, d - 1)], T.uint8(128)
+            ),
+        )
+
+
+@T.inline
+def pack_relative(rel, count, first_block, d, constants, packed, offset):
+    """Pack `count` relative positions from `first_block` (of 64) on."""
+    for t in range((count + _KEYS - 1) // _KEYS * _KEYS):
+        offset[first_block * _KEYS + t] = 0
+        for c in range(d):
+            packed[first_block * 4 + t // LANES, c // 4, t % LANES, c % 4] = rel[T.min(t, count - 1), c]
+            offset[first_block * _KEYS + t] = offset[first_block * _KEYS + t] - constants[0] * T.cast(
+                rel[T.min(t, count - 1), c], "int32"
+            )
+
+
+@T.inline
+def second_product(
+    operands, totals, values, first_value, steps, constants, out_scale, out, b, first_row, rows, chunk, dv, d
+):
+    """``out = float32(operands @ (v - v_zero)) * out_scale`` for `_ROWS` rows, by `chunk` vectors of channels."""
+    acc = T.alloc_buffer((_ROWS * chunk,), "int32x16", scope="local")
+    lanes = T.alloc_buffer((LANES,), "float32", scope="local")
+    for part in range(dv // chunk):
+        for i in T.unroll(_ROWS * chunk):
+            acc[i] = T.broadcast(0, LANES)
+        for k in range(steps):
+            for r in T.unroll(_ROWS):
+                for v in T.unroll(chunk):
+                    acc[r * chunk + v] = vpdpbusd(
+                        acc[r * chunk + v],
+                        four_codes(operands[r, T.ramp(k * 4, 1, 4)]),
+                        values[first_value + k, part * chunk + v, 0, T.ramp(0, 1, 64)],
+                    )
+        for r in T.unroll(_ROWS):
+            for v in T.unroll(chunk):
+                lanes[T.ramp(0, 1, LANES)] = T.cast(
+                    acc[r * chunk + v] + T.broadcast((128 - constants[2]) * totals[r], LANES), "float32x16"
+                ) * T.broadcast(out_scale[0], LANES)
+                for lane in range(T.min(d - (part * chunk + v) * LANES, LANES)):
+                    out[b, T.min(first_row + r, rows - 1), (part * chunk + v) * LANES + lane] = lanes[lane]
+
+
+def vnni_body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
+    """Inline function with the arguments of the kernel; relative positions are None where there are none."""
+    heads, rows, tokens, d = shape.heads, shape.rows, shape.tokens, shape.d
+    blocks, row_blocks = (tokens + _KEYS - 1) // _KEYS, (rows + _ROWS - 1) // _ROWS
+    dv = -(-d // LANES)
+    chunk = next(width for width in (4, 3, 2, 1) if dv % width == 0)
+    h, w = shape.grid or (1, 1)
+    h_blocks, w_blocks = -(-(2 * h - 1) // _KEYS), -(-(2 * w - 1) // _KEYS)
+    rel_keys = (h_blocks + w_blocks) * _KEYS
+    relative = shape.grid is not None
+    code_row = choose_operands(shape.n_thresholds, target)
+
+    @T.inline
+    def body(q, k, v, rel_h, rel_w, constants, thresholds, table, out_scale, out):
+        keys = T.alloc_buffer((heads * blocks * 4, d // 4, LANES, 4), "int8")
+        offset = T.alloc_buffer((heads * blocks * _KEYS,), "int32")
+        values = T.alloc_buffer((heads * blocks * LANES, dv, LANES, 4), "int8")
+        rel_packed = T.alloc_buffer((rel_keys // LANES, d // 4, LANES, 4), "int8")
+        rel_offset = T.alloc_buffer((rel_keys,), "int32")
+        if relative:
+            pack_relative(rel_h, 2 * h - 1, 0, d, constants, rel_packed, rel_offset)
+            pack_relative(rel_w, 2 * w - 1, h_blocks, d, constants, rel_packed, rel_offset)
+        for task in T.parallel(heads * blocks):
+            pack_head(k, v, constants, task // blocks, task % blocks, blocks, tokens, d, keys, offset, values, dv)
+        for task in T.parallel(heads * row_blocks):
+            b = task // row_blocks
+            first_row = task % row_blocks * _ROWS
+            logits = T.alloc_buffer((_ROWS, blocks * _KEYS), "int32")
+            operands = T.alloc_buffer((_ROWS, blocks * _KEYS), "uint8")
+            dots = T.alloc_buffer((_ROWS, rel_keys), "int32")
+            acc = T.alloc_buffer((_ROWS * 4,), "int32x16", scope="local")
+            row_offset = T.alloc_buffer((_ROWS,), "int32", scope="local")
+            shift = T.alloc_buffer((1,), "int32", scope="local")
+            totals = T.alloc_buffer((_ROWS,), "int32", scope="local")
+            if relative:
+                for r in range(_ROWS):
+                    row_offset[r] = 0
+                for block in range(h_blocks + w_blocks):
+                    dot_tile(
+                        acc, q, b, first_row, rows, rel_packed, block * 4, rel_offset, block * _KEYS, row_offset, d // 4
+                    )
+                    for r in T.unroll(_ROWS):
+                        for t in T.unroll(4):
+                            dots[r, T.ramp(block * _KEYS + t * LANES, 1, LANES)] = rounding_shift(
+                                acc[r * 4 + t], constants[4]
+                            ) * T.broadcast(T.Select(block < h_blocks, constants[6], constants[7]), LANES)
+                for r in range(_ROWS):
+                    relative_logits(dots, logits, r, T.min(first_row + r, rows - 1), h, w, h_blocks * _KEYS)
+            for r in range(_ROWS):
+                row_offset[r] = 0
+                for c in range(d):
+                    row_offset[r] = row_offset[r] + T.cast(q[b, T.min(first_row + r, rows - 1), c], "int32")
+                row_offset[r] = row_offset[r] * (128 - constants[1])
+            for block in range(blocks):
+                dot_tile(
+                    acc, q, b, first_row, rows, keys, (b * blocks + block) * 4,
+                    offset, (b * blocks + block) * _KEYS, row_offset, d // 4,
+                )  # fmt: skip
+                for r in T.unroll(_ROWS):
+                    for t in T.unroll(4):
+                        if relative:
+                            logits[r, T.ramp(block * _KEYS + t * LANES, 1, LANES)] = rounding_shift(
+                                rounding_shift(acc[r * 4 + t], constants[3]) * T.broadcast(constants[5], LANES)
+                                + logits[r, T.ramp(block * _KEYS + t * LANES, 1, LANES)],
+                                constants[8],
+                            )
+                        else:
+                            logits[r, T.ramp(block * _KEYS + t * LANES, 1, LANES)] = rounding_shift(
+                                rounding_shift(acc[r * 4 + t], constants[3]) * T.broadcast(constants[5], LANES),
+                                constants[8],
+                            )
+            for r in range(_ROWS):
+                for t in range(blocks * _KEYS - tokens):
+                    logits[r, tokens + t] = PADDING
+                normalise(logits, r, blocks * 4, shift)
+                code_row(logits, r, blocks * 4, shift, thresholds, table, operands, totals)
+            second_product(
+                operands, totals, values, b * blocks * LANES, blocks * LANES, constants, out_scale,
+                out, b, first_row, rows, chunk, dv, d,
+            )  # fmt: skip
+
+    return body
