@@ -6,9 +6,19 @@ Integer kernels follow :mod:`tvm_ahcq.quantizers.reference` bit for bit.
 from __future__ import annotations
 
 from .attention import log_attention
+from .dense import matmul
 from .encode_affine import encode_affine
 from .encode_intervals import encode_intervals
 from .im2col import im2col
+from .layer_norm import layer_norm
 from .linear import grouped_linear
 
-__all__ = ["encode_affine", "encode_intervals", "grouped_linear", "im2col", "log_attention"]
+__all__ = [
+    "encode_affine",
+    "encode_intervals",
+    "grouped_linear",
+    "im2col",
+    "layer_norm",
+    "log_attention",
+    "matmul",
+]

@@ -1,0 +1,75 @@
+"""Layer normalisation over the last axis, float32."""
+
+from __future__ import annotations
+
+from tvm.ir import Expr
+from tvm.script import tirx as T
+from tvm.tirx import PrimFunc
+
+from .vector import LANES, extent
+
+_BLOCK_ROWS = 32
+
+
+def layer_norm(m: int | Expr, k: int, eps: float) -> PrimFunc:
+    """Kernel of ``(x - mean) / sqrt(variance + eps) * gamma + beta``, moments over each row.
+
+    Its arguments are, in order, ``x`` float32 ``(M, K)``; ``gamma`` and ``beta`` float32 ``(K,)``; and the output,
+    float32 ``(M, K)``. The variance is that of the centred row, so a large mean costs no accuracy.
+
+    Parameters
+    ----------
+    m : int or Expr
+        Rows; anything but an int makes a kernel for any number of rows.
+    k : int
+        Channels.
+    eps : float
+        Added to the variance.
+    """
+    rows, vectors, rest = extent(m, "m"), k // LANES, k % LANES
+
+    @T.inline
+    def row_sum(term, x, row, mean, total):
+        """``total[0] = `` sum of `term` over the row."""
+        lanes = T.alloc_buffer((LANES,), "float32", scope="local")
+        lanes[T.ramp(0, 1, LANES)] = T.broadcast(T.float32(0), LANES)
+        for i in range(vectors):
+            lanes[T.ramp(0, 1, LANES)] = lanes[T.ramp(0, 1, LANES)] + term(
+                x[row, T.ramp(i * LANES, 1, LANES)], T.broadcast(mean, LANES)
+            )
+        for i in range(rest):
+            lanes[i] = lanes[i] + term(x[row, vectors * LANES + i], mean)
+        total[0] = lanes[0]
+        for i in range(LANES - 1):
+            total[0] = total[0] + lanes[i + 1]
+
+    @T.prim_func(s_tir=True)
+    def main(x_handle: T.handle, gamma_handle: T.handle, beta_handle: T.handle, out_handle: T.handle):
+        T.func_attr({"global_symbol": "ahcq_layer_norm", "tirx.noalias": True, "tirx.is_scheduled": True})
+        x = T.match_buffer(x_handle, (rows, k), "float32", align=4)
+        gamma = T.match_buffer(gamma_handle, (k,), "float32", align=4)
+        beta = T.match_buffer(beta_handle, (k,), "float32", align=4)
+        out = T.match_buffer(out_handle, (rows, k), "float32", align=4)
+        for task in T.parallel((rows + _BLOCK_ROWS - 1) // _BLOCK_ROWS):
+            total = T.alloc_buffer((1,), "float32", scope="local")
+            mean = T.alloc_buffer((1,), "float32", scope="local")
+            scale = T.alloc_buffer((1,), "float32", scope="local")
+            for i in range(T.min(rows - task * _BLOCK_ROWS, _BLOCK_ROWS)):
+                row_sum(_value, x, task * _BLOCK_ROWS + i, T.float32(0), total)
+                mean[0] = total[0] / T.float32(k)
+                row_sum(_square, x, task * _BLOCK_ROWS + i, mean[0], total)
+                scale[0] = T.float32(1) / T.sqrt(total[0] / T.float32(k) + T.float32(eps))
+                for j in range(k):
+                    out[task * _BLOCK_ROWS + i, j] = (x[task * _BLOCK_ROWS + i, j] - mean[0]) * scale[0] * gamma[
+                        j
+                    ] + beta[j]
+
+    return main
+
+
+def _value(x: Expr, mean: Expr) -> Expr:
+    return x
+
+
+def _square(x: Expr, mean: Expr) -> Expr:
+    return (x - mean) * (x - mean)
