@@ -270,6 +270,6 @@ def uncovered(mod: IRModule) -> list[str]:
     for var, func in ((v, f) for v, f in mod.functions.items() if isinstance(f, relax.Function)):
         for binding in bindings(func):
             if is_op(binding.value, "relax.nn.softmax") or is_op(binding.value, "relax.nn.conv2d"):
-                shape = ", ".join(str(d) for d in _dims(binding.var))
+                shape = ", ".join(str(int(d)) if isinstance(d, tvm.tirx.IntImm) else str(d) for d in _dims(binding.var))
                 left.append(f"{var.name_hint}: {binding.value.op.name} of shape ({shape})")
     return left

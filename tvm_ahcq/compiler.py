@@ -180,7 +180,7 @@ def quantize(
     pipeline.dump(module, "2-annotated", folder)
     if isinstance(calibration, QuantTable):
         return QuantizedModel(model, module, calibration)
-    images = load_calibration(calibration, model.image_size, CALIBRATION_IMAGES)
+    images = load_calibration(calibration, model.spec, CALIBRATION_IMAGES)
     total = len(calibration) if hasattr(calibration, "__len__") and not isinstance(calibration, str) else 0
     with _reporter(progress) as report:
         table = calibrate(

@@ -1,5 +1,10 @@
 """The ``relax.ahcq.*`` operators: float forms (linear, conv2d, attention, quantize) and their integer counterparts."""
 
+import sys
+
+import tvm.relax.script
+import tvm.relax.script.parser
+
 from . import torch_semantics  # noqa: F401  (registers them)
 from .attention import attention, log_attention
 from .conv2d import conv2d, im2col
@@ -19,3 +24,6 @@ __all__ = [
     "log_attention",
     "quantize",
 ]
+
+# TVMScript that contains ``R.ahcq.linear(...)`` and the like parses by this name.
+tvm.relax.script.ahcq = tvm.relax.script.parser.ahcq = sys.modules[__name__]

@@ -1,0 +1,48 @@
+"""Which sites are marked, and that marking them changes nothing."""
+
+from __future__ import annotations
+
+import torch
+
+from tvm_ahcq.calibrate.executor import TorchExecutor
+from tvm_ahcq.quantizers.recipe import recipe
+from tvm_ahcq.relay_passes.annotate import annotate, layer_site, sites
+from tvm_ahcq.relay_passes.canonicalise import canonicalise
+from tvm_ahcq.relay_passes.pipeline import name_parameters
+
+
+def annotated(model, bits=4):
+    named = name_parameters(model.module, model.function_params)
+    return annotate(canonicalise(named), recipe("ahcq", bits))
+
+
+def test_every_site_of_the_published_method_is_marked(tiny_model):
+    found = sites(annotated(tiny_model))
+    block = {"attn.qkv.input": "cag", "attn.proj.input": "uniform", "mlp.lin1.input": "cag", "mlp.lin2.input": "hluq"}
+    block |= {"attn.q": "uniform", "attn.k": "uniform", "attn.v": "uniform", "attn.probs": "lnq"}
+    expected = {f"image_encoder.blocks.{i}.{site}": kind for i in range(2) for site, kind in block.items()}
+    expected |= {"image_encoder.neck.0.input": "uniform", "image_encoder.neck.2.input": "uniform"}
+    transformer = "mask_decoder.transformer"
+    attentions = [f"{transformer}.final_attn_token_to_image"]
+    for layer in (f"{transformer}.layers.0", f"{transformer}.layers.1"):
+        attentions += [f"{layer}.{a}" for a in ("self_attn", "cross_attn_token_to_image", "cross_attn_image_to_token")]
+        expected |= {f"{layer}.mlp.lin1.input": "cag", f"{layer}.mlp.lin2.input": "hluq"}
+    for name in attentions:
+        expected |= {f"{name}.{projection}.input": "cag" for projection in ("q_proj", "k_proj", "v_proj")}
+        expected |= {f"{name}.{role}": "uniform" for role in ("out_proj.input", "q", "k", "v")}
+        expected[f"{name}.probs"] = "lnq"
+    assert {name: kind for name, (kind, _) in found.items()} == expected
+    assert {bits for _, bits in found.values()} == {4}
+
+
+def test_layers_outside_the_method_stay_in_float():
+    assert layer_site("image_encoder.patch_embed.proj") is None
+    assert layer_site("mask_decoder.iou_prediction_head.layers.0") is None
+    assert layer_site("mask_decoder.output_hypernetworks_mlps.0.layers.1") is None
+    assert layer_site("mask_decoder.output_upscaling.0") is None
+
+
+def test_marked_graphs_compute_the_same_until_quantizers_are_set(tiny_model, prompts):
+    model = annotated(tiny_model)
+    runs = [TorchExecutor(mod, tiny_model.params).run("encode_image", *prompts["encode_image"]) for mod in (tiny_model.module, model)]
+    torch.testing.assert_close(runs[0], runs[1], atol=2e-5, rtol=1e-4)

@@ -1,0 +1,151 @@
+"""Canonicalisation: structure of small graphs, and equality of whole models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import tvm
+from tvm.script import ir as I
+from tvm.script import relax as R
+
+import tvm_ahcq.op  # noqa: F401  (registers R.ahcq)
+from tvm_ahcq.calibrate.executor import TorchExecutor
+from tvm_ahcq.relay_passes.canonicalise import canonicalise, uncovered
+
+
+def names(mod: tvm.IRModule) -> list[str]:
+    """Names of all operators of a module, in order."""
+    func = mod["main"]
+    return [b.value.op.name for block in func.body.blocks for b in block.bindings if hasattr(b.value, "op")]
+
+
+def test_a_linear_layer_takes_the_name_of_its_module():
+    @I.ir_module
+    class Before:
+        @R.function
+        def main(x: R.Tensor((2, 3), "float32"), w: R.Tensor((4, 3), "float32"), b: R.Tensor((4,), "float32")):
+            R.func_attr({"ahcq_param_names": ["block.fc.weight", "block.fc.bias"]})
+            with R.dataflow():
+                turned = R.permute_dims(w)
+                product = R.matmul(x, turned)
+                y = R.add(b, product)
+                R.output(y)
+            return y
+
+    @I.ir_module
+    class Expected:
+        @R.function
+        def main(x: R.Tensor((2, 3), "float32"), w: R.Tensor((4, 3), "float32"), b: R.Tensor((4,), "float32")):
+            R.func_attr({"ahcq_param_names": ["block.fc.weight", "block.fc.bias"]})
+            with R.dataflow():
+                y = R.ahcq.linear(x, w, b, name="block.fc")
+                R.output(y)
+            return y
+
+    tvm.ir.assert_structural_equal(canonicalise(Before), Expected)
+
+
+def test_a_product_of_two_activations_is_left_alone():
+    @I.ir_module
+    class Before:
+        @R.function
+        def main(x: R.Tensor((2, 3), "float32"), w: R.Tensor((4, 3), "float32"), b: R.Tensor((4,), "float32")):
+            R.func_attr({"ahcq_param_names": []})
+            with R.dataflow():
+                product = R.matmul(x, R.permute_dims(w))
+                y = R.add(product, b)
+                R.output(y)
+            return y
+
+    assert "relax.ahcq.linear" not in names(canonicalise(Before))
+
+
+def test_attention_with_its_scale_on_the_logits_becomes_one_operator():
+    @I.ir_module
+    class Before:
+        @R.function
+        def main(
+            x: R.Tensor((2, 5, 8), "float32"), k: R.Tensor((2, 7, 8), "float32"), v: R.Tensor((2, 7, 8), "float32"),
+            w: R.Tensor((8, 8), "float32"), b: R.Tensor((8,), "float32"),
+        ):
+            R.func_attr({"ahcq_param_names": ["a.self_attn.q_proj.weight", "a.self_attn.q_proj.bias"]})
+            with R.dataflow():
+                q = R.add(R.matmul(x, R.permute_dims(w)), b)
+                logits = R.divide(R.matmul(q, R.permute_dims(k, [0, 2, 1])), R.const(4.0, "float32"))
+                y = R.matmul(R.nn.softmax(logits, axis=-1), v)
+                R.output(y)
+            return y
+
+    after = canonicalise(Before)
+    assert names(after) == ["relax.ahcq.linear", "relax.ahcq.attention"]
+    attention = after["main"].body.blocks[0].bindings[1].value
+    assert str(attention.attrs["name"]) == "a.self_attn" and float(attention.attrs["scale"]) == 0.25
+    assert uncovered(after) == []
+
+
+def test_a_softmax_that_no_pattern_covers_is_reported():
+    @I.ir_module
+    class Before:
+        @R.function
+        def main(x: R.Tensor((2, 5, 8), "float32")):
+            R.func_attr({"ahcq_param_names": []})
+            with R.dataflow():
+                y = R.nn.softmax(x, axis=-1)
+                R.output(y)
+            return y
+
+    assert uncovered(canonicalise(Before)) == ["main: relax.nn.softmax of shape (2, 5, 8)"]
+
+
+def test_channel_normalisation_becomes_a_layer_norm_over_the_last_axis():
+    @I.ir_module
+    class Before:
+        @R.function
+        def main(x: R.Tensor((1, 6, 4, 4), "float32"), w: R.Tensor((6,), "float32"), b: R.Tensor((6,), "float32")):
+            R.func_attr({"ahcq_param_names": ["n.weight", "n.bias"]})
+            with R.dataflow():
+                mean = R.mean(x, axis=[1], keepdims=True)
+                variance = R.mean(R.power(R.subtract(x, mean), R.const(2.0)), axis=[1], keepdims=True)
+                normal = R.divide(R.subtract(x, mean), R.sqrt(R.add(variance, R.const(1e-6, "float32"))))
+                scaled = R.multiply(R.expand_dims(R.expand_dims(w, [1]), [2]), normal)
+                y = R.add(scaled, R.expand_dims(R.expand_dims(b, [1]), [2]))
+                R.output(y)
+            return y
+
+    after = canonicalise(Before)
+    assert names(after) == ["relax.permute_dims", "relax.nn.layer_norm", "relax.permute_dims"]
+    rng = np.random.default_rng(0)
+    x, w, b = (rng.normal(size=s).astype(np.float32) for s in ((1, 6, 4, 4), (6,), (6,)))
+    results = [TorchExecutor(mod, {"w": w, "b": b}).run("main", x) for mod in (Before, after)]
+    torch.testing.assert_close(results[0], results[1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("function", ["encode_image", "decode", "decode_mask"])
+def test_canonical_models_compute_what_the_imported_ones_do(tiny_model, prompts, function):
+    imported, canonical = (TorchExecutor(mod, tiny_model.params) for mod in (tiny_model.module, canonicalise(named(tiny_model))))
+    inputs = prompts[function]
+    with torch.no_grad():
+        expected, got = imported.run(function, *inputs), canonical.run(function, *inputs)
+    torch.testing.assert_close(got, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_whole_models_leave_nothing_uncovered(tiny_model):
+    canonical = canonicalise(named(tiny_model))
+    assert uncovered(canonical) == []
+    text = canonical.script(show_meta=False)
+    assert text.count("R.ahcq.attention") == tiny_model_attentions(tiny_model)
+    assert "R.nn.conv2d(" not in text and "R.nn.conv2d_transpose(" not in text
+
+
+def named(model):
+    """The module with the names of its parameters attached."""
+    from tvm_ahcq.relay_passes.pipeline import name_parameters
+
+    return name_parameters(model.module, model.function_params)
+
+
+def tiny_model_attentions(model) -> int:
+    """One a block of the encoder, and seven in each of the two decoder functions."""
+    blocks = sum(name.endswith("attn.rel_pos_h") for name in model.params)
+    return blocks + 2 * 7

@@ -1,0 +1,87 @@
+"""The integer graph, run by the numpy reference, against the simulation in torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tvm
+
+from tvm_ahcq.calibrate.executor import TorchExecutor
+from tvm_ahcq.calibrate.simulated import SimulatedSession
+from tvm_ahcq.errors import QuantTableError
+from tvm_ahcq.quantizers.cag import CagParams
+from tvm_ahcq.relay_passes.realise import _Groups
+from tvm_ahcq.runtime.weights import QLinearWeight, expand
+
+
+def flat_tensors(tensors) -> dict[str, np.ndarray]:
+    """Parameters as the graph takes them: a weight stands for three."""
+    flat = {}
+    for name, value in tensors.items():
+        if isinstance(value, QLinearWeight):
+            parts = zip(("packed", "multiplier", "correction"), expand(value), strict=True)
+            flat |= {f"{name}_{part}": array for part, array in parts}
+        else:
+            flat[name] = value
+    return flat
+
+
+@pytest.mark.parametrize("layout", ["vnni16", "rows"])
+def test_integer_graph_equals_the_simulation(quantized, prompts, layout):
+    realised = quantized.realise(layout)
+    integer = TorchExecutor(realised.module, flat_tensors(realised.tensors))
+    model = quantized.model
+    simulated = SimulatedSession(model.spec, quantized.annotated, model.params, quantized.table)
+    embedding = simulated.encode(*prompts["encode_image"])
+    got = integer.run("encode_image", *prompts["encode_image"]).numpy()
+    cosine = (got * embedding).sum() / np.linalg.norm(got) / np.linalg.norm(embedding)
+    # the GEMMs of the simulation round in float32; a code that lies on a threshold may fall on the other side
+    assert cosine > 0.9995
+    for function in ("decode", "decode_mask"):
+        expected, _ = simulated.decode(*prompts[function])
+        masks, _ = integer.run(function, *prompts[function])
+        assert np.abs(masks.numpy() - expected).mean() < 5e-3 * np.abs(expected).mean()
+
+
+def test_nothing_of_the_float_sites_is_left(quantized):
+    realised = quantized.realise("vnni16")
+    assert (realised.covered, realised.missing) == (realised.total, [])
+    text = realised.module.script(show_meta=False)
+    for gone in ("R.ahcq.quantize(", "R.ahcq.attention(", "R.ahcq.conv2d("):
+        assert gone not in text
+    functions_with_weight = [n for names in realised.function_params.values() for n in names if n in quantized.table.weights]
+    assert text.count("R.ahcq.grouped_linear(") == len(functions_with_weight)
+
+
+def test_weights_are_stored_as_codes_only(quantized):
+    realised = quantized.realise("vnni16")
+    bits = quantized.table.recipe.bits_weights
+    for name in quantized.table.weights:
+        weight = realised.tensors[name]
+        assert isinstance(weight, QLinearWeight) and weight.bits == bits
+
+
+def test_a_table_of_another_model_is_refused(quantized):
+    fewer = dict(list(quantized.table.sites.items())[1:])
+    with pytest.raises(QuantTableError, match="does not fit"):
+        replace(quantized, table=replace(quantized.table, sites=fewer)).realise("vnni16")
+    fewer = dict(list(quantized.table.weights.items())[1:])
+    with pytest.raises(QuantTableError, match="no ranges for the weight"):
+        replace(quantized, table=replace(quantized.table, weights=fewer)).realise("vnni16")
+
+
+def test_groups_are_contiguous_and_padded_to_fours():
+    groups = _Groups.of("site", CagParams(4, (0.1, 0.5), (3, 7), (0, 1, 1, 0, 1, 1)), 6)
+    assert groups.sizes == (4, 4) and not groups.identity
+    assert groups.index.tolist() == [0, 3, -1, -1, 1, 2, 4, 5]
+
+
+def test_editing_a_site_changes_parameters_and_not_the_graph(quantized):
+    name = next(site for site, params in quantized.table.sites.items() if params.kind == "uniform")
+    params = quantized.table.sites[name]
+    edited = replace(quantized.table, sites={**quantized.table.sites, name: replace(params, scale=2 * params.scale)})
+    before, after = quantized.realise("vnni16"), replace(quantized, table=edited).realise("vnni16")
+    tvm.ir.assert_structural_equal(before.module, after.module)
+    assert after.tensors[f"{name}.scale"][0] == np.float32(2 * params.scale)
