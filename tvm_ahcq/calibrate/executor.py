@@ -182,13 +182,10 @@ class _Compiler:
         return self._call(value) if isinstance(value, relax.Call) else self._reader(value)
 
     def _call(self, call: relax.Call) -> _Reader:
-        readers = [self._reader(arg) for arg in call.args]
-        if isinstance(call.op, tvm.ir.GlobalVar):
-            executor, callee = self.executor, call.op.name_hint
-            return lambda values: executor.run(callee, *[read(values) for read in readers])
         if not isinstance(call.op, tvm.ir.Op):
-            raise UnsupportedModelError(f"{self.name}: calls to {call.op} cannot be run in torch")
+            raise UnsupportedModelError(f"{self.name}: calls {call.op}; only calls of operators can be run in torch")
         handler, attrs = self.executor.handler(call.op.name), _plain_attrs(call.attrs)
+        readers = [self._reader(arg) for arg in call.args]
         return lambda values: handler(attrs, [read(values) for read in readers])
 
     def _reader(self, expr: Any) -> _Reader:

@@ -126,10 +126,7 @@ def _strided_slice(attrs: SimpleNamespace, args: Args) -> Tensor:
 @torch_op("relax.take")
 def _take(attrs: SimpleNamespace, args: Args) -> Tensor:
     value, index = args
-    if attrs.axis is None:
-        value, axis = value.flatten(), 0
-    else:
-        axis = attrs.axis % value.ndim
+    axis = (attrs.axis or 0) % value.ndim  # without an axis, the value has one dimension
     if not isinstance(index, Tensor):
         return value.select(axis, index)
     if index.ndim == 0:
