@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> None:
     from PIL import Image
     from skimage import data
 
+    from ..evaluate.metrics import iou
     from ..runtime.overlay import save_overlay
     from ..runtime.predictor import load
     from ..runtime.threads import thread_count
@@ -65,8 +66,7 @@ def run(args: argparse.Namespace) -> None:
     click = ",".join(map(str, CLICK))
     result("segment", f"{photo.name}, click {click}: {duration(seconds)}   "
                       f"(torch float {duration(float_seconds)}: {ratio(float_seconds / seconds, 'faster', 'slower')})")
-    overlap = (mask & float_mask).sum() / max(1, (mask | float_mask).sum())
-    result("agreement", f"IoU with the float model {overlap:.2f}")
+    result("agreement", f"IoU with the float model {iou(mask, float_mask):.2f}")
     save_overlay(picture, image, mask, np.array([CLICK]), np.array([1]))
     result("picture", str(picture))
     print(f"next: tvm-ahcq segment {bundle} {photo} --point {ANOTHER_CLICK} -o {args.out_dir / 'segmented.png'}")
