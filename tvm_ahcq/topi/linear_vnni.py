@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import accumulate
 
 from tvm.ir import Expr
@@ -22,72 +23,113 @@ def _panel_width(blocks: int) -> int:
     return next((width for width in (4, 3, 5, 2) if blocks % width == 0), min(blocks, 4))
 
 
+@dataclass(frozen=True)
+class _Tile:
+    """Register tile of `rows` by `vectors` vectors of outputs, of which the last has `tail` outputs (0 if all 16)."""
+
+    rows: int
+    vectors: int
+    tail: int
+
+    @property
+    def full(self) -> int:
+        """Vectors with 16 outputs."""
+        return self.vectors - (self.tail > 0)
+
+    @property
+    def size(self) -> int:
+        """Vectors in the tile."""
+        return self.rows * self.vectors
+
+
+@T.inline
+def _begin(y, bias, block, tile):
+    """The sums start with the bias."""
+    for r in T.unroll(tile.rows):
+        for v in T.unroll(tile.full):
+            y[T.ramp((r * tile.vectors + v) * LANES, 1, LANES)] = bias[T.ramp((block + v) * LANES, 1, LANES)]
+        for lane in range(tile.tail):
+            y[(r * tile.vectors + tile.full) * LANES + lane] = bias[(block + tile.full) * LANES + lane]
+
+
+@T.inline
+def _multiply(acc, a, w, first_row, rows, block, low, high, tile):
+    """Integer products of one group, which spans quadruples of channels from `low` to `high`."""
+    for i in T.unroll(tile.size):
+        acc[i] = T.broadcast(0, LANES)
+    for k in range(high - low):
+        for r in T.unroll(tile.rows):
+            for v in T.unroll(tile.vectors):
+                acc[r * tile.vectors + v] = vpdpbusd(
+                    acc[r * tile.vectors + v],
+                    four_codes(a[T.min(first_row + r, rows - 1), T.ramp((low + k) * 4, 1, 4)]),
+                    w[block + v, low + k, 0, T.ramp(0, 1, 64)],
+                )
+
+
+@T.inline
+def _add_group(y, acc, multiplier, correction, g, block, tile):
+    """``y = fma(float32(acc + correction), multiplier, y)``."""
+    for r in T.unroll(tile.rows):
+        for v in T.unroll(tile.full):
+            y[T.ramp((r * tile.vectors + v) * LANES, 1, LANES)] = fma(
+                T.cast(acc[r * tile.vectors + v] + correction[g, T.ramp((block + v) * LANES, 1, LANES)], "float32x16"),
+                multiplier[g, T.ramp((block + v) * LANES, 1, LANES)],
+                y[T.ramp((r * tile.vectors + v) * LANES, 1, LANES)],
+            )
+        if tile.tail > 0:
+            lanes = T.alloc_buffer((LANES,), "int32", scope="local")
+            lanes[T.ramp(0, 1, LANES)] = acc[r * tile.vectors + tile.full]
+            for lane in range(tile.tail):
+                y[(r * tile.vectors + tile.full) * LANES + lane] = fma(
+                    T.cast(lanes[lane] + correction[g, (block + tile.full) * LANES + lane], "float32"),
+                    multiplier[g, (block + tile.full) * LANES + lane],
+                    y[(r * tile.vectors + tile.full) * LANES + lane],
+                    1,
+                )
+
+
+@T.inline
+def _finish(out, y, first_row, rows, block, tile):
+    """Rows past the end have repeated the last one, and store the same values again."""
+    for r in T.unroll(tile.rows):
+        for v in T.unroll(tile.full):
+            out[T.min(first_row + r, rows - 1), T.ramp((block + v) * LANES, 1, LANES)] = y[
+                T.ramp((r * tile.vectors + v) * LANES, 1, LANES)
+            ]
+        for lane in range(tile.tail):
+            out[T.min(first_row + r, rows - 1), (block + tile.full) * LANES + lane] = y[
+                (r * tile.vectors + tile.full) * LANES + lane
+            ]
+
+
+@T.inline
+def _panel(a, w, multiplier, correction, bias, out, start, rows, block, tile, starts):
+    """One panel of columns, `tile` wide, for a block of rows from `start` on."""
+    for i in range((T.min(rows - start, _BLOCK_ROWS) + tile.rows - 1) // tile.rows):
+        acc = T.alloc_buffer((tile.size,), "int32x16", scope="local")
+        y = T.alloc_buffer((tile.size * LANES,), "float32", scope="local")
+        _begin(y, bias, block, tile)
+        for g in range(len(starts) - 1):
+            low = select_by(g, starts[:-1])
+            high = select_by(g, starts[1:])
+            _multiply(acc, a, w, start + i * tile.rows, rows, block, low, high, tile)
+            _add_group(y, acc, multiplier, correction, g, block, tile)
+        _finish(out, y, start + i * tile.rows, rows, block, tile)
+
+
 def linear_vnni(m: int | Expr, n: int, group_sizes: tuple[int, ...]) -> PrimFunc:
     """Kernel for weights in layout "vnni16"; parameters as :func:`tvm_ahcq.topi.grouped_linear`."""
     rows, kp, groups = extent(m, "m"), sum(group_sizes), len(group_sizes)
     starts = [size // 4 for size in accumulate(group_sizes, initial=0)]
-    blocks, partial = -(-n // LANES), n % LANES
+    blocks, tail = -(-n // LANES), n % LANES
     width = _panel_width(blocks)
     panels = -(-blocks // width)
-    # The last panel differs if it is narrower or if its last vector is not full.
+    tile = _Tile(_TILE_ROWS[width], width, 0)
     last_width = blocks - (panels - 1) * width
-    whole_panels = panels if last_width == width and partial == 0 else panels - 1
-    mr, last_mr = _TILE_ROWS[width], _TILE_ROWS[last_width]
-    last_full = last_width - (partial > 0)
+    last = _Tile(_TILE_ROWS[last_width], last_width, tail)
+    whole = panels if last == tile else panels - 1
     row_blocks = (rows + _BLOCK_ROWS - 1) // _BLOCK_ROWS
-
-    @T.inline
-    def tile(a, w, multiplier, correction, bias, out, first_row, first_block, mr, nv, tail, full):
-        """One register tile: `nv` vectors of columns, the last one with `tail` columns (0 if full)."""
-        acc = T.alloc_buffer((mr * nv,), "int32x16", scope="local")
-        y = T.alloc_buffer((mr * nv * LANES,), "float32", scope="local")
-        for r in T.unroll(mr):
-            for v in T.unroll(full):
-                y[T.ramp((r * nv + v) * LANES, 1, LANES)] = bias[T.ramp((first_block + v) * LANES, 1, LANES)]
-            for lane in range(tail):
-                y[(r * nv + full) * LANES + lane] = bias[(first_block + full) * LANES + lane]
-        for g in range(groups):
-            low = select_by(g, starts[:-1])
-            high = select_by(g, starts[1:])
-            for i in T.unroll(mr * nv):
-                acc[i] = T.broadcast(0, LANES)
-            for k in range(high - low):
-                for r in T.unroll(mr):
-                    for v in T.unroll(nv):
-                        acc[r * nv + v] = vpdpbusd(
-                            acc[r * nv + v],
-                            four_codes(a[T.min(first_row + r, rows - 1), T.ramp((low + k) * 4, 1, 4)]),
-                            w[first_block + v, low + k, 0, T.ramp(0, 1, 64)],
-                        )
-            for r in T.unroll(mr):
-                for v in T.unroll(full):
-                    y[T.ramp((r * nv + v) * LANES, 1, LANES)] = fma(
-                        T.cast(
-                            acc[r * nv + v] + correction[g, T.ramp((first_block + v) * LANES, 1, LANES)], "float32x16"
-                        ),
-                        multiplier[g, T.ramp((first_block + v) * LANES, 1, LANES)],
-                        y[T.ramp((r * nv + v) * LANES, 1, LANES)],
-                    )
-                if tail > 0:
-                    lanes = T.alloc_buffer((LANES,), "int32", scope="local")
-                    lanes[T.ramp(0, 1, LANES)] = acc[r * nv + full]
-                    for lane in range(tail):
-                        y[(r * nv + full) * LANES + lane] = fma(
-                            T.cast(lanes[lane] + correction[g, (first_block + full) * LANES + lane], "float32"),
-                            multiplier[g, (first_block + full) * LANES + lane],
-                            y[(r * nv + full) * LANES + lane],
-                            1,
-                        )
-        # Rows past the end repeat the last one, and store the same values again.
-        for r in T.unroll(mr):
-            for v in T.unroll(full):
-                out[T.min(first_row + r, rows - 1), T.ramp((first_block + v) * LANES, 1, LANES)] = y[
-                    T.ramp((r * nv + v) * LANES, 1, LANES)
-                ]
-            for lane in range(tail):
-                out[T.min(first_row + r, rows - 1), (first_block + full) * LANES + lane] = y[
-                    (r * nv + full) * LANES + lane
-                ]
 
     @T.prim_func(s_tir=True)
     def main(
@@ -99,8 +141,8 @@ def linear_vnni(m: int | Expr, n: int, group_sizes: tuple[int, ...]) -> PrimFunc
         out_handle: T.handle,
     ):
         T.func_attr({"global_symbol": "ahcq_grouped_linear", "tirx.noalias": True, "tirx.is_scheduled": True})
-        a = T.match_buffer(a_handle, (rows, kp), "uint8", align=4)
-        w = T.match_buffer(w_handle, (blocks, kp // 4, LANES, 4), "int8", align=4)
+        a = T.match_buffer(a_handle, (rows, kp), "uint8", align=1)
+        w = T.match_buffer(w_handle, (blocks, kp // 4, LANES, 4), "int8", align=1)
         multiplier = T.match_buffer(multiplier_handle, (groups, n), "float32", align=4)
         correction = T.match_buffer(correction_handle, (groups, n), "int32", align=4)
         bias = T.match_buffer(bias_handle, (n,), "float32", align=4)
@@ -108,19 +150,11 @@ def linear_vnni(m: int | Expr, n: int, group_sizes: tuple[int, ...]) -> PrimFunc
         for task in T.parallel(row_blocks * panels):
             start = task // panels * _BLOCK_ROWS
             panel = task % panels
-            if whole_panels > 0:
-                if panel < whole_panels:
-                    for i in range((T.min(rows - start, _BLOCK_ROWS) + mr - 1) // mr):
-                        tile(
-                            a, w, multiplier, correction, bias, out,
-                            start + i * mr, panel * width, mr, width, 0, width,
-                        )  # fmt: skip
-            if whole_panels < panels:
-                if panel >= whole_panels:
-                    for i in range((T.min(rows - start, _BLOCK_ROWS) + last_mr - 1) // last_mr):
-                        tile(
-                            a, w, multiplier, correction, bias, out,
-                            start + i * last_mr, whole_panels * width, last_mr, last_width, partial, last_full,
-                        )  # fmt: skip
+            if whole > 0:
+                if panel < whole:
+                    _panel(a, w, multiplier, correction, bias, out, start, rows, panel * width, tile, starts)
+            if whole < panels:
+                if panel >= whole:
+                    _panel(a, w, multiplier, correction, bias, out, start, rows, whole * width, last, starts)
 
     return main
