@@ -79,72 +79,104 @@ def normalise(logits, r, vectors, offset):
     offset[0] = offset[0] + highest[0]
 
 
-def permuting_operands(n: int) -> Callable[..., None]:
+@dataclass(frozen=True)
+class OperandCoder:
+    """How a row of logits becomes probability operands.
+
+    Attributes
+    ----------
+    scratch : int
+        int32 elements that `prepare` fills, once for several rows.
+    prepare : callable
+        Inline function ``(scratch, thresholds, table)``.
+    code : callable
+        Inline function ``(logits, r, vectors, offset, scratch, thresholds, table, out, total)``: uint8 operands of
+        ``vectors * 16`` keys to ``out[r]``, and their sum to ``total[r]``.
+    """
+
+    scratch: int
+    prepare: Callable[..., None]
+    code: Callable[..., None]
+
+
+def _permuting(n: int) -> OperandCoder:
     """Up to 15 thresholds, which fit in one register, AVX-512 only: a binary search by lane permutation."""
 
     @T.inline
-    def operands(logits, r, vectors, offset, thresholds, table, out, total):
-        wide = T.alloc_buffer((2 * LANES,), "int32", scope="local")
-        index = T.alloc_buffer((2,), "int32x16", scope="local")
-        wide[0] = 0
-        for t in T.unroll(LANES - 1):
-            wide[1 + t] = T.if_then_else(t < n, thresholds[T.min(t, n - 1)], T.int32(-(2**31)))
-        for t in T.unroll(LANES):
-            wide[LANES + t] = T.cast(table[T.min(t, n)], "int32")
-        index[1] = T.broadcast(0, LANES)
+    def prepare(scratch, thresholds, table):
+        # lane c of the first register holds threshold c - 1, so that lane and code agree
+        scratch[0] = 0
+        for t in range(LANES - 1):
+            scratch[1 + t] = T.if_then_else(t < n, thresholds[T.min(t, n - 1)], T.int32(-(2**31)))
+        for t in range(LANES):
+            scratch[LANES + t] = T.cast(table[T.min(t, n)], "int32")
+
+    @T.inline
+    def code(logits, r, vectors, offset, scratch, thresholds, table, out, total):
+        index = T.alloc_buffer((1,), "int32x16", scope="local")
+        sums = T.alloc_buffer((1,), "int32x16", scope="local")
+        sums[0] = T.broadcast(0, LANES)
         for i in range(vectors):
             index[0] = T.broadcast(0, LANES)
             for s in T.unroll(4):
                 index[0] = index[0] + T.Select(
-                    _permute(wide[T.ramp(0, 1, LANES)], index[0] + T.broadcast(T.shift_right(8, s), LANES))
+                    _permute(scratch[T.ramp(0, 1, LANES)], index[0] + T.broadcast(T.shift_right(8, s), LANES))
                     >= T.broadcast(offset[0], LANES) - logits[r, T.ramp(i * LANES, 1, LANES)],
                     T.broadcast(T.shift_right(8, s), LANES),
                     T.broadcast(0, LANES),
                 )
-            index[0] = _permute(wide[T.ramp(LANES, 1, LANES)], index[0])
-            index[1] = index[1] + index[0]
+            index[0] = _permute(scratch[T.ramp(LANES, 1, LANES)], index[0])
+            sums[0] = sums[0] + index[0]
             out[r, T.ramp(i * LANES, 1, LANES)] = T.cast(index[0], "uint8x16")
-        total[r] = _reduce("add", index[1])
+        total[r] = _reduce("add", sums[0])
 
-    return operands
+    return OperandCoder(2 * LANES, prepare, code)
 
 
-def comparing_operands(n: int) -> Callable[..., None]:
+def _comparing(n: int) -> OperandCoder:
     """A comparison with every threshold; each one passed adds the step from one operand to the next."""
 
     @T.inline
-    def operands(logits, r, vectors, offset, thresholds, table, out, total):
-        jump = T.alloc_buffer((n,), "int32", scope="local")
-        value = T.alloc_buffer((2,), "int32x16", scope="local")
+    def prepare(scratch, thresholds, table):
         for t in range(n):
-            jump[t] = T.cast(table[t + 1], "int32") - T.cast(table[t], "int32")
-        value[1] = T.broadcast(0, LANES)
+            scratch[t] = T.cast(table[t + 1], "int32") - T.cast(table[t], "int32")
+
+    @T.inline
+    def code(logits, r, vectors, offset, scratch, thresholds, table, out, total):
+        value = T.alloc_buffer((1,), "int32x16", scope="local")
+        sums = T.alloc_buffer((1,), "int32x16", scope="local")
+        sums[0] = T.broadcast(0, LANES)
         for i in range(vectors):
             value[0] = T.broadcast(T.cast(table[0], "int32"), LANES)
             for t in range(n):
                 value[0] = value[0] + T.Select(
                     T.broadcast(offset[0] - thresholds[t], LANES) <= logits[r, T.ramp(i * LANES, 1, LANES)],
-                    T.broadcast(jump[t], LANES),
+                    T.broadcast(scratch[t], LANES),
                     T.broadcast(0, LANES),
                 )
-            value[1] = value[1] + value[0]
+            sums[0] = sums[0] + value[0]
             out[r, T.ramp(i * LANES, 1, LANES)] = T.cast(value[0], "uint8x16")
-        total[r] = _reduce("add", value[1])
+        total[r] = _reduce("add", sums[0])
 
-    return operands
+    return OperandCoder(n, prepare, code)
 
 
-def searching_operands(n: int) -> Callable[..., None]:
+def _searching(n: int) -> OperandCoder:
     """A binary search, only in vectors where not every key is below the lowest threshold."""
     steps = n.bit_length()
 
     @T.inline
-    def operands(logits, r, vectors, offset, thresholds, table, out, total):
+    def prepare(scratch, thresholds, table):
+        scratch[0] = T.cast(table[0], "int32")
+
+    @T.inline
+    def code(logits, r, vectors, offset, scratch, thresholds, table, out, total):
         count = T.alloc_buffer((1,), "int32", scope="local")
         total[r] = 0
         for i in range(vectors):
             if _reduce("smax", logits[r, T.ramp(i * LANES, 1, LANES)]) < offset[0] - thresholds[0]:
-                out[r, T.ramp(i * LANES, 1, LANES)] = T.broadcast(table[0], LANES)
+                out[r, T.ramp(i * LANES, 1, LANES)] = T.broadcast(T.cast(scratch[0], "uint8"), LANES)
+                total[r] = total[r] + scratch[0] * LANES
             else:
                 for j in range(LANES):
                     count[0] = 0
@@ -161,14 +193,11 @@ def searching_operands(n: int) -> Callable[..., None]:
                     out[r, i * LANES + j] = table[count[0]]
                     total[r] = total[r] + T.cast(table[count[0]], "int32")
 
-    return operands
+    return OperandCoder(1, prepare, code)
 
 
-def choose_operands(n: int, target: HostTarget) -> Callable[..., None]:
-    """Inline function ``(logits, r, vectors, offset, thresholds, table, out, total)`` that codes row `r`.
-
-    It writes uint8 operands to ``out[r]`` and their sum to ``total[r]``, for ``vectors * 16`` keys.
-    """
+def operand_coder(n: int, target: HostTarget) -> OperandCoder:
+    """The fastest coder for `n` thresholds on `target`."""
     if n < LANES and "avx512f" in target.cpu_features:
-        return permuting_operands(n)
-    return comparing_operands(n) if n <= _LINEAR else searching_operands(n)
+        return _permuting(n)
+    return _comparing(n) if n <= _LINEAR else _searching(n)

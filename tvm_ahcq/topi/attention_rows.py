@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tvm.script import tirx as T
 
 from ..target import HostTarget
-from .attention_row import PADDING, AttentionShape, choose_operands, normalise, relative_logits
+from .attention_row import PADDING, AttentionShape, normalise, operand_coder, relative_logits
 from .fixed_point import rounding_shift
 from .vector import LANES
 
@@ -42,7 +42,7 @@ def rows_body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
     vectors, blocks = (tokens + LANES - 1) // LANES, (tokens + _BLOCK - 1) // _BLOCK
     h, w = shape.grid or (1, 1)
     relative = shape.grid is not None
-    code_row = choose_operands(shape.n_thresholds, target)
+    coder = operand_coder(shape.n_thresholds, target)
 
     @T.inline
     def body(q, k, v, rel_h, rel_w, constants, thresholds, table, out_scale, out):
@@ -64,6 +64,7 @@ def rows_body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
             dots = T.alloc_buffer((1, 2 * h + 2 * w - 2), "int32")
             total = T.alloc_buffer((1,), "int32", scope="local")
             offset = T.alloc_buffer((1,), "int32", scope="local")
+            scratch = T.alloc_buffer((coder.scratch,), "int32", scope="local")
             acc = T.alloc_buffer((d,), "int32", scope="local")
             for c in range(d):
                 query[c] = T.cast(T.cast(q[b, row, c], "int32") - constants[0], "int16")
@@ -82,7 +83,8 @@ def rows_body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
             for t in range(vectors * LANES - tokens):
                 logits[0, tokens + t] = PADDING
             normalise(logits, 0, vectors, offset)
-            code_row(logits, 0, vectors, offset, thresholds, table, operands, total)
+            coder.prepare(scratch, thresholds, table)
+            coder.code(logits, 0, vectors, offset, scratch, thresholds, table, operands, total)
             weighted_sum(operands, tokens, values, b, d, acc)
             for c in range(d):
                 out[b, row, c] = T.cast(acc[c], "float32") * out_scale[0]

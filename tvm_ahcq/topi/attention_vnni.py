@@ -12,7 +12,7 @@ from collections.abc import Callable
 from tvm.script import tirx as T
 
 from ..target import HostTarget
-from .attention_row import PADDING, AttentionShape, choose_operands, normalise, relative_logits
+from .attention_row import PADDING, AttentionShape, normalise, operand_coder, relative_logits
 from .fixed_point import rounding_shift
 from .vector import LANES, four_codes, vpdpbusd
 
@@ -63,15 +63,52 @@ def pack_head(k, v, constants, b, block, blocks, tokens, d, keys, offset, values
 
 
 @T.inline
-def pack_relative(rel, count, first_block, d, constants, packed, offset):
-    """Pack `count` relative positions from `first_block` (of 64) on."""
-    for t in range((count + _KEYS - 1) // _KEYS * _KEYS):
-        offset[first_block * _KEYS + t] = 0
+def pack_relative(rel, count, first, d, constants, multiplier, packed, offset, scale):
+    """Pack `count` relative positions from place `first` on, each with its multiplier."""
+    for t in range(count):
+        scale[first + t] = multiplier
+        offset[first + t] = 0
         for c in range(d):
-            packed[first_block * 4 + t // LANES, c // 4, t % LANES, c % 4] = rel[T.min(t, count - 1), c]
-            offset[first_block * _KEYS + t] = offset[first_block * _KEYS + t] - constants[0] * T.cast(
-                rel[T.min(t, count - 1), c], "int32"
-            )
+            packed[(first + t) // LANES, c // 4, (first + t) % LANES, c % 4] = rel[t, c]
+            offset[first + t] = offset[first + t] - constants[0] * T.cast(rel[t, c], "int32")
+
+
+@T.inline
+def relative_block(q, b, first_row, rows, d, constants, packed, offset, scale, blocks, acc, row_offset, dots):
+    """Scaled products of `_ROWS` queries with all relative positions, to ``dots``."""
+    for r in range(_ROWS):
+        row_offset[r] = 0
+    for block in range(blocks):
+        dot_tile(acc, q, b, first_row, rows, packed, block * 4, offset, block * _KEYS, row_offset, d // 4)
+        for r in T.unroll(_ROWS):
+            for t in T.unroll(4):
+                dots[r, T.ramp(block * _KEYS + t * LANES, 1, LANES)] = (
+                    rounding_shift(acc[r * 4 + t], constants[4]) * scale[T.ramp(block * _KEYS + t * LANES, 1, LANES)]
+                )
+
+
+@T.inline
+def query_offsets(q, b, first_row, rows, d, constants, row_offset):
+    """What packing keys as code - 128 instead of code - zero leaves out of each query's products."""
+    for r in range(_ROWS):
+        row_offset[r] = 0
+        for c in range(d):
+            row_offset[r] = row_offset[r] + T.cast(q[b, T.min(first_row + r, rows - 1), c], "int32")
+        row_offset[r] = row_offset[r] * (128 - constants[1])
+
+
+@T.inline
+def scale_tile(acc, logits, first, constants, relative):
+    """Integer products to base-2 logits, on top of the relative logits that are already there."""
+    for r in T.unroll(_ROWS):
+        for t in T.unroll(4):
+            scaled = rounding_shift(acc[r * 4 + t], constants[3]) * T.broadcast(constants[5], LANES)
+            if relative:
+                logits[r, T.ramp(first + t * LANES, 1, LANES)] = rounding_shift(
+                    scaled + logits[r, T.ramp(first + t * LANES, 1, LANES)], constants[8]
+                )
+            else:
+                logits[r, T.ramp(first + t * LANES, 1, LANES)] = rounding_shift(scaled, constants[8])
 
 
 @T.inline
@@ -105,81 +142,60 @@ def vnni_body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
     """Inline function with the arguments of the kernel; relative positions are None where there are none."""
     heads, rows, tokens, d = shape.heads, shape.rows, shape.tokens, shape.d
     blocks, row_blocks = (tokens + _KEYS - 1) // _KEYS, (rows + _ROWS - 1) // _ROWS
-    dv = -(-d // LANES)
+    vectors, dv = (tokens + LANES - 1) // LANES, -(-d // LANES)
     chunk = next(width for width in (4, 3, 2, 1) if dv % width == 0)
     h, w = shape.grid or (1, 1)
-    h_blocks, w_blocks = -(-(2 * h - 1) // _KEYS), -(-(2 * w - 1) // _KEYS)
-    rel_keys = (h_blocks + w_blocks) * _KEYS
+    rel_blocks = -(-(2 * h + 2 * w - 2) // _KEYS)
     relative = shape.grid is not None
-    code_row = choose_operands(shape.n_thresholds, target)
+    coder = operand_coder(shape.n_thresholds, target)
+
+    @T.inline
+    def row_block(q, rel, keys, offset, values, constants, thresholds, table, out_scale, out, b, first_row):
+        logits = T.alloc_buffer((_ROWS, blocks * _KEYS), "int32")
+        operands = T.alloc_buffer((_ROWS, blocks * _KEYS), "uint8")
+        dots = T.alloc_buffer((_ROWS, rel_blocks * _KEYS), "int32")
+        acc = T.alloc_buffer((_ROWS * 4,), "int32x16", scope="local")
+        row_offset = T.alloc_buffer((_ROWS,), "int32", scope="local")
+        shift = T.alloc_buffer((1,), "int32", scope="local")
+        totals = T.alloc_buffer((_ROWS,), "int32", scope="local")
+        scratch = T.alloc_buffer((coder.scratch,), "int32", scope="local")
+        if relative:
+            relative_block(q, b, first_row, rows, d, constants, *rel, rel_blocks, acc, row_offset, dots)
+            for r in range(_ROWS):
+                relative_logits(dots, logits, r, T.min(first_row + r, rows - 1), h, w, 2 * h - 1)
+        query_offsets(q, b, first_row, rows, d, constants, row_offset)
+        for i in range(blocks):
+            block = b * blocks + i
+            dot_tile(acc, q, b, first_row, rows, keys, block * 4, offset, block * _KEYS, row_offset, d // 4)
+            scale_tile(acc, logits, i * _KEYS, constants, relative)
+        coder.prepare(scratch, thresholds, table)
+        for r in range(_ROWS):
+            for t in range(vectors * LANES - tokens):
+                logits[r, tokens + t] = PADDING
+            normalise(logits, r, vectors, shift)
+            coder.code(logits, r, vectors, shift, scratch, thresholds, table, operands, totals)
+        second_product(
+            operands, totals, values, b * blocks * LANES, vectors * 4, constants, out_scale,
+            out, b, first_row, rows, chunk, dv, d,
+        )  # fmt: skip
 
     @T.inline
     def body(q, k, v, rel_h, rel_w, constants, thresholds, table, out_scale, out):
         keys = T.alloc_buffer((heads * blocks * 4, d // 4, LANES, 4), "int8")
         offset = T.alloc_buffer((heads * blocks * _KEYS,), "int32")
         values = T.alloc_buffer((heads * blocks * LANES, dv, LANES, 4), "int8")
-        rel_packed = T.alloc_buffer((rel_keys // LANES, d // 4, LANES, 4), "int8")
-        rel_offset = T.alloc_buffer((rel_keys,), "int32")
+        rel_packed = T.alloc_buffer((rel_blocks * 4, d // 4, LANES, 4), "int8")
+        rel_offset = T.alloc_buffer((rel_blocks * _KEYS,), "int32")
+        rel_scale = T.alloc_buffer((rel_blocks * _KEYS,), "int32")
         if relative:
-            pack_relative(rel_h, 2 * h - 1, 0, d, constants, rel_packed, rel_offset)
-            pack_relative(rel_w, 2 * w - 1, h_blocks, d, constants, rel_packed, rel_offset)
+            pack_relative(rel_h, 2 * h - 1, 0, d, constants, constants[6], rel_packed, rel_offset, rel_scale)
+            pack_relative(rel_w, 2 * w - 1, 2 * h - 1, d, constants, constants[7], rel_packed, rel_offset, rel_scale)
         for task in T.parallel(heads * blocks):
             pack_head(k, v, constants, task // blocks, task % blocks, blocks, tokens, d, keys, offset, values, dv)
         for task in T.parallel(heads * row_blocks):
-            b = task // row_blocks
-            first_row = task % row_blocks * _ROWS
-            logits = T.alloc_buffer((_ROWS, blocks * _KEYS), "int32")
-            operands = T.alloc_buffer((_ROWS, blocks * _KEYS), "uint8")
-            dots = T.alloc_buffer((_ROWS, rel_keys), "int32")
-            acc = T.alloc_buffer((_ROWS * 4,), "int32x16", scope="local")
-            row_offset = T.alloc_buffer((_ROWS,), "int32", scope="local")
-            shift = T.alloc_buffer((1,), "int32", scope="local")
-            totals = T.alloc_buffer((_ROWS,), "int32", scope="local")
-            if relative:
-                for r in range(_ROWS):
-                    row_offset[r] = 0
-                for block in range(h_blocks + w_blocks):
-                    dot_tile(
-                        acc, q, b, first_row, rows, rel_packed, block * 4, rel_offset, block * _KEYS, row_offset, d // 4
-                    )
-                    for r in T.unroll(_ROWS):
-                        for t in T.unroll(4):
-                            dots[r, T.ramp(block * _KEYS + t * LANES, 1, LANES)] = rounding_shift(
-                                acc[r * 4 + t], constants[4]
-                            ) * T.broadcast(T.Select(block < h_blocks, constants[6], constants[7]), LANES)
-                for r in range(_ROWS):
-                    relative_logits(dots, logits, r, T.min(first_row + r, rows - 1), h, w, h_blocks * _KEYS)
-            for r in range(_ROWS):
-                row_offset[r] = 0
-                for c in range(d):
-                    row_offset[r] = row_offset[r] + T.cast(q[b, T.min(first_row + r, rows - 1), c], "int32")
-                row_offset[r] = row_offset[r] * (128 - constants[1])
-            for block in range(blocks):
-                dot_tile(
-                    acc, q, b, first_row, rows, keys, (b * blocks + block) * 4,
-                    offset, (b * blocks + block) * _KEYS, row_offset, d // 4,
-                )  # fmt: skip
-                for r in T.unroll(_ROWS):
-                    for t in T.unroll(4):
-                        if relative:
-                            logits[r, T.ramp(block * _KEYS + t * LANES, 1, LANES)] = rounding_shift(
-                                rounding_shift(acc[r * 4 + t], constants[3]) * T.broadcast(constants[5], LANES)
-                                + logits[r, T.ramp(block * _KEYS + t * LANES, 1, LANES)],
-                                constants[8],
-                            )
-                        else:
-                            logits[r, T.ramp(block * _KEYS + t * LANES, 1, LANES)] = rounding_shift(
-                                rounding_shift(acc[r * 4 + t], constants[3]) * T.broadcast(constants[5], LANES),
-                                constants[8],
-                            )
-            for r in range(_ROWS):
-                for t in range(blocks * _KEYS - tokens):
-                    logits[r, tokens + t] = PADDING
-                normalise(logits, r, blocks * 4, shift)
-                code_row(logits, r, blocks * 4, shift, thresholds, table, operands, totals)
-            second_product(
-                operands, totals, values, b * blocks * LANES, blocks * LANES, constants, out_scale,
-                out, b, first_row, rows, chunk, dv, d,
+            row_block(
+                q, (rel_packed, rel_offset, rel_scale), keys, offset, values, constants, thresholds, table, out_scale,
+                out, task // row_blocks, task % row_blocks * _ROWS,
             )  # fmt: skip
 
     return body
