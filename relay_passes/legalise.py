@@ -7,8 +7,9 @@ one. LayerNorm and float matrix products get our kernels too; the other operator
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import tvm
@@ -18,10 +19,13 @@ from tvm.ir import IRModule
 from tvm_ahcq import topi
 from tvm_ahcq.target import HostTarget
 
-from .rewrite import Definitions, bindings, functions, replace_values
+from .rewrite import bindings, functions, replace_values
 
 Handler = Callable[["Legaliser", relax.Call], relax.Expr]
 _HANDLERS: dict[str, Handler] = {}
+
+OPAQUE = 8
+"""TVM's operator pattern of kernels that nothing fuses with."""
 
 FREE_RESHAPES = ("relax.expand_dims", "relax.squeeze", "relax.flatten")
 """Operators that only change a shape: as ``reshape`` they cost nothing at run time."""
@@ -54,11 +58,11 @@ def legalise(mod: IRModule, target: HostTarget) -> IRModule:
     """
     mod = IRModule(dict(mod.functions), attrs=mod.attrs)
     while True:  # float attention turns into operators that have handlers themselves
-        legaliser = Legaliser(target)
+        legaliser = Legaliser(target, (var.name_hint for var in mod.get_global_vars()))
         plans = {var: legaliser.plan(func) for var, func in functions(mod)}
         if not any(plans.values()):
             return mod
-        for kernel, gvar in legaliser.kernels.values():
+        for gvar, kernel in legaliser.builder.get().functions.items():
             mod[gvar] = kernel
         for var, plan in plans.items():
             mod[var] = replace_values(mod, mod[var], plan)
@@ -67,16 +71,14 @@ def legalise(mod: IRModule, target: HostTarget) -> IRModule:
 class Legaliser:
     """Plans one round of replacements and collects the kernels that they call."""
 
-    _counter = 0
-
-    def __init__(self, target: HostTarget):
+    def __init__(self, target: HostTarget, taken: Iterable[str]):
         self.target = target
-        self.kernels: dict[tuple, tuple[tirx.PrimFunc, tvm.ir.GlobalVar]] = {}
-        self.defs: Definitions | None = None
+        self.taken = set(taken)
+        self.builder = relax.BlockBuilder()
+        self.kernels: dict[tuple, tvm.ir.GlobalVar] = {}
 
     def plan(self, func: relax.Function) -> dict[relax.Var, relax.Expr]:
         """New values for the variables of one function."""
-        self.defs = Definitions(func)
         plan = {}
         for binding in bindings(func):
             value = binding.value
@@ -88,15 +90,13 @@ class Legaliser:
 
     def call(self, factory: Callable, options: tuple, args: list[relax.Expr], shape: list, dtype: str) -> relax.Call:
         """Call the kernel ``factory(*options)`` with output type (`shape`, `dtype`)."""
-        key = (factory.__name__, *[str(o) if isinstance(o, tirx.Expr | tvm.ir.Expr) else o for o in options])
+        key = (factory.__name__, *[str(o) if isinstance(o, tvm.ir.Expr) else o for o in options])
         if key not in self.kernels:
-            Legaliser._counter += 1
-            name = f"{factory.__name__}_{Legaliser._counter}"
-            kernel = factory(*options).with_attr("global_symbol", name).with_attr("op_pattern", 8)
-            gvar = tvm.ir.GlobalVar(name)
-            self.kernels[key] = kernel, gvar
-        gvar = self.kernels[key][1]
-        tvm.relax.expr._update_type(gvar, relax.FuncType.opaque_func(ret=relax.TensorType(shape, dtype)))
+            name = next(n for i in itertools.count() if (n := f"{factory.__name__}_{i}") not in self.taken)
+            self.taken.add(name)
+            kernel = factory(*options).with_attr("global_symbol", name).with_attr("op_pattern", OPAQUE)
+            self.kernels[key] = self.builder.add_func(kernel, name)
+        gvar = self.kernels[key]
         return relax.call_tir(gvar, relax.Tuple(args), relax.TensorType(shape, dtype))
 
 
@@ -108,7 +108,7 @@ def _product(dims: list):
     """Product of dimensions: an int where all are constant, else an expression."""
     if all(isinstance(d, tirx.IntImm) for d in dims):
         return functools.reduce(operator.mul, (int(d) for d in dims), 1)
-    return tvm.arith.Analyzer().simplify(functools.reduce(operator.mul, dims))
+    return tvm.sym.Analyzer().simplify(functools.reduce(operator.mul, dims))
 
 
 def _rows(expr: relax.Expr) -> tuple[relax.Expr, object]:
@@ -175,7 +175,7 @@ def _linear(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
     matrix, rows = _rows(call.args[0])
     outputs, inputs = map(int, _dims(call.args[1]))
     y = legaliser.call(
-        topi.dense, (rows, outputs, inputs, legaliser.target), [matrix, *call.args[1:]], [rows, outputs], "float32"
+        topi.matmul, (rows, outputs, inputs, legaliser.target), [matrix, *call.args[1:]], [rows, outputs], "float32"
     )
     return relax.op.reshape(y, _dims(call.args[0])[:-1] + [outputs])
 
@@ -186,7 +186,7 @@ def _layer_norm(legaliser: Legaliser, call: relax.Call) -> relax.Expr | None:
         return None
     matrix, rows = _rows(call.args[0])
     columns = int(_dims(call.args[0])[-1])
-    options = (rows, columns, float(call.attrs.epsilon), legaliser.target)
+    options = (rows, columns, float(call.attrs.epsilon))
     y = legaliser.call(topi.layer_norm, options, [matrix, *call.args[1:]], [rows, columns], "float32")
     return relax.op.reshape(y, _dims(call.args[0]))
 

@@ -6,6 +6,8 @@ reduction moves outside the contiguous axis. Kernels of :mod:`tvm_ahcq.topi` are
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tvm
 from tvm import tirx
 from tvm.ir import IRModule
@@ -24,21 +26,32 @@ def schedule(mod: IRModule) -> IRModule:
 
 def _schedule_function(func: tirx.PrimFunc) -> tirx.PrimFunc:
     sch = Schedule(IRModule({"main": func}))
-    blocks = sch.get_child_blocks(sch.get_sblock("root"))
-    for block in blocks[:-1]:
-        if not _reductions(sch, block):
-            _attempt(sch.compute_inline, block)
-    for block in sch.get_child_blocks(sch.get_sblock("root")):
-        _attempt(_schedule_block, sch, block)
+    for name in _block_names(sch)[:-1]:
+        if not _reductions(sch, sch.get_sblock(name)):
+            sch = _attempt(sch, lambda sch, name=name: sch.compute_inline(sch.get_sblock(name)))
+    for name in _block_names(sch):
+        done = _attempt(sch, lambda sch, name=name: _schedule_block(sch, sch.get_sblock(name), fuse=True))
+        if done is sch:
+            done = _attempt(sch, lambda sch, name=name: _schedule_block(sch, sch.get_sblock(name), fuse=False))
+        sch = done
     return sch.mod["main"].with_attr("tirx.is_scheduled", True)
 
 
-def _attempt(action, *args) -> None:
-    """Take a scheduling step where it is legal; a block that it does not fit stays as it is."""
+def _block_names(sch: Schedule) -> list[str]:
+    return [sch.get(block).name_hint for block in sch.get_child_blocks(sch.get_sblock("root"))]
+
+
+def _attempt(sch: Schedule, step: Callable[[Schedule], None]) -> Schedule:
+    """A schedule with `step` taken, or `sch` itself where the step is not legal.
+
+    Fusing loops of symbolic extent can also fail inside TVM's simplifier, which says so by ``InternalError``.
+    """
+    trial = sch.copy()
     try:
-        action(*args)
-    except ScheduleError:
-        return
+        step(trial)
+    except (ScheduleError, tvm.error.InternalError):
+        return sch
+    return trial
 
 
 def _kinds(sch: Schedule, block) -> list[int]:
@@ -49,7 +62,7 @@ def _reductions(sch: Schedule, block) -> bool:
     return any(kind != tirx.IterVar.DataPar for kind in _kinds(sch, block))
 
 
-def _schedule_block(sch: Schedule, block) -> None:
+def _schedule_block(sch: Schedule, block, fuse: bool) -> None:
     loops, kinds = sch.get_loops(block), _kinds(sch, block)
     spatial = [loop for loop, kind in zip(loops, kinds, strict=False) if kind == tirx.IterVar.DataPar]
     reduction = [loop for loop, kind in zip(loops, kinds, strict=False) if kind != tirx.IterVar.DataPar]
@@ -62,7 +75,15 @@ def _schedule_block(sch: Schedule, block) -> None:
         sch.decompose_reduction(block, reduction[0])
     if not outer:
         outer = [sch.split(spatial[0], [None, 1024])[0]] if not reduction else spatial
-    sch.parallel(sch.fuse(*outer) if len(outer) > 1 else outer[0])
+    if fuse and len(outer) > 1:
+        outer = [sch.fuse(*outer)]
+    extents = [sch.get(loop).extent for loop in outer]
+    several = (loop for loop, extent in zip(outer, extents, strict=True) if not _is_one(extent))
+    sch.parallel(next(several, outer[0]))
+
+
+def _is_one(extent) -> bool:
+    return isinstance(extent, tirx.IntImm) and int(extent) == 1
 
 
 @tvm.transform.module_pass(opt_level=0, name="ahcq.Schedule")
