@@ -13,53 +13,71 @@ from .scenes import Scene
 
 
 @dataclass(frozen=True)
-class PromptedObject:
-    """One object of a scene with the prompts that stand for it.
+class PromptedObjects:
+    """The annotated objects of one scene with the prompts that stand for them.
 
     Attributes
     ----------
-    mask : numpy.ndarray
-        ``(H, W)`` bool.
-    click : numpy.ndarray
-        ``(2,)`` x, y: the pixel of the object that lies deepest inside it.
-    box : numpy.ndarray
-        ``(4,)`` x0, y0, x1, y1, around the mask.
+    masks : numpy.ndarray
+        ``(B, H, W)`` bool.
+    clicks : numpy.ndarray
+        ``(B, 2)`` x, y: the pixel of each object that lies deepest inside it.
+    boxes : numpy.ndarray
+        ``(B, 4)`` x0, y0, x1, y1, around the masks.
     """
 
-    mask: np.ndarray
+    masks: np.ndarray
+    clicks: np.ndarray
+    boxes: np.ndarray
+
+
+def prompted_objects(scene: Scene) -> PromptedObjects:
+    """Every annotated object of a scene that has pixels of its own (outside its parts)."""
+    masks, clicks, boxes = [], [], []
+    for index in scene.objects():
+        own = scene.labels == index
+        if not own.any():
+            continue
+        mask = scene.mask(index)
+        # the border of the picture counts as outline, so an object that it cuts is clicked inside too
+        depth = distance_transform_edt(np.pad(own, 1))[1:-1, 1:-1]
+        y, x = np.unravel_index(int(depth.argmax()), own.shape)
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        masks.append(mask)
+        clicks.append([x, y])
+        boxes.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+    return PromptedObjects(np.stack(masks), np.array(clicks, np.float32), np.array(boxes, np.float32))
+
+
+@dataclass(frozen=True)
+class SceneMasks:
+    """What a predictor makes of one scene: ``(B, H, W)`` boolean masks for each way to prompt.
+
+    ``click``: one click, of three masks the one with the best predicted IoU; ``single_click`` and ``box``: one prompt,
+    ``multimask_output=False``.
+    """
+
     click: np.ndarray
+    single_click: np.ndarray
     box: np.ndarray
 
 
-def prompted_objects(scene: Scene) -> Iterator[PromptedObject]:
-    """Every annotated object of a scene that has pixels of its own (outside its parts)."""
-    for index in scene.objects():
-        own = scene.labels == index
-        if own.any():
-            mask = scene.mask(index)
-            # the border of the picture counts as outline, so a cut-off object is clicked inside too
-            depth = distance_transform_edt(np.pad(own, 1))[1:-1, 1:-1]
-            y, x = np.unravel_index(int(depth.argmax()), own.shape)
-            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
-            yield PromptedObject(mask, np.array([x, y], np.float32), box)
+def segment_scene(predictor, scene: Scene, objects: PromptedObjects) -> SceneMasks:
+    """Segment every object of a scene with a ``tvm_ahcq`` predictor."""
+    predictor.set_image(scene.image)
+    size = predictor.original_size
+    points = predictor.transform.apply_coords(objects.clicks[:, None], size)
+    boxes = predictor.transform.apply_boxes(objects.boxes, size)
+    labels = np.ones((len(points), 1), np.float32)
+    masks, scores, _ = predictor.predict_torch(points, labels)
+    single, _, _ = predictor.predict_torch(points, labels, multimask_output=False)
+    boxed, _, _ = predictor.predict_torch(None, None, boxes, multimask_output=False)
+    return SceneMasks(masks[np.arange(len(masks)), scores.argmax(1)], single[:, 0], boxed[:, 0])
 
 
 @dataclass(frozen=True)
 class SceneAccuracy:
-    """Mean IoU over objects.
-
-    Attributes
-    ----------
-    click : float
-        One click, of three masks the one with the best predicted IoU.
-    single_click : float
-        One click, ``multimask_output=False``.
-    box : float
-        One box, ``multimask_output=False``.
-    objects : int
-        Number of objects.
-    """
+    """Mean IoU over objects, for each way to prompt (see :class:`SceneMasks`), and their number."""
 
     click: float
     single_click: float
@@ -67,25 +85,27 @@ class SceneAccuracy:
     objects: int
 
 
-def scene_accuracy(predictor, scenes: Iterable[Scene]) -> SceneAccuracy:
-    """Accuracy of a predictor (``SamPredictor`` or upstream's) on `scenes`.
-
-    Parameters
-    ----------
-    predictor
-        With ``set_image`` and ``predict`` of ``segment_anything.SamPredictor``.
-    scenes : iterable of Scene
-        Unseen scenes.
-    """
-    rows = []
-    for scene in scenes:
-        predictor.set_image(scene.image)
-        for target in prompted_objects(scene):
-            point = {"point_coords": target.click[None], "point_labels": np.array([1])}
-            masks, scores, _ = predictor.predict(**point)
-            single, _, _ = predictor.predict(**point, multimask_output=False)
-            boxed, _, _ = predictor.predict(box=target.box, multimask_output=False)
-            found = masks[int(np.argmax(scores))], single[0], boxed[0]
-            rows.append([iou(mask, target.mask) for mask in found])
+def mean_iou(pairs: Iterable[tuple[SceneMasks, SceneMasks | np.ndarray]]) -> SceneAccuracy:
+    """Mean IoU of masks with other masks of the same objects, or with the truth ``(B, H, W)``."""
+    rows: list[tuple[float, ...]] = []
+    for found, wanted in pairs:
+        for index in range(len(found.box)):
+            target = [w[index] for w in _ways(wanted)]
+            rows.append(tuple(iou(mask[index], other) for mask, other in zip(_ways(found), target, strict=True)))
     click, single_click, box = np.mean(rows, axis=0)
     return SceneAccuracy(float(click), float(single_click), float(box), len(rows))
+
+
+def _ways(masks: SceneMasks | np.ndarray) -> tuple[np.ndarray, ...]:
+    return (masks.click, masks.single_click, masks.box) if isinstance(masks, SceneMasks) else (masks,) * 3
+
+
+def scene_accuracy(predictor, scenes: Iterable[Scene]) -> SceneAccuracy:
+    """Accuracy of a predictor on `scenes`, against the truth."""
+
+    def pairs() -> Iterator[tuple[SceneMasks, np.ndarray]]:
+        for scene in scenes:
+            objects = prompted_objects(scene)
+            yield segment_scene(predictor, scene, objects), objects.masks
+
+    return mean_iou(pairs())
