@@ -19,7 +19,11 @@ from .vector import LANES, four_codes, vpdpbusd
 _ROWS = 6
 """Query rows of a block; times 4 vectors of keys they fill the registers."""
 
+_CHUNK = 8 * _ROWS
+"""Query rows of a parallel task, which allocates its memory once for all of them."""
+
 _KEYS = 4 * LANES
+"""Keys of a tile."""
 
 
 @T.inline
@@ -141,7 +145,7 @@ def second_product(
 def vnni_body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
     """Inline function with the arguments of the kernel; relative positions are None where there are none."""
     heads, rows, tokens, d = shape.heads, shape.rows, shape.tokens, shape.d
-    blocks, row_blocks = (tokens + _KEYS - 1) // _KEYS, (rows + _ROWS - 1) // _ROWS
+    blocks, chunks = (tokens + _KEYS - 1) // _KEYS, (rows + _CHUNK - 1) // _CHUNK
     vectors, dv = (tokens + LANES - 1) // LANES, -(-d // LANES)
     chunk = next(width for width in (4, 3, 2, 1) if dv % width == 0)
     h, w = shape.grid or (1, 1)
@@ -150,7 +154,7 @@ def vnni_body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
     coder = operand_coder(shape.n_thresholds, target)
 
     @T.inline
-    def row_block(q, rel, keys, offset, values, constants, thresholds, table, out_scale, out, b, first_row):
+    def query_chunk(q, rel, keys, offset, values, constants, thresholds, table, out_scale, out, b, start):
         logits = T.alloc_buffer((_ROWS, blocks * _KEYS), "int32")
         operands = T.alloc_buffer((_ROWS, blocks * _KEYS), "uint8")
         dots = T.alloc_buffer((_ROWS, rel_blocks * _KEYS), "int32")
@@ -159,25 +163,27 @@ def vnni_body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
         shift = T.alloc_buffer((1,), "int32", scope="local")
         totals = T.alloc_buffer((_ROWS,), "int32", scope="local")
         scratch = T.alloc_buffer((coder.scratch,), "int32", scope="local")
-        if relative:
-            relative_block(q, b, first_row, rows, d, constants, *rel, rel_blocks, acc, row_offset, dots)
-            for r in range(_ROWS):
-                relative_logits(dots, logits, r, T.min(first_row + r, rows - 1), h, w, 2 * h - 1)
-        query_offsets(q, b, first_row, rows, d, constants, row_offset)
-        for i in range(blocks):
-            block = b * blocks + i
-            dot_tile(acc, q, b, first_row, rows, keys, block * 4, offset, block * _KEYS, row_offset, d // 4)
-            scale_tile(acc, logits, i * _KEYS, constants, relative)
         coder.prepare(scratch, thresholds, table)
-        for r in range(_ROWS):
-            for t in range(vectors * LANES - tokens):
-                logits[r, tokens + t] = PADDING
-            normalise(logits, r, vectors, shift)
-            coder.code(logits, r, vectors, shift, scratch, thresholds, table, operands, totals)
-        second_product(
-            operands, totals, values, b * blocks * LANES, vectors * 4, constants, out_scale,
-            out, b, first_row, rows, chunk, dv, d,
-        )  # fmt: skip
+        for j in range((T.min(rows - start, _CHUNK) + _ROWS - 1) // _ROWS):
+            first_row = start + j * _ROWS
+            if relative:
+                relative_block(q, b, first_row, rows, d, constants, *rel, rel_blocks, acc, row_offset, dots)
+                for r in range(_ROWS):
+                    relative_logits(dots, logits, r, T.min(first_row + r, rows - 1), h, w, 2 * h - 1)
+            query_offsets(q, b, first_row, rows, d, constants, row_offset)
+            for i in range(blocks):
+                block = b * blocks + i
+                dot_tile(acc, q, b, first_row, rows, keys, block * 4, offset, block * _KEYS, row_offset, d // 4)
+                scale_tile(acc, logits, i * _KEYS, constants, relative)
+            for r in range(_ROWS):
+                for t in range(vectors * LANES - tokens):
+                    logits[r, tokens + t] = PADDING
+                normalise(logits, r, vectors, shift)
+                coder.code(logits, r, vectors, shift, scratch, thresholds, table, operands, totals)
+            second_product(
+                operands, totals, values, b * blocks * LANES, vectors * 4, constants, out_scale,
+                out, b, first_row, rows, chunk, dv, d,
+            )  # fmt: skip
 
     @T.inline
     def body(q, k, v, rel_h, rel_w, constants, thresholds, table, out_scale, out):
@@ -192,10 +198,10 @@ def vnni_body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
             pack_relative(rel_w, 2 * w - 1, 2 * h - 1, d, constants, constants[7], rel_packed, rel_offset, rel_scale)
         for task in T.parallel(heads * blocks):
             pack_head(k, v, constants, task // blocks, task % blocks, blocks, tokens, d, keys, offset, values, dv)
-        for task in T.parallel(heads * row_blocks):
-            row_block(
+        for task in T.parallel(heads * chunks):
+            query_chunk(
                 q, (rel_packed, rel_offset, rel_scale), keys, offset, values, constants, thresholds, table, out_scale,
-                out, task // row_blocks, task % row_blocks * _ROWS,
+                out, task // chunks, task % chunks * _CHUNK,
             )  # fmt: skip
 
     return body
