@@ -24,6 +24,9 @@ from .rewrite import bindings, functions, replace_values
 Handler = Callable[["Legaliser", relax.Call], relax.Expr]
 _HANDLERS: dict[str, Handler] = {}
 
+ANY = tirx.Var("rows", "int64")
+"""Kernels of matrices take any number of rows: the operator's other sizes then decide which kernel it is."""
+
 OPAQUE = 8
 """TVM's operator pattern of kernels that nothing fuses with."""
 
@@ -120,20 +123,21 @@ def _rows(expr: relax.Expr) -> tuple[relax.Expr, object]:
 
 @legalises("relax.ahcq.encode_affine")
 def _encode_affine(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
-    x, index, scale, zero_point = call.args
+    x, index, *rest = call.args
     matrix, rows = _rows(x)
-    sizes, identity = tuple(map(int, call.attrs["group_sizes"])), bool(call.attrs["identity"])
-    options = (rows, int(_dims(x)[-1]), sizes, int(call.attrs["bits"]), identity)
-    args = [matrix, *([] if identity else [index]), scale, zero_point]
-    codes = legaliser.call(topi.encode_affine, options, args, [rows, sum(sizes)], "uint8")
-    return relax.op.reshape(codes, _dims(x)[:-1] + [sum(sizes)])
+    padded, groups = int(_dims(index)[0]), int(_dims(call.args[3])[0])
+    identity = bool(call.attrs["identity"])
+    options = (ANY, int(_dims(x)[-1]), padded, groups, int(call.attrs["bits"]), identity)
+    args = [matrix, *([] if identity else [index]), *rest]
+    codes = legaliser.call(topi.encode_affine, options, args, [rows, padded], "uint8")
+    return relax.op.reshape(codes, _dims(x)[:-1] + [padded])
 
 
 @legalises("relax.ahcq.encode_intervals")
 def _encode_intervals(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
     matrix, rows = _rows(call.args[0])
     columns = int(_dims(call.args[0])[-1])
-    options = (rows, columns, int(_dims(call.args[1])[0]))
+    options = (ANY, columns, int(_dims(call.args[1])[0]))
     operands = legaliser.call(topi.encode_intervals, options, [matrix, *call.args[1:]], [rows, columns], "uint8")
     return relax.op.reshape(operands, _dims(call.args[0]))
 
@@ -150,8 +154,8 @@ def _im2col(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
 @legalises("relax.ahcq.grouped_linear")
 def _grouped_linear(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
     matrix, rows = _rows(call.args[0])
-    outputs = int(_dims(call.args[2])[1])
-    options = (rows, outputs, tuple(map(int, call.attrs["group_sizes"])), str(call.attrs["layout"]), legaliser.target)
+    groups, outputs = map(int, _dims(call.args[3]))
+    options = (ANY, outputs, int(_dims(matrix)[1]), groups, str(call.attrs["layout"]), legaliser.target)
     y = legaliser.call(topi.grouped_linear, options, [matrix, *call.args[1:]], [rows, outputs], "float32")
     return relax.op.reshape(y, _dims(call.args[0])[:-1] + [outputs])
 
@@ -175,7 +179,7 @@ def _linear(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
     matrix, rows = _rows(call.args[0])
     outputs, inputs = map(int, _dims(call.args[1]))
     y = legaliser.call(
-        topi.matmul, (rows, outputs, inputs, legaliser.target), [matrix, *call.args[1:]], [rows, outputs], "float32"
+        topi.matmul, (ANY, outputs, inputs, legaliser.target), [matrix, *call.args[1:]], [rows, outputs], "float32"
     )
     return relax.op.reshape(y, _dims(call.args[0])[:-1] + [outputs])
 
@@ -186,7 +190,7 @@ def _layer_norm(legaliser: Legaliser, call: relax.Call) -> relax.Expr | None:
         return None
     matrix, rows = _rows(call.args[0])
     columns = int(_dims(call.args[0])[-1])
-    options = (rows, columns, float(call.attrs.epsilon))
+    options = (ANY, columns, float(call.attrs.epsilon))
     y = legaliser.call(topi.layer_norm, options, [matrix, *call.args[1:]], [rows, columns], "float32")
     return relax.op.reshape(y, _dims(call.args[0]))
 

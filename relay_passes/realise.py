@@ -178,11 +178,11 @@ class _Realiser:
             thresholds, operands = interval_encoder(params.codebook(), activation)
             found = [self._tensor(f"{site}.thresholds", thresholds), self._tensor(f"{site}.operands", operands)]
             return ahcq.encode_intervals(source, *found, site=site), groups, params.offset
-        found = {"index": groups.index, "scale": groups.scale, "zero_point": groups.zero_point}
+        found = {"index": groups.index, "bounds": groups.bounds, "scale": groups.scale, "zero_point": groups.zero_point}
         args = [self._tensor(f"{site}.{key}", array) for key, array in found.items()]
         repeated = self.defs.call(x, "relax.broadcast_to")
         codes = ahcq.encode_affine(
-            x if repeated is None else repeated.args[0], *args, site=site, bits=params.bits, group_sizes=groups.sizes,
+            x if repeated is None else repeated.args[0], *args, site=site, bits=params.bits,
             identity=groups.identity,
         )
         if repeated is not None:  # encoding comes before repeating: fewer and smaller elements
@@ -209,10 +209,9 @@ class _Realiser:
         # every operand's value has the offset in it; times the row sum of the dequantized weight it is a constant
         row_sums = (quantized.codes.astype(np.int64) - quantized.zero_point[:, None]).sum(1) * quantized.scale.astype(float)
         folded = (bias.astype(np.float64) + offset * row_sums).astype(np.float32)
-        return ahcq.grouped_linear(
-            operands, *self._weight(weight, record), self._tensor(f"{name}.bias", folded), name=name,
-            group_sizes=groups.sizes, layout=self.layout,
-        )
+        packed, *scales = self._weight(weight, record)
+        bounds, bias_var = self._tensor(f"{name}.bounds", groups.bounds), self._tensor(f"{name}.bias", folded)
+        return ahcq.grouped_linear(operands, packed, bounds, *scales, bias_var, name=name, layout=self.layout)
 
     def _linear(self, call: relax.Call) -> relax.Expr | None:
         found = self._site(call.args[0])
@@ -278,6 +277,11 @@ class _Groups:
     zero_point: np.ndarray
     identity: bool
 
+    @property
+    def bounds(self) -> np.ndarray:
+        """``(G + 1,)`` int32: channels at which groups begin and end."""
+        return np.cumsum([0, *self.sizes]).astype(np.int32)
+
     @staticmethod
     def of(site: str, params, channels: int) -> _Groups:
         """Groups of `channels` channels under the quantizer `params`."""
@@ -295,6 +299,9 @@ class _Groups:
         for group in range(len(scale)):
             chosen = np.flatnonzero(member == group)
             parts.append(np.concatenate([chosen, np.full(-len(chosen) % 4, -1)]))
+        # as many channels however they are grouped: layers of one shape then share a kernel
+        longest = -(-channels // 4) * 4 + 4 * (len(scale) - 1)
+        parts[-1] = np.concatenate([parts[-1], np.full(longest - sum(map(len, parts)), -1)])
         index = np.concatenate(parts).astype(np.int32)
         identity = len(index) == channels and bool((index == np.arange(channels)).all())
         sizes = tuple(len(part) for part in parts)

@@ -74,8 +74,8 @@ def test_a_table_of_another_model_is_refused(quantized):
 
 def test_groups_are_contiguous_and_padded_to_fours():
     groups = _Groups.of("site", CagParams(4, (0.1, 0.5), (3, 7), (0, 1, 1, 0, 1, 1)), 6)
-    assert groups.sizes == (4, 4) and not groups.identity
-    assert groups.index.tolist() == [0, 3, -1, -1, 1, 2, 4, 5]
+    assert groups.sizes == (4, 8) and not groups.identity
+    assert groups.index.tolist() == [0, 3, -1, -1, 1, 2, 4, 5, -1, -1, -1, -1]
 
 
 def test_editing_a_site_changes_parameters_and_not_the_graph(quantized):

@@ -14,6 +14,11 @@ from tvm_ahcq.topi import encode_affine
 ANY = Var("rows", "int64")
 
 
+def bounds(sizes: tuple[int, ...]) -> np.ndarray:
+    """Channels at which groups begin and end."""
+    return np.cumsum([0, *sizes]).astype(np.int32)
+
+
 def values(rng: np.random.Generator, m: int, k: int, scale: np.ndarray) -> np.ndarray:
     """Among them exact ties between two codes, and values far outside of the range."""
     x = rng.normal(size=(m, k)).astype(np.float32)
@@ -38,10 +43,10 @@ def test_gathered_codes_equal_the_reference(build, sizes: tuple[int, ...], paddi
     rng.shuffle(index)
     scale = rng.uniform(0.01, 1, len(sizes)).astype(np.float32)
     zero_point = rng.integers(0, 2**bits, len(sizes)).astype(np.int32)
-    run = build(encode_affine(ANY, k, sizes, bits, identity=False))
+    run = build(encode_affine(ANY, k, sum(sizes), len(sizes), bits, identity=False))
     for m in (1, 31, 70):
         x = values(rng, m, k, scale)
-        got = run(x, index, scale, zero_point, shape=(m, sum(sizes)), dtype="uint8")
+        got = run(x, index, bounds(sizes), scale, zero_point, shape=(m, sum(sizes)), dtype="uint8")
         assert np.array_equal(got, reference.encode_affine(x, index, sizes, scale, zero_point, bits))
 
 
@@ -52,15 +57,16 @@ def test_ordered_codes_equal_the_reference(build, sizes: tuple[int, ...], bits: 
     scale = rng.uniform(0.01, 1, len(sizes)).astype(np.float32)
     zero_point = rng.integers(0, 2**bits, len(sizes)).astype(np.int32)
     x = values(rng, 45, k, scale)
-    got = build(encode_affine(ANY, k, sizes, bits, identity=True))(x, scale, zero_point, shape=(45, k), dtype="uint8")
+    run = build(encode_affine(ANY, k, k, len(sizes), bits, identity=True))
+    got = run(x, bounds(sizes), scale, zero_point, shape=(45, k), dtype="uint8")
     assert np.array_equal(got, reference.encode_affine(x, np.arange(k), sizes, scale, zero_point, bits))
 
 
 def test_division_is_not_a_multiplication_by_the_reciprocal(build):
     """Multiples and half-multiples of awkward scales: a rounded reciprocal misplaces some of the ties."""
-    run = build(encode_affine(ANY, 64, (64,), 8, identity=True))
+    run = build(encode_affine(ANY, 64, 64, 1, 8, identity=True))
     steps = np.arange(0, 256, 0.5, dtype=np.float32).reshape(8, 64)
     for scale in np.float32([0.1, 0.3, 1 / 7, 0.0123]):
         x = steps * scale
-        got = run(x, np.array([scale]), np.array([0], np.int32), shape=x.shape, dtype="uint8")
+        got = run(x, bounds((64,)), np.array([scale]), np.array([0], np.int32), shape=x.shape, dtype="uint8")
         assert np.array_equal(got, reference.encode_uniform(x, scale, 0, 8))

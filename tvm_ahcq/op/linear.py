@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tvm import relax
 
 from .register import call, register, tensor_type
@@ -16,11 +14,11 @@ def _infer_linear(expr: relax.Call) -> relax.TensorType:
 
 def _infer_grouped(expr: relax.Call) -> relax.TensorType:
     """Grouped-scale integer GEMM: (..., Kp) uint8 operands -> (..., N) float32."""
-    return tensor_type(expr.args[0], last=expr.args[2].ty.shape.values[1], dtype="float32")
+    return tensor_type(expr.args[0], last=expr.args[3].ty.shape.values[1], dtype="float32")
 
 
 register("linear", ("x", "weight", "bias"), _infer_linear, required=3)
-register("grouped_linear", ("operands", "packed", "multiplier", "correction", "bias"), _infer_grouped, required=5)
+register("grouped_linear", ("operands", "packed", "bounds", "multiplier", "correction", "bias"), _infer_grouped, required=6)
 
 
 def linear(x: relax.Expr, weight: relax.Expr, bias: relax.Expr, *, name: str) -> relax.Call:
@@ -39,12 +37,12 @@ def linear(x: relax.Expr, weight: relax.Expr, bias: relax.Expr, *, name: str) ->
 def grouped_linear(
     operands: relax.Expr,
     packed: relax.Expr,
+    bounds: relax.Expr,
     multiplier: relax.Expr,
     correction: relax.Expr,
     bias: relax.Expr,
     *,
     name: str,
-    group_sizes: Sequence[int],
     layout: str,
 ) -> relax.Call:
     """Integer linear layer; semantics in :func:`tvm_ahcq.quantizers.reference.grouped_linear`.
@@ -55,12 +53,9 @@ def grouped_linear(
         ``(..., Kp)`` uint8.
     packed : relax.Expr
         int8 weights in `layout` (see :func:`tvm_ahcq.runtime.weights.pack`).
+    bounds : relax.Expr
+        ``(G + 1,)`` int32: channels at which groups begin and end.
     multiplier, correction, bias : relax.Expr
         ``(G, N)`` float32, ``(G, N)`` int32, ``(N,)`` float32.
-    group_sizes : sequence of int
-        Channels of each group; they sum to ``Kp``.
     """
-    sizes = list(map(int, group_sizes))
-    return call(
-        "grouped_linear", operands, packed, multiplier, correction, bias, name=name, group_sizes=sizes, layout=layout
-    )
+    return call("grouped_linear", operands, packed, bounds, multiplier, correction, bias, name=name, layout=layout)

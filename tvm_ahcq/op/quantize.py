@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tvm import relax
 
 from .register import call, register, tensor_type
@@ -25,7 +23,7 @@ def _infer_intervals(expr: relax.Call) -> relax.TensorType:
 
 
 register("quantize", ("x",), _infer_quantize, required=1)
-register("encode_affine", ("x", "index", "scale", "zero_point"), _infer_affine, required=4)
+register("encode_affine", ("x", "index", "bounds", "scale", "zero_point"), _infer_affine, required=5)
 register("encode_intervals", ("x", "thresholds", "operands"), _infer_intervals, required=3)
 
 
@@ -37,26 +35,26 @@ def quantize(x: relax.Expr, *, site: str, kind: str, bits: int) -> relax.Call:
 def encode_affine(
     x: relax.Expr,
     index: relax.Expr,
+    bounds: relax.Expr,
     scale: relax.Expr,
     zero_point: relax.Expr,
     *,
     site: str,
     bits: int,
-    group_sizes: Sequence[int],
     identity: bool,
 ) -> relax.Call:
     """Integer codes; semantics in :func:`tvm_ahcq.quantizers.reference.encode_affine`.
 
     Parameters
     ----------
-    x, index, scale, zero_point : relax.Expr
-        ``(..., K)`` float32, ``(Kp,)`` int32, ``(G,)`` float32, ``(G,)`` int32.
+    x, index, bounds, scale, zero_point : relax.Expr
+        ``(..., K)`` float32, ``(Kp,)`` int32, ``(G + 1,)`` int32 (channels at which groups begin and end), ``(G,)``
+        float32, ``(G,)`` int32.
     identity : bool
         Promise that ``index`` is ``0, 1, ..., K - 1``, so that kernels need not gather.
     """
-    sizes = list(map(int, group_sizes))
     return call(
-        "encode_affine", x, index, scale, zero_point, site=site, bits=int(bits), group_sizes=sizes, identity=bool(identity)
+        "encode_affine", x, index, bounds, scale, zero_point, site=site, bits=int(bits), identity=bool(identity)
     )
 
 

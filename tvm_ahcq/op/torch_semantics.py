@@ -40,8 +40,8 @@ def _attention(attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Te
 
 @torch_op("relax.ahcq.encode_affine")
 def _encode_affine(attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tensor:
-    x, index, scale, zero_point = (arg.numpy() for arg in args)
-    return torch.from_numpy(reference.encode_affine(x, index, attrs.group_sizes, scale, zero_point, attrs.bits))
+    x, index, bounds, scale, zero_point = (arg.numpy() for arg in args)
+    return torch.from_numpy(reference.encode_affine(x, index, np.diff(bounds), scale, zero_point, attrs.bits))
 
 
 @torch_op("relax.ahcq.encode_intervals")
@@ -56,11 +56,11 @@ def _im2col(attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tenso
 
 @torch_op("relax.ahcq.grouped_linear")
 def _grouped_linear(attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tensor:
-    operands, packed, multiplier, correction, bias = (arg.numpy() for arg in args)
+    operands, packed, bounds, multiplier, correction, bias = (arg.numpy() for arg in args)
     if attrs.layout == "vnni16":
         packed = packed.transpose(0, 2, 1, 3).reshape(-1, operands.shape[-1])[: len(bias)]
     rows = operands.reshape(-1, operands.shape[-1])
-    y = reference.grouped_linear(rows, packed, attrs.group_sizes, multiplier, correction, bias)
+    y = reference.grouped_linear(rows, packed, np.diff(bounds), multiplier, correction, bias)
     return torch.from_numpy(y.reshape(*operands.shape[:-1], -1))
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import accumulate
-
 from tvm.ir import Expr
 from tvm.script import tirx as T
 from tvm.tirx import PrimFunc
 
-from .vector import LANES, extent, rint, select_by
+from .vector import LANES, extent, rint
 
 _BLOCK_ROWS = 32
 
@@ -23,11 +20,11 @@ def _codes(x: Expr, scale: Expr, zero_point: Expr, top: int, lanes: int) -> Expr
     return T.cast(T.cast(T.min(T.max(shifted, low), high), wide), narrow)
 
 
-def encode_affine(m: int | Expr, k: int, group_sizes: Sequence[int], bits: int, identity: bool) -> PrimFunc:
+def encode_affine(m: int | Expr, k: int, kp: int, groups: int, bits: int, identity: bool) -> PrimFunc:
     """Kernel of :func:`tvm_ahcq.quantizers.reference.encode_affine`.
 
-    Its arguments are, in order, ``x`` float32 ``(M, K)``; ``index`` int32 ``(Kp,)``, absent if `identity`; ``scale``
-    float32 ``(G,)``; ``zero_point`` int32 ``(G,)``; and the output, uint8 ``(M, Kp)``.
+    Its arguments are, in order, ``x`` float32 ``(M, K)``; ``index`` int32 ``(Kp,)``, absent if `identity`; ``bounds``
+    int32 ``(G + 1,)``, the output channels at which groups begin and end; ``scale`` float32 ``(G,)``; ``zero_point`` int32 ``(G,)``; and the output, uint8 ``(M, Kp)``.
 
     Parameters
     ----------
@@ -35,24 +32,22 @@ def encode_affine(m: int | Expr, k: int, group_sizes: Sequence[int], bits: int, 
         Rows; anything but an int makes a kernel for any number of rows.
     k : int
         Channels of the input.
-    group_sizes : sequence of int
-        Channels of each group in the output; they sum to ``Kp``.
+    kp, groups : int
+        Channels of the output, and channel groups.
     bits : int
         Bits of a code.
     identity : bool
         The channels keep their order and nothing is padded (``Kp`` = `k`), so that there is no index to follow.
     """
-    sizes = tuple(map(int, group_sizes))
-    rows, kp, groups, top = extent(m, "m"), sum(sizes), len(sizes), 2**bits - 1
-    starts = list(accumulate(sizes, initial=0))
+    rows, top = extent(m, "m"), 2**bits - 1
     tasks = (rows + _BLOCK_ROWS - 1) // _BLOCK_ROWS
 
     @T.inline
-    def encode_row(source, source_row, out, row, scale, zero_point):
+    def encode_row(source, source_row, out, row, bounds, scale, zero_point):
         """Encode the ordered channels of one row, group by group."""
         for g in range(groups):
-            low = select_by(g, starts[:-1])
-            size = select_by(g, sizes)
+            low = bounds[g]
+            size = bounds[g + 1] - low
             zero = T.cast(zero_point[g], "float32")
             for j in range(size // LANES):
                 out[row, T.ramp(low + j * LANES, 1, LANES)] = _codes(
@@ -66,25 +61,38 @@ def encode_affine(m: int | Expr, k: int, group_sizes: Sequence[int], bits: int, 
     if identity:
 
         @T.prim_func(s_tir=True)
-        def ordered(x_handle: T.handle, scale_handle: T.handle, zero_handle: T.handle, out_handle: T.handle):
+        def ordered(
+            x_handle: T.handle,
+            bounds_handle: T.handle,
+            scale_handle: T.handle,
+            zero_handle: T.handle,
+            out_handle: T.handle,
+        ):
             T.func_attr({"global_symbol": "ahcq_encode_affine", "tirx.noalias": True, "tirx.is_scheduled": True})
             x = T.match_buffer(x_handle, (rows, k), "float32", align=4)
+            bounds = T.match_buffer(bounds_handle, (groups + 1,), "int32", align=4)
             scale = T.match_buffer(scale_handle, (groups,), "float32", align=4)
             zero_point = T.match_buffer(zero_handle, (groups,), "int32", align=4)
             out = T.match_buffer(out_handle, (rows, kp), "uint8", align=1)
             for task in T.parallel(tasks):
                 for i in range(T.min(rows - task * _BLOCK_ROWS, _BLOCK_ROWS)):
-                    encode_row(x, task * _BLOCK_ROWS + i, out, task * _BLOCK_ROWS + i, scale, zero_point)
+                    encode_row(x, task * _BLOCK_ROWS + i, out, task * _BLOCK_ROWS + i, bounds, scale, zero_point)
 
         return ordered
 
     @T.prim_func(s_tir=True)
     def gathered(
-        x_handle: T.handle, index_handle: T.handle, scale_handle: T.handle, zero_handle: T.handle, out_handle: T.handle
+        x_handle: T.handle,
+        index_handle: T.handle,
+        bounds_handle: T.handle,
+        scale_handle: T.handle,
+        zero_handle: T.handle,
+        out_handle: T.handle,
     ):
         T.func_attr({"global_symbol": "ahcq_encode_affine", "tirx.noalias": True, "tirx.is_scheduled": True})
         x = T.match_buffer(x_handle, (rows, k), "float32", align=4)
         index = T.match_buffer(index_handle, (kp,), "int32", align=4)
+        bounds = T.match_buffer(bounds_handle, (groups + 1,), "int32", align=4)
         scale = T.match_buffer(scale_handle, (groups,), "float32", align=4)
         zero_point = T.match_buffer(zero_handle, (groups,), "int32", align=4)
         out = T.match_buffer(out_handle, (rows, kp), "uint8", align=1)
@@ -93,7 +101,7 @@ def encode_affine(m: int | Expr, k: int, group_sizes: Sequence[int], bits: int, 
             for i in range(T.min(rows - task * _BLOCK_ROWS, _BLOCK_ROWS)):
                 for j in range(kp):
                     chosen[0, j] = x[task * _BLOCK_ROWS + i, T.max(index[j], 0)]
-                encode_row(chosen, 0, out, task * _BLOCK_ROWS + i, scale, zero_point)
+                encode_row(chosen, 0, out, task * _BLOCK_ROWS + i, bounds, scale, zero_point)
                 for j in range(kp):
                     out[task * _BLOCK_ROWS + i, j] = T.if_then_else(
                         index[j] < 0, T.uint8(0), out[task * _BLOCK_ROWS + i, j]

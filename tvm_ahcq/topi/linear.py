@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tvm.ir import Expr
 from tvm.tirx import PrimFunc
 
@@ -13,11 +11,12 @@ from .linear_rows import linear_rows
 from .linear_vnni import linear_vnni
 
 
-def grouped_linear(m: int | Expr, n: int, group_sizes: Sequence[int], layout: str, target: HostTarget) -> PrimFunc:
+def grouped_linear(m: int | Expr, n: int, kp: int, groups: int, layout: str, target: HostTarget) -> PrimFunc:
     """Kernel of :func:`tvm_ahcq.quantizers.reference.grouped_linear`.
 
     Its arguments are, in order, ``a`` uint8 ``(M, Kp)``; packed weights int8, ``(ceil(N / 16), Kp / 4, 16, 4)`` in
-    layout "vnni16" or ``(N, Kp)`` in layout "rows"; ``multiplier`` float32 ``(G, N)``; ``correction`` int32 ``(G, N)``;
+    layout "vnni16" or ``(N, Kp)`` in layout "rows"; ``bounds`` int32 ``(G + 1,)``, the channels at which groups begin and
+    end, multiples of 4 from 0 to ``Kp``; ``multiplier`` float32 ``(G, N)``; ``correction`` int32 ``(G, N)``;
     ``bias`` float32 ``(N,)``; and the output, float32 ``(M, N)``.
 
     Parameters
@@ -26,8 +25,9 @@ def grouped_linear(m: int | Expr, n: int, group_sizes: Sequence[int], layout: st
         Rows; anything but an int makes a kernel for any number of rows.
     n : int
         Outputs.
-    group_sizes : sequence of int
-        Channels of each group, multiples of 4; they sum to ``Kp``.
+    kp, groups : int
+        Channels, padding included, and channel groups. Which channels form a group is known at run time only, so that
+        layers of one shape share a kernel.
     layout : str
         "vnni16" (AVX512-VNNI only) or "rows".
     target : HostTarget
@@ -38,11 +38,10 @@ def grouped_linear(m: int | Expr, n: int, group_sizes: Sequence[int], layout: st
     TargetError
         The target has no kernel for the layout.
     """
-    sizes = tuple(map(int, group_sizes))
     if layout == "rows":
-        return linear_rows(m, n, sizes, target)
+        return linear_rows(m, n, kp, groups, target)
     if layout == "vnni16" and target.isa == "avx512vnni":
-        return linear_vnni(m, n, sizes)
+        return linear_vnni(m, n, kp, groups)
     raise TargetError(
         f"no grouped_linear for weight layout {layout!r} on target {target.name!r}; pack with layout {target.layout!r}."
     )

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate
 
 from tvm.ir import Expr
 from tvm.script import tirx as T
 from tvm.tirx import PrimFunc
 
 from ..target import HostTarget
-from .vector import extent, fma, select_by
+from .vector import extent, fma
 
 _TILE_ROWS, _TILE_COLUMNS = 2, 4
 _BLOCK = 64
@@ -50,16 +49,15 @@ def _dot(target: HostTarget) -> _Dot:
     return _Dot(8, 8)
 
 
-def linear_rows(m: int | Expr, n: int, group_sizes: tuple[int, ...], target: HostTarget) -> PrimFunc:
+def linear_rows(m: int | Expr, n: int, kp: int, groups: int, target: HostTarget) -> PrimFunc:
     """Kernel for weights in layout "rows"; parameters as :func:`tvm_ahcq.topi.grouped_linear`."""
-    rows, kp, groups = extent(m, "m"), sum(group_sizes), len(group_sizes)
-    starts = list(accumulate(group_sizes, initial=0))
+    rows = extent(m, "m")
     dot, tile_size = _dot(target), _TILE_ROWS * _TILE_COLUMNS
     column_blocks = -(-n // _BLOCK)
     row_blocks = (rows + _BLOCK - 1) // _BLOCK
 
     @T.inline
-    def tile(a, w, multiplier, correction, bias, out, first_row, first_column):
+    def tile(a, w, bounds, multiplier, correction, bias, out, first_row, first_column):
         """A register tile; rows and columns past the end repeat the last one, and store the same values again."""
         acc = T.alloc_buffer((tile_size,), f"int32x{dot.lanes}", scope="local")
         rest = T.alloc_buffer((tile_size,), "int32", scope="local")
@@ -67,8 +65,8 @@ def linear_rows(m: int | Expr, n: int, group_sizes: tuple[int, ...], target: Hos
         for r, c in T.grid(_TILE_ROWS, _TILE_COLUMNS):
             y[r * _TILE_COLUMNS + c] = bias[T.min(first_column + c, n - 1)]
         for g in range(groups):
-            low = select_by(g, starts[:-1])
-            high = select_by(g, starts[1:])
+            low = bounds[g]
+            high = bounds[g + 1]
             for i in T.unroll(tile_size):
                 acc[i] = T.broadcast(0, dot.lanes)
                 rest[i] = 0
@@ -106,6 +104,7 @@ def linear_rows(m: int | Expr, n: int, group_sizes: tuple[int, ...], target: Hos
     def main(
         a_handle: T.handle,
         w_handle: T.handle,
+        bounds_handle: T.handle,
         multiplier_handle: T.handle,
         correction_handle: T.handle,
         bias_handle: T.handle,
@@ -114,6 +113,7 @@ def linear_rows(m: int | Expr, n: int, group_sizes: tuple[int, ...], target: Hos
         T.func_attr({"global_symbol": "ahcq_grouped_linear", "tirx.noalias": True, "tirx.is_scheduled": True})
         a = T.match_buffer(a_handle, (rows, kp), "uint8", align=4)
         w = T.match_buffer(w_handle, (n, kp), "int8", align=4)
+        bounds = T.match_buffer(bounds_handle, (groups + 1,), "int32", align=4)
         multiplier = T.match_buffer(multiplier_handle, (groups, n), "float32", align=4)
         correction = T.match_buffer(correction_handle, (groups, n), "int32", align=4)
         bias = T.match_buffer(bias_handle, (n,), "float32", align=4)
@@ -123,6 +123,16 @@ def linear_rows(m: int | Expr, n: int, group_sizes: tuple[int, ...], target: Hos
             column = task % column_blocks * _BLOCK
             for j in range((T.min(n - column, _BLOCK) + _TILE_COLUMNS - 1) // _TILE_COLUMNS):
                 for i in range((T.min(rows - row, _BLOCK) + _TILE_ROWS - 1) // _TILE_ROWS):
-                    tile(a, w, multiplier, correction, bias, out, row + i * _TILE_ROWS, column + j * _TILE_COLUMNS)
+                    tile(
+                        a,
+                        w,
+                        bounds,
+                        multiplier,
+                        correction,
+                        bias,
+                        out,
+                        row + i * _TILE_ROWS,
+                        column + j * _TILE_COLUMNS,
+                    )
 
     return main

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate
 
 from tvm.ir import Expr
 from tvm.script import tirx as T
 from tvm.tirx import PrimFunc
 
-from .vector import LANES, extent, fma, four_codes, select_by, vpdpbusd
+from .vector import LANES, extent, fma, four_codes, vpdpbusd
 
 _TILE_ROWS = {1: 12, 2: 12, 3: 8, 4: 6, 5: 5}
 """Rows of a register tile by its width in vectors: accumulators, weights and one broadcast fill the 32 registers."""
@@ -104,24 +103,21 @@ def _finish(out, y, first_row, rows, block, tile):
 
 
 @T.inline
-def _panel(a, w, multiplier, correction, bias, out, start, rows, block, tile, starts):
+def _panel(a, w, multiplier, correction, bias, out, start, rows, block, tile, bounds, groups):
     """One panel of columns, `tile` wide, for a block of rows from `start` on."""
     for i in range((T.min(rows - start, _BLOCK_ROWS) + tile.rows - 1) // tile.rows):
         acc = T.alloc_buffer((tile.size,), "int32x16", scope="local")
         y = T.alloc_buffer((tile.size * LANES,), "float32", scope="local")
         _begin(y, bias, block, tile)
-        for g in range(len(starts) - 1):
-            low = select_by(g, starts[:-1])
-            high = select_by(g, starts[1:])
-            _multiply(acc, a, w, start + i * tile.rows, rows, block, low, high, tile)
+        for g in range(groups):
+            _multiply(acc, a, w, start + i * tile.rows, rows, block, bounds[g] // 4, bounds[g + 1] // 4, tile)
             _add_group(y, acc, multiplier, correction, g, block, tile)
         _finish(out, y, start + i * tile.rows, rows, block, tile)
 
 
-def linear_vnni(m: int | Expr, n: int, group_sizes: tuple[int, ...]) -> PrimFunc:
+def linear_vnni(m: int | Expr, n: int, kp: int, groups: int) -> PrimFunc:
     """Kernel for weights in layout "vnni16"; parameters as :func:`tvm_ahcq.topi.grouped_linear`."""
-    rows, kp, groups = extent(m, "m"), sum(group_sizes), len(group_sizes)
-    starts = [size // 4 for size in accumulate(group_sizes, initial=0)]
+    rows = extent(m, "m")
     blocks, tail = -(-n // LANES), n % LANES
     width = _panel_width(blocks)
     panels = -(-blocks // width)
@@ -135,6 +131,7 @@ def linear_vnni(m: int | Expr, n: int, group_sizes: tuple[int, ...]) -> PrimFunc
     def main(
         a_handle: T.handle,
         w_handle: T.handle,
+        bounds_handle: T.handle,
         multiplier_handle: T.handle,
         correction_handle: T.handle,
         bias_handle: T.handle,
@@ -143,6 +140,7 @@ def linear_vnni(m: int | Expr, n: int, group_sizes: tuple[int, ...]) -> PrimFunc
         T.func_attr({"global_symbol": "ahcq_grouped_linear", "tirx.noalias": True, "tirx.is_scheduled": True})
         a = T.match_buffer(a_handle, (rows, kp), "uint8", align=1)
         w = T.match_buffer(w_handle, (blocks, kp // 4, LANES, 4), "int8", align=1)
+        bounds = T.match_buffer(bounds_handle, (groups + 1,), "int32", align=4)
         multiplier = T.match_buffer(multiplier_handle, (groups, n), "float32", align=4)
         correction = T.match_buffer(correction_handle, (groups, n), "int32", align=4)
         bias = T.match_buffer(bias_handle, (n,), "float32", align=4)
@@ -152,9 +150,9 @@ def linear_vnni(m: int | Expr, n: int, group_sizes: tuple[int, ...]) -> PrimFunc
             panel = task % panels
             if whole > 0:
                 if panel < whole:
-                    _panel(a, w, multiplier, correction, bias, out, start, rows, panel * width, tile, starts)
+                    _panel(a, w, multiplier, correction, bias, out, start, rows, panel * width, tile, bounds, groups)
             if whole < panels:
                 if panel >= whole:
-                    _panel(a, w, multiplier, correction, bias, out, start, rows, whole * width, last, starts)
+                    _panel(a, w, multiplier, correction, bias, out, start, rows, whole * width, last, bounds, groups)
 
     return main
