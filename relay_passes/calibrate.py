@@ -111,7 +111,7 @@ def observe(executor: TorchExecutor, images: Iterable[np.ndarray], progress: Pro
             executor.run("decode_mask", embedding, coords, labels, best)
             progress("calibrate: images", count, max(total, count))
     if count == 0:
-        raise CalibrationError("There are no calibration images; pass a folder or an iterable with at least one picture.")
+        raise CalibrationError("There are no calibration images; pass a folder or an iterable of pictures.")
     return recorder
 
 
@@ -195,7 +195,8 @@ def calibrate(
     with ThreadPoolExecutor(WORKERS) as pool:
         site_params = _collect(pool.map(quantizer, places.items()), len(places), "calibrate: sites", progress)
         ranges = _collect(pool.map(weight_range, weights), len(weights), "calibrate: weights", progress)
-    return QuantTable(model, recipe, dict(zip(places, site_params, strict=True)), dict(zip(weights, ranges, strict=True)))
+    found = dict(zip(places, site_params, strict=True)), dict(zip(weights, ranges, strict=True))
+    return QuantTable(model, recipe, *found)
 
 
 def _column_energy(weight: np.ndarray) -> np.ndarray:

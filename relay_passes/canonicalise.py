@@ -89,7 +89,7 @@ def _conv_bias(defs: Definitions, value: relax.Expr, conv_op: str) -> tuple[rela
 
 
 def _match_convolution(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
-    """Convolutions, channels moved last: kernel = stride -> linear; 3x3 same -> ``ahcq.conv2d``; transposed -> linear."""
+    """Convolutions, channels moved last: kernel = stride or transposed -> linear; 3x3 same -> ``ahcq.conv2d``."""
     if (found := _conv_bias(defs, value, "relax.nn.conv2d_transpose")) is not None:
         return _upsampling(defs, *found)
     if (found := _conv_bias(defs, value, "relax.nn.conv2d")) is not None:
@@ -106,9 +106,7 @@ def _biased_weights(defs: Definitions) -> set[relax.Var]:
     return {pair[0].args[1] for pair in found if pair is not None}
 
 
-def _convolution(
-    defs: Definitions, conv: relax.Call, bias: relax.Expr, bias_free: bool = False
-) -> relax.Expr | None:
+def _convolution(defs: Definitions, conv: relax.Call, bias: relax.Expr, bias_free: bool = False) -> relax.Expr | None:
     x, weight = conv.args
     name = _module_name(defs, weight)
     batch, channels, height, width = _dims(x)
@@ -176,7 +174,7 @@ def _match_channel_norm(defs: Definitions, value: relax.Expr) -> relax.Expr | No
 
 
 def _match_attention(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
-    """``matmul(softmax(logits), v)``; logits with the scale on q or on the product, with or without relative positions."""
+    """``matmul(softmax(logits), v)``; the scale on q or on the product, with or without relative positions."""
     if not is_op(value, "relax.matmul"):
         return None
     softmax = defs.call(value.args[0], "relax.nn.softmax")
@@ -203,7 +201,7 @@ def _match_attention(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
 
 
 def _same_batch(operands: list[relax.Expr]) -> list[relax.Expr]:
-    """Repeat operands along leading axes of size 1 where another operand has more (a matrix product would broadcast)."""
+    """Repeat operands along leading axes of size 1 where another has more (as a matrix product broadcasts)."""
     leading = [_dims(operand)[:-2] for operand in operands]
     common = [next((d for d in axis if not _is_one(d)), axis[0]) for axis in zip(*leading, strict=True)]
     return [
@@ -219,7 +217,7 @@ def _is_one(dim) -> bool:
 
 
 def _split_relative(defs: Definitions, logits: relax.Expr):
-    """(logits without relative positions, rel_h table, rel_w table, the query they multiply); the last three may be None."""
+    """(logits without relative positions, rel_h, rel_w, the query they multiply); the last three may be None."""
     outer = defs.call(defs.through(logits, "relax.reshape"), "relax.add")
     inner = defs.call(arg(outer, 0), "relax.add")
     if inner is None:

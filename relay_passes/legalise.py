@@ -1,7 +1,7 @@
 """Phase 8: from ``ahcq`` operators to kernels of :mod:`tvm_ahcq.topi`.
 
-Every call becomes a ``call_tir`` on flattened operands. Kernels depend on shapes and options alone, so equal calls share
-one. LayerNorm and float matrix products get our kernels too; the other operators are left to TVM's legalisation.
+Every call becomes a ``call_tir`` on flattened operands. Kernels depend on shapes and options alone, so equal calls
+share one. LayerNorm and float matrix products get our kernels too; the other operators are left to TVM's legalisation.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _encode_affine(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
     options = (ANY, int(_dims(x)[-1]), padded, groups, int(call.attrs["bits"]), identity)
     args = [matrix, *([] if identity else [index]), *rest]
     codes = legaliser.call(topi.encode_affine, options, args, [rows, padded], "uint8")
-    return relax.op.reshape(codes, _dims(x)[:-1] + [padded])
+    return relax.op.reshape(codes, [*_dims(x)[:-1], padded])
 
 
 @legalises("relax.ahcq.encode_intervals")
@@ -155,9 +155,9 @@ def _im2col(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
 def _grouped_linear(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
     matrix, rows = _rows(call.args[0])
     groups, outputs = map(int, _dims(call.args[3]))
-    options = (ANY, outputs, int(_dims(matrix)[1]), groups, str(call.attrs["layout"]), legaliser.target)
+    options = (ANY, outputs, int(_dims(call.args[0])[-1]), groups, str(call.attrs["layout"]), legaliser.target)
     y = legaliser.call(topi.grouped_linear, options, [matrix, *call.args[1:]], [rows, outputs], "float32")
-    return relax.op.reshape(y, _dims(call.args[0])[:-1] + [outputs])
+    return relax.op.reshape(y, [*_dims(call.args[0])[:-1], outputs])
 
 
 @legalises("relax.ahcq.log_attention")
@@ -181,7 +181,7 @@ def _linear(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
     y = legaliser.call(
         topi.matmul, (ANY, outputs, inputs, legaliser.target), [matrix, *call.args[1:]], [rows, outputs], "float32"
     )
-    return relax.op.reshape(y, _dims(call.args[0])[:-1] + [outputs])
+    return relax.op.reshape(y, [*_dims(call.args[0])[:-1], outputs])
 
 
 @legalises("relax.nn.layer_norm")

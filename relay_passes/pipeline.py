@@ -29,7 +29,7 @@ from .realise import Realised, realise
 from .rewrite import PARAM_NAMES
 from .schedule import schedule_pass
 
-__all__ = ["annotate", "build", "canonicalise", "dump", "legalise", "name_parameters", "realise", "Realised"]
+__all__ = ["Realised", "annotate", "build", "canonicalise", "dump", "legalise", "name_parameters", "realise"]
 
 LAYOUT_ONLY = ["relax.reshape"]
 """Not legalised: at run time they are views."""
@@ -73,7 +73,7 @@ def build(mod: IRModule, target: HostTarget, dump_dir: Path | None = None) -> tv
 
 
 def _lowering() -> tvm.transform.Pass:
-    """TVM's CPU pipeline without ``RewriteDataflowReshape`` (it breaks symbolic shapes; reshapes stay views instead)."""
+    """TVM's CPU pipeline without ``RewriteDataflowReshape`` (it breaks symbolic shapes); reshapes stay views."""
     return tvm.transform.Sequential(
         [
             relax.transform.CanonicalizeBindings(),

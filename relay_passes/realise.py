@@ -155,7 +155,8 @@ class _Realiser:
         self.tensors[name] = weight
         rows, padded, groups = len(weight.codes), len(weight.index), len(weight.group_sizes)
         packed = [-(-rows // 16), padded // 4, 16, 4] if self.layout == "vnni16" else [rows, padded]
-        types = {"packed": (packed, "int8"), "multiplier": ([groups, rows], "float32"), "correction": ([groups, rows], "int32")}
+        scales = [groups, rows]
+        types = {"packed": (packed, "int8"), "multiplier": (scales, "float32"), "correction": (scales, "int32")}
         stem = name.replace(".", "_")
         self.vars[name] = [relax.Var(f"{stem}_{part}", relax.TensorType(*spec)) for part, spec in types.items()]
         return self.vars[name]
@@ -182,7 +183,10 @@ class _Realiser:
         args = [self._tensor(f"{site}.{key}", array) for key, array in found.items()]
         repeated = self.defs.call(x, "relax.broadcast_to")
         codes = ahcq.encode_affine(
-            x if repeated is None else repeated.args[0], *args, site=site, bits=params.bits,
+            x if repeated is None else repeated.args[0],
+            *args,
+            site=site,
+            bits=params.bits,
             identity=groups.identity,
         )
         if repeated is not None:  # encoding comes before repeating: fewer and smaller elements
@@ -191,7 +195,9 @@ class _Realiser:
 
     def _codes_of_weight(self, name: str, matrix: np.ndarray):
         if name not in self.table.weights:
-            raise QuantTableError(f"The quantization table has no ranges for the weight {name!r}; calibrate this model again.")
+            raise QuantTableError(
+                f"The quantization table has no ranges for the weight {name!r}; calibrate this model again."
+            )
         ranges = self.table.weights[name]
         if len(ranges.scale) != len(matrix):
             raise QuantTableError(
@@ -203,11 +209,20 @@ class _Realiser:
     def _layer(self, name: str, operands, groups: _Groups, offset: float, weight: str, matrix, bias) -> relax.Expr:
         quantized = self._codes_of_weight(weight, matrix)
         record = QLinearWeight(
-            quantized.codes, quantized.bits, quantized.scale, quantized.zero_point, groups.index, groups.sizes,
-            groups.scale, groups.zero_point, self.layout,
+            quantized.codes,
+            quantized.bits,
+            quantized.scale,
+            quantized.zero_point,
+            groups.index,
+            groups.sizes,
+            groups.scale,
+            groups.zero_point,
+            self.layout,
         )
         # every operand's value has the offset in it; times the row sum of the dequantized weight it is a constant
-        row_sums = (quantized.codes.astype(np.int64) - quantized.zero_point[:, None]).sum(1) * quantized.scale.astype(float)
+        row_sums = (quantized.codes.astype(np.int64) - quantized.zero_point[:, None]).sum(1) * quantized.scale.astype(
+            float
+        )
         folded = (bias.astype(np.float64) + offset * row_sums).astype(np.float32)
         packed, *scales = self._weight(weight, record)
         bounds, bias_var = self._tensor(f"{name}.bounds", groups.bounds), self._tensor(f"{name}.bias", folded)
@@ -218,7 +233,9 @@ class _Realiser:
         if found is None:
             return None
         name, weight = str(call.attrs["name"]), self.defs.param(call.args[1])
-        bias = self.params[self.defs.param(call.args[2])] if self.defs.param(call.args[2]) else call.args[2].value.numpy()
+        bias = (
+            self.params[self.defs.param(call.args[2])] if self.defs.param(call.args[2]) else call.args[2].value.numpy()
+        )
         matrix = self.params[weight].reshape(len(self.params[weight]), -1)
         return self._layer(name, *self._encode(*found), weight, matrix, bias)
 
@@ -232,13 +249,18 @@ class _Realiser:
         codes, groups, offset = self._encode(*found)
         if not groups.identity or len(groups.sizes) > 1:
             raise UnsupportedModelError(
-                f"{name}: a convolution needs a uniform input quantizer and channels in multiples of 4, not {channels} in "
+                f"{name}: a convolution needs a uniform input quantizer and a multiple of 4 channels, not {channels} in "
                 f"{len(groups.sizes)} groups; choose 'uniform' for this site in the recipe."
             )
         zero = self._tensor(f"{found[0]}.zero_point", groups.zero_point)
         patches = ahcq.im2col(codes, zero, kernel=kernel)
-        taps = _Groups(np.arange(kernel * kernel * channels, dtype=np.int32), (kernel * kernel * channels,),
-                       groups.scale, groups.zero_point, True)
+        taps = _Groups(
+            np.arange(kernel * kernel * channels, dtype=np.int32),
+            (kernel * kernel * channels,),
+            groups.scale,
+            groups.zero_point,
+            True,
+        )
         matrix = tensor.transpose(0, 2, 3, 1).reshape(outputs, -1)
         return self._layer(name, patches, taps, offset, weight, matrix, np.zeros(outputs, np.float32))
 
@@ -252,7 +274,10 @@ class _Realiser:
         rel = [self.params[self.defs.param(arg)] for arg in call.args[3:]]
         sites = [self.table.sites[f"{name}.{role}"] for role in ("q", "k", "v", "probs")]
         constants, *tables = log_attention_constants(
-            *sites, scale=float(call.attrs["scale"]), head_dim=head_dim, **dict(zip(("rel_h", "rel_w"), rel, strict=False))
+            *sites,
+            scale=float(call.attrs["scale"]),
+            head_dim=head_dim,
+            **dict(zip(("rel_h", "rel_w"), rel, strict=False)),
         )
         scalars = np.array(astuple(constants)[:9], np.int32)
         args = [self._encode(*site)[0] for site in found]
@@ -294,7 +319,9 @@ class _Groups:
         elif isinstance(params, CagParams) and len(params.group_of) == channels:
             scale, zero, member = params.scales, params.zero_points, np.asarray(params.group_of)
         else:
-            raise QuantTableError(f"{site}: a {type(params).__name__} does not fit {channels} channels; calibrate again.")
+            raise QuantTableError(
+                f"{site}: a {type(params).__name__} does not fit {channels} channels; calibrate again."
+            )
         parts = []
         for group in range(len(scale)):
             chosen = np.flatnonzero(member == group)

@@ -116,7 +116,7 @@ def make_batch(pool: ScenePool, rng: np.random.Generator, images: int, prompts: 
 
 
 def embed_prompts(sam, coords: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Sparse prompt embedding of points (labels 0, 1), box corners (2, 3) and padding (-1); coords are pixel centres."""
+    """Sparse embedding of points (labels 0, 1), box corners (2, 3) and padding (-1); coords are pixel centres."""
     encoder = sam.prompt_encoder
     table = torch.cat([encoder.not_a_point_embed.weight, *[e.weight for e in encoder.point_embeddings]])
     position = encoder.pe_layer.forward_with_coords(coords, encoder.input_image_size)
@@ -145,7 +145,7 @@ def resize(x: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def mask_losses(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """20 focal + dice for each of (P, M, s, s) logits against (P, 1, s, s) soft targets; and the true IoU, both (P, M)."""
+    """20 focal + dice of (P, M, s, s) logits against (P, 1, s, s) soft targets; and the true IoU, both (P, M)."""
     bce = F.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none")
     p = logits.sigmoid()
     focal = (bce * (p - target).square()).mean((-2, -1))
@@ -205,8 +205,9 @@ def make_optimizers(sam, lr: float, muon_lr: float) -> list[torch.optim.Optimize
             matrices.append(parameter)
         else:
             (rest if parameter.ndim >= 2 and "embed" not in name and "token" not in name else plain).append(parameter)
-    adamw = torch.optim.AdamW([{"params": rest, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}],
-                              lr=lr, betas=(0.9, 0.99))
+    adamw = torch.optim.AdamW(
+        [{"params": rest, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}], lr=lr, betas=(0.9, 0.99)
+    )
     muon = torch.optim.Muon(matrices, lr=muon_lr, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw")
     return [adamw, muon]
 
@@ -236,7 +237,13 @@ def train(args: argparse.Namespace) -> None:
             optimizer.load_state_dict(saved)
     encoder = torch.compile(sam.image_encoder, dynamic=False) if args.compile else sam.image_encoder
     pool = ScenePool(args.pool, first_seed=10_000_000 * args.seed + 1_000_000 + 100_000 * (step // 100))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     log = (args.out / "log.txt").open("a")
     running, started = np.zeros(2), time.time()
     with Progress(*columns) as progress:
@@ -262,15 +269,26 @@ def train(args: argparse.Namespace) -> None:
                 for name, value in sam.state_dict().items():
                     average[name].lerp_(value, 1 - keep)
             click = batch["labels"][:, 0] == 1
-            running = 0.98 * running + 0.02 * np.array([iou[click].mean().nan_to_num(0.5), iou[~click].mean().nan_to_num(0.5)])
+            running = 0.98 * running + 0.02 * np.array(
+                [iou[click].mean().nan_to_num(0.5), iou[~click].mean().nan_to_num(0.5)]
+            )
             smoothed = running / (1 - 0.98 ** min(step, 5000))
             progress.update(task, completed=step, description=f"click {smoothed[0]:.3f} box {smoothed[1]:.3f}")
             if step % 50 == 0:
-                log.write(f"{step} {time.time() - started:.0f}s loss {loss.item():.3f} click {smoothed[0]:.4f} box {smoothed[1]:.4f}\n")
+                log.write(
+                    f"{step} {time.time() - started:.0f}s loss {loss:.3f} click {smoothed[0]:.4f} box {smoothed[1]:.4f}\n"
+                )
                 log.flush()
             if step % args.save_every == 0 or step == args.steps:
-                save_checkpoint(checkpoint, {"model": sam.state_dict(), "average": average, "step": step,
-                                             "optimizers": [o.state_dict() for o in optimizers]})
+                save_checkpoint(
+                    checkpoint,
+                    {
+                        "model": sam.state_dict(),
+                        "average": average,
+                        "step": step,
+                        "optimizers": [o.state_dict() for o in optimizers],
+                    },
+                )
                 half = {name: value.half().contiguous() for name, value in average.items()}
                 save_file(half, args.out / "vit_t.safetensors")
 
@@ -289,7 +307,9 @@ def main() -> None:
     parser.add_argument("--save-every", type=int, default=200, help="steps between checkpoints")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, scenes and prompts")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile the encoder")
+    parser.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile the encoder"
+    )
     train(parser.parse_args())
 
 

@@ -184,7 +184,13 @@ def quantize(
     total = len(calibration) if hasattr(calibration, "__len__") and not isinstance(calibration, str) else 0
     with _reporter(progress) as report:
         table = calibrate(
-            module, model.params, images, chosen, model=model.name, limit=CALIBRATION_IMAGES, progress=report,
+            module,
+            model.params,
+            images,
+            chosen,
+            model=model.name,
+            limit=CALIBRATION_IMAGES,
+            progress=report,
             total=min(total, CALIBRATION_IMAGES),
         )
     return QuantizedModel(model, module, table)

@@ -25,14 +25,16 @@ def test_simulated_attention_equals_the_reference_bit_for_bit(bits, grid):
     sites = {f"a.{role}": UniformParams(bits, 5.5 / top, top // 2 + i) for i, role in enumerate("qkv")}
     sites["a.probs"] = LnqParams(bits, 20.0, 0.7)
     rel = [(0.3 * rng.normal(size=(2 * n - 1, 16))).astype(np.float32) for n in grid] if grid else [None, None]
-    codes = [encode_uniform(x, sites[f"a.{r}"].scale, sites[f"a.{r}"].zero_point, bits) for x, r in zip((q, k, v), "qkv")]
+    codes = [
+        encode_uniform(x, sites[f"a.{r}"].scale, sites[f"a.{r}"].zero_point, bits) for x, r in zip((q, k, v), "qkv", strict=True)
+    ]
     constants, *tables = log_attention_constants(
         *[sites[f"a.{r}"] for r in "qkv"], sites["a.probs"], scale=0.25, head_dim=16, rel_h=rel[0], rel_w=rel[1]
     )
     expected = log_attention(*codes, constants, *tables)
 
     simulated = SimulatedSites(sites)
-    operands = [simulated.activation(f"a.{r}", torch.from_numpy(x)) for x, r in zip((q, k, v), "qkv")]
+    operands = [simulated.activation(f"a.{r}", torch.from_numpy(x)) for x, r in zip((q, k, v), "qkv", strict=True)]
     got = simulated.attention("a", *operands, 0.25, *[None if t is None else torch.from_numpy(t) for t in rel])
     np.testing.assert_array_equal(got.numpy(), expected)
 

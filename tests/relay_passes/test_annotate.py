@@ -44,5 +44,8 @@ def test_layers_outside_the_method_stay_in_float():
 
 def test_marked_graphs_compute_the_same_until_quantizers_are_set(tiny_model, prompts):
     model = annotated(tiny_model)
-    runs = [TorchExecutor(mod, tiny_model.params).run("encode_image", *prompts["encode_image"]) for mod in (tiny_model.module, model)]
+    runs = [
+        TorchExecutor(mod, tiny_model.params).run("encode_image", *prompts["encode_image"])
+        for mod in (tiny_model.module, model)
+    ]
     torch.testing.assert_close(runs[0], runs[1], atol=2e-5, rtol=1e-4)

@@ -66,8 +66,11 @@ def test_attention_with_its_scale_on_the_logits_becomes_one_operator():
     class Before:
         @R.function
         def main(
-            x: R.Tensor((2, 5, 8), "float32"), k: R.Tensor((2, 7, 8), "float32"), v: R.Tensor((2, 7, 8), "float32"),
-            w: R.Tensor((8, 8), "float32"), b: R.Tensor((8,), "float32"),
+            x: R.Tensor((2, 5, 8), "float32"),
+            k: R.Tensor((2, 7, 8), "float32"),
+            v: R.Tensor((2, 7, 8), "float32"),
+            w: R.Tensor((8, 8), "float32"),
+            b: R.Tensor((8,), "float32"),
         ):
             R.func_attr({"ahcq_param_names": ["a.self_attn.q_proj.weight", "a.self_attn.q_proj.bias"]})
             with R.dataflow():
@@ -123,7 +126,9 @@ def test_channel_normalisation_becomes_a_layer_norm_over_the_last_axis():
 
 @pytest.mark.parametrize("function", ["encode_image", "decode", "decode_mask"])
 def test_canonical_models_compute_what_the_imported_ones_do(tiny_model, prompts, function):
-    imported, canonical = (TorchExecutor(mod, tiny_model.params) for mod in (tiny_model.module, canonicalise(named(tiny_model))))
+    imported, canonical = (
+        TorchExecutor(mod, tiny_model.params) for mod in (tiny_model.module, canonicalise(named(tiny_model)))
+    )
     inputs = prompts[function]
     with torch.no_grad():
         expected, got = imported.run(function, *inputs), canonical.run(function, *inputs)

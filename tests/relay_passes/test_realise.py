@@ -51,7 +51,9 @@ def test_nothing_of_the_float_sites_is_left(quantized):
     text = realised.module.script(show_meta=False)
     for gone in ("R.ahcq.quantize(", "R.ahcq.attention(", "R.ahcq.conv2d("):
         assert gone not in text
-    functions_with_weight = [n for names in realised.function_params.values() for n in names if n in quantized.table.weights]
+    functions_with_weight = [
+        n for names in realised.function_params.values() for n in names if n in quantized.table.weights
+    ]
     assert text.count("R.ahcq.grouped_linear(") == len(functions_with_weight)
 
 

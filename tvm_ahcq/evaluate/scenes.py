@@ -135,8 +135,17 @@ class _Canvas:
                 break
         return colour
 
-    def paint(self, cy: float, cx: float, radius: float, kind: str, colour: np.ndarray | None = None,
-              style: tuple[float, float, float] | None = None, parent: int = 0, clip: np.ndarray | None = None) -> int:
+    def paint(
+        self,
+        cy: float,
+        cx: float,
+        radius: float,
+        kind: str,
+        colour: np.ndarray | None = None,
+        style: tuple[float, float, float] | None = None,
+        parent: int = 0,
+        clip: np.ndarray | None = None,
+    ) -> int:
         """Paint one shape and return its number (0 if nothing of it lies on the canvas).
 
         Parameters
@@ -166,7 +175,11 @@ class _Canvas:
         patch = self.image[y0:y1, x0:x1]
         if colour is None:
             colour = self._contrasting(patch[inside].mean(0), 0.16)
-        texture, sphere, linear = style or (rng.uniform(0, 0.16), rng.uniform(0, 0.3) * (rng.random() < 0.6), rng.uniform(0, 0.2))
+        texture, sphere, linear = style or (
+            rng.uniform(0, 0.16),
+            rng.uniform(0, 0.3) * (rng.random() < 0.6),
+            rng.uniform(0, 0.2),
+        )
         light = rng.uniform(0, 6.28)
         shade = linear * (np.cos(light) * x + np.sin(light) * y) / radius
         shade = shade + texture * _texture(rng, max(y.shape), y, x)
@@ -195,7 +208,7 @@ class _Canvas:
             image[1:-1] = (image[:-2] + 2 * image[1:-1] + image[2:]) / 4
             image[:, 1:-1] = (image[:, :-2] + 2 * image[:, 1:-1] + image[:, 2:]) / 4
         low, high = rng.uniform(0, 0.2), rng.uniform(0.8, 1.0)
-        image = low + (high - low) * image + rng.normal(0, rng.uniform(0, 0.03), image.shape[:2] + (1,))
+        image = low + (high - low) * image + rng.normal(0, rng.uniform(0, 0.03), (*image.shape[:2], 1))
         return Scene((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8), *self._annotate())
 
     def _annotate(self) -> tuple[np.ndarray, np.ndarray]:

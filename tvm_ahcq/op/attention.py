@@ -8,7 +8,7 @@ from .register import call, register, tensor_type
 
 
 def _infer_attention(expr: relax.Call) -> relax.TensorType:
-    """Softmax attention of (..., Nq, d), (..., Nk, d), (..., Nk, d) with optional relative positions -> (..., Nq, d)."""
+    """Softmax attention of (..., Nq, d), (..., Nk, d), (..., Nk, d), with relative positions or not -> (..., Nq, d)."""
     return tensor_type(expr.args[0], last=expr.args[2].ty.shape.values[-1])
 
 

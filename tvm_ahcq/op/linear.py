@@ -18,7 +18,9 @@ def _infer_grouped(expr: relax.Call) -> relax.TensorType:
 
 
 register("linear", ("x", "weight", "bias"), _infer_linear, required=3)
-register("grouped_linear", ("operands", "packed", "bounds", "multiplier", "correction", "bias"), _infer_grouped, required=6)
+register(
+    "grouped_linear", ("operands", "packed", "bounds", "multiplier", "correction", "bias"), _infer_grouped, required=6
+)
 
 
 def linear(x: relax.Expr, weight: relax.Expr, bias: relax.Expr, *, name: str) -> relax.Call:

@@ -28,7 +28,7 @@ register("encode_intervals", ("x", "thresholds", "operands"), _infer_intervals, 
 
 
 def quantize(x: relax.Expr, *, site: str, kind: str, bits: int) -> relax.Call:
-    """Mark `x` as the quantization site `site` with a quantizer of `kind` ('uniform', 'cag' or 'hluq') and `bits` bits."""
+    """Mark `x` as the quantization site `site`; `kind` is 'uniform', 'cag' or 'hluq', `bits` the width of its codes."""
     return call("quantize", x, site=site, kind=kind, bits=int(bits))
 
 

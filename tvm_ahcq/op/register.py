@@ -13,7 +13,9 @@ PREFIX = "relax.ahcq."
 """Relax prints and parses only operators whose name starts with ``relax.`` as its own."""
 
 
-def register(name: str, arguments: Sequence[str], infer: Callable[[relax.Call], relax.TensorType], required: int) -> None:
+def register(
+    name: str, arguments: Sequence[str], infer: Callable[[relax.Call], relax.TensorType], required: int
+) -> None:
     """Register the pure operator ``relax.ahcq.<name>``.
 
     Parameters

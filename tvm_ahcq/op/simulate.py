@@ -79,7 +79,7 @@ def over_heads(function: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Te
 
 
 def relative_terms(q: torch.Tensor, rel_h: torch.Tensor, rel_w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Products of the query with the relative positions: ``(B, h, w, h, 1)`` by row and ``(B, h, w, 1, w)`` by column."""
+    """Products of the query with the relative positions: ``(B, h, w, h, 1)`` by row, ``(B, h, w, 1, w)`` by column."""
     height, width = (len(rel_h) + 1) // 2, (len(rel_w) + 1) // 2
     rows, columns = torch.arange(height), torch.arange(width)
     grid = q.unflatten(1, (height, width))
@@ -120,7 +120,12 @@ class SimulatedSites(Sites):
         operands = [self.quantizers[f"{name}.{role}"] for role in "qkv"]
         arrays = [None if table is None else table.detach().numpy() for table in (rel_h, rel_w)]
         constants, *tables = log_attention_constants(
-            *operands, self.quantizers[f"{name}.probs"], scale=scale, head_dim=q.shape[-1], rel_h=arrays[0], rel_w=arrays[1]
+            *operands,
+            self.quantizers[f"{name}.probs"],
+            scale=scale,
+            head_dim=q.shape[-1],
+            rel_h=arrays[0],
+            rel_w=arrays[1],
         )
         steps = [torch.round(x / np.float32(p.scale)).double() for x, p in zip((q, k, v), operands, strict=True)]
         rel = [None if table is None else torch.from_numpy(table).double() for table in tables]

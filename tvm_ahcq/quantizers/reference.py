@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -137,7 +138,7 @@ def grouped_accumulators(operands: np.ndarray, weight: np.ndarray, group_sizes: 
     """
     bounds = np.concatenate([[0], np.cumsum(group_sizes)])
     parts = []
-    for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+    for low, high in pairwise(bounds):
         # float64 products of small integers are exact, and fast through BLAS
         exact = operands[:, low:high].astype(np.float64) @ weight[:, low:high].T.astype(np.float64)
         parts.append(exact.astype(np.int32))
@@ -152,7 +153,7 @@ def grouped_linear(
     correction: np.ndarray,
     bias: np.ndarray,
 ) -> np.ndarray:
-    """Grouped-scale GEMM: ``y = bias``, then for each group ``y = fma(float32(acc_g + correction_g), multiplier_g, y)``.
+    """Grouped-scale GEMM: ``y = bias``, then for each group ``y = fma(float32(acc + correction), multiplier, y)``.
 
     Parameters
     ----------
@@ -264,7 +265,7 @@ def exp2_fixed(x: np.ndarray) -> np.ndarray:
 
 
 def log2_fixed(total: np.ndarray) -> np.ndarray:
-    """``floor(log2(total / 2**EXP_BITS) * 2**FRACTION_BITS)`` for int32 ``total >= 2**EXP_BITS``, by repeated squaring."""
+    """``floor(log2(total / 2**EXP_BITS) * 2**FRACTION_BITS)``, int32 ``total >= 2**EXP_BITS``, by repeated squaring."""
     total = np.asarray(total, np.int64)
     whole = np.frexp(total.astype(np.float64))[1].astype(np.int64) - 1
     mantissa = total << (30 - whole)
@@ -278,7 +279,7 @@ def log2_fixed(total: np.ndarray) -> np.ndarray:
 
 
 def _relative_logits(q: np.ndarray, rel_h: np.ndarray, rel_w: np.ndarray, c: LogAttention) -> np.ndarray:
-    """Relative-position part of the logits before the final shift, ``(N, N)``; `q` is ``(N, d)``, zero point removed."""
+    """Relative-position part of the logits before the final shift, ``(N, N)``; `q` ``(N, d)``, zero point removed."""
     height, width = (len(rel_h) + 1) // 2, (len(rel_w) + 1) // 2
     y, x = np.divmod(np.arange(height * width), width)
     by_row = rounding_shift(q @ rel_h.T.astype(np.int64), c.rel_shift) * c.rel_h_multiplier

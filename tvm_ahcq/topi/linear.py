@@ -15,8 +15,8 @@ def grouped_linear(m: int | Expr, n: int, kp: int, groups: int, layout: str, tar
     """Kernel of :func:`tvm_ahcq.quantizers.reference.grouped_linear`.
 
     Its arguments are, in order, ``a`` uint8 ``(M, Kp)``; packed weights int8, ``(ceil(N / 16), Kp / 4, 16, 4)`` in
-    layout "vnni16" or ``(N, Kp)`` in layout "rows"; ``bounds`` int32 ``(G + 1,)``, the channels at which groups begin and
-    end, multiples of 4 from 0 to ``Kp``; ``multiplier`` float32 ``(G, N)``; ``correction`` int32 ``(G, N)``;
+    layout "vnni16" or ``(N, Kp)`` in layout "rows"; ``bounds`` int32 ``(G + 1,)``, the channels at which groups begin
+    and end, multiples of 4 from 0 to ``Kp``; ``multiplier`` float32 ``(G, N)``; ``correction`` int32 ``(G, N)``;
     ``bias`` float32 ``(N,)``; and the output, float32 ``(M, N)``.
 
     Parameters

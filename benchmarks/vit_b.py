@@ -1,0 +1,150 @@
+"""SAM ViT-B at 1024 x 1024 (real shapes, random weights): time and memory to compile at W4A4, and the compiled module
+against its simulation and against torch float32, in one run.
+
+Writes ``benchmarks/results/vit_b.md``. Takes about 10 minutes on 2 cores and up to 10 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import tvm_ahcq as ahcq
+from tvm_ahcq.compiler import QuantizedModel
+from tvm_ahcq.evaluate.scenes import generate, scenes
+from tvm_ahcq.frontend.sam import build_module
+from tvm_ahcq.runtime.image import ResizeLongestSide, preprocess
+
+RESULTS = Path(__file__).parent / "results" / "vit_b.md"
+
+
+def random_checkpoint(path: Path, seed: int) -> None:
+    """An official-layout ViT-B checkpoint with random weights; position tables, which start at 0, get values too."""
+    torch.manual_seed(seed)
+    sam = build_module("vit_b", device="cpu")
+    with torch.no_grad():
+        for name, parameter in sam.named_parameters():
+            if "rel_pos" in name or "pos_embed" in name:
+                parameter.normal_(std=0.1)
+    torch.save(sam.state_dict(), path)
+
+
+def seconds(function, repeats: int) -> float:
+    """Median time of `repeats` calls after one."""
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def peak_gigabytes() -> float:
+    """Most memory that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+@dataclass(frozen=True)
+class Build:
+    """Cost of a build."""
+
+    quantize_seconds: float
+    compile_seconds: float
+    gigabytes: float
+    megabytes: float
+    sites: tuple[int, int]
+    weight_bits: float
+
+
+def build(checkpoint: Path, bundle: Path, images: int) -> tuple[Build, QuantizedModel]:
+    """From checkpoint to bundle."""
+    start = time.perf_counter()
+    model = ahcq.from_sam("vit_b", checkpoint=checkpoint)
+    qmodel = ahcq.quantize(model, [scene.image for scene in scenes(0, images)], progress=True)
+    middle = time.perf_counter()
+    manifest = ahcq.compile(qmodel).save(bundle)
+    end = time.perf_counter()
+    megabytes = bundle.stat().st_size / 1e6
+    figures = peak_gigabytes(), megabytes, manifest.sites, manifest.weight_bits
+    return Build(middle - start, end - middle, *figures), qmodel
+
+
+def decode_times(session, embedding: np.ndarray, repeats: int) -> list[tuple[int, float, float]]:
+    """(points, first call, median of later calls) for several numbers of points: there is nothing to recompile."""
+    rows = []
+    for points in (1, 2, 3, 5, 9):
+        coords = np.random.default_rng(points).uniform(0, 1024, (1, points + 1, 2)).astype(np.float32)
+        labels = np.array([[1.0] * points + [-1.0]], np.float32)
+        start = time.perf_counter()
+        session.decode(embedding, coords, labels)
+        first = time.perf_counter() - start
+        rows.append((points, first, seconds(lambda c=coords, p=labels: session.decode(embedding, c, p), repeats)))
+    return rows
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Cosine of the angle between two arrays."""
+    return float((a * b).sum(dtype=np.float64) / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def main() -> None:
+    """Compile, run, compare, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=4, help="calibration images")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint, bundle = Path(folder) / "vit_b.pth", Path(folder) / "vit_b.ahcq"
+        random_checkpoint(checkpoint, seed=0)
+        cost, qmodel = build(checkpoint, bundle, args.images)
+        print(cost, flush=True)
+        session = ahcq.load(bundle).session
+        small = ResizeLongestSide(1024).apply_image(generate(1000).image)
+        image = preprocess(small.transpose(2, 0, 1)[None], session.model)
+        simulated = qmodel.fake_quant_predictor().session.encode(image)
+        embedding = session.encode(image)
+        exact = qmodel.float_predictor().session.encode(image)
+        encode = seconds(lambda: session.encode(image), args.repeats)
+        sam = build_module("vit_b", device="cpu")
+        sam.load_state_dict(torch.load(checkpoint, weights_only=True))
+    torch.set_num_threads(session.num_threads)
+    with torch.inference_mode():
+        float_encode = seconds(lambda: sam.image_encoder(torch.from_numpy(image)), 1)
+    lines = [
+        "# SAM ViT-B, 1024 x 1024, W4A4 (real shapes, random weights)",
+        "",
+        f"Target {session.manifest.target.name}, {session.num_threads} threads; torch {torch.__version__}, as many.",
+        "",
+        "| figure | value |",
+        "|---|---|",
+        f"| import and calibration on {args.images} images | {cost.quantize_seconds:.0f} s |",
+        f"| compilation, self-check pair included | {cost.compile_seconds:.0f} s |",
+        f"| most memory up to then | {cost.gigabytes:.1f} GB |",
+        f"| bundle | {cost.megabytes:.1f} MB |",
+        f"| quantization sites on integers | {cost.sites[0]}/{cost.sites[1]} |",
+        f"| stored bits a quantized weight | {cost.weight_bits:.2f} |",
+        f"| cosine of the embedding: compiled, simulated | {cosine(embedding, simulated):.5f} |",
+        f"| cosine of the embedding: compiled, float | {cosine(embedding, exact):.5f} |",
+        f"| image encoder, compiled | {encode:.2f} s |",
+        f"| image encoder, torch float32 | {float_encode:.2f} s ({float_encode / encode:.1f}x the compiled time) |",
+    ]
+    lines += [
+        f"| prompt and decode, {points} points and padding | {1e3 * later:.0f} ms (first call {1e3 * first:.0f} ms) |"
+        for points, first, later in decode_times(session, embedding, args.repeats)
+    ]
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

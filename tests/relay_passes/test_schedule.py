@@ -1,0 +1,70 @@
+"""Schedules of float operators: same results, and a parallel loop in each."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tvm
+from tvm import relax, tirx
+
+from tvm_ahcq.relay_passes.schedule import schedule
+
+
+def legal(function, *shapes) -> tvm.IRModule:
+    """Kernels that TVM makes of a Relax expression, fused."""
+    builder = relax.BlockBuilder()
+    variables = [relax.Var(f"x{i}", relax.TensorType(list(shape), "float32")) for i, shape in enumerate(shapes)]
+    with builder.function("main", variables):
+        with builder.dataflow():
+            out = builder.emit_output(builder.normalize(function(*variables)))
+        builder.emit_func_output(out)
+    passes = [
+        relax.transform.LegalizeOps(),
+        relax.transform.AnnotateTIROpPattern(),
+        relax.transform.FuseOps(),
+        relax.transform.FuseTIR(),
+    ]
+    return tvm.transform.Sequential(passes)(builder.get())
+
+
+def loop_kinds(func: tirx.PrimFunc) -> list[str]:
+    """Kinds of all loops of a function."""
+    found = []
+    tirx.stmt_functor.post_order_visit(
+        func.body, lambda node: found.append(int(node.kind)) if isinstance(node, tirx.For) else None
+    )
+    return [tirx.ForKind(kind).name for kind in found]
+
+
+CASES = {
+    "chain": (lambda a, b: relax.op.nn.gelu(relax.op.add(relax.op.multiply(a, b), b)), ((1, 6, 40), (1, 6, 40))),
+    "turned": (lambda a: relax.op.permute_dims(a, [0, 2, 1]), ((1, 5, 9),)),
+    "product": (lambda a, b: relax.op.matmul(a, b), ((3, 4, 6), (3, 6, 50))),
+    "flat": (lambda a: relax.op.nn.relu(a), ((3000,),)),
+    "symbolic": (lambda a, b: relax.op.matmul(a, b), ((tirx.Var("b", "int64"), 4, 6), (1, 6, 50))),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_scheduled_functions_compute_the_same_in_parallel(case):
+    function, shapes = CASES[case]
+    plain = legal(function, *shapes)
+    scheduled = schedule(plain)
+    rng = np.random.default_rng(0)
+    arrays = [
+        rng.normal(size=[dim if isinstance(dim, int) else 2 for dim in shape]).astype(np.float32) for shape in shapes
+    ]
+    results = []
+    for mod in (plain, scheduled):
+        machine = relax.VirtualMachine(relax.build(mod, target="llvm"), tvm.cpu())
+        results.append(machine["main"](*map(tvm.runtime.tensor, arrays)).numpy())
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-5, atol=1e-6)
+    for func in scheduled.functions.values():
+        if isinstance(func, tirx.PrimFunc):
+            assert "PARALLEL" in loop_kinds(func)
+
+
+def test_functions_that_are_scheduled_are_left_alone():
+    mod = legal(*CASES["flat"][:1], *CASES["flat"][1])
+    once = schedule(mod)
+    tvm.ir.assert_structural_equal(schedule(once), once)
