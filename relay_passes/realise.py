@@ -249,7 +249,7 @@ class _Realiser:
         codes, groups, offset = self._encode(*found)
         if not groups.identity or len(groups.sizes) > 1:
             raise UnsupportedModelError(
-                f"{name}: a convolution needs a uniform input quantizer and a multiple of 4 channels, not {channels} in "
+                f"{name}: a convolution needs a uniform input quantizer and 4 n channels, not {channels} in "
                 f"{len(groups.sizes)} groups; choose 'uniform' for this site in the recipe."
             )
         zero = self._tensor(f"{found[0]}.zero_point", groups.zero_point)

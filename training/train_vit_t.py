@@ -245,7 +245,7 @@ def train(args: argparse.Namespace) -> None:
         TimeRemainingColumn(),
     )
     log = (args.out / "log.txt").open("a")
-    running, started = np.zeros(2), time.time()
+    running, started, first = np.zeros(2), time.time(), step
     with Progress(*columns) as progress:
         task = progress.add_task("train", total=args.steps, completed=step)
         while step < args.steps:
@@ -272,12 +272,11 @@ def train(args: argparse.Namespace) -> None:
             running = 0.98 * running + 0.02 * np.array(
                 [iou[click].mean().nan_to_num(0.5), iou[~click].mean().nan_to_num(0.5)]
             )
-            smoothed = running / (1 - 0.98 ** min(step, 5000))
-            progress.update(task, completed=step, description=f"click {smoothed[0]:.3f} box {smoothed[1]:.3f}")
+            click_iou, box_iou = running / (1 - 0.98 ** (step - first))
+            progress.update(task, completed=step, description=f"click {click_iou:.3f} box {box_iou:.3f}")
             if step % 50 == 0:
-                log.write(
-                    f"{step} {time.time() - started:.0f}s loss {loss:.3f} click {smoothed[0]:.4f} box {smoothed[1]:.4f}\n"
-                )
+                passed = time.time() - started
+                log.write(f"{step} {passed:.0f}s loss {loss:.3f} click {click_iou:.4f} box {box_iou:.4f}\n")
                 log.flush()
             if step % args.save_every == 0 or step == args.steps:
                 save_checkpoint(

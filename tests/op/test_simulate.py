@@ -11,7 +11,7 @@ from tvm_ahcq.quantizers.cag import CagParams
 from tvm_ahcq.quantizers.hluq import HluqParams
 from tvm_ahcq.quantizers.lnq import LnqParams
 from tvm_ahcq.quantizers.log_attention import log_attention_constants
-from tvm_ahcq.quantizers.reference import encode_uniform, log_attention
+from tvm_ahcq.quantizers.reference import log_attention
 from tvm_ahcq.quantizers.uniform import UniformParams
 
 
@@ -25,9 +25,7 @@ def test_simulated_attention_equals_the_reference_bit_for_bit(bits, grid):
     sites = {f"a.{role}": UniformParams(bits, 5.5 / top, top // 2 + i) for i, role in enumerate("qkv")}
     sites["a.probs"] = LnqParams(bits, 20.0, 0.7)
     rel = [(0.3 * rng.normal(size=(2 * n - 1, 16))).astype(np.float32) for n in grid] if grid else [None, None]
-    codes = [
-        encode_uniform(x, sites[f"a.{r}"].scale, sites[f"a.{r}"].zero_point, bits) for x, r in zip((q, k, v), "qkv", strict=True)
-    ]
+    codes = [sites[f"a.{role}"].encode(x) for x, role in zip((q, k, v), "qkv", strict=True)]
     constants, *tables = log_attention_constants(
         *[sites[f"a.{r}"] for r in "qkv"], sites["a.probs"], scale=0.25, head_dim=16, rel_h=rel[0], rel_w=rel[1]
     )

@@ -28,5 +28,5 @@ def conv2d(x: relax.Expr, weight: relax.Expr, *, name: str) -> relax.Call:
 
 
 def im2col(codes: relax.Expr, zero_point: relax.Expr, *, kernel: int) -> relax.Call:
-    """Patches of uint8 codes; semantics in :func:`tvm_ahcq.quantizers.reference.im2col`; `zero_point` ``(1,)`` int32."""
+    """Patches of uint8 codes, as :func:`tvm_ahcq.quantizers.reference.im2col`; `zero_point` is ``(1,)`` int32."""
     return call("im2col", codes, zero_point, kernel=int(kernel))
