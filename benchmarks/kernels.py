@@ -81,12 +81,13 @@ def linear_cases(rng: np.random.Generator, target: HostTarget) -> list[Case]:
         arguments = (
             rng.integers(0, 16, (m, k), dtype=np.uint8),
             rng.integers(-8, 8, shape).astype(np.int8),
+            np.arange(0, k + 1, k // groups, dtype=np.int32),
             np.ones((groups, n), np.float32),
             np.ones((groups, n), np.int32),
             np.zeros(n, np.float32),
             empty((m, n)),
         )
-        func = topi.grouped_linear(m, n, (k // groups,) * groups, target.layout, target)
+        func = topi.grouped_linear(m, n, k, groups, target.layout, target)
         cases.append(Case("grouped_linear", f"{m} x {n} x {k}, {groups} groups", func, arguments, m * n * k, "int8"))
     return cases
 
@@ -117,7 +118,7 @@ def other_cases(rng: np.random.Generator, target: HostTarget) -> list[Case]:
     """The float32 product, and kernels that are bound by memory or by vector work."""
     m, n, k = 4096, 768, 768
     x, wide = rng.normal(size=(m, k)).astype(np.float32), rng.normal(size=(m, 4 * k)).astype(np.float32)
-    one = np.ones(4, np.float32)
+    one, bounds = np.ones(4, np.float32), np.arange(0, k + 1, 192, dtype=np.int32)
     order = rng.permutation(k).astype(np.int32)
     codes = rng.integers(0, 16, (1, 64, 64, 256), dtype=np.uint8)
     return [
@@ -125,10 +126,10 @@ def other_cases(rng: np.random.Generator, target: HostTarget) -> list[Case]:
              (x, rng.normal(size=(n, k)).astype(np.float32), empty((n,)), empty((m, n))), m * n * k, "float32"),
         Case("layer_norm", f"{m} x {k}", topi.layer_norm(m, k, 1e-6),
              (x, x[0], x[1], empty((m, k))), 0, ""),
-        Case("encode_affine", f"{m} x {k}, ordered", topi.encode_affine(m, k, (192,) * 4, 4, True),
-             (x, one, np.ones(4, np.int32), empty((m, k), "uint8")), 0, ""),
-        Case("encode_affine", f"{m} x {k}, gathered", topi.encode_affine(m, k, (192,) * 4, 4, False),
-             (x, order, one, np.ones(4, np.int32), empty((m, k), "uint8")), 0, ""),
+        Case("encode_affine", f"{m} x {k}, ordered", topi.encode_affine(m, k, k, 4, 4, True),
+             (x, bounds, one, np.ones(4, np.int32), empty((m, k), "uint8")), 0, ""),
+        Case("encode_affine", f"{m} x {k}, gathered", topi.encode_affine(m, k, k, 4, 4, False),
+             (x, order, bounds, one, np.ones(4, np.int32), empty((m, k), "uint8")), 0, ""),
         Case("encode_intervals", f"{m} x {4 * k}, 15 thresholds", topi.encode_intervals(m, 4 * k, 15),
              (wide, np.linspace(-2, 2, 15, dtype=np.float32), np.arange(16, dtype=np.uint8),
               empty((m, 4 * k), "uint8")), 0, ""),

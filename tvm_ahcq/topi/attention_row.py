@@ -162,36 +162,40 @@ def _comparing(n: int) -> OperandCoder:
 
 
 def _searching(n: int) -> OperandCoder:
-    """A binary search, only in vectors where not every key is below the lowest threshold."""
+    """A binary search in every lane, only where not every key of a vector is below the lowest threshold."""
     steps = n.bit_length()
+
+    def bit(s: Expr) -> Expr:
+        """The bit of the code that step `s` decides, from the highest down, in every lane."""
+        return T.broadcast(T.shift_right(T.int32(1 << (steps - 1)), s), LANES)
 
     @T.inline
     def prepare(scratch, thresholds, table):
-        scratch[0] = T.cast(table[0], "int32")
+        scratch[0] = 0  # nothing to prepare: TVM has no gather from memory that a kernel allocates
 
     @T.inline
     def code(logits, r, vectors, offset, scratch, thresholds, table, out, total):
-        count = T.alloc_buffer((1,), "int32", scope="local")
-        total[r] = 0
+        index = T.alloc_buffer((1,), "int32x16", scope="local")
+        sums = T.alloc_buffer((1,), "int32x16", scope="local")
+        sums[0] = T.broadcast(0, LANES)
         for i in range(vectors):
-            if _reduce("smax", logits[r, T.ramp(i * LANES, 1, LANES)]) < offset[0] - thresholds[0]:
-                out[r, T.ramp(i * LANES, 1, LANES)] = T.broadcast(T.cast(scratch[0], "uint8"), LANES)
-                total[r] = total[r] + scratch[0] * LANES
-            else:
-                for j in range(LANES):
-                    count[0] = 0
-                    for s in T.unroll(steps):
-                        count[0] = count[0] + T.Select(
-                            T.And(
-                                count[0] + (1 << (steps - 1 - s)) <= n,
-                                offset[0] - logits[r, i * LANES + j]
-                                <= thresholds[T.min(count[0] + (1 << (steps - 1 - s)), n) - 1],
-                            ),
-                            T.int32(1) << (steps - 1 - s),
-                            T.int32(0),
-                        )
-                    out[r, i * LANES + j] = table[count[0]]
-                    total[r] = total[r] + T.cast(table[count[0]], "int32")
+            index[0] = T.broadcast(0, LANES)
+            if _reduce("smax", logits[r, T.ramp(i * LANES, 1, LANES)]) >= offset[0] - thresholds[0]:
+                for s in T.unroll(steps):
+                    index[0] = index[0] + T.Select(
+                        T.And(
+                            index[0] + bit(s) <= T.broadcast(n, LANES),
+                            thresholds[T.min(index[0] + bit(s), T.broadcast(n, LANES)) - T.broadcast(1, LANES)]
+                            >= T.broadcast(offset[0], LANES) - logits[r, T.ramp(i * LANES, 1, LANES)],
+                        ),
+                        bit(s),
+                        T.broadcast(0, LANES),
+                    )
+                index[0] = T.cast(table[index[0]], "int32x16")
+                sums[0] = sums[0] + index[0]
+            # elsewhere every code is 0, and so is its operand
+            out[r, T.ramp(i * LANES, 1, LANES)] = T.cast(index[0], "uint8x16")
+        total[r] = _reduce("add", sums[0])
 
     return OperandCoder(1, prepare, code)
 

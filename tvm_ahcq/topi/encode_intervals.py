@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tvm.ir import Expr
 from tvm.script import tirx as T
-from tvm.tirx import PrimFunc
+from tvm.tirx import Buffer, PrimFunc
 
 from .vector import LANES, extent
 
@@ -58,22 +58,30 @@ def encode_intervals(m: int | Expr, k: int, n_thresholds: int) -> PrimFunc:
                 rest[0] = rest[0] + T.Select(x[first + size - 1 - i] > thresholds[t], jump[t], 0)
             out[first + size - 1 - i] = T.cast(rest[0], "uint8")
 
+    def step(count: Expr, x: Expr, thresholds: Buffer, s: Expr, lanes: int) -> Expr:
+        """`count` with the bit that step `s` decides, from the highest down: set where its threshold is exceeded."""
+        bit, last, one = (
+            T.broadcast(value, lanes) if lanes > 1 else value
+            for value in (T.shift_right(T.int32(1 << (steps - 1)), s), T.int32(n), T.int32(1))
+        )
+        within = T.min(count + bit, last) - one
+        return count + T.Select(T.And(count + bit <= last, x > thresholds[within]), bit, bit - bit)
+
     @T.inline
     def search(x, thresholds, operands, out, first, size):
-        """Branch-free binary search: from the highest bit down, keep each bit whose threshold is exceeded."""
-        count = T.alloc_buffer((1,), "int32", scope="local")
-        for i in range(size):
-            count[0] = 0
+        """Branch-free binary search in every lane."""
+        found = T.alloc_buffer((1,), "int32x16", scope="local")
+        rest = T.alloc_buffer((1,), "int32", scope="local")
+        for i in range(size // LANES):
+            found[0] = T.broadcast(0, LANES)
             for s in T.unroll(steps):
-                count[0] = count[0] + T.Select(
-                    T.And(
-                        count[0] + (1 << (steps - 1 - s)) <= n,
-                        x[first + i] > thresholds[T.min(count[0] + (1 << (steps - 1 - s)), n) - 1],
-                    ),
-                    1 << (steps - 1 - s),
-                    0,
-                )
-            out[first + i] = operands[count[0]]
+                found[0] = step(found[0], x[T.ramp(first + i * LANES, 1, LANES)], thresholds, s, LANES)
+            out[T.ramp(first + i * LANES, 1, LANES)] = operands[found[0]]
+        for i in range(size % LANES):
+            rest[0] = 0
+            for s in T.unroll(steps):
+                rest[0] = step(rest[0], x[first + size - 1 - i], thresholds, s, 1)
+            out[first + size - 1 - i] = operands[rest[0]]
 
     @T.prim_func(s_tir=True)
     def main(x_handle: T.handle, thresholds_handle: T.handle, operands_handle: T.handle, out_handle: T.handle):
