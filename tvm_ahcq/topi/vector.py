@@ -34,11 +34,6 @@ def rint(x: Expr, lanes: int = LANES) -> Expr:
     return T.call_llvm_pure_intrin(_typed("float32", lanes), f"llvm.rint.{_suffix('f32', lanes)}", x)
 
 
-def splat(x: Expr, lanes: int = LANES) -> Expr:
-    """The scalar `x` in every lane."""
-    return T.broadcast(x, lanes)
-
-
 def four_codes(codes: Expr) -> Expr:
     """Four uint8 values, ``uint8x4``, repeated 16 times: ``uint8x64``."""
     return T.reinterpret("uint8x64", T.broadcast(T.reinterpret("int32", codes), LANES))
@@ -47,11 +42,3 @@ def four_codes(codes: Expr) -> Expr:
 def vpdpbusd(acc: Expr, unsigned: Expr, signed: Expr) -> Expr:
     """``acc[i] + sum of unsigned[4 i + j] * signed[4 i + j]`` over j: int32x16, uint8x64, int8x64 -> int32x16."""
     return T.call_llvm_pure_intrin("int32x16", "llvm.x86.avx512.vpdpbusd.512", acc, unsigned, signed)
-
-
-def select_by(index: Expr, values: list[int]) -> Expr:
-    """``values[index]`` for a short constant list."""
-    result = T.int32(values[-1])
-    for i in reversed(range(len(values) - 1)):
-        result = T.Select(index <= i, T.int32(values[i]), result)
-    return result
