@@ -118,7 +118,7 @@ def test_deployment_commands_import_neither_torch_nor_the_compiler(
 def test_demo_measures_and_draws(run_cli: Callable, tmp_path: Path) -> None:
     done = run_cli("demo", "--out-dir", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    labels = [line.split()[0] for line in done.stdout.splitlines()]
+    labels = [line.split()[0] for line in done.stdout.splitlines() if line.split()[0] != "note"]  # on a busy machine
     assert labels == ["model", "target", "calibrate", "realise", "compile", "bundle", "segment", "agreement", "picture",
                       "next:"]
     photo, picture = (np.asarray(Image.open(tmp_path / name)) for name in ("coins.png", "demo.png"))
