@@ -175,10 +175,10 @@ def corrective_click(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.
     return torch.stack([x + 0.5, y + 0.5], -1) / size, (target.flatten(1).gather(1, index) > 0.5).long()
 
 
-def training_step(sam, encoder, batch, second_pass: bool, loss_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def training_step(sam, batch, second_pass: bool, loss_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss and mean single-mask IoU of one batch."""
-    with torch.autocast("cpu", torch.bfloat16):
-        embedding = encoder(batch["image"])
+    with torch.autocast(batch["image"].device.type, torch.bfloat16):
+        embedding = sam.image_encoder(batch["image"])
         sparse = embed_prompts(sam, batch["coords"], batch["labels"])
         logits, predicted = decode(sam, embedding, sparse)
     target = F.interpolate(batch["target"][:, None], (loss_size, loss_size), mode="area")
@@ -189,7 +189,7 @@ def training_step(sam, encoder, batch, second_pass: bool, loss_size: int) -> tup
         xy, label = corrective_click(resize(best[:, None], loss_size)[:, 0], target[:, 0])
         coords = torch.cat([xy * batch["image"].shape[-1], batch["coords"]], 1)
         labels = torch.cat([label, batch["labels"]], 1)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(batch["image"].device.type, torch.bfloat16):
             logits, predicted = decode(sam, embedding, embed_prompts(sam, coords, labels), best[:, None])
         again, _ = prompt_loss(logits, predicted, target, torch.ones_like(click))
         loss = loss + again
@@ -212,11 +212,59 @@ def make_optimizers(sam, lr: float, muon_lr: float) -> list[torch.optim.Optimize
     return [adamw, muon]
 
 
-def save_checkpoint(path: Path, state: dict) -> None:
-    """Write `state` so that a kill leaves the old file whole."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+class Run:
+    """Model, optimizers, and the moving average of the weights, which is what is kept in the end."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args, self.step = args, 0
+        self.sam = build_sam_vit_t().train().to(args.device)
+        self.optimizers = make_optimizers(self.sam, args.lr, args.lr)
+        self.average = {name: value.clone() for name, value in self.sam.state_dict().items()}
+        self.checkpoint = args.out / "checkpoint.pt"
+
+    def resume(self) -> None:
+        """Go on from the last checkpoint, if there is one."""
+        if self.checkpoint.exists():
+            state = torch.load(self.checkpoint, weights_only=True, map_location=self.args.device)
+            self.sam.load_state_dict(state["model"])
+            self.average, self.step = state["average"], state["step"]
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+
+    def save(self) -> None:
+        """Write checkpoint and weights; a kill leaves the old files whole."""
+        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+        state = {"model": self.sam.state_dict(), "average": self.average, "step": self.step, "optimizers": optimizers}
+        torch.save(state, self.checkpoint.with_suffix(".tmp"))
+        os.replace(self.checkpoint.with_suffix(".tmp"), self.checkpoint)
+        half = {name: value.half().cpu().contiguous() for name, value in self.average.items()}
+        save_file(half, self.args.out / "vit_t.tmp")
+        os.replace(self.args.out / "vit_t.tmp", self.args.out / "vit_t.safetensors")
+
+    def advance(self, pool: ScenePool) -> tuple[float, float, float]:
+        """One step; its loss, and mean IoU of single masks from clicks and from boxes."""
+        args, rng = self.args, np.random.default_rng([self.args.seed, self.step])
+        pool.refresh(rng)
+        decay = min(1.0, (args.steps - self.step) / (args.decay * args.steps))
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = args.lr * min(1.0, (self.step + 1) / args.warmup) * decay
+        batch = {k: v.to(args.device) for k, v in make_batch(pool, rng, args.images, args.prompts).items()}
+        loss, iou = training_step(self.sam, batch, rng.random() < 0.2, COARSE if decay == 1.0 else FINE)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.sam.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step += 1
+        keep = min(0.998, self.step / (self.step + 50))
+        with torch.no_grad():
+            for name, value in self.sam.state_dict().items():
+                self.average[name].lerp_(value, 1 - keep)
+        click = batch["labels"][:, 0] == 1
+        by_click, by_box = (float(iou[chosen].mean().nan_to_num(0.5)) for chosen in (click, ~click))
+        return float(loss.detach()), by_click, by_box
 
 
 def train(args: argparse.Namespace) -> None:
@@ -224,91 +272,41 @@ def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    sam = build_sam_vit_t().train()
-    optimizers = make_optimizers(sam, args.lr, args.lr)
-    average = {name: value.clone() for name, value in sam.state_dict().items()}
-    step = 0
-    checkpoint = args.out / "checkpoint.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        sam.load_state_dict(state["model"])
-        average, step = state["average"], state["step"]
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-    encoder = torch.compile(sam.image_encoder, dynamic=False) if args.compile else sam.image_encoder
-    pool = ScenePool(args.pool, first_seed=10_000_000 * args.seed + 1_000_000 + 100_000 * (step // 100))
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    log = (args.out / "log.txt").open("a")
-    running, started, first = np.zeros(2), time.time(), step
-    with Progress(*columns) as progress:
-        task = progress.add_task("train", total=args.steps, completed=step)
-        while step < args.steps:
-            rng = np.random.default_rng([args.seed, step])
-            pool.refresh(rng)
-            decay = min(1.0, (args.steps - step) / (args.decay * args.steps))
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = args.lr * min(1.0, (step + 1) / args.warmup) * decay
-            batch = make_batch(pool, rng, args.images, args.prompts)
-            loss, iou = training_step(sam, encoder, batch, rng.random() < 0.2, COARSE if decay == 1.0 else FINE)
-            for optimizer in optimizers:
-                optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(sam.parameters(), 1.0)
-            for optimizer in optimizers:
-                optimizer.step()
-            step += 1
-            keep = min(0.998, step / (step + 50))
-            with torch.no_grad():
-                for name, value in sam.state_dict().items():
-                    average[name].lerp_(value, 1 - keep)
-            click = batch["labels"][:, 0] == 1
-            running = 0.98 * running + 0.02 * np.array(
-                [iou[click].mean().nan_to_num(0.5), iou[~click].mean().nan_to_num(0.5)]
-            )
-            click_iou, box_iou = running / (1 - 0.98 ** (step - first))
-            progress.update(task, completed=step, description=f"click {click_iou:.3f} box {box_iou:.3f}")
-            if step % 50 == 0:
+    run = Run(args)
+    run.resume()
+    # scenes that no earlier part of the run has seen
+    pool = ScenePool(args.pool, first_seed=10_000_000 * args.seed + 1_000_000 + 100_000 * (run.step // 100))
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    figures, first, started = np.zeros(3), run.step, time.time()
+    with (args.out / "log.txt").open("a") as log, Progress(*columns, TimeRemainingColumn()) as progress:
+        task = progress.add_task("train", total=args.steps, completed=run.step)
+        while run.step < args.steps:
+            figures = 0.98 * figures + 0.02 * np.array(run.advance(pool))
+            loss, by_click, by_box = figures / (1 - 0.98 ** (run.step - first))
+            progress.update(task, completed=run.step, description=f"click {by_click:.3f} box {by_box:.3f}")
+            if run.step % 50 == 0:
                 passed = time.time() - started
-                log.write(f"{step} {passed:.0f}s loss {loss:.3f} click {click_iou:.4f} box {box_iou:.4f}\n")
+                log.write(f"{run.step} {passed:.0f}s loss {loss:.3f} click {by_click:.4f} box {by_box:.4f}\n")
                 log.flush()
-            if step % args.save_every == 0 or step == args.steps:
-                save_checkpoint(
-                    checkpoint,
-                    {
-                        "model": sam.state_dict(),
-                        "average": average,
-                        "step": step,
-                        "optimizers": [o.state_dict() for o in optimizers],
-                    },
-                )
-                half = {name: value.half().contiguous() for name, value in average.items()}
-                save_file(half, args.out / "vit_t.safetensors")
+            if run.step % args.save_every == 0 or run.step == args.steps:
+                run.save()
 
 
 def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("run"), help="folder for checkpoint, log and weights")
-    parser.add_argument("--steps", type=int, default=6000, help="length of the whole run (resumed steps included)")
+    parser.add_argument("--steps", type=int, default=4800, help="length of the whole run (resumed steps included)")
     parser.add_argument("--images", type=int, default=8, help="images a step")
     parser.add_argument("--prompts", type=int, default=6, help="prompts an image")
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--warmup", type=int, default=200, help="steps of linear warm-up")
-    parser.add_argument("--decay", type=float, default=0.25, help="fraction of the run over which the rate decays to 0")
+    parser.add_argument("--decay", type=float, default=0.3, help="fraction of the run over which the rate decays to 0")
     parser.add_argument("--pool", type=int, default=3000, help="scenes kept in memory")
     parser.add_argument("--save-every", type=int, default=200, help="steps between checkpoints")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, scenes and prompts")
-    parser.add_argument(
-        "--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile the encoder"
-    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to train")
     train(parser.parse_args())
 
 

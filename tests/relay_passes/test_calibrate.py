@@ -68,7 +68,7 @@ def test_prompts_are_clicks_with_padding_and_boxes_in_order():
 
 
 def test_no_images_are_refused_with_a_clear_error(tiny_model):
-    with pytest.raises(CalibrationError, match="no calibration images"):
+    with pytest.raises(CalibrationError, match="at least one image"):
         quantize(tiny_model, [])
 
 
