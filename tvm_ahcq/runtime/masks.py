@@ -1,8 +1,9 @@
 """Low-resolution mask logits to masks of the original image; equal to upstream's two bilinear resizes within rounding.
 
 Upstream enlarges to the model's square, crops the padding off, and resizes to the original image. All three steps are
-linear and act on rows and columns separately, so here each axis has one matrix for all of them. Its rows have at most
-four neighbouring entries; multiplying block by block keeps to these, and no picture of the model's size is ever made.
+linear and act on rows and columns separately, so along each axis an output is a sum of at most four weighted inputs,
+and no picture of the model's size is ever made. The sums are not left to a BLAS: its threads go on spinning after a
+product, and would take the cores from the decoder's.
 """
 
 from __future__ import annotations
@@ -12,16 +13,27 @@ from functools import lru_cache
 
 import numpy as np
 
-_BLOCK = 128
-"""Output pixels that are computed by one small matrix product."""
+_BLOCK = 32
+"""Output rows that are computed at a time: they stay in the cache."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Axis:
-    """A resize of one axis: for each block of outputs, the inputs that it reads and their weights."""
+    """A resize of one axis: ``output[i] = sum over t of weight[t, i] * input[index[t, i]]``.
 
-    size: int
-    blocks: tuple[tuple[slice, slice, np.ndarray], ...]
+    Attributes
+    ----------
+    index, weight : numpy.ndarray
+        ``(4, size)`` intp and float32.
+    """
+
+    index: np.ndarray
+    weight: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """Number of outputs."""
+        return self.index.shape[1]
 
 
 def resize_masks(
@@ -47,8 +59,8 @@ def resize_masks(
     out = np.empty((*low.shape[:-2], *original_size), np.float32)
     for mask, target in zip(_flat(low), _flat(out), strict=True):
         wide = _along_columns(mask, columns)
-        for block in rows.blocks:
-            _rows_of(block, wide, target[block[0]])
+        for start in range(0, rows.size, _BLOCK):
+            _rows_of(wide, rows, slice(start, start + _BLOCK), target[start : start + _BLOCK])
     return out
 
 
@@ -61,10 +73,10 @@ def threshold_masks(
     strip = np.empty((min(_BLOCK, rows.size), columns.size), np.float32)
     for mask, target in zip(_flat(low), _flat(out), strict=True):
         wide = _along_columns(mask, columns)
-        for block in rows.blocks:
-            part = strip[: block[0].stop - block[0].start]
-            _rows_of(block, wide, part)
-            np.greater(part, threshold, out=target[block[0]])
+        for start in range(0, rows.size, _BLOCK):
+            found = target[start : start + _BLOCK]
+            _rows_of(wide, rows, slice(start, start + _BLOCK), strip[: len(found)])
+            np.greater(strip[: len(found)], threshold, out=found)
     return out
 
 
@@ -74,16 +86,18 @@ def _flat(masks: np.ndarray) -> np.ndarray:
 
 def _along_columns(mask: np.ndarray, columns: _Axis) -> np.ndarray:
     """Resize the width: ``(h, w)`` to ``(h, W)``."""
-    wide = np.empty((mask.shape[0], columns.size), np.float32)
-    for outputs, inputs, weights in columns.blocks:
-        np.matmul(mask[:, inputs], weights.T, out=wide[:, outputs])
+    wide = mask[:, columns.index[0]] * columns.weight[0]
+    for index, weight in zip(columns.index[1:], columns.weight[1:], strict=True):
+        wide += mask[:, index] * weight
     return wide
 
 
-def _rows_of(block: tuple[slice, slice, np.ndarray], wide: np.ndarray, out: np.ndarray) -> None:
-    """Resize the height of one block of rows."""
-    _, inputs, weights = block
-    np.matmul(weights, wide[inputs], out=out)
+def _rows_of(wide: np.ndarray, rows: _Axis, chosen: slice, out: np.ndarray) -> None:
+    """Resize the height: the output rows `chosen`."""
+    index, weight = rows.index[:, chosen], rows.weight[:, chosen, None]
+    np.multiply(wide[index[0]], weight[0], out=out)
+    for tap in range(1, len(index)):
+        out += wide[index[tap]] * weight[tap]
 
 
 @lru_cache(maxsize=8)
@@ -107,16 +121,8 @@ def _axis(low: int, image_size: int, crop: int, full: int) -> _Axis:
         (first[right], (1 - share[right]) * weight),
         (second[right], share[right] * weight),
     ]
-    blocks = []
-    for start in range(0, full, _BLOCK):
-        outputs = slice(start, min(start + _BLOCK, full))
-        lowest = min(int(index[outputs].min()) for index, _ in entries)
-        highest = max(int(index[outputs].max()) for index, _ in entries)
-        weights = np.zeros((outputs.stop - start, highest - lowest + 1), np.float32)
-        for index, part in entries:
-            np.add.at(weights, (np.arange(len(weights)), index[outputs] - lowest), part[outputs])
-        blocks.append((outputs, slice(lowest, highest + 1), weights))
-    return _Axis(full, tuple(blocks))
+    index, weights = zip(*entries, strict=True)
+    return _Axis(np.stack(index), np.stack(weights).astype(np.float32))
 
 
 def linear_taps(size: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
