@@ -35,6 +35,11 @@ for _attention in ("cross_attn_token_to_image", "cross_attn_image_to_token", "fi
         SITE_OF_LAYER[_attention, _layer] = SITE_OF_LAYER["self_attn", _layer]
 
 
+ACTIVATIONS = {"relax.nn.gelu": "gelu", "relax.nn.relu": "relu"}
+TABLE_QUANTIZERS = ("hluq",)
+"""A table quantizer absorbs the non-linearity before it: both together are one table of intervals."""
+
+
 def layer_site(name: str) -> str | None:
     """Kind of site at the input of the layer called `name`; None where the method leaves the layer in float."""
     return SITE_OF_LAYER.get(tuple(name.split(".")[-2:]))
@@ -64,15 +69,18 @@ def _plan(defs: Definitions, recipe: Recipe) -> dict[relax.Var, relax.Expr]:
         value = binding.value
         if is_op(value, "relax.ahcq.linear") or is_op(value, "relax.ahcq.conv2d"):
             if (kind := layer_site(str(value.attrs["name"]))) is not None:
-                plan[binding.var] = _with_quantized_input(value, recipe, recipe.quantizer_for(kind))
+                plan[binding.var] = _with_quantized_input(defs, value, recipe, recipe.quantizer_for(kind))
         elif is_op(value, "relax.ahcq.attention"):
             plan[binding.var] = _with_quantized_operands(value, recipe)
     return plan
 
 
-def _with_quantized_input(layer: relax.Call, recipe: Recipe, kind: str) -> relax.Call:
-    site = f"{layer.attrs['name']}.input"
-    x = ahcq.quantize(layer.args[0], site=site, kind=kind, bits=recipe.bits_activations)
+def _with_quantized_input(defs: Definitions, layer: relax.Call, recipe: Recipe, kind: str) -> relax.Call:
+    x, activation = layer.args[0], "identity"
+    if kind in TABLE_QUANTIZERS and (found := defs.call(x, *ACTIVATIONS)) is not None:
+        x, activation = found.args[0], ACTIVATIONS[found.op.name]
+    bits, site = recipe.bits_activations, f"{layer.attrs['name']}.input"
+    x = ahcq.quantize(x, site=site, kind=kind, bits=bits, activation=activation)
     return relax.Call(layer.op, [x, *layer.args[1:]], attrs=layer.attrs)
 
 

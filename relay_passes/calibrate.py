@@ -54,8 +54,9 @@ class Recorder(Sites):
         self.rows: dict[str, list[np.ndarray]] = defaultdict(list)
         self.slices: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
 
-    def activation(self, site: str, x: torch.Tensor) -> torch.Tensor:
-        """Keep some rows of `x`, among them those with its least and greatest element."""
+    def activation(self, site: str, x: torch.Tensor, activation: str = "identity") -> torch.Tensor:
+        """Keep some rows of the value, among them those with its least and greatest element."""
+        x = super().activation(site, x, activation)
         if len(self.rows[site]) * ROWS_AN_IMAGE < ROWS_A_SITE:
             flat = x.detach().reshape(-1, x.shape[-1])
             chosen = self.rng.choice(len(flat), min(len(flat), ROWS_AN_IMAGE), replace=False)

@@ -122,7 +122,8 @@ def _convolution(defs: Definitions, conv: relax.Call, bias: relax.Expr, bias_fre
         if kernel == 1:
             patches = relax.op.permute_dims(x, NHWC)
         flat = relax.op.reshape(weight, [outputs, int(channels) * kernel * kernel])
-        return relax.op.permute_dims(ahcq.linear(patches, flat, bias, name=name), NCHW)
+        accumulate = "float64" if kernel > 1 else "float32"  # embeddings: all that follows is quantized
+        return relax.op.permute_dims(ahcq.linear(patches, flat, bias, name=name, accumulate=accumulate), NCHW)
     if bias_free and stride == 1 and kernel % 2 and padding == [kernel // 2] * 4:
         return relax.op.permute_dims(ahcq.conv2d(relax.op.permute_dims(x, NHWC), weight, name=name), NCHW)
     return None

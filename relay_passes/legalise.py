@@ -178,9 +178,8 @@ def _log_attention(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
 def _linear(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
     matrix, rows = _rows(call.args[0])
     outputs, inputs = map(int, _dims(call.args[1]))
-    y = legaliser.call(
-        topi.matmul, (ANY, outputs, inputs, legaliser.target), [matrix, *call.args[1:]], [rows, outputs], "float32"
-    )
+    options = (ANY, outputs, inputs, legaliser.target, str(call.attrs["accumulate"]))
+    y = legaliser.call(topi.matmul, options, [matrix, *call.args[1:]], [rows, outputs], "float32")
     return relax.op.reshape(y, [*_dims(call.args[0])[:-1], outputs])
 
 

@@ -30,9 +30,6 @@ from .annotate import sites
 from .canonicalise import uncovered
 from .rewrite import PARAM_NAMES, Definitions, bindings, functions, replace_values
 
-ACTIVATIONS = {"relax.nn.gelu": "gelu", "relax.nn.relu": "relu"}
-"""Activations that fuse with the table quantizer behind them."""
-
 Tensor = np.ndarray | QLinearWeight
 
 
@@ -161,24 +158,22 @@ class _Realiser:
         self.vars[name] = [relax.Var(f"{stem}_{part}", relax.TensorType(*spec)) for part, spec in types.items()]
         return self.vars[name]
 
-    def _site(self, expr: relax.Expr) -> tuple[str, relax.Expr] | None:
-        """Name and float value of the site that `expr` is, if it is one."""
+    def _site(self, expr: relax.Expr) -> tuple[str, relax.Expr, str] | None:
+        """Name, float value and non-linearity of the site that `expr` is, if it is one."""
         call = self.defs.call(expr, "relax.ahcq.quantize")
         if call is None:
             return None
         self.done.add(str(call.attrs["site"]))
-        return str(call.attrs["site"]), call.args[0]
+        return str(call.attrs["site"]), call.args[0], str(call.attrs["activation"])
 
-    def _encode(self, site: str, x: relax.Expr) -> tuple[relax.Expr, _Groups, float]:
+    def _encode(self, site: str, x: relax.Expr, activation: str) -> tuple[relax.Expr, _Groups, float]:
         """Integer form of a site: operands, their channel groups, and the offset that their values share."""
         params, channels = self.table.sites[site], int(x.ty.shape.values[-1])
         groups = _Groups.of(site, params, channels)
         if isinstance(params, HluqParams):
-            activation = next((a for op, a in ACTIVATIONS.items() if self.defs.call(x, op) is not None), "identity")
-            source = x if activation == "identity" else self.defs.of(x).args[0]
             thresholds, operands = interval_encoder(params.codebook(), activation)
             found = [self._tensor(f"{site}.thresholds", thresholds), self._tensor(f"{site}.operands", operands)]
-            return ahcq.encode_intervals(source, *found, site=site), groups, params.offset
+            return ahcq.encode_intervals(x, *found, site=site), groups, params.offset
         found = {"index": groups.index, "bounds": groups.bounds, "scale": groups.scale, "zero_point": groups.zero_point}
         args = [self._tensor(f"{site}.{key}", array) for key, array in found.items()]
         repeated = self.defs.call(x, "relax.broadcast_to")
@@ -219,11 +214,7 @@ class _Realiser:
             groups.zero_point,
             self.layout,
         )
-        # every operand's value has the offset in it; times the row sum of the dequantized weight it is a constant
-        row_sums = (quantized.codes.astype(np.int64) - quantized.zero_point[:, None]).sum(1) * quantized.scale.astype(
-            float
-        )
-        folded = (bias.astype(np.float64) + offset * row_sums).astype(np.float32)
+        folded = quantized.folded_bias(bias, offset)
         packed, *scales = self._weight(weight, record)
         bounds, bias_var = self._tensor(f"{name}.bounds", groups.bounds), self._tensor(f"{name}.bias", folded)
         return ahcq.grouped_linear(operands, packed, bounds, *scales, bias_var, name=name, layout=self.layout)

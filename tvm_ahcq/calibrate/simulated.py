@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import tvm
 
-from ..op.simulate import SimulatedSites, using_sites
+from ..op.simulate import SimulatedSites, exact_layer_norm, using_sites
 from ..quantizers.table import QuantTable
-from ..quantizers.weights import encode_weight
+from ..quantizers.weights import QuantizedWeight, encode_weight
 from ..runtime.manifest import ModelSpec
 from .session import TorchSession
 
@@ -30,8 +30,8 @@ class SimulatedSession(TorchSession):
     """
 
     def __init__(self, model: ModelSpec, module: tvm.IRModule, params: Mapping[str, np.ndarray], table: QuantTable):
-        super().__init__(model, module, rounded_weights(params, table))
-        self.sites = SimulatedSites(table.sites)
+        super().__init__(model, module, params, hooks={"relax.nn.layer_norm": exact_layer_norm})
+        self.sites = SimulatedSites(table.sites, quantized_layers(params, table))
 
     def encode(self, image: np.ndarray) -> np.ndarray:
         """As :meth:`TorchSession.encode`, quantized."""
@@ -44,9 +44,9 @@ class SimulatedSession(TorchSession):
             return super().decode(embedding, point_coords, point_labels, mask_input)
 
 
-def rounded_weights(params: Mapping[str, np.ndarray], table: QuantTable) -> dict[str, np.ndarray]:
-    """Float parameters with every weight of `table` rounded to the values of its codes."""
-    rounded = dict(params)
-    for name, ranges in table.weights.items():
-        rounded[name] = encode_weight(params[name], *ranges.arrays(), ranges.bits).dequantize()
-    return rounded
+def quantized_layers(params: Mapping[str, np.ndarray], table: QuantTable) -> dict[str, QuantizedWeight]:
+    """Codes of every weight of `table`, by name of the layer."""
+    return {
+        name.removesuffix(".weight"): encode_weight(params[name], *ranges.arrays(), ranges.bits)
+        for name, ranges in table.weights.items()
+    }

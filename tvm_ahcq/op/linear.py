@@ -23,7 +23,9 @@ register(
 )
 
 
-def linear(x: relax.Expr, weight: relax.Expr, bias: relax.Expr, *, name: str) -> relax.Call:
+def linear(
+    x: relax.Expr, weight: relax.Expr, bias: relax.Expr, *, name: str, accumulate: str = "float32"
+) -> relax.Call:
     """Float linear layer with the stable `name` of the module it comes from.
 
     Parameters
@@ -32,8 +34,10 @@ def linear(x: relax.Expr, weight: relax.Expr, bias: relax.Expr, *, name: str) ->
         float32 ``(..., K)``, ``(N, K)`` and ``(N,)``.
     name : str
         Such as ``image_encoder.blocks.0.attn.qkv``.
+    accumulate : str
+        'float32', or 'float64' where quantizers follow: the result then does not depend on the order of additions.
     """
-    return call("linear", x, weight, bias, name=name)
+    return call("linear", x, weight, bias, name=name, accumulate=accumulate)
 
 
 def grouped_linear(

@@ -27,9 +27,19 @@ register("encode_affine", ("x", "index", "bounds", "scale", "zero_point"), _infe
 register("encode_intervals", ("x", "thresholds", "operands"), _infer_intervals, required=3)
 
 
-def quantize(x: relax.Expr, *, site: str, kind: str, bits: int) -> relax.Call:
-    """Mark `x` as the quantization site `site`; `kind` is 'uniform', 'cag' or 'hluq', `bits` the width of its codes."""
-    return call("quantize", x, site=site, kind=kind, bits=int(bits))
+def quantize(x: relax.Expr, *, site: str, kind: str, bits: int, activation: str = "identity") -> relax.Call:
+    """Mark the quantization site `site`.
+
+    Parameters
+    ----------
+    x : relax.Expr
+        float32; of a site behind a non-linearity, the value before it.
+    site, kind, bits
+        Stable name; 'uniform', 'cag' or 'hluq'; width of a code.
+    activation : str
+        'identity', 'gelu' or 'relu': what is applied to `x` before it is quantized.
+    """
+    return call("quantize", x, site=site, kind=kind, bits=int(bits), activation=activation)
 
 
 def encode_affine(

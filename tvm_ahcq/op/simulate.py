@@ -6,30 +6,50 @@ float execution, calibration (a subclass that records what passes) and simulatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import SimpleNamespace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from tvm_ahcq.quantizers.cag import CagParams
 from tvm_ahcq.quantizers.hluq import HluqParams
+from tvm_ahcq.quantizers.intervals import interval_encoder
 from tvm_ahcq.quantizers.log_attention import log_attention_constants
 from tvm_ahcq.quantizers.params import QuantizerParams
 from tvm_ahcq.quantizers.reference import EXP_BITS, FRACTION_BITS, LogAttention, exp2_fixed, rounding_shift
 from tvm_ahcq.quantizers.uniform import UniformParams
+from tvm_ahcq.quantizers.weights import QuantizedWeight
 
 HEADS_AT_ONCE = 1 << 24
 """Attention is computed for as many heads at a time as keep the logits below this many elements."""
 
 
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "identity": lambda x: x,
+    "gelu": F.gelu,
+    "relu": F.relu,
+}
+"""Non-linearities that a site may absorb."""
+
+
 class Sites:
     """What happens at quantization sites; this base class leaves everything in float."""
 
-    def activation(self, site: str, x: torch.Tensor) -> torch.Tensor:
-        """Value of the activation site `site` whose float value is `x`."""
-        return x
+    def activation(self, site: str, x: torch.Tensor, activation: str = "identity") -> torch.Tensor:
+        """Value of the site `site`, the non-linearity `activation` of `x`."""
+        return ACTIVATIONS[activation](x)
+
+    def linear(self, name: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """Layer `name`: ``(..., K)``, ``(N, K)``, ``(N,)`` -> ``(..., N)``."""
+        return F.linear(x, weight, bias)
+
+    def conv2d(self, name: str, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Same-padded convolution `name`: ``(B, H, W, C)``, ``(O, C, k, k)`` -> ``(B, H, W, O)``."""
+        return same_convolution(x, weight)
 
     def attention(
         self,
@@ -71,6 +91,11 @@ def current_sites() -> Sites:
     return _IN_USE.get()
 
 
+def same_convolution(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Stride-1, same-padded convolution, channels last."""
+    return F.conv2d(x.permute(0, 3, 1, 2), weight, padding=weight.shape[-1] // 2).permute(0, 2, 3, 1)
+
+
 def over_heads(function: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Apply ``function(q, k, v)`` to blocks of heads (the first axis) small enough to bound memory."""
     step = max(1, HEADS_AT_ONCE // (q.shape[1] * k.shape[1]))
@@ -99,21 +124,55 @@ def attention_logits(q, k, scale: float, rel_h: torch.Tensor | None, rel_w: torc
 
 
 class SimulatedSites(Sites):
-    """Every site quantized; codes equal those of the integer graph bit for bit.
+    """Every site quantized; codes, and the float32 results of integer operators, equal the integer graph's bit for bit.
 
     Parameters
     ----------
     quantizers : mapping of str to QuantizerParams
         One for each site.
+    weights : mapping of str to QuantizedWeight
+        Quantized weights by name of the layer; other layers stay in float, but are summed in float64.
     """
 
-    def __init__(self, quantizers: Mapping[str, QuantizerParams]):
-        self.quantizers = quantizers
+    def __init__(self, quantizers: Mapping[str, QuantizerParams], weights: Mapping[str, QuantizedWeight] | None = None):
+        self.quantizers, self.weights = quantizers, weights or {}
+        self._intervals: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def activation(self, site: str, x: torch.Tensor) -> torch.Tensor:
-        """`x` rounded to the levels of the site's quantizer."""
+    def activation(self, site: str, x: torch.Tensor, activation: str = "identity") -> torch.Tensor:
+        """The non-linearity `activation` of `x`, rounded to the levels of the site's quantizer."""
         params = self.quantizers[site]
-        return _SIMULATE[type(params)](params, x)
+        if isinstance(params, HluqParams):
+            if site not in self._intervals:
+                book = params.codebook()
+                thresholds, operands = interval_encoder(book, activation)
+                values = operands.astype(np.float32) * np.float32(params.delta) + np.float32(params.offset)
+                self._intervals[site] = torch.from_numpy(thresholds), torch.from_numpy(values)
+            thresholds, values = self._intervals[site]
+            return values[torch.bucketize(x.contiguous(), thresholds)]
+        return _SIMULATE[type(params)](params, ACTIVATIONS[activation](x))
+
+    def linear(self, name: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """Integer products a group, added up as :func:`tvm_ahcq.quantizers.reference.grouped_linear` does."""
+        if name not in self.weights:
+            return F.linear(x.double(), weight.double(), bias.double()).float()
+        quantized, params = self.weights[name], self.quantizers[f"{name}.input"]
+        operands = torch.from_numpy(quantized.operands().reshape(len(quantized.codes), -1)).double()
+        scales, member, offset = _affine_groups(params, x.shape[-1])
+        steps = torch.round((x.double() - offset) / torch.from_numpy(scales[member]).double())
+        y = torch.from_numpy(quantized.folded_bias(bias.numpy(), offset)).expand(*x.shape[:-1], -1)
+        for group, scale in enumerate(scales):
+            chosen = torch.from_numpy(np.flatnonzero(member == group))
+            accumulator = steps[..., chosen] @ operands[:, chosen].T
+            y = fma32(accumulator.float(), torch.from_numpy(scale * quantized.scale), y)
+        return y
+
+    def conv2d(self, name: str, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Integer convolution, scaled once."""
+        quantized, params = self.weights[name], self.quantizers[f"{name}.input"]
+        scale = np.float32(params.scale)
+        steps = torch.round(x.double() / float(scale))
+        accumulator = same_convolution(steps, torch.from_numpy(quantized.operands()).double())
+        return accumulator.float() * torch.from_numpy(scale * quantized.scale)
 
     def attention(self, name, q, k, v, scale, rel_h, rel_w) -> torch.Tensor:
         """Log-domain integer attention; the operands carry values of their quantizers."""
@@ -173,11 +232,30 @@ def _cag(params: CagParams, x: torch.Tensor) -> torch.Tensor:
     return ((torch.round(x / scale) + zero).clamp(0, 2**params.bits - 1) - zero) * scale
 
 
-def _hluq(params: HluqParams, x: torch.Tensor) -> torch.Tensor:
-    book = params.codebook()
-    codes = torch.bucketize(x.contiguous(), torch.tensor(book.thresholds, dtype=torch.float32))
-    levels = torch.from_numpy(book.decode(np.arange(len(book.table), dtype=np.uint8)))
-    return levels[codes]
+_SIMULATE: dict[type[QuantizerParams], Callable] = {UniformParams: _uniform, CagParams: _cag}
 
 
-_SIMULATE: dict[type[QuantizerParams], Callable] = {UniformParams: _uniform, CagParams: _cag, HluqParams: _hluq}
+def _affine_groups(params: QuantizerParams, channels: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Scale of each group, group of each channel, and the offset of values at a layer's input."""
+    if isinstance(params, CagParams):
+        return np.asarray(params.scales, np.float32), np.asarray(params.group_of), 0.0
+    if isinstance(params, HluqParams):
+        return np.float32([params.delta]), np.zeros(channels, int), float(np.float32(params.offset))
+    return np.float32([params.scale]), np.zeros(channels, int), 0.0
+
+
+def fma32(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    """:func:`tvm_ahcq.quantizers.reference.fma32` on float32 tensors."""
+    product, c = a.double() * b.double(), c.double()
+    total = product + c
+    virtual = total - product
+    error = (product - (total - virtual)) + (c - virtual)
+    even = (total.view(torch.int64) & 1) == 0
+    towards = torch.where(error > 0, torch.inf, -torch.inf).double()
+    return torch.where((error != 0) & even, torch.nextafter(total, towards), total).float()
+
+
+def exact_layer_norm(attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tensor:
+    """LayerNorm in float64, rounded once, as the compiled kernel does it: the order of additions does not matter."""
+    x, gamma, beta = (arg.double() for arg in args)
+    return F.layer_norm(x, x.shape[-len(attrs.axes) :], gamma, beta, attrs.epsilon).float()

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from tvm_ahcq.calibrate.registry import torch_op
 from tvm_ahcq.quantizers import reference
@@ -16,19 +15,18 @@ from .simulate import current_sites
 
 
 @torch_op("relax.ahcq.linear")
-def _linear(_attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tensor:
-    return F.linear(*args)
+def _linear(attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tensor:
+    return current_sites().linear(attrs.name, *args)
 
 
 @torch_op("relax.ahcq.conv2d")
-def _conv2d(_attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tensor:
-    x, weight = args
-    return F.conv2d(x.permute(0, 3, 1, 2), weight, padding=weight.shape[-1] // 2).permute(0, 2, 3, 1)
+def _conv2d(attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tensor:
+    return current_sites().conv2d(attrs.name, *args)
 
 
 @torch_op("relax.ahcq.quantize")
 def _quantize(attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tensor:
-    return current_sites().activation(attrs.site, args[0])
+    return current_sites().activation(attrs.site, args[0], attrs.activation)
 
 
 @torch_op("relax.ahcq.attention")

@@ -45,6 +45,15 @@ class QuantizedWeight:
         steps = self.codes.astype(np.float32) - self.zero_point.astype(np.float32).reshape(shape)
         return steps * self.scale.reshape(shape)
 
+    def operands(self) -> np.ndarray:
+        """Integers ``codes - zero_point``, int64, shape of the weight."""
+        return self.codes.astype(np.int64) - self.zero_point.reshape((-1,) + (1,) * (self.codes.ndim - 1))
+
+    def folded_bias(self, bias: np.ndarray, offset: float) -> np.ndarray:
+        """`bias` plus what an offset that all inputs share contributes, ``(N,)`` float32."""
+        row_sums = self.operands().reshape(len(self.codes), -1).sum(1) * self.scale.astype(np.float64)
+        return (bias.astype(np.float64) + offset * row_sums).astype(np.float32)
+
 
 def encode_weight(w: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, bits: int) -> QuantizedWeight:
     """Round-to-nearest codes for given scales and zero points.
