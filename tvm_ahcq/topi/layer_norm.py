@@ -15,7 +15,8 @@ def layer_norm(m: int | Expr, k: int, eps: float) -> PrimFunc:
     """Kernel of ``(x - mean) / sqrt(variance + eps) * gamma + beta``, moments over each row.
 
     Its arguments are, in order, ``x`` float32 ``(M, K)``; ``gamma`` and ``beta`` float32 ``(K,)``; and the output,
-    float32 ``(M, K)``. The variance is that of the centred row, so a large mean costs no accuracy.
+    float32 ``(M, K)``. Everything is computed in float64 and rounded to float32 once, so that the order of additions
+    does not show: quantizers follow, and executors must agree on their codes.
 
     Parameters
     ----------
@@ -31,14 +32,14 @@ def layer_norm(m: int | Expr, k: int, eps: float) -> PrimFunc:
     @T.inline
     def row_sum(term, x, row, mean, total):
         """``total[0] = `` sum of `term` over the row."""
-        lanes = T.alloc_buffer((LANES,), "float32", scope="local")
-        lanes[T.ramp(0, 1, LANES)] = T.broadcast(T.float32(0), LANES)
+        lanes = T.alloc_buffer((LANES,), "float64", scope="local")
+        lanes[T.ramp(0, 1, LANES)] = T.broadcast(T.float64(0), LANES)
         for i in range(vectors):
             lanes[T.ramp(0, 1, LANES)] = lanes[T.ramp(0, 1, LANES)] + term(
-                x[row, T.ramp(i * LANES, 1, LANES)], T.broadcast(mean, LANES)
+                T.cast(x[row, T.ramp(i * LANES, 1, LANES)], "float64x16"), T.broadcast(mean, LANES)
             )
         for i in range(rest):
-            lanes[i] = lanes[i] + term(x[row, vectors * LANES + i], mean)
+            lanes[i] = lanes[i] + term(T.cast(x[row, vectors * LANES + i], "float64"), mean)
         total[0] = lanes[0]
         for i in range(LANES - 1):
             total[0] = total[0] + lanes[i + 1]
@@ -51,18 +52,22 @@ def layer_norm(m: int | Expr, k: int, eps: float) -> PrimFunc:
         beta = T.match_buffer(beta_handle, (k,), "float32", align=4)
         out = T.match_buffer(out_handle, (rows, k), "float32", align=4)
         for task in T.parallel((rows + _BLOCK_ROWS - 1) // _BLOCK_ROWS):
-            total = T.alloc_buffer((1,), "float32", scope="local")
-            mean = T.alloc_buffer((1,), "float32", scope="local")
-            scale = T.alloc_buffer((1,), "float32", scope="local")
+            total = T.alloc_buffer((1,), "float64", scope="local")
+            mean = T.alloc_buffer((1,), "float64", scope="local")
+            scale = T.alloc_buffer((1,), "float64", scope="local")
             for i in range(T.min(rows - task * _BLOCK_ROWS, _BLOCK_ROWS)):
-                row_sum(_value, x, task * _BLOCK_ROWS + i, T.float32(0), total)
-                mean[0] = total[0] / T.float32(k)
+                row_sum(_value, x, task * _BLOCK_ROWS + i, T.float64(0), total)
+                mean[0] = total[0] / T.float64(k)
                 row_sum(_square, x, task * _BLOCK_ROWS + i, mean[0], total)
-                scale[0] = T.float32(1) / T.sqrt(total[0] / T.float32(k) + T.float32(eps))
+                scale[0] = T.float64(1) / T.sqrt(total[0] / T.float64(k) + T.float64(eps))
                 for j in range(k):
-                    out[task * _BLOCK_ROWS + i, j] = (x[task * _BLOCK_ROWS + i, j] - mean[0]) * scale[0] * gamma[
-                        j
-                    ] + beta[j]
+                    out[task * _BLOCK_ROWS + i, j] = T.cast(
+                        (T.cast(x[task * _BLOCK_ROWS + i, j], "float64") - mean[0])
+                        * scale[0]
+                        * T.cast(gamma[j], "float64")
+                        + T.cast(beta[j], "float64"),
+                        "float32",
+                    )
 
     return main
 
