@@ -72,7 +72,6 @@ def _schedule_block(sch: Schedule, block, fuse: bool) -> None:
     if reduction and len(spatial) > 1:
         # accumulate along the contiguous axis: init once, then one vector update for each reduction step
         sch.reorder(*outer, *reduction, spatial[-1])
-        sch.decompose_reduction(block, reduction[0])
     if not outer:
         outer = [sch.split(spatial[0], [None, 1024])[0]] if not reduction else spatial
     if fuse and len(outer) > 1:
@@ -80,6 +79,8 @@ def _schedule_block(sch: Schedule, block, fuse: bool) -> None:
     extents = [sch.get(loop).extent for loop in outer]
     several = (loop for loop, extent in zip(outer, extents, strict=True) if not _is_one(extent))
     sch.parallel(next(several, outer[0]))
+    if reduction and len(spatial) > 1:
+        sch.decompose_reduction(block, reduction[0])  # after it, TVM would no longer see that the loops are parallel
 
 
 def _is_one(extent) -> bool:

@@ -51,7 +51,7 @@ def test_linear_layers_in_a_row_equal_numpy_for_any_batch():
     class Layers:
         @R.function
         def main(
-            x: R.Tensor(("b", 3, 20), "float32"),
+            x: R.Tensor(("n", 3, 20), "float32"),
             w: R.Tensor((12, 20), "float32"),
             b: R.Tensor((12,), "float32"),
         ):
