@@ -62,6 +62,13 @@ def test_the_compiled_file_predicts_what_the_simulation_does(compiled, qmodel, p
     assert ((masks > 0) == (expected_masks > 0)).mean() > 0.99
 
 
+def test_the_compiled_encoder_equals_the_simulation_in_every_bit(compiled, qmodel, tmp_path):
+    compiled.save(tmp_path / "tiny.ahcq")
+    image = np.random.default_rng(1).normal(size=(1, 3, 128, 128)).astype(np.float32)
+    embedding = ahcq.load(tmp_path / "tiny.ahcq").session.encode(image)
+    np.testing.assert_array_equal(embedding, qmodel.fake_quant_predictor().session.encode(image))
+
+
 def test_the_self_check_passes_and_notices_other_weights(compiled, tmp_path):
     compiled.save(tmp_path / "good.ahcq")
     assert all(check.passed for check in ahcq.load(tmp_path / "good.ahcq").session.verify())

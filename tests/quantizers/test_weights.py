@@ -66,6 +66,17 @@ def test_eight_bits_take_zero_point_128_and_cover_one_sided_rows(method, sign):
     np.testing.assert_allclose(quantized.dequantize(), w, atol=0.01)
 
 
+def test_an_offset_folds_into_the_bias_as_the_float32_that_it_stands_for():
+    rng = np.random.default_rng(0)
+    quantized, bias = calibrate_weight(rng.normal(size=(64, 256)), 4), rng.normal(size=64).astype(np.float32)
+    offset = np.float32(-0.16997124)
+    shortest = float(str(offset))
+    assert shortest != float(offset)
+    folded = quantized.folded_bias(bias, shortest)
+    np.testing.assert_array_equal(folded, quantized.folded_bias(bias, float(offset)))
+    np.testing.assert_allclose(folded, bias + quantized.dequantize().sum(1) * offset, rtol=1e-4, atol=1e-5)
+
+
 def test_blocks_do_not_change_the_result(monkeypatch):
     w = np.random.default_rng(0).normal(size=(10, 40)).astype(np.float32)
     whole = calibrate_weight(w, 4)

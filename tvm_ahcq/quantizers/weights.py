@@ -50,9 +50,9 @@ class QuantizedWeight:
         return self.codes.astype(np.int64) - self.zero_point.reshape((-1,) + (1,) * (self.codes.ndim - 1))
 
     def folded_bias(self, bias: np.ndarray, offset: float) -> np.ndarray:
-        """`bias` plus what an offset that all inputs share contributes, ``(N,)`` float32."""
+        """`bias` plus what an offset that all inputs share contributes, ``(N,)`` float32; the offset is a float32."""
         row_sums = self.operands().reshape(len(self.codes), -1).sum(1) * self.scale.astype(np.float64)
-        return (bias.astype(np.float64) + offset * row_sums).astype(np.float32)
+        return (bias.astype(np.float64) + np.float64(np.float32(offset)) * row_sums).astype(np.float32)
 
 
 def encode_weight(w: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, bits: int) -> QuantizedWeight:
