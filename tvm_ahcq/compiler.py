@@ -61,6 +61,11 @@ class QuantizedModel:
     table: QuantTable
 
     @cached_property
+    def params(self) -> dict[str, np.ndarray]:
+        """The float model's parameters, with those in place that conditioning and rounding changed."""
+        return {**self.model.params, **self.table.params}
+
+    @cached_property
     def _realised(self) -> pipeline.Realised:
         return self.realise("vnni16")
 
@@ -72,7 +77,7 @@ class QuantizedModel:
         UnsupportedModelError
             If a quantization site could not be put on integers.
         """
-        realised = pipeline.realise(self.annotated, self.model.params, self.table, layout)
+        realised = pipeline.realise(self.annotated, self.params, self.table, layout)
         if realised.missing:
             raise UnsupportedModelError(
                 f"only {realised.covered}/{realised.total} quantization sites are on integers; left in float: "
@@ -87,7 +92,7 @@ class QuantizedModel:
 
     def fake_quant_predictor(self) -> SamPredictor:
         """Predictor that simulates the quantized model in torch; codes equal those of the compiled module."""
-        return SamPredictor(SimulatedSession(self.model.spec, self.annotated, self.model.params, self.table))
+        return SamPredictor(SimulatedSession(self.model.spec, self.annotated, self.params, self.table))
 
     def float_predictor(self) -> SamPredictor:
         """Predictor that runs the float model in torch."""

@@ -77,12 +77,16 @@ class QuantTable:
         Quantizer of each activation site.
     weights : mapping of str to WeightRange
         Ranges of each quantized weight.
+    params : mapping of str to numpy.ndarray
+        Parameters that conditioning and rounding changed, float32; the others are the float model's. A rounded weight
+        holds values of its codes, which the ranges give back exactly.
     """
 
     model: str
     recipe: Recipe
     sites: Mapping[str, QuantizerParams] = field(default_factory=dict)
     weights: Mapping[str, WeightRange] = field(default_factory=dict)
+    params: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
     def summary(self) -> str:
         """One line: model, recipe, how many sites of each kind, how many weights."""
