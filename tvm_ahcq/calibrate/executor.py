@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,7 +33,28 @@ _INTEGER_OPS = {
 
 
 @dataclass(frozen=True)
-class _Program:
+class Step:
+    """One binding of a Relax function: how to compute it, and what it is."""
+
+    compute: _Reader
+    slot: int
+    """Where its value goes."""
+    dead: tuple[int, ...]
+    """Slots that are empty afterwards."""
+    op: str = ""
+    """Operator that it calls, if it calls one."""
+    attrs: SimpleNamespace | None = None
+    arguments: tuple[_Reader, ...] = ()
+
+    def run(self, values: list) -> None:
+        """Compute it on the slots of one run."""
+        values[self.slot] = self.compute(values)
+        for empty in self.dead:
+            values[empty] = None
+
+
+@dataclass(frozen=True)
+class Program:
     """A compiled Relax function."""
 
     name: str
@@ -41,8 +62,7 @@ class _Program:
     """Parameters of the Relax function that the caller passes; slots 1, 2, ..."""
     weights: tuple[tuple[int, str], ...]
     """(slot, name in ``TorchExecutor.params``) of the others."""
-    steps: tuple[tuple[_Reader, int, tuple[int, ...]], ...]
-    """(computation, slot of its result, slots that are empty afterwards)."""
+    steps: tuple[Step, ...]
     result: _Reader
     slots: int
 
@@ -74,7 +94,7 @@ class TorchExecutor:
         with torch.inference_mode(False):
             self.params = {name: _tensor(value) for name, value in params.items()}
         self.hooks = dict(hooks or {})
-        self._programs: dict[str, _Program] = {}
+        self._programs: dict[str, Program] = {}
 
     def run(self, function: str, *inputs: torch.Tensor | np.ndarray) -> Any:
         """Run one function.
@@ -95,10 +115,23 @@ class TorchExecutor:
         UnsupportedModelError
             For an operator without a torch implementation, an unknown function, or inputs that do not fit.
         """
+        program = self.program(function)
+        values = self.start(function, *inputs)
+        for step in program.steps:
+            step.run(values)
+        return program.result(values)
+
+    def program(self, function: str) -> Program:
+        """The compiled form of one function; UnsupportedModelError as for :meth:`run`."""
         program = self._programs.get(function)
         if program is None:
             with torch.inference_mode(False):  # constants must stay usable when a later run wants gradients
                 program = self._programs[function] = _Compiler(self, function).compile()
+        return program
+
+    def start(self, function: str, *inputs: torch.Tensor | np.ndarray) -> list:
+        """Slots of a run of `function` before its first step: inputs and parameters are in place."""
+        program = self.program(function)
         if len(inputs) != len(program.inputs):
             names = ", ".join(var.name for var in program.inputs)
             raise UnsupportedModelError(
@@ -111,11 +144,7 @@ class TorchExecutor:
             _bind_shape(symbols, var.ty, values[slot].shape, f"{function}: input {var.name}")
         for slot, name in program.weights:
             values[slot] = self.params[name]
-        for compute, slot, dead in program.steps:
-            values[slot] = compute(values)
-            for empty in dead:
-                values[empty] = None
-        return program.result(values)
+        return values
 
     def handler(self, op: str) -> Handler:
         """The handler that this executor uses for the operator `op`."""
@@ -142,7 +171,7 @@ class _Compiler:
         self.slot_of: dict[relax.Var, int] = {}
         self.used: set[int] = set()
 
-    def compile(self) -> _Program:
+    def compile(self) -> Program:
         """Number the variables, build the steps, then find out where each slot dies."""
         parameters = list(self.function.params)
         names = {name.replace(".", "_"): name for name in self.executor.params}
@@ -158,17 +187,17 @@ class _Compiler:
         for block in self.function.body.blocks:
             for binding in block.bindings:
                 self.used = set()
-                compute = self._binding(binding)
-                steps.append((compute, self._slot(binding.var), self.used))
+                step = self._binding(binding)
+                steps.append((replace(step, slot=self._slot(binding.var)), self.used))
         self.used = set()
         result = self._reader(self.function.body.body)
         steps = _with_deaths(steps, self.used)
-        return _Program(self.name, tuple(parameters[:count]), weights, steps, result, len(self.slot_of) + 1)
+        return Program(self.name, tuple(parameters[:count]), weights, steps, result, len(self.slot_of) + 1)
 
     def _slot(self, var: relax.Var) -> int:
         return self.slot_of.setdefault(var, len(self.slot_of) + 1)
 
-    def _binding(self, binding: relax.Binding) -> _Reader:
+    def _binding(self, binding: relax.Binding) -> Step:
         if isinstance(binding, relax.MatchCast):
             read, ty, place = self._reader(binding.value), binding.ty, f"{self.name}: {binding.var.name}"
 
@@ -177,16 +206,18 @@ class _Compiler:
                 _bind_shape(values[0], ty, value.shape, place)
                 return value
 
-            return match
+            return Step(match, 0, ())
         value = binding.value
-        return self._call(value) if isinstance(value, relax.Call) else self._reader(value)
+        return self._call(value) if isinstance(value, relax.Call) else Step(self._reader(value), 0, ())
 
-    def _call(self, call: relax.Call) -> _Reader:
+    def _call(self, call: relax.Call) -> Step:
         if not isinstance(call.op, tvm.ir.Op):
             raise UnsupportedModelError(f"{self.name}: calls {call.op}; only calls of operators can be run in torch")
         handler, attrs = self.executor.handler(call.op.name), _plain_attrs(call.attrs)
-        readers = [self._reader(arg) for arg in call.args]
-        return lambda values: handler(attrs, [read(values) for read in readers])
+        readers = tuple(self._reader(arg) for arg in call.args)
+        return Step(
+            lambda values: handler(attrs, [read(values) for read in readers]), 0, (), call.op.name, attrs, readers
+        )
 
     def _reader(self, expr: Any) -> _Reader:
         """How to read `expr` at run time; notes the slots it needs."""
@@ -215,13 +246,12 @@ class _Compiler:
         raise UnsupportedModelError(f"{self.name}: {type(expr).__name__} expressions cannot be run in torch")
 
 
-def _with_deaths(steps: Sequence[tuple[_Reader, int, set[int]]], kept: set[int]) -> tuple:
-    """Replace each step's uses by the slots that no later step and not the result needs."""
+def _with_deaths(steps: Sequence[tuple[Step, set[int]]], kept: set[int]) -> tuple[Step, ...]:
+    """Give each step the slots that no later step and not the result needs."""
     seen, planned = set(kept), []
-    for compute, slot, used in reversed(steps):
-        dead = tuple((used | {slot}) - seen)
+    for step, used in reversed(steps):
+        planned.append(replace(step, dead=tuple((used | {step.slot}) - seen)))
         seen |= used
-        planned.append((compute, slot, dead))
     return tuple(reversed(planned))
 
 
