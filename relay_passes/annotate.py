@@ -7,6 +7,8 @@ the published method (QUANTIZERS 2.1); everything else stays in float.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tvm import relax
 from tvm.ir import IRModule
 
@@ -18,7 +20,7 @@ from .rewrite import Definitions, bindings, functions, rewrite_module
 
 SITE_OF_LAYER = {
     ("attn", "qkv"): "norm",
-    ("attn", "proj"): "linear",
+    ("attn", "proj"): "projection",
     ("mlp", "lin1"): "norm",
     ("mlp", "lin2"): "activation",
     ("neck", "0"): "linear",
@@ -26,7 +28,7 @@ SITE_OF_LAYER = {
     ("self_attn", "q_proj"): "norm",
     ("self_attn", "k_proj"): "norm",
     ("self_attn", "v_proj"): "norm",
-    ("self_attn", "out_proj"): "linear",
+    ("self_attn", "out_proj"): "projection",
 }
 """Kind of site (``recipe.SITE_KINDS``) at the input of a layer, by the last two parts of the layer's name."""
 
@@ -79,20 +81,63 @@ def _with_quantized_input(defs: Definitions, layer: relax.Call, recipe: Recipe, 
     x, activation = layer.args[0], "identity"
     if kind in TABLE_QUANTIZERS and (found := defs.call(x, *ACTIVATIONS)) is not None:
         x, activation = found.args[0], ACTIVATIONS[found.op.name]
-    bits, site = recipe.bits_activations, f"{layer.attrs['name']}.input"
-    x = ahcq.quantize(x, site=site, kind=kind, bits=bits, activation=activation)
+    site = f"{layer.attrs['name']}.input"
+    x = ahcq.quantize(x, site=site, kind=kind, bits=recipe.bits_of_site(site), activation=activation)
     return relax.Call(layer.op, [x, *layer.args[1:]], attrs=layer.attrs)
 
 
 def _with_quantized_operands(attention: relax.Call, recipe: Recipe) -> relax.Call:
-    name, bits = str(attention.attrs["name"]), recipe.bits_activations
-    kind = recipe.quantizer_for("operand")
-    operands = [
-        ahcq.quantize(arg, site=f"{name}.{role}", kind=kind, bits=bits)
-        for role, arg in zip("qkv", attention.args[:3], strict=True)
-    ]
-    scale = float(attention.attrs["scale"])
-    return ahcq.attention(*operands, *attention.args[3:], name=name, scale=scale, bits=bits)
+    name, operands = str(attention.attrs["name"]), []
+    for role, arg in zip("qkv", attention.args[:3], strict=True):
+        site, kind = f"{name}.{role}", recipe.quantizer_for("key" if role == "k" else "operand")
+        operands.append(ahcq.quantize(arg, site=site, kind=kind, bits=recipe.bits_of_site(site)))
+    return ahcq.attention(
+        *operands,
+        *attention.args[3:],
+        name=name,
+        scale=float(attention.attrs["scale"]),
+        kind=recipe.quantizer_for("softmax"),
+        bits=recipe.bits_of_site(f"{name}.probs"),
+    )
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer whose input is a quantization site.
+
+    Attributes
+    ----------
+    name : str
+        Such as ``image_encoder.blocks.0.attn.qkv``.
+    weight : str
+        Parameter, output channels first.
+    bias : str or None
+        Parameter, if the layer has one.
+    site : str
+        Quantization site of its input.
+    """
+
+    name: str
+    weight: str
+    bias: str | None
+    site: str
+
+
+def layers(mod: IRModule) -> dict[str, Layer]:
+    """Every layer of an annotated module whose input is a site, by name, in graph order."""
+    found: dict[str, Layer] = {}
+    for _, func in functions(mod):
+        defs = Definitions(func)
+        for binding in bindings(func):
+            call = binding.value
+            if not (is_op(call, "relax.ahcq.linear") or is_op(call, "relax.ahcq.conv2d")):
+                continue
+            site = defs.call(call.args[0], "relax.ahcq.quantize")
+            if site is not None:
+                name, weight = str(call.attrs["name"]), defs.param(call.args[1])
+                bias = defs.param(call.args[2]) if len(call.args) > 2 else None
+                found[name] = Layer(name, str(weight), bias, str(site.attrs["site"]))
+    return found
 
 
 def sites(mod: IRModule) -> dict[str, tuple[str, int]]:
@@ -104,5 +149,5 @@ def sites(mod: IRModule) -> dict[str, tuple[str, int]]:
             if is_op(value, "relax.ahcq.quantize"):
                 found[str(value.attrs["site"])] = (str(value.attrs["kind"]), int(value.attrs["bits"]))
             elif is_op(value, "relax.ahcq.attention") and int(value.attrs["bits"]):
-                found[f"{value.attrs['name']}.probs"] = ("lnq", int(value.attrs["bits"]))
+                found[f"{value.attrs['name']}.probs"] = (str(value.attrs["kind"]), int(value.attrs["bits"]))
     return found

@@ -7,9 +7,8 @@ each site's quantizer and each weight's ranges are calibrated and put into a :cl
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from tvm.ir import IRModule
 
 from tvm_ahcq.calibrate.executor import TorchExecutor
 from tvm_ahcq.errors import CalibrationError
-from tvm_ahcq.op.register import is_op
 from tvm_ahcq.op.simulate import Sites, using_sites
 from tvm_ahcq.quantizers.cag import calibrate_cag
 from tvm_ahcq.quantizers.hluq import calibrate_hluq
@@ -28,8 +26,7 @@ from tvm_ahcq.quantizers.table import QuantTable, WeightRange
 from tvm_ahcq.quantizers.uniform import calibrate_uniform
 from tvm_ahcq.quantizers.weights import calibrate_weight
 
-from .annotate import sites
-from .rewrite import Definitions, bindings, functions
+from .annotate import layers, sites
 
 ROWS_AN_IMAGE = 64
 """Rows (tokens) of an activation site that are kept of each image."""
@@ -94,7 +91,7 @@ def calibration_prompts(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([clicks, boxes]).astype(np.float32), labels.astype(np.float32)
 
 
-def observe(executor: TorchExecutor, images: Iterable[np.ndarray], progress: Progress, total: int = 0) -> Recorder:
+def observe(executor: TorchExecutor, images: Sequence[np.ndarray], progress: Progress) -> Recorder:
     """Run every function of the model on each image and on prompts; return the sample.
 
     Raises
@@ -102,7 +99,9 @@ def observe(executor: TorchExecutor, images: Iterable[np.ndarray], progress: Pro
     CalibrationError
         If there are no images, or a site sees values that are not finite.
     """
-    recorder, count = Recorder(), 0
+    if not images:
+        raise CalibrationError("There are no calibration images; pass a folder or an iterable of pictures.")
+    recorder = Recorder()
     with using_sites(recorder), torch.no_grad():
         for count, image in enumerate(images, 1):
             embedding = executor.run("encode_image", image)
@@ -110,15 +109,16 @@ def observe(executor: TorchExecutor, images: Iterable[np.ndarray], progress: Pro
             masks, scores = executor.run("decode", embedding, coords, labels)
             best = masks[torch.arange(len(masks)), scores.argmax(1)][:, None]
             executor.run("decode_mask", embedding, coords, labels, best)
-            progress("calibrate: images", count, max(total, count))
-    if count == 0:
-        raise CalibrationError("There are no calibration images; pass a folder or an iterable of pictures.")
+            progress("calibrate: images", count, len(images))
     return recorder
 
 
 def _site_params(site: str, kind: str, bits: int, recorder: Recorder, recipe: Recipe, importance) -> QuantizerParams:
-    if kind == "lnq":
-        return calibrate_lnq(*recorder.attention_sample(site), bits)
+    if site in recorder.slices:
+        probs, values = recorder.attention_sample(site)
+        if kind == "lnq":
+            return calibrate_lnq(probs, values, bits)
+        return calibrate_uniform(probs, bits, method=recipe.activation_range)
     rows = np.concatenate(recorder.rows[site])
     if kind == "cag":
         return calibrate_cag(rows, bits, importance, groups=recipe.groups)
@@ -127,28 +127,13 @@ def _site_params(site: str, kind: str, bits: int, recorder: Recorder, recipe: Re
     return calibrate_uniform(rows, bits, method=recipe.activation_range)
 
 
-def quantized_weights(mod: IRModule) -> dict[str, str]:
-    """Weights of the layers whose input is a site: weight name -> site name."""
-    found = {}
-    for _, func in functions(mod):
-        defs = Definitions(func)
-        for binding in bindings(func):
-            if is_op(binding.value, "relax.ahcq.linear") or is_op(binding.value, "relax.ahcq.conv2d"):
-                site = defs.call(binding.value.args[0], "relax.ahcq.quantize")
-                if site is not None:
-                    found[defs.param(binding.value.args[1])] = str(site.attrs["site"])
-    return found
-
-
 def calibrate(
     mod: IRModule,
     params: Mapping[str, np.ndarray],
-    images: Iterable[np.ndarray],
+    images: Sequence[np.ndarray],
     recipe: Recipe,
     *,
     model: str,
-    limit: int = 32,
-    total: int = 0,
     progress: Progress = lambda *_: None,
 ) -> QuantTable:
     """Find the quantizers of an annotated module.
@@ -159,16 +144,12 @@ def calibrate(
         From :func:`.annotate.annotate`.
     params : mapping of str to numpy.ndarray
         Float parameters.
-    images : iterable of numpy.ndarray
-        ``(1, 3, S, S)`` float32, preprocessed; at most `limit` are used.
+    images : sequence of numpy.ndarray
+        ``(1, 3, S, S)`` float32, preprocessed.
     recipe : Recipe
         Ranges, groups and bits.
     model : str
         Name that the table carries.
-    limit : int
-        Most images that are used.
-    total : int
-        Number of images if it is known, for the progress report.
     progress : callable
         Told of every finished image, site and weight.
 
@@ -181,9 +162,9 @@ def calibrate(
     CalibrationError
         If there are no images or an activation is not finite.
     """
-    recorder = observe(TorchExecutor(mod, params), islice(images, limit), progress, total)
-    places, weights = sites(mod), quantized_weights(mod)
-    importance = {site: _column_energy(params[weight]) for weight, site in weights.items()}
+    recorder = observe(TorchExecutor(mod, params), images, progress)
+    places, weights = sites(mod), [layer.weight for layer in layers(mod).values()]
+    importance = {layer.site: _column_energy(params[layer.weight]) for layer in layers(mod).values()}
 
     def quantizer(item: tuple[str, tuple[str, int]]) -> QuantizerParams:
         site, (kind, bits) = item
@@ -191,7 +172,7 @@ def calibrate(
 
     def weight_range(name: str) -> WeightRange:
         matrix = params[name].reshape(len(params[name]), -1)
-        return WeightRange.of(calibrate_weight(matrix, recipe.bits_weights, method=recipe.weight_range))
+        return WeightRange.of(calibrate_weight(matrix, recipe.bits_of_weight(name), method=recipe.weight_range))
 
     with ThreadPoolExecutor(WORKERS) as pool:
         site_params = _collect(pool.map(quantizer, places.items()), len(places), "calibrate: sites", progress)

@@ -28,6 +28,7 @@ from .quantizers.recipe import recipe as find_recipe
 from .quantizers.table import QuantTable
 from .relay_passes import pipeline
 from .relay_passes.calibrate import Progress, calibrate, calibration_prompts
+from .relay_passes.round import round_weights
 from .runtime.bundle import write_bundle
 from .runtime.manifest import FunctionSpec, Manifest, TargetSpec, TensorSpec
 from .runtime.predictor import SamPredictor
@@ -37,6 +38,9 @@ from .target import HostTarget, resolve_target
 
 CALIBRATION_IMAGES = 32
 """Most images that calibration uses."""
+
+ROUNDING_IMAGES = 16
+"""Most images whose activations are in memory together while weights are rounded."""
 
 GOLDEN_SCENE = 20_000_000
 """Number of the generated scene in every bundle's self-check."""
@@ -185,19 +189,11 @@ def quantize(
     pipeline.dump(module, "2-annotated", folder)
     if isinstance(calibration, QuantTable):
         return QuantizedModel(model, module, calibration)
-    images = load_calibration(calibration, model.spec, CALIBRATION_IMAGES)
-    total = len(calibration) if hasattr(calibration, "__len__") and not isinstance(calibration, str) else 0
+    images = list(load_calibration(calibration, model.spec, CALIBRATION_IMAGES))
     with _reporter(progress) as report:
-        table = calibrate(
-            module,
-            model.params,
-            images,
-            chosen,
-            model=model.name,
-            limit=CALIBRATION_IMAGES,
-            progress=report,
-            total=min(total, CALIBRATION_IMAGES),
-        )
+        table = calibrate(module, model.params, images, chosen, model=model.name, progress=report)
+        if chosen.rounding == "compensated":
+            table = round_weights(module, model.params, table, images[:ROUNDING_IMAGES], report).table
     return QuantizedModel(model, module, table)
 
 

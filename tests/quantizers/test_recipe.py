@@ -14,7 +14,7 @@ def test_default_recipe_is_ahcq_at_four_bits():
     default = recipe()
     assert default == recipe("ahcq", 4)
     assert (default.bits_weights, default.bits_activations, default.groups) == (4, 4, 4)
-    assert [default.quantizer_for(kind) for kind in SITE_KINDS] == ["cag", "hluq", "lnq", "uniform", "uniform"]
+    assert [default.quantizer_for(kind) for kind in SITE_KINDS] == ["cag", "hluq", "lnq", "cag", "uniform", "uniform", "uniform"]
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -38,7 +38,7 @@ def test_other_bits_are_refused(bits):
 
 @pytest.mark.parametrize(
     "change",
-    [{"groups": 0}, {"groups": True}, {"norm": "lnq"}, {"softmax": "uniform"}, {"weight_range": "x"}, {"other": 1}],
+    [{"groups": 0}, {"groups": True}, {"norm": "lnq"}, {"softmax": "cag"}, {"raised": {"x": 3}}, {"rounding": "up"}, {"weight_range": "x"}, {"other": 1}],
 )
 def test_options_out_of_range_are_refused(change):
     with pytest.raises(RecipeError):

@@ -18,7 +18,7 @@ def annotated(model, bits=4):
 
 def test_every_site_of_the_published_method_is_marked(tiny_model):
     found = sites(annotated(tiny_model))
-    block = {"attn.qkv.input": "cag", "attn.proj.input": "uniform", "mlp.lin1.input": "cag", "mlp.lin2.input": "hluq"}
+    block = {"attn.qkv.input": "cag", "attn.proj.input": "cag", "mlp.lin1.input": "cag", "mlp.lin2.input": "hluq"}
     block |= {"attn.q": "uniform", "attn.k": "uniform", "attn.v": "uniform", "attn.probs": "lnq"}
     expected = {f"image_encoder.blocks.{i}.{site}": kind for i in range(2) for site, kind in block.items()}
     expected |= {"image_encoder.neck.0.input": "uniform", "image_encoder.neck.2.input": "uniform"}
@@ -28,8 +28,8 @@ def test_every_site_of_the_published_method_is_marked(tiny_model):
         attentions += [f"{layer}.{a}" for a in ("self_attn", "cross_attn_token_to_image", "cross_attn_image_to_token")]
         expected |= {f"{layer}.mlp.lin1.input": "cag", f"{layer}.mlp.lin2.input": "hluq"}
     for name in attentions:
-        expected |= {f"{name}.{projection}.input": "cag" for projection in ("q_proj", "k_proj", "v_proj")}
-        expected |= {f"{name}.{role}": "uniform" for role in ("out_proj.input", "q", "k", "v")}
+        expected |= {f"{name}.{projection}.input": "cag" for projection in ("q_proj", "k_proj", "v_proj", "out_proj")}
+        expected |= {f"{name}.{role}": "uniform" for role in "qkv"}
         expected[f"{name}.probs"] = "lnq"
     assert {name: kind for name, (kind, _) in found.items()} == expected
     assert {bits for _, bits in found.values()} == {4}

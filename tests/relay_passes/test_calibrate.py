@@ -11,13 +11,14 @@ from tvm_ahcq.errors import CalibrationError
 from tvm_ahcq.quantizers.recipe import recipe
 from tvm_ahcq.quantizers.table import QuantTable
 from tvm_ahcq.relay_passes.annotate import sites
-from tvm_ahcq.relay_passes.calibrate import ROWS_A_SITE, ROWS_AN_IMAGE, Recorder, calibration_prompts, quantized_weights
+from tvm_ahcq.relay_passes.annotate import layers
+from tvm_ahcq.relay_passes.calibrate import ROWS_A_SITE, ROWS_AN_IMAGE, Recorder, calibration_prompts
 
 
 def test_every_site_and_every_quantized_weight_gets_an_entry(quantized):
     table = quantized.table
     assert set(table.sites) == set(sites(quantized.annotated))
-    assert set(table.weights) == set(quantized_weights(quantized.annotated))
+    assert set(table.weights) == {layer.weight for layer in layers(quantized.annotated).values()}
     kinds = {name: (params.kind, params.bits) for name, params in table.sites.items()}
     assert kinds == sites(quantized.annotated)
 
@@ -76,5 +77,5 @@ def test_progress_is_reported_to_the_end(tiny_model, pictures):
     seen = []
     quantize(tiny_model, pictures[:1], recipe("ahcq", 4), progress=lambda *step: seen.append(step))
     last = {what: (done, total) for what, done, total in seen}
-    assert set(last) == {"calibrate: images", "calibrate: sites", "calibrate: weights"}
+    assert set(last) == {"calibrate: images", "calibrate: sites", "calibrate: weights", "round: layers"}
     assert all(done == total for done, total in last.values())

@@ -35,7 +35,7 @@ def test_integer_graph_equals_the_simulation_bit_for_bit(quantized, prompts, lay
     hooks = {"relax.nn.layer_norm": exact_layer_norm}
     integer = TorchExecutor(realised.module, flat_tensors(realised.tensors), hooks)
     model = quantized.model
-    simulated = SimulatedSession(model.spec, quantized.annotated, model.params, quantized.table)
+    simulated = SimulatedSession(model.spec, quantized.annotated, quantized.params, quantized.table)
     with using_sites(SimulatedSites({})):  # float layers summed in float64, as the simulation does
         got = integer.run("encode_image", *prompts["encode_image"]).numpy()
         np.testing.assert_array_equal(got, simulated.encode(*prompts["encode_image"]))

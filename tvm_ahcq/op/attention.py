@@ -35,6 +35,7 @@ def attention(
     *,
     name: str,
     scale: float,
+    kind: str = "",
     bits: int = 0,
 ) -> relax.Call:
     """Float attention ``softmax(scale q k^T + relative positions) v``.
@@ -47,10 +48,10 @@ def attention(
         Decomposed relative positions ``(2 h - 1, d)``, ``(2 w - 1, d)``; the unscaled query multiplies them.
     name : str
         Stable name; the probabilities are the site ``<name>.probs``.
-    bits : int
-        Bits of the probabilities' quantizer; 0 leaves them in float.
+    kind, bits : str, int
+        Of the probabilities' quantizer; 0 bits leave them in float.
     """
-    return call("attention", q, k, v, rel_h, rel_w, name=name, scale=float(scale), bits=int(bits))
+    return call("attention", q, k, v, rel_h, rel_w, name=name, scale=float(scale), kind=kind, bits=int(bits))
 
 
 def log_attention(

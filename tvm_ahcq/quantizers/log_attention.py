@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .lnq import LnqParams
+from ..errors import QuantTableError
+from .params import QuantizerParams
 from .reference import FRACTION_BITS, LogAttention, log_attention_scale
 from .uniform import UniformParams
 
@@ -15,7 +16,7 @@ def log_attention_constants(
     q: UniformParams,
     k: UniformParams,
     v: UniformParams,
-    probs: LnqParams,
+    probs: QuantizerParams,
     *,
     scale: float,
     head_dim: int,
@@ -49,13 +50,25 @@ def log_attention_constants(
         h_scale, w_scale = (float(max(np.abs(t).max(), 1e-8)) / 127 for t in (rel_h, rel_w))
         tables = tuple(np.rint(t / s).astype(np.int8) for t, s in ((rel_h, h_scale), (rel_w, w_scale)))
         rel = (head_dim * q_bound * 127, q.scale * h_scale * LOG2_E, q.scale * w_scale * LOG2_E)
+    book = probs.codebook()
+    if book.table[0] != 0 or book.offset != 0 or not (book.thresholds > 0).all():
+        raise QuantTableError(
+            f"A {probs.kind} quantizer of attention probabilities must give 0 the code 0; this one begins at "
+            f"{book.table[0] * book.scale + book.offset:g}."
+        )
     constants = LogAttention(
         q_zero=q.zero_point,
         k_zero=k.zero_point,
         v_zero=v.zero_point,
-        log_thresholds=np.floor(-np.log2(probs.thresholds()) * 2**FRACTION_BITS).astype(np.int32),
-        table=probs.table(),
-        out_scale=np.float32(probs.operand_scale) * np.float32(v.scale),
+        log_thresholds=_minus_log2(book.thresholds),
+        table=book.table.astype(np.uint8),
+        out_scale=np.float32(book.scale) * np.float32(v.scale),
         **log_attention_scale(qk, rel),
     )
     return constants, *tables
+
+
+def _minus_log2(thresholds: np.ndarray) -> np.ndarray:
+    """``floor(-log2(t) * 2**FRACTION_BITS)`` int32; thresholds that no probability reaches stay out of reach."""
+    exact = np.floor(-np.log2(np.minimum(thresholds.astype(np.float64), 2.0)) * 2**FRACTION_BITS)
+    return exact.astype(np.int32)

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..errors import RecipeError
 from .params import BITS
 
-SITE_KINDS = ("norm", "activation", "softmax", "linear", "operand")
+SITE_KINDS = ("norm", "activation", "softmax", "projection", "linear", "operand", "key")
 """Kinds of activation site: a linear's input after a LayerNorm or a residual (``norm``), after GELU or ReLU
-(``activation``), or any other (``linear``, convolutions included); attention probabilities (``softmax``); queries, keys
-and values (``operand``)."""
+(``activation``), behind an attention (``projection``), or any other (``linear``, convolutions included); attention
+probabilities (``softmax``); queries and values (``operand``); and keys (``key``)."""
 
 _ALLOWED = {
     "norm": ("cag", "uniform"),
     "activation": ("hluq", "uniform"),
-    "softmax": ("lnq",),
-    "linear": ("uniform", "cag"),
+    "softmax": ("lnq", "uniform"),
+    "projection": ("cag", "uniform"),
+    "linear": ("uniform",),
     "operand": ("uniform",),
+    "key": ("uniform",),
+}
+
+_METHODS = {
+    "activation_range": ("mse", "minmax"),
+    "weight_range": ("mse", "search", "minmax"),
+    "rounding": ("compensated", "nearest"),
 }
 
 
@@ -35,12 +43,16 @@ class Recipe:
         Code widths: 4, 5, 6 or 8.
     groups : int
         Channel groups of a CAG quantizer, at most.
-    norm, activation, softmax, linear, operand : str
+    norm, activation, softmax, projection, linear, operand, key : str
         Quantizer kind at each kind of site (``SITE_KINDS``).
     activation_range : {"mse", "minmax"}
         How uniform activation ranges are found.
-    weight_range : {"mse", "search"}
-        How weight ranges are found: the fast search, or the published exhaustive one.
+    weight_range : {"mse", "search", "minmax"}
+        How weight ranges are found: the fast search, the published exhaustive one, or from end to end.
+    rounding : {"compensated", "nearest"}
+        How weights get their codes: compensating for errors that the layer's samples show, or to the nearest.
+    raised : mapping of str to int, or its items
+        Sites and weights, by name, that get more bits than the rest; kept as sorted items.
     """
 
     name: str
@@ -50,10 +62,14 @@ class Recipe:
     norm: str = "cag"
     activation: str = "hluq"
     softmax: str = "lnq"
+    projection: str = "cag"
     linear: str = "uniform"
     operand: str = "uniform"
+    key: str = "uniform"
     activation_range: str = "mse"
     weight_range: str = "mse"
+    rounding: str = "compensated"
+    raised: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         for field in ("bits_weights", "bits_activations"):
@@ -62,8 +78,9 @@ class Recipe:
             raise RecipeError(f"groups is {self.groups!r}; expected a whole number from 1 to 32.")
         for kind, allowed in _ALLOWED.items():
             _check(f"The quantizer at '{kind}' sites", getattr(self, kind), allowed)
-        _check("activation_range", self.activation_range, ("mse", "minmax"))
-        _check("weight_range", self.weight_range, ("mse", "search"))
+        for field, methods in _METHODS.items():
+            _check(field, getattr(self, field), methods)
+        object.__setattr__(self, "raised", _items(self.raised))
 
     def quantizer_for(self, site_kind: str) -> str:
         """Quantizer kind ("cag", "uniform", "hluq", "lnq") at a kind of site.
@@ -76,9 +93,17 @@ class Recipe:
         _check("The site kind", site_kind, SITE_KINDS)
         return getattr(self, site_kind)
 
+    def bits_of_site(self, site: str) -> int:
+        """Code width at a site."""
+        return dict(self.raised).get(site, self.bits_activations)
+
+    def bits_of_weight(self, weight: str) -> int:
+        """Code width of a weight."""
+        return dict(self.raised).get(weight, self.bits_weights)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self)
+        return asdict(self) | {"raised": dict(self.raised)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
@@ -92,6 +117,17 @@ class Recipe:
 def _check(what: str, given: Any, allowed: tuple) -> None:
     if type(given) is not type(allowed[0]) or given not in allowed:
         raise RecipeError(f"{what} is {given!r}; expected one of {', '.join(map(str, allowed))}.")
+
+
+def _items(raised: Any) -> tuple[tuple[str, int], ...]:
+    """Names and bits in order of the names; RecipeError if they are no such thing."""
+    try:
+        items = dict(raised)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"raised is {raised!r}; expected bits by name of a site or weight.") from error
+    for name, bits in items.items():
+        _check(f"The bits of {name!r}", bits, BITS)
+    return tuple(sorted(items.items()))
 
 
 _RECIPES: dict[str, Callable[[int], Recipe]] = {}
@@ -128,5 +164,31 @@ def recipe(name: str = "ahcq", bits: int = 4) -> Recipe:
 
 @register_recipe("ahcq")
 def _ahcq(bits: int) -> Recipe:
-    """CAG after norms, HLUQ after GELU and ReLU, LNQ after softmax, uniform elsewhere (QUANTIZERS 2.1, corrected)."""
+    """CAG after norms and attentions, HLUQ after GELU and ReLU, LNQ after softmax, uniform elsewhere; our choices."""
     return Recipe("ahcq", bits, bits)
+
+
+@register_recipe("ahcq-no-hluq")
+def _without_hluq(bits: int) -> Recipe:
+    """Recipe "ahcq" with uniform codes after GELU and ReLU."""
+    return replace(_ahcq(bits), name="ahcq-no-hluq", activation="uniform")
+
+
+@register_recipe("ahcq-no-cag")
+def _without_cag(bits: int) -> Recipe:
+    """Recipe "ahcq" with one scale a tensor."""
+    return replace(_ahcq(bits), name="ahcq-no-cag", norm="uniform", projection="uniform")
+
+
+@register_recipe("ahcq-no-lnq")
+def _without_lnq(bits: int) -> Recipe:
+    """Recipe "ahcq" with uniform codes of attention probabilities."""
+    return replace(_ahcq(bits), name="ahcq-no-lnq", softmax="uniform")
+
+
+@register_recipe("minmax")
+def _minmax(bits: int) -> Recipe:
+    """Uniform codes everywhere, from the least to the greatest value, rounded to the nearest: the plainest baseline."""
+    uniform = dict.fromkeys(SITE_KINDS, "uniform")
+    ranges = dict.fromkeys(("activation_range", "weight_range"), "minmax")
+    return Recipe("minmax", bits, bits, **uniform, **ranges, rounding="nearest")

@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import QuantTableError, RecipeError
 from . import cag, hluq, lnq, uniform  # noqa: F401  (they register their kinds)
+from .changed_params import companion, pack_params, read_params, record_of
 from .params import QuantizerParams, check_bits, check_scales, params_from_dict, to_float32
 from .recipe import Recipe
 from .uniform import check_zero_points
@@ -99,27 +100,20 @@ class QuantTable:
     def save(self, path: str | Path) -> None:
         """Write as JSON, one line a site or weight; the file appears complete or not at all.
 
+        Changed parameters go to a file beside it, ``<name>.params.safetensors``.
+
         Raises
         ------
         QuantTableError
             If the file cannot be written.
         """
         path = Path(path)
-        temporary = None
-        try:
-            with tempfile.NamedTemporaryFile(
-                "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-            ) as file:
-                temporary = file.name
-                file.write(self._text())
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except OSError as error:
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
-            raise QuantTableError(f"The quantization table cannot be written to {path}: {error}") from error
+        record = None
+        if self.params:
+            content = pack_params(self.params, self.weights)
+            record = record_of(path, content)
+            _write(companion(path), content)
+        _write(path, self._text(record).encode())
 
     @classmethod
     def load(cls, path: str | Path) -> QuantTable:
@@ -137,12 +131,15 @@ class QuantTable:
         except ValueError as error:
             raise QuantTableError(f"{path} is not a quantization table (not JSON: {error}).") from error
         try:
-            return cls.from_dict(content)
+            table = cls.from_dict(content)
         except QuantTableError as error:
             raise QuantTableError(f"{path}: {error}") from error
+        if content.get("params") is None:
+            return table
+        return replace(table, params=read_params(Path(path), content["params"], table.weights))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Plain JSON values, changed parameters left out."""
         return {
             "format": FORMAT,
             "version": FORMAT_VERSION,
@@ -176,10 +173,11 @@ class QuantTable:
         weights = {name: _at(name, _weight_range, values) for name, values in content["weights"].items()}
         return cls(str(content.get("model", "")), recipe, sites, weights)
 
-    def _text(self) -> str:
-        """JSON with one line for each top-level value, site and weight."""
+    def _text(self, params: dict[str, str] | None) -> str:
+        """JSON with one line for each top-level value, site and weight; `params` says where changed parameters are."""
         lines = []
-        for key, value in self.to_dict().items():
+        content = self.to_dict() if params is None else self.to_dict() | {"params": params}
+        for key, value in content.items():
             if key in ("sites", "weights"):
                 rows = (f"    {json.dumps(name)}: {json.dumps(entry)}" for name, entry in value.items())
                 body = ",\n".join(rows)
@@ -204,6 +202,23 @@ def _at(name: str, read: Any, values: Any) -> Any:
         return read(values)
     except QuantTableError as error:
         raise QuantTableError(f"Entry {name!r}: {error}") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file through a temporary one; QuantTableError if that cannot be done."""
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = file.name
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise QuantTableError(f"The quantization table cannot be written to {path}: {error}") from error
 
 
 def _umask() -> int:

@@ -86,8 +86,8 @@ def calibrate_weight(w: np.ndarray, bits: int, method: str = "mse") -> Quantized
         ``(N, ...)`` float32, output channels first; the other axes count as one.
     bits : int
         Code width.
-    method : {"mse", "search"}
-        "mse": least squared error over a small grid of shrunk ranges and zero points, then least-squares scales.
+    method : {"mse", "search", "minmax"}
+        "minmax": the whole range. "mse": least squared error over a small grid of shrunk ranges and zero points, then least-squares scales.
         "search": the published grid, 100 ranges x every zero point, least mean ``|error|**2.4`` (slow).
 
     Raises
@@ -99,9 +99,9 @@ def calibrate_weight(w: np.ndarray, bits: int, method: str = "mse") -> Quantized
     w = np.asarray(w, np.float32)
     if w.ndim < 1 or w.size == 0 or not np.isfinite(w).all():
         raise CheckpointError(f"A weight of shape {w.shape} is empty, or not finite throughout; check the checkpoint.")
-    finders = {"mse": _find_mse, "search": _find_published}
+    finders = {"mse": _find_mse, "search": _find_published, "minmax": _find_minmax}
     if method not in finders:
-        raise ValueError(f"Weight range method {method!r} is unknown; expected 'mse' or 'search'.")
+        raise ValueError(f"Weight range method {method!r} is unknown; expected one of {', '.join(finders)}.")
     flat = w.reshape(len(w), -1)
     scale, zero_point = np.empty(len(w), np.float32), np.empty(len(w), np.float32)
     one_sign = 1 if flat.min() >= 0 else -1 if flat.max() <= 0 else 0
@@ -156,15 +156,20 @@ class _Trial:
         self.take(np.where(fitted > MIN_SCALE, fitted, self.scale).astype(np.float32), self.zero_point)
 
 
+def _find_minmax(w: np.ndarray, bits: int, _one_sign: int) -> tuple[np.ndarray, np.ndarray]:
+    """From the least to the greatest value, 0 included."""
+    low, high = w.min(1), w.max(1)
+    if bits == 8:
+        scale = np.maximum(np.maximum(high / 127, -low / 128), MIN_SCALE).astype(np.float32)
+        return scale, np.full_like(scale, SYMMETRIC_ZERO_POINT)
+    scale, zero_point = range_rule(low, high, bits)
+    return scale, zero_point.astype(np.float32)
+
+
 def _find_mse(w: np.ndarray, bits: int, one_sign: int) -> tuple[np.ndarray, np.ndarray]:
     """Shrunk ranges around the natural zero point, then two least-squares steps."""
     trial = _Trial(w, bits, 2.0)
-    low, high = w.min(1), w.max(1)
-    scale, natural = range_rule(low, high, bits)
-    natural = natural.astype(np.float32)
-    if bits == 8:
-        limit = np.maximum(high / 127, -low / 128).astype(np.float32)
-        scale, natural = np.maximum(limit, np.float32(MIN_SCALE)), np.full_like(scale, SYMMETRIC_ZERO_POINT)
+    scale, natural = _find_minmax(w, bits, one_sign)
     for shrink in _SHRINKS:
         trial.take(scale * np.float32(shrink), natural)
     middle, moves = trial.scale, (0,) if bits == 8 or one_sign else (0, -1, 1, -2, 2)

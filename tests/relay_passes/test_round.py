@@ -1,0 +1,55 @@
+"""The rounding pass: every layer once, better than to the nearest, and nothing of the float model lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tvm_ahcq.calibrate.images import load_calibration
+from tvm_ahcq.compiler import QuantizedModel, quantize
+from tvm_ahcq.quantizers.recipe import recipe
+from tvm_ahcq.quantizers.weights import encode_weight
+from tvm_ahcq.relay_passes.annotate import layers
+from tvm_ahcq.relay_passes.round import round_weights
+
+
+@pytest.fixture(scope="module")
+def nearest(tiny_model, pictures) -> QuantizedModel:
+    return quantize(tiny_model, pictures, replace(recipe("ahcq"), rounding="nearest"))
+
+
+@pytest.fixture(scope="module")
+def rounding(nearest, tiny_model, pictures):
+    images = list(load_calibration(pictures, tiny_model.spec, 3))
+    return round_weights(nearest.annotated, tiny_model.params, nearest.table, images)
+
+
+def test_every_layer_is_rounded_and_none_is_worse_than_to_the_nearest(nearest, rounding):
+    assert set(rounding.layers) == set(layers(nearest.annotated))
+    assert all(found.error <= found.nearest_error for found in rounding.layers.values())
+    assert np.median([found.error / found.nearest_error for found in rounding.layers.values()]) < 0.9
+
+
+def test_changed_weights_hold_values_of_their_codes(nearest, rounding):
+    table = rounding.table
+    assert set(table.sites) == set(nearest.table.sites) and set(table.weights) <= set(table.params)
+    for name, ranges in table.weights.items():
+        quantized = encode_weight(table.params[name], *ranges.arrays(), ranges.bits)
+        np.testing.assert_array_equal(quantized.dequantize(), table.params[name])
+
+
+def test_the_embedding_comes_nearer_to_the_float_model(nearest, rounding, tiny_model, pictures):
+    image = next(iter(load_calibration([np.roll(pictures[0], 40, 1)], tiny_model.spec, 1)))
+    wanted = nearest.float_predictor().session.encode(image)
+    models = nearest, replace(nearest, table=rounding.table)
+    before, after = (
+        float(np.square(model.fake_quant_predictor().session.encode(image) - wanted).mean()) for model in models
+    )
+    assert after < before
+
+
+def test_a_recipe_asks_for_it(tiny_model, pictures):
+    assert quantize(tiny_model, pictures[:1], recipe("ahcq")).table.params
+    assert not quantize(tiny_model, pictures[:1], recipe("minmax")).table.params

@@ -1,0 +1,90 @@
+"""The file beside a quantization table: parameters that conditioning and rounding changed.
+
+A table is for people to read; arrays go to a safetensors file next to it, whose hash the table keeps. A rounded weight is
+stored as its codes, one byte each, since the table's ranges turn them back into values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from ..errors import QuantTableError
+from .weights import QuantizedWeight, encode_weight
+
+if TYPE_CHECKING:
+    from .table import WeightRange
+
+SUFFIX = ".params.safetensors"
+
+
+def companion(path: Path) -> Path:
+    """The file beside the table `path`."""
+    return path.with_name(path.name.removesuffix(".json") + SUFFIX)
+
+
+def pack_params(params: Mapping[str, np.ndarray], weights: Mapping[str, WeightRange]) -> bytes:
+    """Content of the file: uint8 codes of quantized weights, float32 of the others.
+
+    Raises
+    ------
+    QuantTableError
+        If a changed weight does not hold values of its codes.
+    """
+    arrays = {}
+    for name, array in params.items():
+        if name not in weights:
+            arrays[name] = np.ascontiguousarray(array, np.float32)
+            continue
+        quantized = encode_weight(array, *weights[name].arrays(), weights[name].bits)
+        if not np.array_equal(quantized.dequantize(), array):
+            raise QuantTableError(f"The weight {name!r} is not rounded; only rounded weights go beside a table.")
+        arrays[name] = quantized.codes
+    return save(arrays)
+
+
+def unpack_params(content: bytes, weights: Mapping[str, WeightRange]) -> dict[str, np.ndarray]:
+    """Inverse of :func:`pack_params`, float32."""
+    params = {}
+    for name, array in load(content).items():
+        if array.dtype == np.uint8 and name in weights:
+            array = QuantizedWeight(array, *weights[name].arrays(), weights[name].bits).dequantize()
+        params[name] = array
+    return params
+
+
+def record_of(path: Path, content: bytes) -> dict[str, str]:
+    """What the table says about its companion file."""
+    return {"file": companion(path).name, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def read_params(path: Path, record: Any, weights: Mapping[str, WeightRange]) -> dict[str, np.ndarray]:
+    """Changed parameters of the table at `path` with the entry `record`.
+
+    Raises
+    ------
+    QuantTableError
+        If the file is missing, or not the one that was written with the table.
+    """
+    if not isinstance(record, dict) or set(record) != {"file", "sha256"}:
+        raise QuantTableError(f'{path}: its entry "params" is {record!r}; expected a file name and a sha256.')
+    beside = path.with_name(Path(str(record["file"])).name)
+    try:
+        content = beside.read_bytes()
+    except OSError as error:
+        raise QuantTableError(
+            f"{path}: its changed parameters are in {beside.name}, which cannot be read ({error.strerror}); "
+            "keep both files in one folder, or calibrate again."
+        ) from error
+    if hashlib.sha256(content).hexdigest() != record["sha256"]:
+        raise QuantTableError(f"{beside}: not the file that was written with {path.name}; calibrate again.")
+    try:
+        return unpack_params(content, weights)
+    except (SafetensorError, ValueError) as error:
+        raise QuantTableError(f"{beside}: cannot be used with {path.name}: {error}") from error

@@ -1,0 +1,173 @@
+"""One layer rounded so that, on what the quantized network feeds it, it answers as the float layer does.
+
+Three steps, each kept only where it helps on samples that it has not seen: the weight is corrected for the error that its
+input already carries (a ridge regression from quantized inputs to the float layer's outputs), its codes are chosen with
+error compensation (:mod:`.gptq`), and scales and bias are refitted to the codes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .gptq import round_gptq
+from .uniform import MIN_SCALE
+from .weights import QuantizedWeight, calibrate_weight
+
+RIDGES = (3.0, 1.0, 0.3, 0.1, 0.03)
+"""Tried strengths of the regression's pull towards the float weight, in units of the mean variance of an input."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerSample:
+    """The same rows of a layer's input in the float and in the quantized network.
+
+    Attributes
+    ----------
+    float_rows, quant_rows : numpy.ndarray
+        ``(R, K)`` float32.
+    fold : numpy.ndarray
+        ``(R,)`` bool: rows that are held out when choices are compared; they come from other images than the rest.
+    """
+
+    float_rows: np.ndarray
+    quant_rows: np.ndarray
+    fold: np.ndarray
+
+    def part(self, held_out: bool) -> LayerSample:
+        """The held-out rows, or the others; all of them where a part would be empty."""
+        rows = self.fold == held_out
+        rows = rows if rows.any() else np.ones_like(rows)
+        return LayerSample(self.float_rows[rows], self.quant_rows[rows], self.fold[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class RoundedLayer:
+    """A layer as it will run.
+
+    Attributes
+    ----------
+    weight : QuantizedWeight
+        Codes and scales.
+    bias : numpy.ndarray or None
+        ``(N,)`` float32; None where the layer has none.
+    error, nearest_error : float
+        Squared error of the output over that of the output itself, on held-out rows: of this layer, and of
+        round-to-nearest with the float weight.
+    ridge : float or None
+        Strength of the input correction; None where the float weight was kept.
+    """
+
+    weight: QuantizedWeight
+    bias: np.ndarray | None
+    error: float
+    nearest_error: float
+    ridge: float | None
+
+
+class _Moments:
+    """Second moments of a sample; around the means where a bias can take up the difference."""
+
+    def __init__(self, sample: LayerSample, centred: bool):
+        x, q = sample.float_rows, sample.quant_rows
+        self.float_mean = x.mean(0, dtype=np.float64) if centred else np.zeros(x.shape[1])
+        self.quant_mean = q.mean(0, dtype=np.float64) if centred else np.zeros(x.shape[1])
+        rows = len(q)
+        q = q - self.quant_mean.astype(np.float32)
+        self.quant = (q.T @ q).astype(np.float64) / rows
+        self.cross = ((x - self.float_mean.astype(np.float32)).T @ q).astype(np.float64) / rows
+        self.unit = max(float(np.trace(self.quant)) / len(self.quant), 1e-12)
+
+    def corrected(self, weight: np.ndarray, ridge: float) -> np.ndarray:
+        """The weight that best maps quantized inputs to float outputs, pulled towards `weight`, float32."""
+        pull = ridge * self.unit * np.eye(len(self.quant))
+        return np.linalg.solve(self.quant + pull, ((weight @ (self.cross + pull)).T)).T.astype(np.float32)
+
+    def bias(self, weight: np.ndarray, rounded: np.ndarray, bias: np.ndarray | None) -> np.ndarray | None:
+        """`bias` plus the mean difference of the outputs."""
+        if bias is None:
+            return None
+        return (bias + weight @ self.float_mean - rounded @ self.quant_mean).astype(np.float32)
+
+    def refit_scales(self, target: np.ndarray, quantized: QuantizedWeight) -> QuantizedWeight:
+        """Scales of least squared output error for the given codes."""
+        steps = quantized.operands().reshape(len(target), -1).astype(np.float64)
+        projected = steps @ self.quant
+        energy = np.einsum("nk,nk->n", projected, steps)
+        fitted = np.einsum("nk,nk->n", projected, target) / np.where(energy > 0, energy, 1)
+        near = (energy > 0) & (fitted > np.maximum(0.5 * quantized.scale, MIN_SCALE)) & (fitted < 2 * quantized.scale)
+        scale = np.where(near, fitted, quantized.scale).astype(np.float32)
+        return QuantizedWeight(quantized.codes, scale, quantized.zero_point, quantized.bits)
+
+
+def output_error(
+    sample: LayerSample, weight: np.ndarray, bias: np.ndarray | None, rounded: np.ndarray, new_bias: np.ndarray | None
+) -> float:
+    """Relative squared error of the rounded layer's output; the float layer's variance is the unit."""
+    wanted = sample.float_rows @ weight.T + (0 if bias is None else bias)
+    found = sample.quant_rows @ rounded.T + (0 if new_bias is None else new_bias)
+    energy = float(np.square(wanted - wanted.mean(0)).mean(dtype=np.float64))
+    return float(np.square(found - wanted).mean(dtype=np.float64)) / max(energy, 1e-20)
+
+
+def round_layer(
+    weight: np.ndarray, bias: np.ndarray | None, sample: LayerSample, bits: int, weight_range: str = "mse"
+) -> RoundedLayer:
+    """Codes, scales and bias of one layer.
+
+    Parameters
+    ----------
+    weight : numpy.ndarray
+        ``(N, K)`` float32; the taps of a convolution are columns.
+    bias : numpy.ndarray or None
+        ``(N,)`` float32; None where the layer has none, so that none can be added.
+    sample : LayerSample
+        What the layer sees.
+    bits : int
+        Code width of weights.
+    weight_range : str
+        As for :func:`.weights.calibrate_weight`.
+
+    Notes
+    -----
+    The correction is the closed form of asymmetric calibration, min over V of ``|W x - V x_q|^2 + ridge |W - V|^2``; the
+    compensation of rounding errors is that of GPTQ (arXiv 2210.17323).
+    """
+    train, held_out = sample.part(False), sample.part(True)
+    moments = _Moments(train, bias is not None)
+    nearest = calibrate_weight(weight, bits, weight_range)
+    plain = nearest.dequantize()
+    nearest_error = output_error(held_out, weight, bias, plain, moments.bias(weight, plain, bias))
+    best = (nearest_error, "nearest", None)
+    ridge = _best_ridge(weight, bias, moments, held_out)
+    for candidate in {None, ridge}:
+        quantized = _compensated(weight, moments, candidate, bits, weight_range)
+        values = quantized.dequantize()
+        error = output_error(held_out, weight, bias, values, moments.bias(weight, values, bias))
+        if error < best[0]:
+            best = (error, "compensated", candidate)
+    error, method, ridge = best
+    moments = _Moments(sample, bias is not None)
+    quantized = nearest if method == "nearest" else _compensated(weight, moments, ridge, bits, weight_range)
+    return RoundedLayer(quantized, moments.bias(weight, quantized.dequantize(), bias), error, nearest_error, ridge)
+
+
+def _best_ridge(weight: np.ndarray, bias: np.ndarray | None, moments: _Moments, held_out: LayerSample) -> float | None:
+    """The strength whose unrounded correction does best on held-out rows; None if none beats the float weight."""
+    errors = {None: output_error(held_out, weight, bias, weight, moments.bias(weight, weight, bias))}
+    for ridge in RIDGES:
+        corrected = moments.corrected(weight, ridge)
+        errors[ridge] = output_error(held_out, weight, bias, corrected, moments.bias(weight, corrected, bias))
+        if errors[ridge] > min(errors.values()):
+            break
+    return min(errors, key=errors.__getitem__)
+
+
+def _compensated(
+    weight: np.ndarray, moments: _Moments, ridge: float | None, bits: int, weight_range: str
+) -> QuantizedWeight:
+    target = weight if ridge is None else moments.corrected(weight, ridge)
+    ranges = calibrate_weight(target, bits, weight_range)
+    codes = round_gptq(target, moments.quant, ranges.scale, ranges.zero_point, bits)
+    return moments.refit_scales(target, QuantizedWeight(codes, ranges.scale, ranges.zero_point, bits))
