@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .lnq import LnqParams
+from .probability import ProbabilityParams
 from .reference import FRACTION_BITS, LogAttention, log_attention_scale
 from .uniform import UniformParams
 
@@ -15,7 +15,7 @@ def log_attention_constants(
     q: UniformParams,
     k: UniformParams,
     v: UniformParams,
-    probs: LnqParams,
+    probs: ProbabilityParams,
     *,
     scale: float,
     head_dim: int,
