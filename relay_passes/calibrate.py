@@ -17,6 +17,7 @@ from tvm.ir import IRModule
 from tvm_ahcq.calibrate.executor import TorchExecutor
 from tvm_ahcq.errors import CalibrationError
 from tvm_ahcq.op.simulate import Sites, using_sites
+from tvm_ahcq.quantizers.agq import calibrate_agq
 from tvm_ahcq.quantizers.cag import calibrate_cag
 from tvm_ahcq.quantizers.hluq import calibrate_hluq
 from tvm_ahcq.quantizers.lnq import calibrate_lnq
@@ -116,8 +117,8 @@ def observe(executor: TorchExecutor, images: Sequence[np.ndarray], progress: Pro
 def _site_params(site: str, kind: str, bits: int, recorder: Recorder, recipe: Recipe, importance) -> QuantizerParams:
     if site in recorder.slices:
         probs, values = recorder.attention_sample(site)
-        if kind == "lnq":
-            return calibrate_lnq(probs, values, bits)
+        if kind != "uniform":
+            return {"lnq": calibrate_lnq, "agq": calibrate_agq}[kind](probs, values, bits)
         return calibrate_uniform(probs, bits, method=recipe.activation_range)
     rows = np.concatenate(recorder.rows[site])
     if kind == "cag":

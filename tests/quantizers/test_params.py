@@ -26,12 +26,12 @@ def test_short_floats_are_short():
 
 
 def test_every_kind_is_registered():
-    assert quantizer_kinds() == ("cag", "hluq", "lnq", "uniform")
+    assert quantizer_kinds() == ("agq", "cag", "hluq", "lnq", "uniform")
 
 
 @pytest.mark.parametrize("values", [{}, {"kind": "best"}, {"kind": ["uniform"]}, None, 3])
 def test_unknown_kinds_are_refused_with_the_known_ones(values):
-    with pytest.raises(QuantTableError, match="cag, hluq, lnq, uniform"):
+    with pytest.raises(QuantTableError, match="agq, cag, hluq, lnq, uniform"):
         params_from_dict(values)
 
 

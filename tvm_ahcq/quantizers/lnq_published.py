@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from .brent import bounded_minimum
-from .lnq import ALPHAS, power_loss
+from .lnq import ALPHAS
+from .probability import power_loss
 
 
 def encode_published(p: np.ndarray, alpha: float, scale: float, steps: int) -> np.ndarray:

@@ -17,7 +17,7 @@ probabilities (``softmax``); queries and values (``operand``); and keys (``key``
 _ALLOWED = {
     "norm": ("cag", "uniform"),
     "activation": ("hluq", "uniform"),
-    "softmax": ("lnq", "uniform"),
+    "softmax": ("lnq", "agq", "uniform"),
     "projection": ("cag", "uniform"),
     "linear": ("uniform",),
     "operand": ("uniform",),
