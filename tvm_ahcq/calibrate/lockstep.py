@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..op.simulate import Sites, using_sites
-from .executor import Step, TorchExecutor
+from .executor import Program, Step, TorchExecutor
 
 LAYERS = ("relax.ahcq.linear", "relax.ahcq.conv2d")
 """Operators that a visitor is called before."""
@@ -75,6 +75,66 @@ class Lockstep:
                 for values, sites in zip(pair, (self.streams.float, self.streams.quantized), strict=True):
                     with using_sites(sites):
                         step.run(values)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A part of a function that is reconstructed as one.
+
+    Attributes
+    ----------
+    name : str
+        Of the module that its layers are in.
+    layers : tuple of str
+        Names.
+    first, last : int
+        Its steps, from `first` to before `last`.
+    outputs : tuple of int
+        Slots that its steps fill and later ones read.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    first: int
+    last: int
+    outputs: tuple[int, ...]
+
+
+def units(program: Program, name_of: Callable[[str], str | None]) -> list[Unit]:
+    """Cut a function into units where the least is handed on.
+
+    Parameters
+    ----------
+    program : Program
+        Of the function.
+    name_of : callable
+        Unit that a layer belongs to, by the layer's name; None if it belongs to none. A unit's layers follow one
+        another in the graph.
+    """
+    members: dict[str, list[tuple[int, str]]] = {}
+    for layer, place in layer_steps(program.steps).items():
+        if (name := name_of(layer)) is not None:
+            members.setdefault(name, []).append((place, layer))
+    alive = _alive(program)
+    found, first = [], 0
+    ordered = list(members.items())
+    for index, (name, own) in enumerate(ordered):
+        after = ordered[index + 1][1][0][0] if index + 1 < len(ordered) else own[-1][0] + 1
+        last = min(range(own[-1][0] + 1, after + 1), key=lambda place: (len(alive[place]), place))
+        filled = {step.slot for step in program.steps[first:last]}
+        outputs = tuple(sorted(alive[last] & filled))
+        found.append(Unit(name, tuple(layer for _, layer in own), first, last, outputs))
+        first = last
+    return found
+
+
+def _alive(program: Program) -> list[set[int]]:
+    """Computed slots that hold a value before each step, and after the last."""
+    alive, now = [], set()
+    for step in program.steps:
+        alive.append(set(now))
+        now = (now | {step.slot}) - set(step.dead)
+    return [*alive, now]
 
 
 def layer_steps(steps: Sequence[Step]) -> dict[str, int]:
