@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tvm_ahcq.errors import CalibrationError, QuantTableError
-from tvm_ahcq.quantizers.cag import CagParams, calibrate_cag
+from tvm_ahcq.quantizers.cag import CagParams, calibrate_cag, regroup_by_error
+from tvm_ahcq.quantizers.cag_published import calibrate_cag_published
 from tvm_ahcq.quantizers.params import params_from_dict
 from tvm_ahcq.quantizers.uniform import calibrate_uniform, range_rule
 
@@ -53,6 +54,32 @@ def test_error_driven_groups_beat_the_published_ones_on_unseen_samples(vectors, 
         ours = calibrate_cag(d["x"][:2], bits, importance)
         theirs = published_groups(d, bits)
         assert relative_error(ours, d["x"][-1], importance) < 0.5 * relative_error(theirs, d["x"][-1], importance)
+
+
+@pytest.mark.parametrize("bits", [4, 6])
+def test_progressive_grouping_ends_about_where_four_groups_at_once_do(vectors, bits):
+    d = vectors("cag_768")
+    importance = np.random.default_rng(0).uniform(0.1, 10, 768)
+    params = calibrate_cag(d["x"], bits, importance, groups=32)
+    errors = [relative_error(params, d["x"], importance)]
+    for groups in (16, 8, 4):
+        params = regroup_by_error(params, d["x"], groups, importance)
+        assert params.groups <= groups and list(params.scales) == sorted(params.scales)
+        errors.append(relative_error(params, d["x"], importance))
+    assert errors == sorted(errors)
+    assert errors[-1] <= 1.2 * relative_error(calibrate_cag(d["x"], bits, importance), d["x"], importance)
+    low, high = d["x"].min(1).mean(0), d["x"].max(1).mean(0)
+    published = calibrate_cag_published(low, high, bits)
+    assert errors[-1] < 0.5 * relative_error(published, d["x"], importance)
+
+
+def test_regrouping_keeps_learned_scales_that_no_refit_beats():
+    x = (np.random.default_rng(0).normal(size=(200, 6)) * [1, 1, 1, 50, 50, 50]).astype(np.float32)
+    best = calibrate_cag(x, 4, groups=2)
+    spare = CagParams(4, (*best.scales, 1e4), (*best.zero_points, 8), (0, 0, 0, 1, 1, 2))
+    assert regroup_by_error(spare, x, 2) == best
+    with pytest.raises(ValueError, match="channels"):
+        regroup_by_error(spare, x[:, :5], 2)
 
 
 def test_groups_follow_the_scale_of_channels():

@@ -25,13 +25,14 @@ def test_published_search_reproduces_ranges_scores_and_codes(vectors, name, bits
     d = vectors("uniform")
     key, w = f"b{bits}_{name}", d[name]
     ours = calibrate_weight(w, bits, "search")
-    same_scale = np.isclose(ours.scale, d[f"{key}_scale"], rtol=1e-4)
-    same_zero = ours.zero_point == d[f"{key}_zp"]
-    score = power_loss(ours, w, 2.4)
-    no_worse = score <= d[f"{key}_score"] * (1 + 1e-3)
-    assert no_worse.all()
-    assert np.mean(same_scale & same_zero) >= 0.95 or name != "w"
+    low, high = (end * ours.scale for end in (-1.0 * ours.zero_point, 2**bits - 1.0 - ours.zero_point))
+    same = ours.zero_point == d[f"{key}_zp"]
+    for found, reference in ((ours.scale, "scale"), (low, "min"), (high, "max")):
+        same &= np.isclose(found, d[f"{key}_{reference}"], rtol=1e-4)
+    assert np.mean(same) >= 0.95
+    assert (power_loss(ours, w, 2.4) <= d[f"{key}_score"] * (1 + 1e-3)).all()
     given_range = encode_weight(w, d[f"{key}_scale"], d[f"{key}_zp"], bits)
+    np.testing.assert_allclose(power_loss(given_range, w, 2.4), d[f"{key}_score"], rtol=1e-3)
     assert np.mean(given_range.codes != d[f"{key}_rtn_codes"]) <= 1e-3
 
 

@@ -1,1 +1,2 @@
-"""Pure mathematics of the quantizers, in numpy: parameters, calibration, tables. Knows nothing of TVM or torch."""
+"""Pure mathematics of the quantizers, parameters, calibration, tables, in numpy; learned and
+error-compensated rounding and conditioning, in torch. Knows nothing of TVM."""

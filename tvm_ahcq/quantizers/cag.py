@@ -108,19 +108,67 @@ def calibrate_cag(samples: np.ndarray, bits: int, importance: np.ndarray | None 
     CalibrationError
         If the samples are none or not finite.
     """
+    samples, weight = _check(samples, importance)
+    search = _Search(_thin_rows(samples, _SEARCH_ROWS), weight, bits)
+    groups = min(groups, samples.shape[1])
+    errors = search.errors(_candidates(samples, bits))
+    starts = [*_starts(samples, bits, groups), errors[_medians(errors, groups)].argmin(0)]
+    outcomes = [search.run(start) for start in starts]
+    labels = min(outcomes, key=lambda outcome: outcome[0])[1]
+    search = _Search(_thin_rows(samples, _FINAL_ROWS), weight, bits)
+    quantizers = search.fit(_compact(labels))
+    return _ordered(quantizers, search.errors(quantizers).argmin(0), bits)
+
+
+def regroup_by_error(
+    params: CagParams, samples: np.ndarray, groups: int, importance: np.ndarray | None = None
+) -> CagParams:
+    """One step of progressive grouping: fewer groups, chosen by error from those there are.
+
+    Scales that were learned stay where no range refitted to the new group's channels has less error.
+
+    Parameters
+    ----------
+    params : CagParams
+        More groups than asked for.
+    samples : numpy.ndarray
+        ``(R, C)`` float32 (leading axes are flattened).
+    groups : int
+        At most.
+    importance : numpy.ndarray, optional
+        As for :func:`calibrate_cag`.
+
+    Raises
+    ------
+    CalibrationError
+        If the samples are none or not finite.
+    """
+    samples, weight = _check(samples, importance)
+    if samples.shape[1] != len(params.group_of):
+        raise ValueError(f"samples have {samples.shape[1]} channels; expected {len(params.group_of)}.")
+    search = _Search(_thin_rows(samples, _FINAL_ROWS), weight, params.bits)
+    present = [params.group(g) for g in range(params.groups)]
+    errors = search.errors(present)
+    chosen = _medians(errors, min(groups, params.groups))
+    places = errors[chosen].argmin(0)
+    used, labels = np.unique(places, return_inverse=True)
+    kept = [present[chosen[place]] for place in used]
+    fitted = search.fit(labels)
+    both = np.stack([search.errors(kept), search.errors(fitted)])
+    totals = [[both[side, g, labels == g].sum() for side in (0, 1)] for g in range(len(used))]
+    quantizers = [fitted[g] if new < old else kept[g] for g, (old, new) in enumerate(totals)]
+    return _ordered(quantizers, search.errors(quantizers).argmin(0), params.bits)
+
+
+def _check(samples: np.ndarray, importance: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Samples as ``(R, C)`` float32, and a positive weight for each channel."""
     samples = check_samples(samples, "CAG")
     samples = samples.reshape(-1, samples.shape[-1])
     channels = samples.shape[1]
     weight = np.ones(channels) if importance is None else np.asarray(importance, np.float64)
     if weight.shape != (channels,) or not np.isfinite(weight).all() or (weight < 0).any():
         raise ValueError(f"importance has shape {weight.shape}; expected ({channels},) finite, not negative.")
-    weight = weight + 1e-12 * (weight.max() or 1.0)  # channels that nothing reads still need a group
-    search = _Search(_thin_rows(samples, _SEARCH_ROWS), weight, bits)
-    groups = min(groups, channels)
-    starts = [*_starts(samples, bits, groups), search.medians(_candidates(samples, bits), groups)]
-    outcomes = [search.run(start) for start in starts]
-    labels = min(outcomes, key=lambda outcome: outcome[0])[1]
-    return _finish(_Search(_thin_rows(samples, _FINAL_ROWS), weight, bits), labels, bits)
+    return samples, weight + 1e-12 * (weight.max() or 1.0)  # channels that nothing reads still need a group
 
 
 def _thin_rows(samples: np.ndarray, limit: int) -> np.ndarray:
@@ -178,22 +226,6 @@ class _Search:
             rows.append(np.einsum("rc,rc->c", difference, difference) * self.weight)
         return np.stack(rows)
 
-    def medians(self, candidates: list[UniformParams], groups: int) -> np.ndarray:
-        """Grouping by the best `groups` of the candidates: chosen greedily, then swapped while that helps."""
-        errors = self.errors(candidates)
-        chosen = [int(errors.sum(1).argmin())]
-        while len(chosen) < groups:
-            chosen.append(int(np.minimum(errors, errors[chosen].min(0)).sum(1).argmin()))
-        improved = True
-        while improved:
-            improved = False
-            for place in range(groups if groups > 1 else 0):
-                others = errors[chosen[:place] + chosen[place + 1 :]].min(0)
-                costs = np.minimum(errors, others).sum(1)
-                if costs.min() < costs[chosen[place]] * (1 - 1e-9):
-                    chosen[place], improved = int(costs.argmin()), True
-        return errors[chosen].argmin(0)
-
     def run(self, labels: np.ndarray) -> tuple[float, np.ndarray]:
         """Error and grouping after the rounds; the least error seen counts."""
         best = (np.inf, labels)
@@ -215,10 +247,24 @@ def _compact(labels: np.ndarray) -> np.ndarray:
     return np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
 
 
-def _finish(search: _Search, labels: np.ndarray, bits: int) -> CagParams:
-    """Refit on more samples, assign once more, order the groups by scale."""
-    quantizers = search.fit(_compact(labels))
-    labels = search.errors(quantizers).argmin(0)
+def _medians(errors: np.ndarray, groups: int) -> list[int]:
+    """The `groups` rows of errors ``(Q, C)`` of least total minimum: chosen greedily, then swapped while that helps."""
+    chosen = [int(errors.sum(1).argmin())]
+    while len(chosen) < groups:
+        chosen.append(int(np.minimum(errors, errors[chosen].min(0)).sum(1).argmin()))
+    improved = True
+    while improved:
+        improved = False
+        for place in range(groups if groups > 1 else 0):
+            others = errors[chosen[:place] + chosen[place + 1 :]].min(0)
+            costs = np.minimum(errors, others).sum(1)
+            if costs.min() < costs[chosen[place]] * (1 - 1e-9):
+                chosen[place], improved = int(costs.argmin()), True
+    return chosen
+
+
+def _ordered(quantizers: list[UniformParams], labels: np.ndarray, bits: int) -> CagParams:
+    """Parameters with the groups that have channels, by ascending scale."""
     used = sorted(np.unique(labels), key=lambda g: (quantizers[g].scale, quantizers[g].zero_point))
     rank = {int(g): i for i, g in enumerate(used)}
     return CagParams(
