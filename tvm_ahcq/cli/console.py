@@ -15,7 +15,7 @@ LABEL_WIDTH = 10
 """Columns of the label in front of a result."""
 
 _WIDE = 1000
-"""Columns of a terminal that nothing is too wide for: tables are not cut where the output goes to a file."""
+"""Columns that tables may take: a figure that wraps to the next line can still be read, one that is cut cannot."""
 
 
 def result(label: str, text: str) -> None:
@@ -23,15 +23,14 @@ def result(label: str, text: str) -> None:
     print(f"  {label:<{LABEL_WIDTH}} {text}", flush=True)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table of results: the first column to the left, the others to the right."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> None:
+    """Print a table of results: the first `texts` columns to the left, the others to the right."""
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(header):
-        shown.add_column(name, justify="right" if index else "left", no_wrap=True)
+        shown.add_column(name, justify="left" if index < texts else "right", no_wrap=True)
     for row in rows:
         shown.add_row(*row)
-    console = Console(file=sys.stdout, highlight=False, markup=False)
-    console.print(shown, width=max(console.width, _WIDE), crop=False, overflow="ignore", soft_wrap=True)
+    Console(file=sys.stdout, width=_WIDE, highlight=False, markup=False).print(shown)
 
 
 @contextmanager

@@ -61,6 +61,10 @@ class CocoAccuracy:
                  "AP_L": self.ap_large}
         return named if self.miou is None else {**named, "mIoU": self.miou}
 
+    def summary(self) -> str:
+        """What was counted, for people."""
+        return f"{self.prompts} boxes, {len(self.categories)} categories"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {**vars(self), "categories": dict(self.categories)}

@@ -73,8 +73,12 @@ class MaskAccuracy:
 
     def figures(self) -> dict[str, float]:
         """The means by the name that people read."""
-        named = {"click, best of 3": self.click, "click, 1 mask": self.single_click, "box": self.box}
+        named = {"click (best of 3)": self.click, "click (1 mask)": self.single_click, "box": self.box}
         return {name: value for name, value in named.items() if value is not None}
+
+    def summary(self) -> str:
+        """What was counted, for people."""
+        return f"{self.objects} objects" + (f"; {self.empty} of {self.images} pictures have none" if self.empty else "")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
