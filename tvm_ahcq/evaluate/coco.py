@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,20 +132,10 @@ def read_coco(path: str | os.PathLike[str], images: str | os.PathLike[str], limi
     if len(image_ids) != len(listed):
         raise EvaluationError(f"{path}: two of its {len(listed)} images have the same id")
     chosen = tuple(_image(path, Path(images), n, entry) for n, entry in listed[:limit])
-    sizes = {image.id: image.size for image in chosen}
-    objects, unmasked = [], 0
-    for n, entry in _entries(path, "annotations", content):
-        image = _known(path, "annotation", n, entry, "image_id", image_ids)
-        category = _known(path, "annotation", n, entry, "category_id", categories)
-        if image not in sizes:
-            continue
-        owner = f"{path}: annotation {n} (id {entry.get('id')})"
-        found, masked = _object(owner, image, category, entry, sizes[image])
-        unmasked += not masked
-        objects += [] if found is None else [found]
+    objects, unmasked = _objects(path, content, {image.id: image.size for image in chosen}, image_ids, categories)
     if all(each.crowd for each in objects):
         raise EvaluationError(f"{path}: none of its {len(chosen)} images has an object with a mask; nothing to compare")
-    return CocoSet(Path(path).name, chosen, tuple(objects), categories, image_ids, unmasked)
+    return CocoSet(Path(path).name, chosen, objects, categories, image_ids, unmasked)
 
 
 def read_detections(path: str | os.PathLike[str], coco: CocoSet) -> tuple[Detection, ...]:
@@ -244,6 +234,24 @@ def _image(path: Any, folder: Path, number: int, entry: Mapping[str, Any]) -> Co
             "annotations would not fit it: use the pictures that were annotated"
         )
     return CocoImage(_value(path, "image", number, entry, "id"), folder / name, upright if size == upright else stored)
+
+
+def _objects(
+    path: Any, content: Mapping[str, Any], sizes: Mapping[Id, tuple[int, int]], image_ids: Collection[Id],
+    categories: Collection[Id],
+) -> tuple[tuple[CocoObject, ...], int]:
+    """Objects in the images that have a size here, and how many of their annotations have no mask."""
+    objects, unmasked = [], 0
+    for n, entry in _entries(path, "annotations", content):
+        image = _known(path, "annotation", n, entry, "image_id", image_ids)
+        category = _known(path, "annotation", n, entry, "category_id", categories)
+        if image not in sizes:
+            continue
+        owner = f"{path}: annotation {n} (id {entry.get('id')})"
+        found, masked = _object(owner, image, category, entry, sizes[image])
+        unmasked += not masked
+        objects += [] if found is None else [found]
+    return tuple(objects), unmasked
 
 
 def _object(

@@ -120,8 +120,7 @@ def mask_accuracy(
     wanted = tuple(prompts)
     if not wanted or not set(wanted) <= set(PROMPTS):
         raise EvaluationError(f"prompts are {wanted}; expected some of {', '.join(PROMPTS)}")
-    scores: list[ObjectScore] = []
-    empty = 0
+    scores, empty = [], 0
     for done, pair in enumerate(folder.pairs):
         if progress is not None:
             progress("pictures", done, len(folder.pairs))
@@ -131,12 +130,9 @@ def mask_accuracy(
     if progress is not None:
         progress("pictures", len(folder.pairs), len(folder.pairs))
     if not scores:
-        raise EvaluationError(
-            f"no object in any of {len(folder.pairs)} masks; expected pixels other than 0 (background)"
-            + ("" if void is None else f" and {void} (void)")
-        )
-    means = {way: _mean([getattr(score, way) for score in scores]) for way in ("click", "single_click", "box")}
-    return MaskAccuracy(**means, objects=len(scores), images=len(folder.pairs), empty=empty, scores=tuple(scores))
+        other = "0 (background)" if void is None else f"0 (background) and {void} (void)"
+        raise EvaluationError(f"no object in any of {len(folder.pairs)} masks; expected pixels other than {other}")
+    return _means(scores, len(folder.pairs), empty)
 
 
 def _picture(predictor: SamPredictor, pair: MaskPair, prompts: tuple[str, ...], void: int | None) -> list[ObjectScore]:
@@ -167,6 +163,10 @@ def _iou(found: np.ndarray, truth: np.ndarray, counted: np.ndarray | None) -> fl
     return iou(found if counted is None else found & counted, truth)
 
 
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+def _means(scores: list[ObjectScore], images: int, empty: int) -> MaskAccuracy:
+    def mean(values: list[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return float(np.mean(known)) if known else None
+
+    means = {way: mean([getattr(score, way) for score in scores]) for way in ("click", "single_click", "box")}
+    return MaskAccuracy(**means, objects=len(scores), images=images, empty=empty, scores=tuple(scores))
