@@ -165,14 +165,14 @@ def read_detections(path: str | os.PathLike[str], coco: CocoSet) -> tuple[Detect
             "of {image_id, category_id, bbox, score}"
         )
     sizes = {image.id: image.size for image in coco.images}
+    unknown_category = (f"is not in {coco.name}, which has {', '.join(map(str, list(coco.categories)[:5]))}, ...; "
+                        "a detector that numbers its classes from 0 needs them mapped to these")
     detections = []
     for n, entry in enumerate(content):
         if not isinstance(entry, dict):
             raise EvaluationError(f"{path}: detection {n} is a {type(entry).__name__}; expected an object")
         image = _known(path, "detection", n, entry, "image_id", coco.image_ids, f"is not in {coco.name}")
-        category = _known(path, "detection", n, entry, "category_id", coco.categories,
-                          f"is not in {coco.name}, which has {sorted(map(str, coco.categories))[:5]}, ...; a detector "
-                          "that numbers its classes from 0 needs them mapped to these")
+        category = _known(path, "detection", n, entry, "category_id", coco.categories, unknown_category)
         box = _box(f"{path}: detection {n}", _value(path, "detection", n, entry, "bbox"))
         score = _value(path, "detection", n, entry, "score")
         if not _is_number(score):
