@@ -43,5 +43,9 @@ class PromptError(AhcqError):
     """A prompt has a wrong shape, a wrong label, or lies outside the image."""
 
 
+class EvaluationError(AhcqError):
+    """A data set to evaluate on does not fit together, or a model is not quantized at every site."""
+
+
 class DeviceError(AhcqError):
     """An accelerator device is missing, busy, or answered with an error."""

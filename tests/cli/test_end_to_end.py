@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from PIL import Image
 
 import tvm_ahcq as ahcq
 from tvm_ahcq.evaluate import scenes
+from tvm_ahcq.evaluate.scene_files import write_scenes
 from tvm_ahcq.quantizers.table import QuantTable
 
 pytestmark = pytest.mark.slow
@@ -102,6 +104,32 @@ def test_segment_refuses_a_click_outside_the_picture(run_cli: Callable, compiled
                    "-o", tmp_path / "out.png")
     assert (done.returncode, done.stdout) == (2, "")
     assert "outside" in done.stderr and not (tmp_path / "out.png").exists()
+
+
+def test_eval_finds_the_compiled_model_as_accurate_as_its_simulation(
+        run_cli: Callable, compiled: Compiled, tmp_path: Path) -> None:
+    write_scenes(tmp_path, 100, 8)
+    done = run_cli("eval", "fake-quant", compiled.bundle, "--model", "vit_t", "--calibration",
+                   compiled.folder / "table.json", "--images", "images", "--masks", "masks", "--json", "out.json",
+                   cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    simulated, real = json.loads((tmp_path / "out.json").read_text())["models"]
+    assert simulated["sites"] == real["sites"] and real["sites"][0] == real["sites"][1] > 100
+    for way in ("click", "single_click", "box"):
+        assert simulated["accuracy"][way] > 0.8
+        assert abs(simulated["accuracy"][way] - real["accuracy"][way]) <= 0.002
+    assert done.stdout.count("{}/{}".format(*real["sites"])) == 2
+
+
+def test_eval_of_a_bundle_needs_neither_torch_nor_the_compiler(
+        run_cli: Callable, compiled: Compiled, tmp_path: Path) -> None:
+    write_scenes(tmp_path, 100, 2)
+    done = run_cli("eval", compiled.bundle, "--images", "images", "--coco", "instances.json", "--detections",
+                   "detections.json", cwd=tmp_path, modules_to=tmp_path / "modules")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert "AP50" in done.stdout and "W4A4 ahcq, compiled" in done.stdout
+    modules = set((tmp_path / "modules").read_text().split())
+    assert not {"torch", "tvm", "tvm_ahcq.compiler", "tvm_ahcq.frontend"} & modules
 
 
 @pytest.mark.parametrize("command", ["segment", "info", "verify"])

@@ -53,6 +53,13 @@ def box(text: str) -> tuple[float, float, float, float]:
     return x0, y0, x1, y1
 
 
+def count(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of things; expected 1, 2, 3, ...")
+    return int(text)
+
+
 def input_file(text: str) -> Path:
     """A file that exists."""
     path = Path(text)
@@ -68,6 +75,15 @@ def input_path(text: str) -> Path:
     path = Path(text)
     if not path.exists():
         raise argparse.ArgumentTypeError(f"{text}: no such file or folder")
+    return path
+
+
+def input_folder(text: str) -> Path:
+    """A folder that exists."""
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a file; expected a folder" if path.exists()
+                                         else f"{text}: no such folder")
     return path
 
 

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     import tvm_ahcq as ahcq
 
     recipe = ahcq.recipe(args.recipe or "ahcq", bits=4 if args.bits is None else args.bits)
-    calibration, source = _calibration(args.calibration)
+    calibration, source = calibration_source(args.calibration)
     from ..target import resolve_target
 
     target = resolve_target(args.target)
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
                      f"(float {size(floats)}: {ratio(floats / written, 'smaller', 'larger')})")
 
 
-def _calibration(path: Path | None) -> tuple[Any, str]:
+def calibration_source(path: Path | None) -> tuple[Any, str]:
     """What to give to ``quantize``, and what to call it."""
     if path is None:
         return generated_images(), f"{GENERATED_IMAGES} generated scenes"

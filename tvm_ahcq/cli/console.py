@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 LABEL_WIDTH = 10
 """Columns of the label in front of a result."""
+
+_WIDE = 1000
+"""Columns that tables may take: a figure that wraps to the next line can still be read, one that is cut cannot."""
 
 
 def result(label: str, text: str) -> None:
     """Print one line of results: a label and what there is to say."""
     print(f"  {label:<{LABEL_WIDTH}} {text}", flush=True)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> None:
+    """Print a table of results: the first `texts` columns to the left, the others to the right."""
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, name in enumerate(header):
+        shown.add_column(name, justify="left" if index < texts else "right", no_wrap=True)
+    for row in rows:
+        shown.add_row(*row)
+    Console(file=sys.stdout, width=_WIDE, highlight=False, markup=False).print(shown)
 
 
 @contextmanager
@@ -33,7 +48,8 @@ def progress_bar(stage: str) -> Iterator[Callable[[str, int, int], None]]:
         To be called with the current stage, the steps done, and all steps of it.
     """
     console = Console(stderr=True)
-    columns = (TextColumn("  {task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("  {task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TextColumn("left"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(stage, total=None)
 

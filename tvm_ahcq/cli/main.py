@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from .. import __version__
 from ..errors import AhcqError
 from . import compile as compile_command
-from . import demo, info, segment, verify
+from . import demo, evaluate, info, scenes, segment, verify
 from .arguments import Parser
 from .console import complain
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
-COMMANDS = (demo, compile_command, segment, info, verify)
+COMMANDS = (demo, compile_command, segment, evaluate, info, verify, scenes)
 """In the order in which the help shows them."""
 
 EXAMPLES = """\
@@ -22,6 +22,7 @@ examples:
   tvm-ahcq demo                                   the whole way once, with the small model that comes along
   tvm-ahcq compile --model vit_b --checkpoint sam_vit_b_01ec64.pth --calibration photos/ -o sam_b.ahcq
   tvm-ahcq segment sam_b.ahcq photo.jpg --point 320,240 -o segmented.png
+  tvm-ahcq eval sam_b.ahcq --images photos/ --masks masks/
   tvm-ahcq info sam_b.ahcq
 
 `tvm-ahcq COMMAND --help` explains a command. Exit status: 0 done, 2 something you can mend (one line says what).

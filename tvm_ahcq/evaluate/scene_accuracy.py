@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 
 from .metrics import iou
+from .prompted import by_box, by_click, by_single_click, deepest_pixel, tight_box
 from .scenes import Scene
 
 
@@ -39,13 +39,9 @@ def prompted_objects(scene: Scene) -> PromptedObjects:
         if not own.any():
             continue
         mask = scene.mask(index)
-        # the border of the picture counts as outline, so an object that it cuts is clicked inside too
-        depth = distance_transform_edt(np.pad(own, 1))[1:-1, 1:-1]
-        y, x = np.unravel_index(int(depth.argmax()), own.shape)
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         masks.append(mask)
-        clicks.append([x, y])
-        boxes.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+        clicks.append(deepest_pixel(own))
+        boxes.append(tight_box(mask))
     return PromptedObjects(np.stack(masks), np.array(clicks, np.float32), np.array(boxes, np.float32))
 
 
@@ -65,14 +61,11 @@ class SceneMasks:
 def segment_scene(predictor, scene: Scene, objects: PromptedObjects) -> SceneMasks:
     """Segment every object of a scene with a ``tvm_ahcq`` predictor."""
     predictor.set_image(scene.image)
-    size = predictor.original_size
-    points = predictor.transform.apply_coords(objects.clicks[:, None], size)
-    boxes = predictor.transform.apply_boxes(objects.boxes, size)
-    labels = np.ones((len(points), 1), np.float32)
-    masks, scores, _ = predictor.predict_torch(points, labels)
-    single, _, _ = predictor.predict_torch(points, labels, multimask_output=False)
-    boxed, _, _ = predictor.predict_torch(None, None, boxes, multimask_output=False)
-    return SceneMasks(masks[np.arange(len(masks)), scores.argmax(1)], single[:, 0], boxed[:, 0])
+    return SceneMasks(
+        by_click(predictor, objects.clicks),
+        by_single_click(predictor, objects.clicks),
+        by_box(predictor, objects.boxes)[0],
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,280 @@
+"""``tvm-ahcq eval``: how accurate models are on annotated pictures, compiled, simulated and in float alike."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .arguments import UsageError, count, input_file, input_folder, input_path, output_file
+from .compile import EMBEDDED, MODELS, calibration_source
+from .console import duration, progress_bar, result, table
+
+if TYPE_CHECKING:
+    from ..evaluate.candidates import Candidate
+    from ..evaluate.coco_accuracy import CocoAccuracy
+    from ..evaluate.mask_accuracy import MaskAccuracy
+    from ..runtime.predictor import SamPredictor
+
+FLOAT, FAKE_QUANT = "float", "fake-quant"
+"""Models that are not in a bundle, as they are typed."""
+
+EXAMPLES = """\
+examples:
+  mean IoU, photos with masks:     tvm-ahcq eval sam_b.ahcq --images photos/ --masks masks/
+  COCO mask AP, annotated boxes:   tvm-ahcq eval sam_b.ahcq --images val2017/ --coco instances_val2017.json
+  ... from a detector's boxes:     tvm-ahcq eval sam_b.ahcq --images val2017/ --coco instances_val2017.json \\
+                                       --detections yolox_results.json
+  what 4 bits cost:                tvm-ahcq eval float sam_b.ahcq --model vit_b --checkpoint sam_vit_b_01ec64.pth \\
+                                       --images photos/ --masks masks/ --json accuracy.json
+  before compiling:                tvm-ahcq eval float fake-quant --model vit_b --checkpoint sam_vit_b_01ec64.pth \\
+                                       --calibration other_photos/ --images photos/ --masks masks/
+  without data of your own:        tvm-ahcq scenes try/ && tvm-ahcq eval float fake-quant --model vit_t \\
+                                       --images try/images --masks try/masks
+
+Folders: photos/a.jpg belongs to masks/a.png. A mask has the size of its picture; 0 is background, every other value an
+object (so 0 and 255, or 0 and 1, is one object). An object is prompted by a click on its pixel furthest from its
+border, or by a tight box. Reported is the mean IoU over all objects: for a click, of three masks the one that the model
+scores best, and also the single mask of multimask_output=False; for a box, the single mask.
+
+COCO: a box gives one mask. With annotated boxes, crowds are left out and the model's predicted IoU ranks the masks;
+with --detections, the detector's score does. pycocotools computes AP; pip install 'tvm-ahcq[eval]' brings it along.
+
+A quantized model is refused unless all of its quantization sites are on integers. Evaluate on pictures that calibration
+has not seen.
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser("eval", help="measure accuracy on annotated pictures",
+                                 description="Measure how accurate models are: mean IoU on pictures with masks, or "
+                                             "mask AP on COCO files.", epilog=EXAMPLES)
+    parser.add_argument("models", metavar="MODEL", nargs="+", type=_model,
+                        help=f"a bundle F.ahcq, `{FLOAT}` (--model in torch, float32) or `{FAKE_QUANT}` (--model "
+                             "quantized, simulated in torch); several are compared")
+    data = parser.add_argument_group("data")
+    data.add_argument("--images", metavar="DIR", type=input_folder, required=True, help="folder of pictures")
+    truth = data.add_mutually_exclusive_group(required=True)
+    truth.add_argument("--masks", metavar="DIR", type=input_folder, help="folder of masks, named as the pictures")
+    truth.add_argument("--coco", metavar="F.json", type=input_file, help="COCO instance file")
+    data.add_argument("--detections", metavar="F.json", type=input_file,
+                      help="boxes of a detector, in COCO's result format (default: the annotated boxes)")
+    data.add_argument("--prompt", choices=("click", "box", "both"), help="with --masks (default: both)")
+    data.add_argument("--void", metavar="VALUE", type=int,
+                      help="pixels of this value in a mask are neither object nor background; Pascal VOC: 255")
+    data.add_argument("--limit", metavar="N", type=count, help="only the first N pictures")
+    torch = parser.add_argument_group(f"{FLOAT} and {FAKE_QUANT}")
+    torch.add_argument("--model", choices=MODELS, metavar="NAME",
+                       help=f"one of {', '.join(MODELS)}; {EMBEDDED} comes with the package")
+    torch.add_argument("--checkpoint", metavar="F", type=input_file, help="the model's weights")
+    torch.add_argument("--recipe", help=f"{FAKE_QUANT}: which quantizer goes where (default: ahcq)")
+    torch.add_argument("--bits", type=int, help=f"{FAKE_QUANT}: bits of weights and activations (default: 4)")
+    torch.add_argument("--calibration", metavar="DIR", type=input_path,
+                       help=f"{FAKE_QUANT}: folder of pictures, or a table from `compile --table`; default for "
+                            f"{EMBEDDED}: generated scenes")
+    parser.add_argument("--json", metavar="OUT.json", type=output_file, help="write all figures to this file too")
+    parser.set_defaults(run=run)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What to evaluate on: how it is described to people and in JSON, and what measures a predictor on it."""
+
+    text: str
+    scored: str
+    content: dict[str, Any]
+    measure: Callable[[SamPredictor, Callable[[str, int, int], None]], MaskAccuracy | CocoAccuracy]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What came of one model, and the seconds it took, loading included."""
+
+    candidate: Candidate
+    accuracy: MaskAccuracy | CocoAccuracy
+    seconds: float
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check everything, then measure model by model; print the table of those that got done, come what may."""
+    _check(args)
+    # imported from here on, so that help and errors come at once
+    recipe = _recipe(args)
+    bundles = _bundles(args)
+    data = _masks(args) if args.coco is None else _coco(args)
+    result("data", data.text)
+    result("scored", data.scored)
+    candidates = _candidates(args, bundles, recipe)
+    done: list[_Measured] = []
+    try:
+        for candidate in candidates:
+            done.append(_measure(data, candidate))
+            if args.json is not None:
+                args.json.write_text(json.dumps(_report(data, done), indent=1) + "\n")
+    finally:
+        _print(done)
+    if args.json is not None:
+        result("written", str(args.json))
+
+
+def _measure(data: _Data, candidate: Candidate) -> _Measured:
+    start = time.perf_counter()
+    with progress_bar(candidate.name) as update:
+
+        def report(_: str, done: int, total: int) -> None:
+            update(candidate.name, done, total)
+
+        accuracy = data.measure(candidate.open(), report)
+    return _Measured(candidate, accuracy, time.perf_counter() - start)
+
+
+def _print(done: list[_Measured]) -> None:
+    """The table, and how much of the float model's accuracy (else the first model's) the others keep."""
+    if not done:
+        return
+    result("counted", done[0].accuracy.summary())
+    rows = []
+    for each in done:
+        sites = "-" if each.candidate.sites is None else "{}/{}".format(*each.candidate.sites)
+        figures = ["-" if value is None else f"{value:.4f}" for value in each.accuracy.figures().values()]
+        rows.append([each.candidate.name, each.candidate.numbers, sites, *figures, duration(each.seconds)])
+    table(["model", "numbers", "sites", *done[0].accuracy.figures(), "time"], rows, texts=2)
+    reference = next((each for each in done if each.candidate.name == FLOAT), done[0])
+    for each in done:
+        if each is not reference:
+            kept = [f"{name} {each.accuracy.figures()[name] / value:.1%}"
+                    for name, value in reference.accuracy.figures().items() if value and not name.startswith("AP_")]
+            result("kept", f"{each.candidate.name}, of {reference.candidate.name}: {', '.join(kept)}")
+
+
+def _report(data: _Data, done: list[_Measured]) -> dict[str, Any]:
+    """What ``--json`` writes."""
+    return {"data": data.content, "models": [
+        {"name": each.candidate.name, "model": each.candidate.model, "numbers": each.candidate.numbers,
+         "sites": each.candidate.sites, "seconds": round(each.seconds, 3), "accuracy": each.accuracy.to_dict()}
+        for each in done]}
+
+
+def _masks(args: argparse.Namespace) -> _Data:
+    from ..evaluate.mask_accuracy import PROMPTS, mask_accuracy
+    from ..evaluate.mask_folder import read_mask_folder
+
+    folder = read_mask_folder(args.images, args.masks, args.limit)
+    prompts = PROMPTS if args.prompt in (None, "both") else (args.prompt,)
+    left_out = f" ({folder.unmasked} without a mask left out)" if folder.unmasked else ""
+    content = {"images": str(args.images), "masks": str(args.masks), "pictures": len(folder.pairs),
+               "unmasked": folder.unmasked, "prompts": list(prompts), "void": args.void}
+    return _Data(f"{args.images}, {args.masks}: {len(folder.pairs)} pictures{left_out}",
+                 f"mean IoU over objects, prompted by {' and by '.join(prompts)}", content,
+                 lambda predictor, update: mask_accuracy(predictor, folder, prompts, args.void, update))
+
+
+def _coco(args: argparse.Namespace) -> _Data:
+    from ..evaluate.coco import read_coco, read_detections
+    from ..evaluate.coco_accuracy import coco_accuracy
+
+    coco = read_coco(args.coco, args.images, args.limit)
+    detections = None if args.detections is None else read_detections(args.detections, coco)
+    crowds = sum(each.crowd for each in coco.objects)
+    objects = len(coco.objects) - crowds
+    source = (f"{objects} annotated boxes, ranked by predicted IoU" if detections is None
+              else f"{len(detections)} boxes from {args.detections}, ranked by its score")
+    note = f" ({coco.unmasked} annotations without a mask count as crowds)" if coco.unmasked else ""
+    content = {"images": str(args.images), "coco": str(args.coco), "pictures": len(coco.images), "objects": objects,
+               "crowds": crowds, "unmasked": coco.unmasked,
+               "detections": None if args.detections is None else str(args.detections)}
+    return _Data(f"{args.coco}: {len(coco.images)} pictures, {objects} objects, crowds: {crowds}{note}",
+                 f"COCO mask AP from {source}", content,
+                 lambda predictor, update: coco_accuracy(predictor, coco, detections, update))
+
+
+def _bundles(args: argparse.Namespace) -> dict[Path, Candidate]:
+    """All bundles, read and checked before anything that takes long."""
+    from ..evaluate.candidates import compiled
+
+    return {path: compiled(path) for path in args.models if isinstance(path, Path)}
+
+
+def _recipe(args: argparse.Namespace) -> Any:
+    """The recipe that was asked for, None where a table brings its own."""
+    if FAKE_QUANT not in args.models or (args.calibration is not None and args.calibration.is_file()):
+        return None
+    from ..quantizers.recipe import recipe
+
+    return recipe(args.recipe or "ahcq", bits=4 if args.bits is None else args.bits)
+
+
+def _candidates(args: argparse.Namespace, bundles: dict[Path, Candidate], recipe: Any) -> list[Candidate]:
+    """The models in the order in which they were typed; torch and the compiler are loaded for those that need them."""
+    if len(bundles) == len(args.models):
+        return list(bundles.values())
+    import tvm_ahcq as ahcq
+
+    from ..evaluate.candidates import fake_quant, float_model
+
+    model = ahcq.from_sam(args.model, checkpoint=args.checkpoint)
+    candidates = []
+    for name in args.models:
+        if isinstance(name, Path):
+            candidates.append(bundles[name])
+        elif name == FLOAT:
+            candidates.append(float_model(model))
+        else:
+            calibration, source = calibration_source(args.calibration)
+            start = time.perf_counter()
+            with progress_bar("calibrate") as update:
+                qmodel = ahcq.quantize(model, calibration, recipe, progress=update)
+            result("calibrate", f"{source}, {duration(time.perf_counter() - start)}")
+            candidates.append(fake_quant(qmodel))
+    return candidates
+
+
+def _model(text: str) -> str | Path:
+    """A name in the place of a bundle, or a bundle."""
+    if text in (FLOAT, FAKE_QUANT):
+        return text
+    if not Path(text).exists():
+        raise argparse.ArgumentTypeError(f"{text}: no such file; expected a bundle, `{FLOAT}` or `{FAKE_QUANT}`")
+    return input_file(text)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what does not go together, before any work starts."""
+    if args.detections is not None and args.coco is None:
+        raise UsageError("eval: --detections needs --coco F.json, the annotation to compare with")
+    for option in ("prompt", "void"):
+        if args.coco is not None and getattr(args, option) is not None:
+            raise UsageError(f"eval: --{option} is for --masks; with --coco, prompts are boxes")
+    if len(set(args.models)) < len(args.models):
+        raise UsageError("eval: a model was given twice")
+    in_torch = [name for name in args.models if isinstance(name, str)]
+    for option in ("model", "checkpoint", "recipe", "bits", "calibration"):
+        users = (FLOAT, FAKE_QUANT) if option in ("model", "checkpoint") else (FAKE_QUANT,)
+        if getattr(args, option) is not None and not set(users) & set(in_torch):
+            raise UsageError(f"eval: --{option} is for {' and '.join(users)}; a bundle has its own")
+    if in_torch:
+        _check_torch(args, in_torch)
+    inputs = [args.coco, args.detections, args.checkpoint, args.calibration, *args.models]
+    if args.json is not None and args.json.resolve() in [each.resolve() for each in inputs if isinstance(each, Path)]:
+        raise UsageError(f"eval: {args.json} is an input; --json would overwrite it")
+
+
+def _check_torch(args: argparse.Namespace, in_torch: list[str]) -> None:
+    if args.model is None:
+        raise UsageError(f"eval: {in_torch[0]} of which model? say --model NAME, one of {', '.join(MODELS)}")
+    if args.model != EMBEDDED and args.checkpoint is None:
+        raise UsageError(f"eval: {args.model} comes without weights; give its checkpoint with --checkpoint F "
+                         f"(only {EMBEDDED} is part of the package)")
+    if FAKE_QUANT not in in_torch:
+        return
+    if args.model != EMBEDDED and args.calibration is None:
+        raise UsageError(f"eval: {args.model} needs pictures to calibrate on; give a folder of 16 to 32 photos with "
+                         "--calibration DIR, or a table from `tvm-ahcq compile --table`")
+    if args.calibration is not None and args.calibration.is_file() and (args.recipe or args.bits is not None):
+        raise UsageError(f"eval: the table {args.calibration} was made with a recipe of its own; "
+                         "leave out --recipe and --bits, or calibrate anew on a folder of pictures")
