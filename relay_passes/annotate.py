@@ -89,7 +89,7 @@ def _with_quantized_input(defs: Definitions, layer: relax.Call, recipe: Recipe, 
 def _with_quantized_operands(attention: relax.Call, recipe: Recipe) -> relax.Call:
     name, operands = str(attention.attrs["name"]), []
     for role, arg in zip("qkv", attention.args[:3], strict=True):
-        site, kind = f"{name}.{role}", recipe.quantizer_for("key" if role == "k" else "operand")
+        site, kind = f"{name}.{role}", recipe.quantizer_for("operand")
         operands.append(ahcq.quantize(arg, site=site, kind=kind, bits=recipe.bits_of_site(site)))
     return ahcq.attention(
         *operands,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,14 +18,18 @@ from tvm.ir import IRModule
 from tvm_ahcq.calibrate.executor import TorchExecutor
 from tvm_ahcq.errors import CalibrationError
 from tvm_ahcq.op.simulate import Sites, using_sites
-from tvm_ahcq.quantizers.agq import calibrate_agq
+from tvm_ahcq.quantizers import agq_published, hluq_published, lnq_published
+from tvm_ahcq.quantizers.agq import TAUS, AgqParams, calibrate_agq
 from tvm_ahcq.quantizers.cag import calibrate_cag
+from tvm_ahcq.quantizers.cag_published import calibrate_cag_published
 from tvm_ahcq.quantizers.hluq import calibrate_hluq
-from tvm_ahcq.quantizers.lnq import calibrate_lnq
-from tvm_ahcq.quantizers.params import QuantizerParams
+from tvm_ahcq.quantizers.hluq_published import HluqPublishedParams
+from tvm_ahcq.quantizers.lnq import ALPHAS, LnqParams, calibrate_lnq
+from tvm_ahcq.quantizers.params import QuantizerParams, check_samples
 from tvm_ahcq.quantizers.recipe import Recipe
 from tvm_ahcq.quantizers.table import QuantTable, WeightRange
-from tvm_ahcq.quantizers.uniform import calibrate_uniform
+from tvm_ahcq.quantizers.uniform import calibrate_uniform, uniform_from_range
+from tvm_ahcq.quantizers.uniform_published import calibrate_uniform_published
 from tvm_ahcq.quantizers.weights import calibrate_weight
 
 from .annotate import layers, sites
@@ -37,6 +42,9 @@ ROWS_A_SITE = 2048
 
 PROBABILITY_SLICES = (4, 16)
 """Heads and queries of an attention whose probabilities are kept of each pass."""
+
+PUBLISHED_PASSES = 8
+"""Passes that the published searches of keys and probabilities, which are slow, look at."""
 
 WORKERS = 2
 
@@ -51,10 +59,13 @@ class Recorder(Sites):
         self.rng = np.random.default_rng(seed)
         self.rows: dict[str, list[np.ndarray]] = defaultdict(list)
         self.slices: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
+        self.ranges: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
 
     def activation(self, site: str, x: torch.Tensor, activation: str = "identity") -> torch.Tensor:
-        """Keep some rows of the value, among them those with its least and greatest element."""
+        """Keep the range of each channel and some rows, among them those with the least and greatest element."""
         x = super().activation(site, x, activation)
+        channels = x.detach().flatten(0, -2)
+        self.ranges[site].append((channels.amin(0).numpy(), channels.amax(0).numpy()))
         if len(self.rows[site]) * ROWS_AN_IMAGE < ROWS_A_SITE:
             flat = x.detach().reshape(-1, x.shape[-1])
             chosen = self.rng.choice(len(flat), min(len(flat), ROWS_AN_IMAGE), replace=False)
@@ -114,18 +125,67 @@ def observe(executor: TorchExecutor, images: Sequence[np.ndarray], progress: Pro
     return recorder
 
 
-def _site_params(site: str, kind: str, bits: int, recorder: Recorder, recipe: Recipe, importance) -> QuantizerParams:
-    if site in recorder.slices:
-        probs, values = recorder.attention_sample(site)
-        if kind != "uniform":
-            return {"lnq": calibrate_lnq, "agq": calibrate_agq}[kind](probs, values, bits)
-        return calibrate_uniform(probs, bits, method=recipe.activation_range)
-    rows = np.concatenate(recorder.rows[site])
-    if kind == "cag":
-        return calibrate_cag(rows, bits, importance, groups=recipe.groups)
-    if kind == "hluq":
-        return calibrate_hluq(rows, bits, importance)
-    return calibrate_uniform(rows, bits, method=recipe.activation_range)
+@dataclass(frozen=True)
+class _Finder:
+    """Finds a site's quantizer from what was recorded."""
+
+    recorder: Recorder
+    recipe: Recipe
+    readers: Mapping[str, np.ndarray]
+    """Weight of the layer that reads a site."""
+
+    def __call__(self, site: str, kind: str, bits: int) -> QuantizerParams:
+        if site in self.recorder.slices:
+            return self._probabilities(site, kind, bits)
+        if self.recipe.search == "published" and kind != "uniform":
+            return self._published(site, kind, bits)
+        rows, importance = np.concatenate(self.recorder.rows[site]), None
+        if site in self.readers:
+            importance = _column_energy(self.readers[site])
+        if kind == "cag":
+            return calibrate_cag(rows, bits, importance, groups=self.recipe.groups)
+        if kind == "hluq":
+            return calibrate_hluq(rows, bits, importance)
+        return self._uniform(site, rows, bits)
+
+    def _uniform(self, site: str, rows: np.ndarray, bits: int) -> QuantizerParams:
+        if self.recipe.search == "published" and site.startswith("mask_decoder") and site.endswith(".k"):
+            return calibrate_uniform_published(self.recorder.rows[site][:PUBLISHED_PASSES], bits)
+        if self.recipe.activation_range == "average":
+            low, high = self.average_range(site)
+            return uniform_from_range(float(low.min()), float(high.max()), bits)
+        return calibrate_uniform(rows, bits, method=self.recipe.activation_range)
+
+    def average_range(self, site: str, per_channel: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Least and greatest value, averaged over passes; of each channel, or ``(1,)`` of all."""
+        lows, highs = (np.stack(ends) for ends in zip(*self.recorder.ranges[site], strict=True))
+        check_samples(np.concatenate([lows, highs]), "min-max")
+        if not per_channel:
+            lows, highs = lows.min(1, keepdims=True), highs.max(1, keepdims=True)
+        return lows.mean(0, dtype=np.float64), highs.mean(0, dtype=np.float64)
+
+    def _probabilities(self, site: str, kind: str, bits: int) -> QuantizerParams:
+        if kind == "uniform":
+            probs, _ = self.recorder.attention_sample(site)
+            method = "minmax" if self.recipe.activation_range == "minmax" else "mse"
+            return calibrate_uniform(probs, bits, method=method)
+        if self.recipe.search == "error":
+            sample = self.recorder.attention_sample(site)
+            return calibrate_lnq(*sample, bits) if kind == "lnq" else calibrate_agq(*sample, bits)
+        probs, values = zip(*self.recorder.slices[site][:PUBLISHED_PASSES], strict=True)
+        if kind == "lnq":
+            scales, _, chosen = lnq_published.search_published(probs, values, bits)
+            return LnqParams(bits, ALPHAS[chosen], float(scales[chosen]))
+        scales, _, chosen = agq_published.search_published(probs, values, bits, extra=False)
+        return AgqParams(bits, TAUS[chosen], float(scales[chosen]))
+
+    def _published(self, site: str, kind: str, bits: int) -> QuantizerParams:
+        if kind == "cag":
+            low, high = self.average_range(site, per_channel=True)
+            return calibrate_cag_published(low, high, bits, self.recipe.groups)
+        weight = self.readers[site]
+        scales, _ = hluq_published.search_published(self.recorder.rows[site], weight.reshape(len(weight), -1), bits)
+        return HluqPublishedParams.of(scales)
 
 
 def calibrate(
@@ -165,11 +225,11 @@ def calibrate(
     """
     recorder = observe(TorchExecutor(mod, params), images, progress)
     places, weights = sites(mod), [layer.weight for layer in layers(mod).values()]
-    importance = {layer.site: _column_energy(params[layer.weight]) for layer in layers(mod).values()}
+    finder = _Finder(recorder, recipe, {layer.site: params[layer.weight] for layer in layers(mod).values()})
 
     def quantizer(item: tuple[str, tuple[str, int]]) -> QuantizerParams:
         site, (kind, bits) = item
-        return _site_params(site, kind, bits, recorder, recipe, importance.get(site))
+        return finder(site, kind, bits)
 
     def weight_range(name: str) -> WeightRange:
         matrix = params[name].reshape(len(params[name]), -1)

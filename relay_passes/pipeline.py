@@ -4,32 +4,63 @@
 |---|---|---|
 | 1 | canonicalise: named linear layers, convolutions, attention | ``canonicalise.py`` |
 | 2 | annotate: quantization sites | ``annotate.py`` |
-| 3 | calibrate: a quantizer for each site, ranges for each weight | ``calibrate.py`` |
+| 3 | equalise, absorb: the same function, kinder to quantizers | ``equalise.py``, ``absorb.py`` |
+|   | calibrate: a quantizer for each site, ranges for each weight | ``calibrate.py`` |
+| 4 | condition: ACNR | ``condition.py``; or while rounding |
+| 5 | round: error-compensated codes | ``round.py`` |
+|   | reconstruct: learned rounding and scales, block by block | ``reconstruct.py`` |
 | 6 | realise: integer operators, coded weights | ``realise.py`` |
 | 8 | legalise, schedule: kernels | ``legalise.py``, ``schedule.py`` |
 
-(4, condition; 5, reconstruct; and 7, partition, take their places between these.)
+(7, partition, takes its place between these.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import tvm
 from tvm import relax
 from tvm.ir import IRModule
 
+from tvm_ahcq.calibrate.executor import TorchExecutor
+from tvm_ahcq.quantizers.recipe import Recipe
+from tvm_ahcq.quantizers.table import QuantTable
 from tvm_ahcq.target import HostTarget
 
+from .absorb import absorb_bimodal_keys
 from .annotate import annotate
+from .calibrate import Progress, calibrate, observe
 from .canonicalise import canonicalise
+from .condition import condition
+from .equalise import equalise
 from .legalise import legalise
 from .realise import Realised, realise
+from .reconstruct import reconstruct
 from .rewrite import PARAM_NAMES
+from .round import round_weights
 from .schedule import schedule_pass
 
-__all__ = ["Realised", "annotate", "build", "canonicalise", "dump", "legalise", "name_parameters", "realise"]
+__all__ = [
+    "Realised",
+    "annotate",
+    "build",
+    "canonicalise",
+    "dump",
+    "legalise",
+    "name_parameters",
+    "quantizers",
+    "realise",
+]
+
+EQUALISING_IMAGES = 4
+"""Images that equalisation looks at."""
+
+LEARNING_IMAGES = 16
+"""Most images whose activations are in memory together while layers are conditioned and rounded."""
 
 LAYOUT_ONLY = ["relax.reshape"]
 """Not legalised: at run time they are views."""
@@ -41,6 +72,59 @@ def name_parameters(mod: IRModule, function_params: Mapping[str, Sequence[str]])
     for name, names in function_params.items():
         result[name] = mod[name].with_attr(PARAM_NAMES, list(names))
     return result
+
+
+def quantizers(
+    mod: IRModule,
+    params: Mapping[str, np.ndarray],
+    images: Sequence[np.ndarray],
+    recipe: Recipe,
+    *,
+    model: str,
+    effort: str = "default",
+    progress: Progress = lambda *_: None,
+    work_dir: Path | None = None,
+) -> QuantTable:
+    """Phases 3 to 5: the quantizers of an annotated module and the parameters that it will run with.
+
+    Parameters
+    ----------
+    mod : tvm.IRModule
+        Annotated.
+    params : mapping of str to numpy.ndarray
+        Float parameters.
+    images : sequence of numpy.ndarray
+        ``(1, 3, S, S)`` float32, preprocessed.
+    recipe : Recipe
+        Choices.
+    model : str
+        Name that the table carries.
+    effort : {"default", "high"}
+        "high" adds block reconstruction.
+    progress : callable
+        Told of what is being done.
+    work_dir : Path, optional
+        Where reconstruction saves finished blocks, to go on after a kill.
+    """
+    changed: dict[str, np.ndarray] = {}
+    if recipe.equalise or recipe.bimodal:
+        seen = observe(TorchExecutor(mod, params), images[:EQUALISING_IMAGES], progress)
+        if recipe.bimodal:
+            changed |= absorb_bimodal_keys(mod, params, seen, "zero_sign" in recipe.faults)
+        if recipe.equalise:
+            changed |= equalise(mod, {**params, **changed}, seen)
+    table = calibrate(mod, {**params, **changed}, images, recipe, model=model, progress=progress)
+    learning = images[:LEARNING_IMAGES]
+    if recipe.conditioning == "published":
+        conditioned = condition(mod, {**params, **changed}, table, learning, progress)
+        changed |= {name: found.weight for name, found in conditioned.items()}
+        table = calibrate(mod, {**params, **changed}, images, recipe, model=model, progress=progress)
+    table = replace(table, params=changed)
+    if recipe.rounding == "compensated":
+        table = round_weights(mod, {**params, **changed}, table, learning, progress).table
+    if effort == "high":
+        table = reconstruct(mod, {**params, **changed}, table, images, progress=progress, work_dir=work_dir).table
+    return table
 
 
 def dump(mod: IRModule, phase: str, folder: Path | None) -> None:

@@ -18,7 +18,7 @@ from tvm_ahcq import op as ahcq
 from tvm_ahcq.errors import QuantTableError, UnsupportedModelError
 from tvm_ahcq.op.register import is_op
 from tvm_ahcq.quantizers.cag import CagParams
-from tvm_ahcq.quantizers.hluq import HluqParams
+from tvm_ahcq.quantizers.hluq import TableParams
 from tvm_ahcq.quantizers.intervals import interval_encoder
 from tvm_ahcq.quantizers.log_attention import log_attention_constants
 from tvm_ahcq.quantizers.table import QuantTable
@@ -170,7 +170,7 @@ class _Realiser:
         """Integer form of a site: operands, their channel groups, and the offset that their values share."""
         params, channels = self.table.sites[site], int(x.ty.shape.values[-1])
         groups = _Groups.of(site, params, channels)
-        if isinstance(params, HluqParams):
+        if isinstance(params, TableParams):
             thresholds, operands = interval_encoder(params.codebook(), activation)
             found = [self._tensor(f"{site}.thresholds", thresholds), self._tensor(f"{site}.operands", operands)]
             return ahcq.encode_intervals(x, *found, site=site), groups, params.offset
@@ -301,7 +301,7 @@ class _Groups:
     @staticmethod
     def of(site: str, params, channels: int) -> _Groups:
         """Groups of `channels` channels under the quantizer `params`."""
-        if isinstance(params, HluqParams):
+        if isinstance(params, TableParams):
             if channels % 4:
                 raise UnsupportedModelError(f"{site}: {channels} channels; table quantizers need a multiple of 4.")
             scale, zero, member = [params.delta], [0], np.zeros(channels, int)

@@ -24,7 +24,7 @@ from tvm_ahcq.errors import CalibrationError, QuantTableError
 from tvm_ahcq.op.fake_quant import FakeQuantSites
 from tvm_ahcq.op.simulate import Sites, exact_layer_norm, using_sites
 from tvm_ahcq.op.trainable import LearnedWeight, TrainableSites
-from tvm_ahcq.quantizers.cag import CagParams, calibrate_cag, merge_groups
+from tvm_ahcq.quantizers.cag import CagParams, calibrate_cag, regroup_by_error
 from tvm_ahcq.quantizers.objective import penalty_applies, rounding_penalty, temperature
 from tvm_ahcq.quantizers.params import QuantizerParams
 from tvm_ahcq.quantizers.table import QuantTable, WeightRange
@@ -274,8 +274,7 @@ class _Block:
             loss = self.error(sites, self.seen[iteration % len(self.seen)], effort.drop)
             if penalty_applies(iteration, effort.iterations):
                 beta = temperature(iteration, effort.iterations)
-                penalties = [rounding_penalty(weight.alpha, beta, effort.penalty / count) for weight in learned.values()]
-                loss = loss + sum(penalties)
+                loss = loss + sum(rounding_penalty(w.alpha, beta, effort.penalty / count) for w in learned.values())
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -333,7 +332,7 @@ class _Grouping:
                 bits = self.sites.quantizers[site].bits
                 params = calibrate_cag(self.rows[site], bits, energy, groups=self.counts[0])
             else:
-                params = merge_groups(self.sites.trained(site), self.rows[site], energy, self.counts[place])
+                params = regroup_by_error(self.sites.trained(site), self.rows[site], self.counts[place], energy)
             self.sites.restart(site, params)
         return True
 

@@ -20,15 +20,14 @@ from tvm.ir import IRModule
 from .calibrate.images import load_calibration
 from .calibrate.session import TorchSession
 from .calibrate.simulated import SimulatedSession
-from .errors import QuantTableError, UnsupportedModelError
+from .errors import QuantTableError, RecipeError, UnsupportedModelError
 from .evaluate.scenes import generate
 from .frontend.sam import SamModel
 from .quantizers.recipe import Recipe
 from .quantizers.recipe import recipe as find_recipe
 from .quantizers.table import QuantTable
 from .relay_passes import pipeline
-from .relay_passes.calibrate import Progress, calibrate, calibration_prompts
-from .relay_passes.round import round_weights
+from .relay_passes.calibrate import Progress, calibration_prompts
 from .runtime.bundle import write_bundle
 from .runtime.manifest import FunctionSpec, Manifest, TargetSpec, TensorSpec
 from .runtime.predictor import SamPredictor
@@ -39,8 +38,7 @@ from .target import HostTarget, resolve_target
 CALIBRATION_IMAGES = 32
 """Most images that calibration uses."""
 
-ROUNDING_IMAGES = 16
-"""Most images whose activations are in memory together while weights are rounded."""
+EFFORTS = ("default", "high")
 
 GOLDEN_SCENE = 20_000_000
 """Number of the generated scene in every bundle's self-check."""
@@ -146,6 +144,8 @@ def quantize(
     recipe: Recipe | str | None = None,
     progress: bool | Progress = False,
     dump_dir: str | os.PathLike[str] | None = None,
+    effort: str = "default",
+    work_dir: str | os.PathLike[str] | None = None,
 ) -> QuantizedModel:
     """Find a quantizer for every site of a model.
 
@@ -162,6 +162,11 @@ def quantize(
         True shows a bar; a callable is told (what, steps done, steps in all).
     dump_dir : path, optional
         Folder where the module is written after each phase.
+    effort : {"default", "high"}
+        "default" rounds weights with error compensation, in minutes; "high" goes on to learn rounding and scales block by
+        block with gradients.
+    work_dir : path, optional
+        Folder where "high" saves finished blocks; the same call goes on from there after a kill.
 
     Returns
     -------
@@ -176,6 +181,8 @@ def quantize(
     RecipeError
         If the recipe is unknown.
     """
+    if effort not in EFFORTS:
+        raise RecipeError(f"effort is {effort!r}; expected one of {', '.join(EFFORTS)}.")
     folder = None if dump_dir is None else Path(dump_dir)
     if isinstance(calibration, QuantTable):
         chosen = calibration.recipe
@@ -191,9 +198,16 @@ def quantize(
         return QuantizedModel(model, module, calibration)
     images = list(load_calibration(calibration, model.spec, CALIBRATION_IMAGES))
     with _reporter(progress) as report:
-        table = calibrate(module, model.params, images, chosen, model=model.name, progress=report)
-        if chosen.rounding == "compensated":
-            table = round_weights(module, model.params, table, images[:ROUNDING_IMAGES], report).table
+        table = pipeline.quantizers(
+            module,
+            model.params,
+            images,
+            chosen,
+            model=model.name,
+            effort=effort,
+            progress=report,
+            work_dir=None if work_dir is None else Path(work_dir),
+        )
     return QuantizedModel(model, module, table)
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from tvm_ahcq.quantizers.cag import CagParams
-from tvm_ahcq.quantizers.hluq import HluqParams
+from tvm_ahcq.quantizers.hluq import TableParams
 from tvm_ahcq.quantizers.intervals import interval_encoder
 from tvm_ahcq.quantizers.log_attention import log_attention_constants
 from tvm_ahcq.quantizers.params import QuantizerParams
@@ -141,7 +141,7 @@ class SimulatedSites(Sites):
     def activation(self, site: str, x: torch.Tensor, activation: str = "identity") -> torch.Tensor:
         """The non-linearity `activation` of `x`, rounded to the levels of the site's quantizer."""
         params = self.quantizers[site]
-        if isinstance(params, HluqParams):
+        if isinstance(params, TableParams):
             if site not in self._intervals:
                 book = params.codebook()
                 thresholds, operands = interval_encoder(book, activation)
@@ -239,7 +239,7 @@ def _affine_groups(params: QuantizerParams, channels: int) -> tuple[np.ndarray, 
     """Scale of each group, group of each channel, and the offset of values at a layer's input."""
     if isinstance(params, CagParams):
         return np.asarray(params.scales, np.float32), np.asarray(params.group_of), 0.0
-    if isinstance(params, HluqParams):
+    if isinstance(params, TableParams):
         return np.float32([params.delta]), np.zeros(channels, int), float(np.float32(params.offset))
     return np.float32([params.scale]), np.zeros(channels, int), 0.0
 

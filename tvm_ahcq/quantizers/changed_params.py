@@ -30,22 +30,14 @@ def companion(path: Path) -> Path:
 
 
 def pack_params(params: Mapping[str, np.ndarray], weights: Mapping[str, WeightRange]) -> bytes:
-    """Content of the file: uint8 codes of quantized weights, float32 of the others.
-
-    Raises
-    ------
-    QuantTableError
-        If a changed weight does not hold values of its codes.
-    """
+    """Content of the file: uint8 codes of rounded weights, float32 of all else."""
     arrays = {}
     for name, array in params.items():
-        if name not in weights:
-            arrays[name] = np.ascontiguousarray(array, np.float32)
-            continue
-        quantized = encode_weight(array, *weights[name].arrays(), weights[name].bits)
-        if not np.array_equal(quantized.dequantize(), array):
-            raise QuantTableError(f"The weight {name!r} is not rounded; only rounded weights go beside a table.")
-        arrays[name] = quantized.codes
+        arrays[name] = np.ascontiguousarray(array, np.float32)
+        if name in weights:
+            quantized = encode_weight(array, *weights[name].arrays(), weights[name].bits)
+            if np.array_equal(quantized.dequantize(), array):
+                arrays[name] = quantized.codes
     return save(arrays)
 
 

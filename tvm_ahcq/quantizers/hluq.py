@@ -5,6 +5,7 @@ The published form, with two free scales, is in :mod:`.hluq_published`.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +18,37 @@ TABLE_MAX = 255
 """Largest table entry: an unsigned 8-bit operand."""
 
 
+class TableParams(QuantizerParams):
+    """Base of quantizers of post-activation values: an unsigned 8-bit table, ``value = offset + delta * table[code]``."""
+
+    bits: int
+    delta: float
+    offset: float
+
+    @abstractmethod
+    def codebook(self) -> Codebook:
+        """The staircase."""
+
+    def codebooks(self) -> tuple[Codebook, ...]:
+        """One codebook a channel group (here: one)."""
+        return (self.codebook(),)
+
+    def encode(self, x: np.ndarray) -> np.ndarray:
+        """Codes of `x`, uint8."""
+        return self.codebook().encode(x)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Float32 values of `codes`."""
+        return self.codebook().decode(codes)
+
+    def fake_quant(self, x: np.ndarray) -> np.ndarray:
+        """`x` rounded to representable values, float32."""
+        return self.codebook().fake_quant(x)
+
+
 @register("hluq")
 @dataclass(frozen=True)
-class HluqParams(QuantizerParams):
+class HluqParams(TableParams):
     """``value = offset + delta * T[code]``, ``T = 0, 2**0 .. 2**P, 2**P + step * u`` with ``P = log_levels - 1``.
 
     Codes round in the log domain below ``2**P`` (boundaries ``2**(j - 1/2)``) and in the linear domain above it (half
@@ -74,22 +103,6 @@ class HluqParams(QuantizerParams):
         goes_up = (uniform_level > 0) & (uniform_level % 2 == 0)
         thresholds = np.where(goes_up, float32_below(exact), float32_at_most(exact))
         return Codebook(thresholds, self.table(), self.delta, self.offset)
-
-    def codebooks(self) -> tuple[Codebook, ...]:
-        """One codebook a channel group (here: one)."""
-        return (self.codebook(),)
-
-    def encode(self, x: np.ndarray) -> np.ndarray:
-        """Codes of `x`, uint8."""
-        return self.codebook().encode(x)
-
-    def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Float32 values of `codes`."""
-        return self.codebook().decode(codes)
-
-    def fake_quant(self, x: np.ndarray) -> np.ndarray:
-        """`x` rounded to representable values, float32."""
-        return self.codebook().fake_quant(x)
 
 
 def top_entry(bits: int, log_levels: int, step: int) -> int:

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .codebook import Codebook, build_codebook
+from .hluq import TableParams
+from .params import check_bits, check_scales, register, to_float32
+
 GRID = tuple((range_rate, grid_rate) for range_rate in (0.1, 0.3, 0.5) for grid_rate in (1 / 8, 1 / 4, 1 / 2))
 """Candidates (range_rate, grid_rate) in the order of the search."""
 
@@ -49,6 +53,63 @@ class HluqScales:
         steps = np.arange(1, 2**self.bits - self.log_levels, dtype=np.float32)
         uniform = np.float32(self.scale_log) + steps * np.float32(self.scale_uni)
         return np.concatenate([[np.float32(0)], log_codes, uniform]) + np.float32(self.fp_min)
+
+
+@register("hluq_published")
+@dataclass(frozen=True)
+class HluqPublishedParams(TableParams):
+    """The published quantizer as it can be deployed: its own thresholds, its values rounded to an unsigned 8-bit table.
+
+    Attributes
+    ----------
+    bits : int
+        Code width.
+    fp_min, scale_log, scale_uni, grid_rate
+        As in :class:`HluqScales`, float32.
+    """
+
+    bits: int
+    fp_min: float
+    scale_log: float
+    scale_uni: float
+    grid_rate: float
+
+    def __post_init__(self) -> None:
+        check_bits(self.bits)
+        check_scales([self.scale_log], "scale_log")
+        check_scales([self.scale_uni], "scale_uni")
+        for field in ("fp_min", "scale_log", "scale_uni"):
+            object.__setattr__(self, field, to_float32(getattr(self, field)))
+
+    @classmethod
+    def of(cls, scales: HluqScales) -> HluqPublishedParams:
+        """Of what the published search has found."""
+        floor = 1e-8
+        log, uniform = max(scales.scale_log, floor), max(scales.scale_uni, floor)
+        return cls(scales.bits, scales.fp_min, log, uniform, scales.grid_rate)
+
+    @property
+    def scales(self) -> HluqScales:
+        """The published parameters."""
+        return HluqScales(self.bits, self.fp_min, self.scale_log, self.scale_uni, self.grid_rate)
+
+    @property
+    def delta(self) -> float:  # type: ignore[override]
+        """Scale of the table."""
+        values = self.scales.table()
+        return to_float32((values[-1] - values[0]) / np.float32(255))
+
+    @property
+    def offset(self) -> float:  # type: ignore[override]
+        """Value of code 0."""
+        return self.fp_min
+
+    def codebook(self) -> Codebook:
+        """The staircase; the same codes as :func:`encode_published`."""
+        scales = self.scales
+        values = scales.table().astype(np.float64)
+        table = np.clip(np.rint((values - values[0]) / np.float32(self.delta)), 0, 255)
+        return build_codebook(lambda x: encode_published(x, scales), table, self.delta, self.offset)
 
 
 def scales_from_range(low: float, high: float, bits: int, range_rate: float, grid_rate: float) -> HluqScales:

@@ -9,10 +9,10 @@ from typing import Any
 from ..errors import RecipeError
 from .params import BITS
 
-SITE_KINDS = ("norm", "activation", "softmax", "projection", "linear", "operand", "key")
+SITE_KINDS = ("norm", "activation", "softmax", "projection", "linear", "operand")
 """Kinds of activation site: a linear's input after a LayerNorm or a residual (``norm``), after GELU or ReLU
 (``activation``), behind an attention (``projection``), or any other (``linear``, convolutions included); attention
-probabilities (``softmax``); queries and values (``operand``); and keys (``key``)."""
+probabilities (``softmax``); queries, keys and values (``operand``)."""
 
 _ALLOWED = {
     "norm": ("cag", "uniform"),
@@ -21,14 +21,20 @@ _ALLOWED = {
     "projection": ("cag", "uniform"),
     "linear": ("uniform",),
     "operand": ("uniform",),
-    "key": ("uniform",),
 }
 
 _METHODS = {
-    "activation_range": ("mse", "minmax"),
+    "search": ("error", "published"),
+    "activation_range": ("mse", "minmax", "average"),
     "weight_range": ("mse", "search", "minmax"),
+    "conditioning": ("none", "chosen", "published"),
     "rounding": ("compensated", "nearest"),
 }
+
+FAULTS = ("doubled_energy", "zero_sign")
+"""Slips of the published code that a recipe can ask for: ACNR's energies count twice; BIG erases a channel whose mean is
+exactly 0. The others are switches of the functions concerned: ``hluq_published`` (``mask="ref"``), ``lnq_published``
+(``steps=2**bits``), ``agq_published`` (``extra``), ``acnr`` (``stale_log``)."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +49,25 @@ class Recipe:
         Code widths: 4, 5, 6 or 8.
     groups : int
         Channel groups of a CAG quantizer, at most.
-    norm, activation, softmax, projection, linear, operand, key : str
+    norm, activation, softmax, projection, linear, operand : str
         Quantizer kind at each kind of site (``SITE_KINDS``).
-    activation_range : {"mse", "minmax"}
-        How uniform activation ranges are found.
+    search : {"error", "published"}
+        How HLUQ, LNQ, AGQ, groups of CAG and the decoder's key ranges are found: by the error that they leave, or as
+        published.
+    activation_range : {"mse", "minmax", "average"}
+        How uniform activation ranges are found: by error, from end to end, or from the ends averaged over images.
     weight_range : {"mse", "search", "minmax"}
         How weight ranges are found: the fast search, the published exhaustive one, or from end to end.
+    equalise : bool
+        Rescale channels and centre keys beforehand, which the float model does not notice.
+    bimodal : bool
+        Absorb the signs of bimodal keys into their projections (PTQ4SAM's BIG).
+    conditioning : {"none", "chosen", "published"}
+        ACNR: not, with a strength chosen for each layer by the error of its output, or with the published one.
     rounding : {"compensated", "nearest"}
         How weights get their codes: compensating for errors that the layer's samples show, or to the nearest.
+    faults : tuple of str
+        Slips of the published code to repeat (``FAULTS``); none by default.
     raised : mapping of str to int, or its items
         Sites and weights, by name, that get more bits than the rest; kept as sorted items.
     """
@@ -65,10 +82,14 @@ class Recipe:
     projection: str = "cag"
     linear: str = "uniform"
     operand: str = "uniform"
-    key: str = "uniform"
+    search: str = "error"
     activation_range: str = "mse"
     weight_range: str = "mse"
+    equalise: bool = True
+    bimodal: bool = False
+    conditioning: str = "chosen"
     rounding: str = "compensated"
+    faults: tuple[str, ...] = ()
     raised: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
@@ -80,6 +101,11 @@ class Recipe:
             _check(f"The quantizer at '{kind}' sites", getattr(self, kind), allowed)
         for field, methods in _METHODS.items():
             _check(field, getattr(self, field), methods)
+        for field in ("equalise", "bimodal"):
+            _check(field, getattr(self, field), (True, False))
+        object.__setattr__(self, "faults", tuple(self.faults))
+        for fault in self.faults:
+            _check("A fault", fault, FAULTS)
         object.__setattr__(self, "raised", _items(self.raised))
 
     def quantizer_for(self, site_kind: str) -> str:
@@ -103,7 +129,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self) | {"raised": dict(self.raised)}
+        return asdict(self) | {"faults": list(self.faults), "raised": dict(self.raised)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
@@ -186,9 +212,47 @@ def _without_lnq(bits: int) -> Recipe:
     return replace(_ahcq(bits), name="ahcq-no-lnq", softmax="uniform")
 
 
+@register_recipe("ahcq-no-acnr")
+def _without_acnr(bits: int) -> Recipe:
+    """Recipe "ahcq" with weights as they are conditioned."""
+    return replace(_ahcq(bits), name="ahcq-no-acnr", conditioning="none")
+
+
+@register_recipe("ahcq-no-equalise")
+def _without_equalisation(bits: int) -> Recipe:
+    """Recipe "ahcq" with channels as they are."""
+    return replace(_ahcq(bits), name="ahcq-no-equalise", equalise=False)
+
+
+@register_recipe("paper")
+def _paper(bits: int) -> Recipe:
+    """The published choices, faults mended (QUANTIZERS 2.1, 4); its learning is `effort="high"`."""
+    return Recipe(
+        "paper",
+        bits,
+        bits,
+        projection="uniform",
+        search="published",
+        activation_range="average",
+        weight_range="search",
+        equalise=False,
+        bimodal=True,
+        conditioning="published",
+        rounding="nearest",
+    )
+
+
+@register_recipe("ptq4sam")
+def _ptq4sam(bits: int) -> Recipe:
+    """PTQ4SAM (arXiv 2405.03144): BIG and AGQ, uniform codes elsewhere."""
+    return replace(
+        _paper(bits), name="ptq4sam", norm="uniform", activation="uniform", softmax="agq", conditioning="none"
+    )
+
+
 @register_recipe("minmax")
 def _minmax(bits: int) -> Recipe:
     """Uniform codes everywhere, from the least to the greatest value, rounded to the nearest: the plainest baseline."""
     uniform = dict.fromkeys(SITE_KINDS, "uniform")
     ranges = dict.fromkeys(("activation_range", "weight_range"), "minmax")
-    return Recipe("minmax", bits, bits, **uniform, **ranges, rounding="nearest")
+    return Recipe("minmax", bits, bits, **uniform, **ranges, equalise=False, conditioning="none", rounding="nearest")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import QuantTableError, RecipeError
-from . import agq, cag, hluq, lnq, uniform  # noqa: F401  (they register their kinds)
+from . import agq, cag, hluq, hluq_published, lnq, uniform  # noqa: F401  (they register their kinds)
 from .changed_params import companion, pack_params, read_params, record_of
 from .params import QuantizerParams, check_bits, check_scales, params_from_dict, to_float32
 from .recipe import Recipe

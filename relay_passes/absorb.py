@@ -1,0 +1,50 @@
+"""BIG, before calibration: signs of bimodal keys go into their projections (PTQ4SAM; QUANTIZERS 3.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from tvm.ir import IRModule
+
+from tvm_ahcq.quantizers.big import absorb_signs, channel_signs, estimate_density
+
+from .annotate import layers
+from .calibrate import Recorder
+
+
+def absorb_bimodal_keys(
+    mod: IRModule, params: Mapping[str, np.ndarray], recorder: Recorder, zero_erases: bool = False
+) -> dict[str, np.ndarray]:
+    """Make the keys of the decoder's token-to-image attentions unimodal where they are bimodal.
+
+    Parameters
+    ----------
+    mod : tvm.IRModule
+        From :func:`.annotate.annotate`.
+    params : mapping of str to numpy.ndarray
+        Float parameters.
+    recorder : Recorder
+        What passes the sites of the float model.
+    zero_erases : bool
+        The published slip (:func:`tvm_ahcq.quantizers.big.channel_signs`).
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Changed weights and biases of queries and keys; their products are the same.
+    """
+    changed: dict[str, np.ndarray] = {}
+    for name, layer in layers(mod).items():
+        attention, _, role = name.rpartition(".")
+        if role != "k_proj" or "token_to_image" not in name or layer.bias is None:
+            continue
+        rows = np.concatenate(recorder.rows[layer.site])
+        keys = rows @ params[layer.weight].T + params[layer.bias]
+        if not estimate_density(keys).bimodal:
+            continue
+        signs = channel_signs(keys, zero_erases=zero_erases)
+        for projection in (f"{attention}.k_proj", f"{attention}.q_proj"):
+            pair = f"{projection}.weight", f"{projection}.bias"
+            changed |= zip(pair, absorb_signs(*(params[part] for part in pair), signs), strict=True)
+    return changed
