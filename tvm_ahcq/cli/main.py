@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import AhcqError
+from . import analyze, demo, info, segment, verify
 from . import compile as compile_command
-from . import demo, info, segment, verify
 from .arguments import Parser
 from .console import complain
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
-COMMANDS = (demo, compile_command, segment, info, verify)
+COMMANDS = (demo, compile_command, analyze, segment, info, verify)
 """In the order in which the help shows them."""
 
 EXAMPLES = """\

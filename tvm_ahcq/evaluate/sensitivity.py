@@ -176,17 +176,17 @@ def measure(
     )
 
 
-def block_of(layer: str) -> str:
+def block_of(layer: LayerError) -> str:
     """The block that a layer is in: its path up to the first number within it, else the module that holds it.
 
     ``image_encoder.blocks.3.attn.qkv`` is in ``image_encoder.blocks.3``, ``image_encoder.neck.2`` in
-    ``image_encoder.neck``.
+    ``image_encoder.neck``. An attention bears the name of the module that holds its projections.
     """
-    parts = layer.split(".")
+    parts = layer.name.split(".")
     for place, part in enumerate(parts[:-1]):
         if part.isdigit():
             return ".".join(parts[: place + 1])
-    return ".".join(parts[:-1]) or layer
+    return layer.name if layer.op == "attention" or len(parts) == 1 else ".".join(parts[:-1])
 
 
 def units_of(granularity: str, layers: Sequence[LayerError], coded: Sequence[str]) -> list[Unit]:
@@ -202,7 +202,7 @@ def units_of(granularity: str, layers: Sequence[LayerError], coded: Sequence[str
             for name in own:
                 found[f"{name}.weight"] = Unit(f"{name}.weight", "weight", (), own, layer.function)
             continue
-        name = block_of(layer.name) if granularity == "blocks" else layer.name
+        name = block_of(layer) if granularity == "blocks" else layer.name
         before = found.get(name, Unit(name, granularity.removesuffix("s"), (), (), layer.function))
         found[name] = Unit(name, before.kind, before.sites + layer.sites, before.layers + own, before.function)
     return list(found.values())
