@@ -35,6 +35,10 @@ class BundleError(AhcqError):
     """A bundle is missing, damaged, of a newer format, or needs what this machine lacks."""
 
 
+class ReportError(AhcqError):
+    """A report cannot be written."""
+
+
 class ImageError(AhcqError):
     """An image is unreadable or has an unsupported shape or type."""
 

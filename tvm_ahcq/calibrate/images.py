@@ -62,6 +62,27 @@ def load_calibration(source: str | os.PathLike | Iterable[CalibrationImage], mod
     return (_prepare(image, f"calibration image {position}", model) for position, image in enumerate(chosen))
 
 
+def load_pictures(folder: str | os.PathLike, limit: int) -> list[np.ndarray]:
+    """The first `limit` readable pictures of a folder as they are, ``(H, W, 3)`` uint8 RGB, by name.
+
+    Raises
+    ------
+    CalibrationError
+        For a folder that is missing, not a folder, or without a readable image file.
+    """
+    pictures: list[np.ndarray] = []
+    for path in _image_files(Path(folder)):
+        if len(pictures) == limit:
+            break
+        try:
+            pictures.append(load_image(path))
+        except ImageError as error:
+            warnings.warn(f"left out: {error}", stacklevel=2)
+    if not pictures:
+        raise CalibrationError(f"{folder}: none of its image files can be read")
+    return pictures
+
+
 def _image_files(folder: Path) -> list[Path]:
     """Files of a folder that have an image's extension, by name."""
     if not folder.exists():
