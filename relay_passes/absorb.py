@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from tvm.ir import IRModule
 
-from tvm_ahcq.quantizers.big import absorb_signs, channel_signs, estimate_density
+from tvm_ahcq.quantizers.big import channel_signs, estimate_density
 
 from .annotate import layers
 from .calibrate import Recorder
@@ -32,19 +32,15 @@ def absorb_bimodal_keys(
     Returns
     -------
     dict of str to numpy.ndarray
-        Changed weights and biases of queries and keys; their products are the same.
+        Changes for :func:`tvm_ahcq.quantizers.equalise.preserved`: signs of query and key channels.
     """
-    changed: dict[str, np.ndarray] = {}
+    changes: dict[str, np.ndarray] = {}
     for name, layer in layers(mod).items():
         attention, _, role = name.rpartition(".")
         if role != "k_proj" or "token_to_image" not in name or layer.bias is None:
             continue
         rows = np.concatenate(recorder.rows[layer.site])
         keys = rows @ params[layer.weight].T + params[layer.bias]
-        if not estimate_density(keys).bimodal:
-            continue
-        signs = channel_signs(keys, zero_erases=zero_erases)
-        for projection in (f"{attention}.k_proj", f"{attention}.q_proj"):
-            pair = f"{projection}.weight", f"{projection}.bias"
-            changed |= zip(pair, absorb_signs(*(params[part] for part in pair), signs), strict=True)
-    return changed
+        if estimate_density(keys).bimodal:
+            changes[f"{attention}.qk"] = channel_signs(keys, zero_erases=zero_erases).astype(np.float64)
+    return changes

@@ -18,6 +18,7 @@ from tvm_ahcq.quantizers.equalise import (
     column_magnitude,
     exchanges,
     key_biases,
+    preserved,
     rescale,
 )
 
@@ -28,7 +29,7 @@ SHARES = {"qk": 0.5, "v": 0.7, "lin1": 0.5, "norm1": 0.5, "norm2": 0.5}
 """How much of the difference between channels goes to the readers, by the last part of the place's name."""
 
 
-def equalise(mod: IRModule, params: Mapping[str, np.ndarray], recorder: Recorder) -> Params:
+def equalise(mod: IRModule, params: Mapping[str, np.ndarray], recorder: Recorder) -> dict[str, np.ndarray]:
     """Rescale channels and centre keys.
 
     Parameters
@@ -43,21 +44,22 @@ def equalise(mod: IRModule, params: Mapping[str, np.ndarray], recorder: Recorder
     Returns
     -------
     dict of str to numpy.ndarray
-        The parameters that changed.
+        Changes for :func:`tvm_ahcq.quantizers.equalise.preserved`.
     """
     known = {layer.weight: layer for layer in layers(mod).values()}
     changed: Params = dict(params)
+    changes: dict[str, np.ndarray] = {}
     for bias, first, count in key_biases(params):
         outputs = _outputs(known, changed, recorder, bias.removesuffix("bias") + "weight", first, count)
         if outputs is not None:
-            middle = (outputs.max(0) + outputs.min(0)) / 2
-            changed[bias] = changed[bias].copy()
-            changed[bias][first : first + count] -= middle.astype(np.float32)
+            changes[bias] = ((outputs.max(0) + outputs.min(0)) / 2).astype(np.float32)
+    changed = preserved(params, changes)
     for place in exchanges(params):
         factors = _factors(place, known, changed, recorder)
         if factors is not None:
+            changes[place.name] = factors
             rescale(changed, place, factors)
-    return {name: array for name, array in changed.items() if array is not params[name]}
+    return changes
 
 
 def _factors(place: Exchange, known: Mapping[str, Layer], params: Params, recorder: Recorder) -> np.ndarray | None:

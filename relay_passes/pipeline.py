@@ -27,6 +27,7 @@ from tvm import relax
 from tvm.ir import IRModule
 
 from tvm_ahcq.calibrate.executor import TorchExecutor
+from tvm_ahcq.quantizers.equalise import preserved
 from tvm_ahcq.quantizers.recipe import Recipe
 from tvm_ahcq.quantizers.table import QuantTable
 from tvm_ahcq.target import HostTarget
@@ -106,24 +107,25 @@ def quantizers(
     work_dir : Path, optional
         Where reconstruction saves finished blocks, to go on after a kill.
     """
-    changed: dict[str, np.ndarray] = {}
+    changes: dict[str, np.ndarray] = {}
     if recipe.equalise or recipe.bimodal:
         seen = observe(TorchExecutor(mod, params), images[:EQUALISING_IMAGES], progress)
         if recipe.bimodal:
-            changed |= absorb_bimodal_keys(mod, params, seen, "zero_sign" in recipe.faults)
+            changes |= absorb_bimodal_keys(mod, params, seen, "zero_sign" in recipe.faults)
         if recipe.equalise:
-            changed |= equalise(mod, {**params, **changed}, seen)
-    table = calibrate(mod, {**params, **changed}, images, recipe, model=model, progress=progress)
-    learning = images[:LEARNING_IMAGES]
+            changes |= equalise(mod, preserved(params, changes), seen)
+        params = preserved(params, changes)
+    table = calibrate(mod, params, images, recipe, model=model, progress=progress)
+    learning, conditioned = images[:LEARNING_IMAGES], {}
     if recipe.conditioning == "published":
-        conditioned = condition(mod, {**params, **changed}, table, learning, progress)
-        changed |= {name: found.weight for name, found in conditioned.items()}
-        table = calibrate(mod, {**params, **changed}, images, recipe, model=model, progress=progress)
-    table = replace(table, params=changed)
+        found = condition(mod, params, table, learning, progress)
+        conditioned = {name: weight.weight for name, weight in found.items()}
+        table = calibrate(mod, {**params, **conditioned}, images, recipe, model=model, progress=progress)
+    table = replace(table, params=conditioned, equalisation=changes)
     if recipe.rounding == "compensated":
-        table = round_weights(mod, {**params, **changed}, table, learning, progress).table
+        table = round_weights(mod, {**params, **conditioned}, table, learning, progress).table
     if effort == "high":
-        table = reconstruct(mod, {**params, **changed}, table, images, progress=progress, work_dir=work_dir).table
+        table = reconstruct(mod, {**params, **conditioned}, table, images, progress=progress, work_dir=work_dir).table
     return table
 
 

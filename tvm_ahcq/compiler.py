@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from .calibrate.simulated import SimulatedSession
 from .errors import QuantTableError, RecipeError, UnsupportedModelError
 from .evaluate.scenes import generate
 from .frontend.sam import SamModel
+from .quantizers.equalise import preserved
 from .quantizers.recipe import Recipe
 from .quantizers.recipe import recipe as find_recipe
 from .quantizers.table import QuantTable
@@ -64,8 +65,13 @@ class QuantizedModel:
 
     @cached_property
     def params(self) -> dict[str, np.ndarray]:
-        """The float model's parameters, with those in place that conditioning and rounding changed."""
-        return {**self.model.params, **self.table.params}
+        """The prepared model's parameters, with those in place that conditioning and rounding changed."""
+        return {**self.prepared.params, **self.table.params}
+
+    @cached_property
+    def prepared(self) -> SamModel:
+        """The float model after equalisation: the same function, the parameters that quantizers were found for."""
+        return replace(self.model, params=preserved(self.model.params, self.table.equalisation))
 
     @cached_property
     def _realised(self) -> pipeline.Realised:

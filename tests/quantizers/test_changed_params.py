@@ -21,7 +21,8 @@ def table(request) -> QuantTable:
     quantized = calibrate_weight(rng.normal(size=(6, 40)), request.param)
     quantized = replace(quantized, codes=rng.integers(0, 2**request.param, (6, 40)).astype(np.uint8))
     params = {"layer.weight": quantized.dequantize(), "layer.bias": rng.normal(size=6).astype(np.float32)}
-    return QuantTable("m", recipe("ahcq", request.param), {}, {"layer.weight": WeightRange.of(quantized)}, params)
+    changes = {"b.qk": rng.lognormal(size=8), "a.bias": rng.normal(size=4)}
+    return QuantTable("m", recipe("ahcq", request.param), {}, {"layer.weight": WeightRange.of(quantized)}, params, changes)
 
 
 def test_parameters_come_back_in_every_bit(table, tmp_path):
@@ -31,12 +32,15 @@ def test_parameters_come_back_in_every_bit(table, tmp_path):
     assert loaded == table and set(loaded.params) == set(table.params)
     for name, array in table.params.items():
         np.testing.assert_array_equal(loaded.params[name], array)
-    assert companion(path).stat().st_size < 6 * 40 + 400
+    assert list(loaded.equalisation) == list(table.equalisation)
+    for name, array in table.equalisation.items():
+        np.testing.assert_array_equal(loaded.equalisation[name], array)
+    assert companion(path).stat().st_size < 6 * 40 + 800
     assert sorted(p.name for p in tmp_path.iterdir()) == ["t.json", "t.params.safetensors"]
 
 
 def test_a_table_without_changed_parameters_is_one_file(table, tmp_path):
-    replace(table, params={}).save(tmp_path / "t.json")
+    replace(table, params={}, equalisation={}).save(tmp_path / "t.json")
     assert [p.name for p in tmp_path.iterdir()] == ["t.json"]
     assert QuantTable.load(tmp_path / "t.json").params == {}
 

@@ -23,7 +23,7 @@ def nearest(tiny_model, pictures) -> QuantizedModel:
 @pytest.fixture(scope="module")
 def rounding(nearest, tiny_model, pictures):
     images = list(load_calibration(pictures, tiny_model.spec, 3))
-    return round_weights(nearest.annotated, tiny_model.params, nearest.table, images)
+    return round_weights(nearest.annotated, nearest.prepared.params, nearest.table, images)
 
 
 def test_every_layer_is_rounded_and_none_is_worse_than_to_the_nearest(nearest, rounding):

@@ -159,7 +159,7 @@ def measure(
     coded = quantized_layers(qmodel.params, table)
     errors = _observe(qmodel, coded, frames, progress)
     layers, weights = errors.layers(), _weights(qmodel, coded, [layer.name for layer in errors.layers()], progress)
-    probe = MaskProbe(spec, qmodel.annotated, qmodel.model.params, table.params, table.sites, coded, frames)
+    probe = MaskProbe(spec, qmodel.annotated, qmodel.prepared.params, table.params, table.sites, coded, frames)
     whole = Unit("all", "model", tuple(table.sites), tuple(coded), "encode_image")
     granularity, units = _choose(effect, layers, coded, probe)
     announce(granularity, len(units), probe.expected_seconds(units))
@@ -223,7 +223,7 @@ def _observe(qmodel: QuantizedModel, coded, frames: Sequence[Frame], progress: P
     """Run the float model on every picture and prompt while the errors are added up."""
     changed = qmodel.table.params
     biases = {name: changed[f"{name}.bias"] for name in coded if f"{name}.bias" in changed}
-    executor = TorchExecutor(qmodel.annotated, qmodel.model.params, {"relax.nn.layer_norm": exact_layer_norm})
+    executor = TorchExecutor(qmodel.annotated, qmodel.prepared.params, {"relax.nn.layer_norm": exact_layer_norm})
     errors = ErrorSites(qmodel.table.sites, coded, biases)
     with using_sites(errors), torch.no_grad():
         for done, frame in enumerate(frames, 1):
@@ -240,7 +240,7 @@ def _weights(qmodel: QuantizedModel, coded, order: Sequence[str], progress: Prog
     names = [name for name in order if name in coded]
     for done, name in enumerate(names, 1):
         weight = f"{name}.weight"
-        exact = qmodel.model.params[weight]
+        exact = qmodel.prepared.params[weight]
         found.append(weight_error(weight, exact, qmodel.table.params.get(weight, exact), coded[name]))
         progress("weights", done, len(names))
     return found

@@ -29,9 +29,16 @@ def companion(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".json") + SUFFIX)
 
 
-def pack_params(params: Mapping[str, np.ndarray], weights: Mapping[str, WeightRange]) -> bytes:
-    """Content of the file: uint8 codes of rounded weights, float32 of all else."""
-    arrays = {}
+EQUALISATION = "equalisation:"
+"""Begins the names of arrays that belong to the equalisation; its order is in the rest of the name."""
+
+
+def pack_params(
+    params: Mapping[str, np.ndarray], weights: Mapping[str, WeightRange], equalisation: Mapping[str, np.ndarray]
+) -> bytes:
+    """Content of the file: uint8 codes of rounded weights, float32 of other parameters, float64 of the equalisation."""
+    changes = enumerate(equalisation.items())
+    arrays = {f"{EQUALISATION}{n:05}:{name}": np.ascontiguousarray(values, np.float64) for n, (name, values) in changes}
     for name, array in params.items():
         arrays[name] = np.ascontiguousarray(array, np.float32)
         if name in weights:
@@ -41,14 +48,19 @@ def pack_params(params: Mapping[str, np.ndarray], weights: Mapping[str, WeightRa
     return save(arrays)
 
 
-def unpack_params(content: bytes, weights: Mapping[str, WeightRange]) -> dict[str, np.ndarray]:
-    """Inverse of :func:`pack_params`, float32."""
-    params = {}
-    for name, array in load(content).items():
+def unpack_params(
+    content: bytes, weights: Mapping[str, WeightRange]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Inverse of :func:`pack_params`: float32 parameters, and the equalisation in its order."""
+    params, equalisation = {}, {}
+    for name, array in sorted(load(content).items()):
+        if name.startswith(EQUALISATION):
+            equalisation[name.removeprefix(EQUALISATION).partition(":")[2]] = array
+            continue
         if array.dtype == np.uint8 and name in weights:
             array = QuantizedWeight(array, *weights[name].arrays(), weights[name].bits).dequantize()
         params[name] = array
-    return params
+    return params, equalisation
 
 
 def record_of(path: Path, content: bytes) -> dict[str, str]:
@@ -56,8 +68,10 @@ def record_of(path: Path, content: bytes) -> dict[str, str]:
     return {"file": companion(path).name, "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def read_params(path: Path, record: Any, weights: Mapping[str, WeightRange]) -> dict[str, np.ndarray]:
-    """Changed parameters of the table at `path` with the entry `record`.
+def read_params(
+    path: Path, record: Any, weights: Mapping[str, WeightRange]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Changed parameters and equalisation of the table at `path` with the entry `record`.
 
     Raises
     ------

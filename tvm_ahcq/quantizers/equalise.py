@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import QuantTableError
+
 Params = dict[str, np.ndarray]
 
 
@@ -115,6 +117,36 @@ def key_biases(params: Mapping[str, np.ndarray]) -> list[tuple[str, int, int]]:
     """Biases that are added to keys alone: (parameter, first row, rows). They may be anything."""
     keys = [place.counter_rows[1] + (place.channels,) for place in exchanges(params) if place.counter_rows]
     return [(name, first, count) for name, first, count in keys]
+
+
+def preserved(params: Mapping[str, np.ndarray], changes: Mapping[str, np.ndarray]) -> Params:
+    """Parameters that compute the same function after `changes`.
+
+    Parameters
+    ----------
+    params : mapping of str to numpy.ndarray
+        Of the model; they are not changed.
+    changes : mapping of str to numpy.ndarray
+        In order: factors of an exchange by its name, ``(channels,)``; or by a key bias's name what is subtracted from it,
+        ``(rows,)``.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        All parameters; those that nothing changes are the same arrays.
+    """
+    result, places = dict(params), {place.name: place for place in exchanges(params)}
+    biases = {name: (first, count) for name, first, count in key_biases(params)}
+    for name, values in changes.items():
+        if name in biases:
+            first, count = biases[name]
+            result[name] = result[name].copy()
+            result[name][first : first + count] -= np.asarray(values, np.float32)
+        elif name in places:
+            rescale(result, places[name], values)
+        else:
+            raise QuantTableError(f"The model has no channels {name!r} to rescale; the table belongs to another model.")
+    return result
 
 
 def balance(produced: np.ndarray, read: np.ndarray, share: float = 0.5) -> np.ndarray:

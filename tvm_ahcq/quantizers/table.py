@@ -81,6 +81,8 @@ class QuantTable:
     params : mapping of str to numpy.ndarray
         Parameters that conditioning and rounding changed, float32; the others are the float model's. A rounded weight
         holds values of its codes, which the ranges give back exactly.
+    equalisation : mapping of str to numpy.ndarray
+        What was done to the float model beforehand (:func:`.equalise.preserved`); it computes the same after it.
     """
 
     model: str
@@ -88,6 +90,7 @@ class QuantTable:
     sites: Mapping[str, QuantizerParams] = field(default_factory=dict)
     weights: Mapping[str, WeightRange] = field(default_factory=dict)
     params: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+    equalisation: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
     def summary(self) -> str:
         """One line: model, recipe, how many sites of each kind, how many weights."""
@@ -100,7 +103,7 @@ class QuantTable:
     def save(self, path: str | Path) -> None:
         """Write as JSON, one line a site or weight; the file appears complete or not at all.
 
-        Changed parameters go to a file beside it, ``<name>.params.safetensors``.
+        Changed parameters and the equalisation go to a file beside it, ``<name>.params.safetensors``.
 
         Raises
         ------
@@ -109,8 +112,8 @@ class QuantTable:
         """
         path = Path(path)
         record = None
-        if self.params:
-            content = pack_params(self.params, self.weights)
+        if self.params or self.equalisation:
+            content = pack_params(self.params, self.weights, self.equalisation)
             record = record_of(path, content)
             _write(companion(path), content)
         _write(path, self._text(record).encode())
@@ -136,7 +139,8 @@ class QuantTable:
             raise QuantTableError(f"{path}: {error}") from error
         if content.get("params") is None:
             return table
-        return replace(table, params=read_params(Path(path), content["params"], table.weights))
+        params, equalisation = read_params(Path(path), content["params"], table.weights)
+        return replace(table, params=params, equalisation=equalisation)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, changed parameters left out."""
