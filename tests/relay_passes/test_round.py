@@ -17,7 +17,7 @@ from tvm_ahcq.relay_passes.round import round_weights
 
 @pytest.fixture(scope="module")
 def nearest(tiny_model, pictures) -> QuantizedModel:
-    return quantize(tiny_model, pictures, replace(recipe("ahcq"), rounding="nearest"))
+    return quantize(tiny_model, pictures, replace(recipe("ahcq"), rounding="nearest", equalise=False))
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,9 @@ examples:
   keep what calibration found:        tvm-ahcq compile --model vit_t --table vit_t.json -o vit_t.ahcq
   use it again, perhaps edited:       tvm-ahcq compile --model vit_t --calibration vit_t.json -o vit_t.ahcq
 
+  keep masks within 2 % of float:     tvm-ahcq compile --model vit_t --max-drop 0.02 -o vit_t.ahcq
+  learn rounding, resumable:          tvm-ahcq compile --model vit_t --effort high --work-dir blocks/ -o vit_t.ahcq
+
 Calibration sees only the pictures, no annotation; 16 to 32 photos like those that the model will meet are enough.
 The file runs with `tvm-ahcq segment` or, in Python, tvm_ahcq.load(...), without torch.
 """
@@ -42,11 +45,18 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
                         help=f"one of {', '.join(MODELS)}; {EMBEDDED} comes with the package")
     parser.add_argument("--checkpoint", metavar="F", type=input_file,
                         help="the model's weights, a .pth as SAM publishes them")
-    parser.add_argument("--recipe", help="which quantizer goes where: ahcq (default) or another registered one")
+    parser.add_argument("--recipe", help="which quantizer goes where: ahcq (default), paper, ptq4sam, minmax or another")
     parser.add_argument("--bits", type=int, help="bits of weights and activations: 4 (default), 5, 6 or 8")
     parser.add_argument("--calibration", metavar="DIR", type=input_path,
                         help="folder of pictures, or a table written with --table; "
                              f"default for {EMBEDDED}: {GENERATED_IMAGES} generated scenes")
+    parser.add_argument("--effort", choices=("default", "high"),
+                        help="high: go on to learn rounding and scales block by block; hours for the large models")
+    parser.add_argument("--work-dir", metavar="D", type=new_folder,
+                        help="with --effort high: save finished blocks here, and go on from there after a kill")
+    parser.add_argument("--max-drop", metavar="X", type=float,
+                        help="raise the sites and weights that hurt most to 6 or 8 bits until the masks of calibration "
+                             "pictures lose at most X of their IoU with the float model's, such as 0.02")
     parser.add_argument("--target", default="native", help="processor to compile for (default: %(default)s)")
     parser.add_argument("--dump-dir", metavar="D", type=new_folder,
                         help="write the module after each pass to this folder")
@@ -71,8 +81,15 @@ def run(args: argparse.Namespace) -> None:
 
     start = time.perf_counter()
     with progress_bar("calibrate") as update:
-        qmodel = ahcq.quantize(model, calibration, recipe, progress=update, dump_dir=args.dump_dir)
+        if args.max_drop is None:
+            qmodel = ahcq.quantize(model, calibration, recipe, progress=update, dump_dir=args.dump_dir,
+                                   effort=args.effort or "default", work_dir=args.work_dir)
+        else:
+            mixed = _mixed(model, calibration, recipe, args.max_drop, update)
+            qmodel = mixed.model
     result("calibrate", f"{source}, {duration(time.perf_counter() - start)}")
+    if args.max_drop is not None:
+        _report_raised(mixed)
     result("table", qmodel.table.summary())
     if args.table is not None:
         qmodel.table.save(args.table)
@@ -87,6 +104,27 @@ def run(args: argparse.Namespace) -> None:
     written = args.output.stat().st_size
     result("bundle", f"{args.output}  {size(written)}   "
                      f"(float {size(floats)}: {ratio(floats / written, 'smaller', 'larger')})")
+
+
+def _mixed(model: Any, calibration: Any, recipe: Any, max_drop: float, update: Any) -> Any:
+    """Quantize with raised bits; calibration pictures are needed as such."""
+    from ..calibrate.images import load_pictures
+    from ..mixed_precision import raise_bits
+
+    pictures = load_pictures(calibration, 32) if isinstance(calibration, Path) else calibration
+    return raise_bits(model, pictures, recipe, max_drop, update)
+
+
+def _report_raised(mixed: Any) -> None:
+    """Say what got more bits, by module."""
+    drops = " -> ".join(f"{drop:.4f}" for drop in mixed.drops)
+    result("max drop", f"1 - IoU with float: {drops}; {len(mixed.raised)} sites and weights raised")
+    modules: dict[tuple[str, int], int] = {}
+    for name, bits in mixed.raised.items():
+        key = ".".join(name.split(".")[:-1]), bits
+        modules[key] = modules.get(key, 0) + 1
+    for (name, bits), count in modules.items():
+        result("", f"{bits} bits: {name} ({count})")
 
 
 def calibration_source(path: Path | None) -> tuple[Any, str]:
@@ -118,6 +156,16 @@ def _check(args: argparse.Namespace) -> None:
     if args.calibration is not None and args.calibration.is_file() and (args.recipe or args.bits is not None):
         raise UsageError(f"compile: the table {args.calibration} was made with a recipe of its own; "
                          "leave out --recipe and --bits, or calibrate anew on a folder of pictures")
+    if args.max_drop is not None and not 0 < args.max_drop < 1:
+        raise UsageError(f"compile: --max-drop {args.max_drop:g} is out of range; give a part of 1 such as 0.02")
+    table = args.calibration is not None and args.calibration.is_file()
+    if table and (args.effort or args.max_drop is not None or args.work_dir):
+        raise UsageError(f"compile: the table {args.calibration} is taken as it is; leave out --effort, --max-drop and "
+                         "--work-dir, or calibrate anew on a folder of pictures")
+    if args.max_drop is not None and args.effort == "high":
+        raise UsageError("compile: --max-drop and --effort high do not go together yet; choose one")
+    if args.work_dir is not None and args.effort != "high":
+        raise UsageError("compile: --work-dir keeps the blocks of --effort high; add that, or leave it out")
     used = {}
     for path in (args.checkpoint, args.calibration, args.table, args.output):
         if path is None:
