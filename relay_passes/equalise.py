@@ -19,7 +19,6 @@ from tvm_ahcq.quantizers.equalise import (
     exchanges,
     key_biases,
     preserved,
-    rescale,
 )
 
 from .annotate import Layer, layers
@@ -47,18 +46,17 @@ def equalise(mod: IRModule, params: Mapping[str, np.ndarray], recorder: Recorder
         Changes for :func:`tvm_ahcq.quantizers.equalise.preserved`.
     """
     known = {layer.weight: layer for layer in layers(mod).values()}
-    changed: Params = dict(params)
     changes: dict[str, np.ndarray] = {}
     for bias, first, count in key_biases(params):
-        outputs = _outputs(known, changed, recorder, bias.removesuffix("bias") + "weight", first, count)
+        outputs = _outputs(known, params, recorder, bias.removesuffix("bias") + "weight", first, count)
         if outputs is not None:
             changes[bias] = ((outputs.max(0) + outputs.min(0)) / 2).astype(np.float32)
-    changed = preserved(params, changes)
+    # all factors come from the parameters that the sample was taken with: rescaled weights no longer fit recorded inputs
+    centred = preserved(params, changes)
     for place in exchanges(params):
-        factors = _factors(place, known, changed, recorder)
+        factors = _factors(place, known, centred, recorder)
         if factors is not None:
             changes[place.name] = factors
-            rescale(changed, place, factors)
     return changes
 
 
