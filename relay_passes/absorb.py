@@ -8,6 +8,7 @@ import numpy as np
 from tvm.ir import IRModule
 
 from tvm_ahcq.quantizers.big import channel_signs, estimate_density
+from tvm_ahcq.quantizers.equalise import SIGNS
 
 from .annotate import layers
 from .calibrate import Recorder
@@ -42,5 +43,5 @@ def absorb_bimodal_keys(
         rows = np.concatenate(recorder.rows[layer.site])
         keys = rows @ params[layer.weight].T + params[layer.bias]
         if estimate_density(keys).bimodal:
-            changes[f"{attention}.qk"] = channel_signs(keys, zero_erases=zero_erases).astype(np.float64)
+            changes[f"{attention}.{SIGNS}"] = channel_signs(keys, zero_erases=zero_erases).astype(np.float64)
     return changes

@@ -122,6 +122,11 @@ def observe(executor: TorchExecutor, images: Sequence[np.ndarray], progress: Pro
             best = masks[torch.arange(len(masks)), scores.argmax(1)][:, None]
             executor.run("decode_mask", embedding, coords, labels, best)
             progress("calibrate: images", count, len(images))
+    for site, ranges in recorder.ranges.items():
+        if not np.isfinite(ranges).all():
+            raise CalibrationError(
+                f"{site} sees NaN or infinite values on the calibration images; check the checkpoint and the images."
+            )
     return recorder
 
 

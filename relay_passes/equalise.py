@@ -19,7 +19,6 @@ from tvm_ahcq.quantizers.equalise import (
     exchanges,
     key_biases,
     preserved,
-    rescale,
 )
 
 from .annotate import Layer, layers
@@ -47,27 +46,25 @@ def equalise(mod: IRModule, params: Mapping[str, np.ndarray], recorder: Recorder
         Changes for :func:`tvm_ahcq.quantizers.equalise.preserved`.
     """
     known = {layer.weight: layer for layer in layers(mod).values()}
-    changed: Params = dict(params)
     changes: dict[str, np.ndarray] = {}
     for bias, first, count in key_biases(params):
-        outputs = _outputs(known, changed, recorder, bias.removesuffix("bias") + "weight", first, count)
+        outputs = _outputs(known, params, recorder, bias.removesuffix("bias") + "weight", first, count)
         if outputs is not None:
             changes[bias] = ((outputs.max(0) + outputs.min(0)) / 2).astype(np.float32)
-    changed = preserved(params, changes)
+    # all factors come from the parameters that the sample was taken with; rescaled weights do not fit recorded inputs
+    centred = preserved(params, changes)
     for place in exchanges(params):
-        factors = _factors(place, known, changed, recorder)
+        factors = _factors(place, known, centred, recorder)
         if factors is not None:
             changes[place.name] = factors
-            rescale(changed, place, factors)
     return changes
 
 
 def _factors(place: Exchange, known: Mapping[str, Layer], params: Params, recorder: Recorder) -> np.ndarray | None:
     """Factors of one place; None where calibration has seen nothing of it."""
-    producer, first = place.rows[0]
-    if producer in known:
-        produced = _outputs(known, params, recorder, producer, first, place.channels)
-    else:
+    if place.name.endswith((".qk", ".v")):
+        produced = _outputs(known, params, recorder, *place.rows[0], place.channels)
+    else:  # what the reader sees: after the ReLU, if there is one
         produced = _rows(recorder, known[place.columns[0]].site)
     if place.counter_rows:
         read = _outputs(known, params, recorder, *place.counter_rows[0], place.channels)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,7 +124,6 @@ def reconstruct(
     run = _Reconstruction(mod, params, table, effort or Effort(), progress)
     run.saved = _Saved.open(work_dir, run, images)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
         run.run(images)
     return Reconstruction(run.table, run.results)
 
@@ -196,6 +196,8 @@ class _Reconstruction:
 
     def train(self, block: _Block) -> None:
         """Learn one block; keep what came of it if it does better on held-out images."""
+        # seeded by the block, so that a run that was taken up goes on as it would have
+        torch.manual_seed(zlib.crc32(block.unit.name.encode()))
         before = block.held_out_error(self.sites)
         sites, weights = block.learn()
         changed = dict(self.table.params)

@@ -33,7 +33,6 @@ class FakeQuantSites(SimulatedSites):
     def __init__(self, quantizers: Mapping[str, QuantizerParams], layers: Mapping[str, Layer] | None = None):
         super().__init__(quantizers)
         self.layers: dict[str, Layer] = dict(layers or {})
-        self._levels: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def linear(self, name: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """Layer `name` in float32."""
@@ -50,10 +49,4 @@ class FakeQuantSites(SimulatedSites):
 
     def probabilities(self, name: str, probs: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Probabilities rounded to the levels of the site's quantizer."""
-        site = f"{name}.probs"
-        if site not in self._levels:
-            book = self.quantizers[site].codebook()
-            levels = book.decode(torch.arange(len(book.table)).numpy())
-            self._levels[site] = torch.from_numpy(book.thresholds.copy()), torch.from_numpy(levels)
-        thresholds, levels = self._levels[site]
-        return levels[torch.bucketize(probs, thresholds)]
+        return self.rounded_probabilities(f"{name}.probs", probs)

@@ -43,7 +43,6 @@ class PartialSites(SimulatedSites):
     ):
         super().__init__(quantizers, weights)
         self.sums = sums
-        self._levels: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def activation(self, site: str, x: torch.Tensor, activation: str = "identity") -> torch.Tensor:
         """Value of the site, rounded if it is chosen."""
@@ -74,12 +73,7 @@ class PartialSites(SimulatedSites):
         site = f"{name}.probs"
         if site not in self.quantizers:
             return probs
-        if site not in self._levels:
-            (book,) = self.quantizers[site].codebooks()
-            levels = book.decode(torch.arange(len(book.table)).numpy())
-            self._levels[site] = torch.from_numpy(book.thresholds.copy()), torch.from_numpy(levels)
-        thresholds, levels = self._levels[site]
-        return levels[torch.bucketize(probs, thresholds)]
+        return self.rounded_probabilities(site, probs)
 
     def _weight(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """The layer's weight, rounded to its codes if it is chosen."""

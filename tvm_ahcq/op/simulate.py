@@ -137,6 +137,7 @@ class SimulatedSites(Sites):
     def __init__(self, quantizers: Mapping[str, QuantizerParams], weights: Mapping[str, QuantizedWeight] | None = None):
         self.quantizers, self.weights = quantizers, weights or {}
         self._intervals: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._levels: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def activation(self, site: str, x: torch.Tensor, activation: str = "identity") -> torch.Tensor:
         """The non-linearity `activation` of `x`, rounded to the levels of the site's quantizer."""
@@ -150,6 +151,15 @@ class SimulatedSites(Sites):
             thresholds, values = self._intervals[site]
             return values[torch.bucketize(x.contiguous(), thresholds)]
         return _SIMULATE[type(params)](params, ACTIVATIONS[activation](x))
+
+    def rounded_probabilities(self, site: str, probs: torch.Tensor) -> torch.Tensor:
+        """Float probabilities rounded to the levels of the site's quantizer, for attentions that run in float."""
+        if site not in self._levels:
+            (book,) = self.quantizers[site].codebooks()
+            levels = book.decode(np.arange(len(book.table)))
+            self._levels[site] = torch.from_numpy(book.thresholds.copy()), torch.from_numpy(levels)
+        thresholds, levels = self._levels[site]
+        return levels[torch.bucketize(probs, thresholds)]
 
     def linear(self, name: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """Integer products a group, added up as :func:`tvm_ahcq.quantizers.reference.grouped_linear` does."""

@@ -11,7 +11,7 @@ import torch
 from tvm_ahcq.quantizers.adaround import alpha_start, hard_codes, soft_weight
 from tvm_ahcq.quantizers.cag import CagParams
 from tvm_ahcq.quantizers.hluq import HluqParams, table_boundaries, table_entries
-from tvm_ahcq.quantizers.lsq import grouped_lsq, table_lsq, uniform_lsq
+from tvm_ahcq.quantizers.lsq import MIN_SCALE, grouped_lsq, table_lsq, uniform_lsq
 from tvm_ahcq.quantizers.params import QuantizerParams
 from tvm_ahcq.quantizers.uniform import UniformParams
 from tvm_ahcq.quantizers.weights import QuantizedWeight
@@ -103,9 +103,10 @@ class TrainableSites(FakeQuantSites):
             self.scales[site] = torch.tensor(start).requires_grad_()
 
     def activation(self, site: str, x: torch.Tensor, activation: str = "identity") -> torch.Tensor:
-        """Value of the site, differentiable in its scale and, straight through, in `x`."""
+        """Value of the site, differentiable in its scale, if that is learned, and, straight through, in `x`."""
         if site not in self.scales:
-            return super().activation(site, x, activation)
+            plain = ACTIVATIONS[activation](x)
+            return plain + (super().activation(site, x.detach(), activation) - plain.detach())
         x, params, scale = ACTIVATIONS[activation](x), self.quantizers[site], self.scales[site]
         if isinstance(params, CagParams):
             zero_points, groups = torch.tensor(params.zero_points), torch.tensor(params.group_of)
@@ -140,7 +141,7 @@ class TrainableSites(FakeQuantSites):
 
     def trained(self, site: str) -> QuantizerParams:
         """The quantizer of a site with the scale that it has learned."""
-        params, scale = self.quantizers[site], self.scales[site].detach().abs().numpy()
+        params, scale = self.quantizers[site], self.scales[site].detach().abs().clamp_min(MIN_SCALE).numpy()
         if isinstance(params, CagParams):
             return replace(params, scales=tuple(scale.tolist()))
         return replace(params, **{"delta" if isinstance(params, HluqParams) else "scale": float(scale)})

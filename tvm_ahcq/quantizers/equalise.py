@@ -18,6 +18,9 @@ from ..errors import QuantTableError
 
 Params = dict[str, np.ndarray]
 
+SIGNS = "signs"
+"""Last part of the name of a change that is made to queries and keys before those called ``qk``: their signs."""
+
 
 @dataclass(frozen=True)
 class Exchange:
@@ -97,14 +100,16 @@ def _decoder_attention(params: Mapping[str, np.ndarray], name: str) -> list[Exch
 def rescale(params: Params, place: Exchange, factors: np.ndarray) -> None:
     """Divide the channels of `place` by ``(channels,)`` float64 `factors`, in place; what the model computes stays."""
     factors = np.asarray(factors, np.float64)
+    # a factor of 0 (the published slip of BIG) erases a channel on both sides
+    inverse = np.divide(1, factors, out=np.zeros_like(factors), where=factors != 0)
     if place.heads > 1:
         a_head = factors.reshape(place.heads, -1)
         if not np.allclose(a_head, a_head[0]):
             raise ValueError(f"{place.name}: heads share relative positions, so their factors must agree.")
-    for (name, first), power in [*((row, -1) for row in place.rows), *((row, 1) for row in place.counter_rows)]:
+    for (name, first), gain in [*((row, inverse) for row in place.rows), *((row, factors) for row in place.counter_rows)]:
         changed = params[name].astype(np.float64)
         shape = (-1,) + (1,) * (changed.ndim - 1)
-        changed[first : first + place.channels] *= (factors**power).reshape(shape)
+        changed[first : first + place.channels] *= gain.reshape(shape)
         params[name] = changed.astype(np.float32)
     for name in place.columns:
         params[name] = (params[name].astype(np.float64) * factors).astype(np.float32)
@@ -127,8 +132,8 @@ def preserved(params: Mapping[str, np.ndarray], changes: Mapping[str, np.ndarray
     params : mapping of str to numpy.ndarray
         Of the model; they are not changed.
     changes : mapping of str to numpy.ndarray
-        In order: factors of an exchange by its name, ``(channels,)``; or by a key bias's name what is subtracted from it,
-        ``(rows,)``.
+        In order: factors of an exchange by its name, ``(channels,)``, signs of queries and keys by the name with
+        ``SIGNS`` in place of ``qk``; or by a key bias's name what is subtracted from it, ``(rows,)``.
 
     Returns
     -------
@@ -136,6 +141,7 @@ def preserved(params: Mapping[str, np.ndarray], changes: Mapping[str, np.ndarray
         All parameters; those that nothing changes are the same arrays.
     """
     result, places = dict(params), {place.name: place for place in exchanges(params)}
+    places |= {name.removesuffix("qk") + SIGNS: place for name, place in places.items() if place.counter_rows}
     biases = {name: (first, count) for name, first, count in key_biases(params)}
     for name, values in changes.items():
         if name in biases:

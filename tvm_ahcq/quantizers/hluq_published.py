@@ -13,6 +13,7 @@ import numpy as np
 from .codebook import Codebook, build_codebook
 from .hluq import TableParams
 from .params import check_bits, check_scales, register, to_float32
+from .uniform import MIN_SCALE
 
 GRID = tuple((range_rate, grid_rate) for range_rate in (0.1, 0.3, 0.5) for grid_rate in (1 / 8, 1 / 4, 1 / 2))
 """Candidates (range_rate, grid_rate) in the order of the search."""
@@ -49,10 +50,14 @@ class HluqScales:
 
     def table(self) -> np.ndarray:
         """``(2**bits,)`` float32 values, ascending: zero code, log codes, uniform codes."""
+        return self.heights() + np.float32(self.fp_min)
+
+    def heights(self) -> np.ndarray:
+        """``(2**bits,)`` float32: the table's values above `fp_min`, which may be too large to add them to."""
         log_codes = np.exp2(-np.arange(self.log_levels - 1, -1, -1, dtype=np.float32)) * np.float32(self.scale_log)
         steps = np.arange(1, 2**self.bits - self.log_levels, dtype=np.float32)
         uniform = np.float32(self.scale_log) + steps * np.float32(self.scale_uni)
-        return np.concatenate([[np.float32(0)], log_codes, uniform]) + np.float32(self.fp_min)
+        return np.concatenate([[np.float32(0)], log_codes, uniform])
 
 
 @register("hluq_published")
@@ -84,9 +89,7 @@ class HluqPublishedParams(TableParams):
     @classmethod
     def of(cls, scales: HluqScales) -> HluqPublishedParams:
         """Of what the published search has found."""
-        floor = 1e-8
-        log, uniform = max(scales.scale_log, floor), max(scales.scale_uni, floor)
-        return cls(scales.bits, scales.fp_min, log, uniform, scales.grid_rate)
+        return cls(scales.bits, scales.fp_min, scales.scale_log, scales.scale_uni, scales.grid_rate)
 
     @property
     def scales(self) -> HluqScales:
@@ -96,8 +99,7 @@ class HluqPublishedParams(TableParams):
     @property
     def delta(self) -> float:  # type: ignore[override]
         """Scale of the table."""
-        values = self.scales.table()
-        return to_float32((values[-1] - values[0]) / np.float32(255))
+        return to_float32(self.scales.heights()[-1] / np.float32(255))
 
     @property
     def offset(self) -> float:  # type: ignore[override]
@@ -107,16 +109,16 @@ class HluqPublishedParams(TableParams):
     def codebook(self) -> Codebook:
         """The staircase; the same codes as :func:`encode_published`."""
         scales = self.scales
-        values = scales.table().astype(np.float64)
-        table = np.clip(np.rint((values - values[0]) / np.float32(self.delta)), 0, 255)
+        table = np.clip(np.rint(scales.heights().astype(np.float64) / np.float32(self.delta)), 0, 255)
         return build_codebook(lambda x: encode_published(x, scales), table, self.delta, self.offset)
 
 
 def scales_from_range(low: float, high: float, bits: int, range_rate: float, grid_rate: float) -> HluqScales:
-    """Scales of a range for one candidate of the grid."""
+    """Scales of a range for one candidate of the grid; those of a constant are as small as can be, not 0."""
     reach = np.float32(high) - np.float32(low)
     uniform = reach * (1 - range_rate) / ((2**bits - 1) * (1 - grid_rate))
-    return HluqScales(bits, float(low), float(range_rate * reach), float(uniform), grid_rate)
+    log, uniform = (max(float(scale), MIN_SCALE) for scale in (range_rate * reach, uniform))
+    return HluqScales(bits, float(low), log, uniform, grid_rate)
 
 
 def encode_published(x: np.ndarray, scales: HluqScales, mask: str = "fixed") -> np.ndarray:
