@@ -71,9 +71,9 @@ PARAMS = [
 
 @pytest.mark.parametrize("params", PARAMS, ids=str)
 def test_deployed_codes_are_the_published_ones_and_values_within_half_a_step_of_the_table(params):
-    top = float(params.scales.table()[-1])
-    x = np.linspace(params.fp_min - 0.5, 1.2 * top, 40_001).astype(np.float32)
-    x = np.concatenate([x, params.fp_min + np.geomspace(1e-7, 2 * top, 20_001).astype(np.float32)])
+    top = float(params.scales.heights()[-1])
+    x = np.concatenate([np.linspace(-0.5, 1.2 * top, 40_001), np.geomspace(1e-7, 2 * top, 20_001)])
+    x = (params.fp_min + x).astype(np.float32)
     codes = encode_published(x, params.scales)
     np.testing.assert_array_equal(params.codebook().encode(x), codes)
     wanted = params.scales.table().astype(np.float64)[codes]

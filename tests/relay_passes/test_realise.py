@@ -33,7 +33,7 @@ def flat_tensors(tensors) -> dict[str, np.ndarray]:
 
 PUBLISHED = {
     "paper": recipe("paper"),
-    "ptq4sam": recipe("ptq4sam", 6),
+    "ptq4sam": recipe("ptq4sam"),
     "uniform probabilities": replace(recipe("minmax"), activation="hluq", search="published"),
 }
 
