@@ -50,6 +50,7 @@ def condition(
         By name of the weight.
     """
     walk = LayerWalk(mod, params, table)
+    total = sum(params[layer.weight].ndim == 2 for layer in walk.layers.values())
     found: dict[str, ConditionedWeight] = {}
 
     def visit(name: str, inputs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
@@ -63,7 +64,7 @@ def condition(
         bits = table.weights[layer.weight].bits
         found[layer.weight] = conditioner.weight(PUBLISHED_ITERATIONS[bits])
         walk.sites.layers[name] = torch.from_numpy(found[layer.weight].weight), None
-        progress("condition: layers", len(found), len(walk.layers))
+        progress("condition: layers", len(found), total)
 
     walk.run(images, visit)
     return found

@@ -322,7 +322,7 @@ class _Grouping:
 
     def due(self, iteration: int) -> bool:
         """Regroup if it is time; whether that happened."""
-        if iteration not in self.places or not self.cag:
+        if iteration not in self.places or not self.cag or len(self.counts) == 1:  # calibration's groups are final
             return False
         # where several fall together (few iterations), the last counts
         place = len(self.places) - 1 - self.places[::-1].index(iteration)
@@ -378,9 +378,14 @@ class _Saved:
         folder.mkdir(parents=True, exist_ok=True)
         state, mark = folder / "run.json", _fingerprint(run, images)
         if not state.exists():
-            state.write_text(json.dumps({"run": mark, "finished": {}}))
-        content = json.loads(state.read_text())
-        if content["run"] != mark:
+            _replace(state, {"run": mark, "finished": {}})
+        try:
+            content = json.loads(state.read_text())
+        except (OSError, ValueError) as error:
+            raise QuantTableError(
+                f"{state} cannot be read ({error}); choose another folder, or delete this one."
+            ) from error
+        if not isinstance(content, dict) or content.get("run") != mark:
             raise QuantTableError(
                 f"{folder} holds the reconstruction of another model, recipe or set of images; choose another folder, "
                 "or delete it."
@@ -402,9 +407,14 @@ class _Saved:
         state = self.folder / "run.json"
         content = json.loads(state.read_text())
         content["finished"] = {name: [r.before, r.after, r.kept] for name, r in self.results.items()}
-        part = state.with_suffix(".part")
-        part.write_text(json.dumps(content))
-        part.replace(state)
+        _replace(state, content)
+
+
+def _replace(path: Path, content: dict) -> None:
+    """Write JSON; the file is whole at every moment."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content))
+    part.replace(path)
 
 
 def _fingerprint(run: _Reconstruction, images: Sequence[np.ndarray]) -> str:

@@ -7,12 +7,14 @@ import pytest
 
 from tvm_ahcq.quantizers.hluq_published import (
     GRID,
+    HluqPublishedParams,
     HluqScales,
     encode_published,
     fake_quant_published,
     scales_from_range,
     search_published,
 )
+from tvm_ahcq.quantizers.params import params_from_dict
 
 CASES = [(name, bits, mask) for name in ("hluq_large", "hluq_small") for bits in (4, 5, 6) for mask in ("ref", "fixed")]
 
@@ -57,3 +59,34 @@ def test_probes_of_edges(vectors, name, mask):
 def test_unknown_mask_is_refused():
     with pytest.raises(ValueError, match="'fixed' or 'ref'"):
         encode_published(np.zeros(1, np.float32), HluqScales(4, 0, 1, 1, 0.25), "none")
+
+
+PARAMS = [
+    HluqPublishedParams.of(scales_from_range(low, high, bits, *GRID[candidate]))
+    for low, high in ((-0.17, 4.0), (0.0, 900.0), (-0.17, 1e-3))
+    for bits in (4, 6, 8)
+    for candidate in (0, 4, 8)
+]
+
+
+@pytest.mark.parametrize("params", PARAMS, ids=str)
+def test_deployed_codes_are_the_published_ones_and_values_within_half_a_step_of_the_table(params):
+    top = float(params.scales.heights()[-1])
+    x = np.concatenate([np.linspace(-0.5, 1.2 * top, 40_001), np.geomspace(1e-7, 2 * top, 20_001)])
+    x = (params.fp_min + x).astype(np.float32)
+    codes = encode_published(x, params.scales)
+    np.testing.assert_array_equal(params.codebook().encode(x), codes)
+    wanted = params.scales.table().astype(np.float64)[codes]
+    rounding = 2e-7 * max(abs(params.fp_min), top)
+    assert np.abs(params.codebook().fake_quant(x) - wanted).max() <= 0.5 * params.delta + rounding
+    assert params_from_dict(params.to_dict()) == params
+
+
+@pytest.mark.parametrize("value", [0.0, 0.7, -0.17, 1e6])
+def test_constant_activations_are_kept(value):
+    x = np.full((2, 10, 6), value, np.float32)
+    with np.errstate(all="raise", over="ignore", under="ignore"):
+        scales, losses = search_published(x, np.ones((3, 6), np.float32), 4)
+        params = HluqPublishedParams.of(scales)
+        assert np.isfinite(losses).all()
+        np.testing.assert_allclose(params.codebook().fake_quant(x), x, rtol=1e-6, atol=1e-7)

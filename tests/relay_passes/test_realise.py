@@ -10,9 +10,11 @@ import tvm
 
 from tvm_ahcq.calibrate.executor import TorchExecutor
 from tvm_ahcq.calibrate.simulated import SimulatedSession
+from tvm_ahcq.compiler import QuantizedModel, quantize
 from tvm_ahcq.errors import QuantTableError
 from tvm_ahcq.op.simulate import SimulatedSites, exact_layer_norm, using_sites
 from tvm_ahcq.quantizers.cag import CagParams
+from tvm_ahcq.quantizers.recipe import recipe
 from tvm_ahcq.relay_passes.realise import _Groups
 from tvm_ahcq.runtime.weights import QLinearWeight, expand
 
@@ -29,8 +31,30 @@ def flat_tensors(tensors) -> dict[str, np.ndarray]:
     return flat
 
 
+PUBLISHED = {
+    "paper": recipe("paper"),
+    "ptq4sam": recipe("ptq4sam"),
+    "uniform probabilities": replace(recipe("minmax"), activation="hluq", search="published"),
+}
+
+
+@pytest.fixture(scope="module", params=PUBLISHED)
+def published(request, tiny_model, pictures) -> QuantizedModel:
+    """The tiny model by published searches: HLUQ's own table, AGQ or uniform codes of probabilities."""
+    return quantize(tiny_model, pictures[:2], PUBLISHED[request.param])
+
+
 @pytest.mark.parametrize("layout", ["vnni16", "rows"])
 def test_integer_graph_equals_the_simulation_bit_for_bit(quantized, prompts, layout):
+    assert_equals_the_simulation(quantized, prompts, layout)
+
+
+def test_integer_graph_of_published_quantizers_equals_the_simulation_bit_for_bit(published, prompts):
+    assert published.sites[0] == published.sites[1] == len(published.table.sites)
+    assert_equals_the_simulation(published, prompts, "vnni16")
+
+
+def assert_equals_the_simulation(quantized: QuantizedModel, prompts, layout: str) -> None:
     realised = quantized.realise(layout)
     hooks = {"relax.nn.layer_norm": exact_layer_norm}
     integer = TorchExecutor(realised.module, flat_tensors(realised.tensors), hooks)
