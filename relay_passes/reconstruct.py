@@ -1,8 +1,8 @@
 """Phase 5, high effort: block reconstruction with gradients, after error-compensated rounding.
 
-Block by block, the rounding of its weights and the scales of its activations are learned so that, on quantized inputs, it
-gives what the float block gives on float ones. A result is kept only where it does better on images that it has not seen.
-Finished blocks are saved, so a run that was killed goes on after the last of them.
+Block by block, the rounding of its weights and the scales of its activations are learned so that, on quantized inputs,
+it gives what the float block gives on float ones. A result is kept only where it does better on images that it has not
+seen. Finished blocks are saved, so a run that was killed goes on after the last of them.
 """
 
 from __future__ import annotations

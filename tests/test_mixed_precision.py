@@ -1,4 +1,5 @@
-"""Mixed precision on a tiny model: nothing raised where nothing need be, the worst first otherwise, an end in any case."""
+"""Mixed precision on a tiny model: nothing raised where nothing need be, the worst first otherwise, an end in any
+case."""
 
 from __future__ import annotations
 
