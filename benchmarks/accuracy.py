@@ -121,10 +121,11 @@ def report(results: dict[str, dict[str, float]], reference: dict[str, float], co
         "# Accuracy of recipes",
         "",
         f"Compiled modules on {count} unseen scenes; the float model's mean IoU is {reference['click']:.4f} from a "
-        f"click (best of 3 masks), {reference['single_click']:.4f} (1 mask), {reference['box']:.4f} from a box. Entries "
-        "are per cent of that, mean ± half the range over seeds; a seed changes the "
+        f"click (best of 3 masks), {reference['single_click']:.4f} (1 mask), {reference['box']:.4f} from a box. "
+        "Entries are per cent of that, mean ± half the range over seeds; a seed changes the "
         f"{CALIBRATION_SCENES} calibration scenes, and the pathologies' random numbers. Default effort: `paper` and "
-        "`ptq4sam` are without their learning here. Written by `python benchmarks/accuracy.py`; cells that are missing have not been measured yet.",
+        "`ptq4sam` are without their learning here. Written by `python benchmarks/accuracy.py`; cells that are missing "
+        "have not been measured yet.",
         "",
         "## vit_t",
         "",
@@ -144,10 +145,10 @@ def report(results: dict[str, dict[str, float]], reference: dict[str, float], co
         "",
         "vit_t is a small model trained on generated shapes; its activations are kind, and even `minmax` keeps most of "
         "its accuracy. The hard form has the pathologies that the published papers describe, put there by "
-        "transformations that real arithmetic undoes. Equalisation (part of `ahcq`, not of the paper) removes freedoms of the same "
-        "kind, so its gain there is an upper bound: read the rows without it too. Neither model says how far "
-        "these recipes bring the official checkpoints on COCO; that has not been measured, because they cannot be had where this was "
-        "written.",
+        "transformations that real arithmetic undoes. Equalisation (part of `ahcq`, not of the paper) removes freedoms "
+        "of the same kind, so its gain there is an upper bound: read the rows without it too. Neither model says how "
+        "far these recipes bring the official checkpoints on COCO; that has not been measured, because they cannot be "
+        "had where this was written.",
         "",
     ]
     return "\n".join(lines)
