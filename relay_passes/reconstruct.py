@@ -8,7 +8,6 @@ seen. Finished blocks are saved, so a run that was killed goes on after the last
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from tvm.ir import IRModule
 
 from tvm_ahcq.calibrate.executor import TorchExecutor
 from tvm_ahcq.calibrate.lockstep import Lockstep, Streams, Unit, units
-from tvm_ahcq.errors import CalibrationError, QuantTableError
+from tvm_ahcq.errors import CalibrationError
 from tvm_ahcq.op.fake_quant import FakeQuantSites
 from tvm_ahcq.op.simulate import Sites, exact_layer_norm, using_sites
 from tvm_ahcq.op.trainable import LearnedWeight, TrainableSites
@@ -33,6 +32,7 @@ from tvm_ahcq.quantizers.weights import QuantizedWeight, encode_weight
 
 from .annotate import Layer, layers
 from .calibrate import Progress, calibration_prompts
+from .finished import FinishedUnits, UnitResult
 
 _UNIT = re.compile(
     r"image_encoder\.blocks\.\d+|image_encoder\.neck|mask_decoder\.transformer\.layers\.\d+"
@@ -65,15 +65,6 @@ class Effort:
     penalty: float = 0.05
     drop: float = 0.5
     groups: tuple[int, ...] = (32, 16, 8, 4)
-
-
-@dataclass(frozen=True)
-class UnitResult:
-    """What became of one block: relative squared error of its output on held-out images, before and after."""
-
-    before: float
-    after: float
-    kept: bool
 
 
 @dataclass(frozen=True)
@@ -122,7 +113,7 @@ def reconstruct(
     if len(images) < 2:
         raise CalibrationError(f"Reconstruction needs 2 images or more, one to check itself on; got {len(images)}.")
     run = _Reconstruction(mod, params, table, effort or Effort(), progress)
-    run.saved = _Saved.open(work_dir, run, images)
+    run.saved = FinishedUnits.open(work_dir, _fingerprint(run, images))
     with torch.random.fork_rng(devices=[]):
         run.run(images)
     return Reconstruction(run.table, run.results)
@@ -137,7 +128,7 @@ class _Reconstruction:
         self.layers: dict[str, Layer] = layers(mod)
         self.effort, self.progress = effort, progress
         self.results: dict[str, UnitResult] = {}
-        self.saved = _Saved(None, {})
+        self.saved = FinishedUnits(None, {})
         self.take(table)
 
     def take(self, table: QuantTable) -> None:
@@ -361,60 +352,6 @@ def _rows(block: _Block, wanted: Sequence[str]) -> dict[str, np.ndarray]:
         for image in block.seen:
             block.error(keeper, image)
     return {site: np.concatenate(rows) for site, rows in keeper.kept.items()}
-
-
-@dataclass
-class _Saved:
-    """Finished blocks in a folder: one table a block, and what run they belong to."""
-
-    folder: Path | None
-    results: dict[str, UnitResult]
-
-    @classmethod
-    def open(cls, folder: Path | None, run: _Reconstruction, images: Sequence[np.ndarray]) -> _Saved:
-        """Take up what lies in `folder`, or begin there."""
-        if folder is None:
-            return cls(None, {})
-        folder.mkdir(parents=True, exist_ok=True)
-        state, mark = folder / "run.json", _fingerprint(run, images)
-        if not state.exists():
-            _replace(state, {"run": mark, "finished": {}})
-        try:
-            content = json.loads(state.read_text())
-        except (OSError, ValueError) as error:
-            raise QuantTableError(
-                f"{state} cannot be read ({error}); choose another folder, or delete this one."
-            ) from error
-        if not isinstance(content, dict) or content.get("run") != mark:
-            raise QuantTableError(
-                f"{folder} holds the reconstruction of another model, recipe or set of images; choose another folder, "
-                "or delete it."
-            )
-        return cls(folder, {name: UnitResult(*values) for name, values in content["finished"].items()})
-
-    def table(self, unit: str) -> tuple[QuantTable, UnitResult] | None:
-        """Table after the block `unit`, if it is finished."""
-        if self.folder is None or unit not in self.results:
-            return None
-        return QuantTable.load(self.folder / f"{unit}.json"), self.results[unit]
-
-    def add(self, unit: str, table: QuantTable, result: UnitResult) -> None:
-        """Note that a block is finished; its table is whole before the note is made."""
-        if self.folder is None:
-            return
-        table.save(self.folder / f"{unit}.json")
-        self.results[unit] = result
-        state = self.folder / "run.json"
-        content = json.loads(state.read_text())
-        content["finished"] = {name: [r.before, r.after, r.kept] for name, r in self.results.items()}
-        _replace(state, content)
-
-
-def _replace(path: Path, content: dict) -> None:
-    """Write JSON; the file is whole at every moment."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content))
-    part.replace(path)
 
 
 def _fingerprint(run: _Reconstruction, images: Sequence[np.ndarray]) -> str:
