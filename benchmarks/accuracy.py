@@ -1,7 +1,7 @@
 """The accuracy study: recipes and bits on vit_t and on a vit_t made hard to quantize, over seeds of calibration scenes.
 
-Every cell (model, recipe, bits, seed) is quantized, compiled, and segments unseen scenes with the compiled module; cells
-are kept in ``benchmarks/results/accuracy.json`` as they finish, so a run that was stopped goes on, and the table
+Every cell (model, recipe, bits, seed) is quantized, compiled, and segments unseen scenes with the compiled module;
+cells are kept in ``benchmarks/results/accuracy.json`` as they finish, so a run that was stopped goes on, and the table
 ``benchmarks/results/accuracy.md`` is written anew after each. A cell takes about 2 minutes on one core.
 """
 
@@ -94,7 +94,9 @@ def segment(predictor, count: int) -> list[SceneMasks]:
     return found
 
 
-def table(results: dict[str, dict[str, float]], reference: dict[str, float], model: str, wanted: list[tuple]) -> list[str]:
+def table(
+    results: dict[str, dict[str, float]], reference: dict[str, float], model: str, wanted: list[tuple]
+) -> list[str]:
     """Rows of one table: per cent of the float model's mean IoU, mean and spread (half the range) over seeds."""
     lines = ["| recipe | bits | seeds | click, best of 3 | click, 1 mask | box | IoU with float (box) |",
              "|---|---|---|---|---|---|---|"]  # fmt: skip
@@ -116,10 +118,10 @@ def report(results: dict[str, dict[str, float]], reference: dict[str, float], co
     lines = [
         "# Accuracy of recipes",
         "",
-        f"Compiled modules on {count} unseen scenes; the float model's mean IoU is {reference['click']:.4f} from a click "
-        f"(best of 3 masks), {reference['single_click']:.4f} (1 mask), {reference['box']:.4f} from a box. Entries are per "
-        f"cent of that, mean ± half the range over seeds; a seed changes the {CALIBRATION_SCENES} calibration scenes, and "
-        "the pathologies' random numbers. Default effort: `paper` and `ptq4sam` are without their learning here. "
+        f"Compiled modules on {count} unseen scenes; the float model's mean IoU is {reference['click']:.4f} from a "
+        f"click (best of 3 masks), {reference['single_click']:.4f} (1 mask), {reference['box']:.4f} from a box. "
+        f"Entries are per cent of that, mean ± half the range over seeds; a seed changes the {CALIBRATION_SCENES} "
+        "calibration scenes, and the pathologies' random numbers. Default effort: `paper` and `ptq4sam` are without their learning here. "
         "Written by `python benchmarks/accuracy.py`; cells that are missing have not been measured yet.",
         "",
         "## vit_t",
@@ -138,9 +140,11 @@ def report(results: dict[str, dict[str, float]], reference: dict[str, float], co
         "",
         "## What this says, and what not",
         "",
-        "vit_t is a small model trained on generated shapes; its activations are kind, and even `minmax` keeps most of its "
+        "vit_t is a small model trained on generated shapes; its activations are kind, and even `minmax` keeps most of "
+        "its "
         "accuracy. The hard form has the pathologies that the published papers describe, put there by transformations "
-        "that real arithmetic undoes. Equalisation (part of `ahcq`, not of the paper) removes freedoms of the same kind, "
+        "that real arithmetic undoes. Equalisation (part of `ahcq`, not of the paper) removes freedoms of the same "
+        "kind, "
         "so its gain there is an upper bound: read the rows without it too. Neither model says how far these recipes "
         "bring the official checkpoints on COCO; that has not been measured, because they cannot be had where this was "
         "written.",

@@ -1,7 +1,7 @@
 """Phase 4: ACNR with the published strength, layer by layer in graph order (QUANTIZERS 3.5, 4).
 
-The quantized stream has quantized activations and the weights that are already conditioned. Recipe "ahcq" chooses a strength
-for each layer while it rounds it instead (:mod:`.round`).
+The quantized stream has quantized activations and the weights that are already conditioned. Recipe "ahcq" chooses a
+strength for each layer while it rounds it instead (:mod:`.round`).
 """
 
 from __future__ import annotations

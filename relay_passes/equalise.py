@@ -1,7 +1,7 @@
 """Phase 3, before calibration: channels are rescaled to be kind to quantizers; the float model computes the same.
 
-Scales move between a LayerNorm and its readers, between queries and keys, values and projection, and the two layers of the
-decoder's MLPs (:mod:`tvm_ahcq.quantizers.equalise`); keys are centred, since softmax does not see what they share.
+Scales move between a LayerNorm and its readers, between queries and keys, values and projection, and the two layers of
+the decoder's MLPs (:mod:`tvm_ahcq.quantizers.equalise`); keys are centred, since softmax does not see what they share.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Phase 5, high effort: block reconstruction with gradients, after error-compensated rounding.
 
-Block by block, the rounding of its weights and the scales of its activations are learned so that, on quantized inputs, it
-gives what the float block gives on float ones. A result is kept only where it does better on images that it has not seen.
-Finished blocks are saved, so a run that was killed goes on after the last of them.
+Block by block, the rounding of its weights and the scales of its activations are learned so that, on quantized inputs,
+it gives what the float block gives on float ones. A result is kept only where it does better on images that it has not
+seen. Finished blocks are saved, so a run that was killed goes on after the last of them.
 """
 
 from __future__ import annotations
@@ -314,9 +314,7 @@ class _Grouping:
         self.sites, self.run = sites, block.run
         limit = block.run.table.recipe.groups
         self.counts = [count for count in block.run.effort.groups if count > limit] + [limit]
-        self.places = [
-            round(0.6 * block.run.effort.iterations * i / len(self.counts)) for i in range(len(self.counts))
-        ]
+        self.places = [round(0.6 * block.run.effort.iterations * i / len(self.counts)) for i in range(len(self.counts))]
         self.cag = [site for site in sites.scales if isinstance(sites.quantizers[site], CagParams)]
         self.rows = _rows(block, self.cag)
 

@@ -1,8 +1,8 @@
 """Phase 5, default effort: weight codes by error-compensated rounding, layer by layer, without gradients.
 
 All images go through the graph in step, once in float and once quantized as far as the pass has come. Before each layer
-both of its inputs are at hand; the layer is rounded to answer the quantized input as the float layer answers the float one
-(:func:`tvm_ahcq.quantizers.rounding.round_layer`), and the rest of the graph sees the result.
+both of its inputs are at hand; the layer is rounded to answer the quantized input as the float layer answers the float
+one (:func:`tvm_ahcq.quantizers.rounding.round_layer`), and the rest of the graph sees the result.
 """
 
 from __future__ import annotations

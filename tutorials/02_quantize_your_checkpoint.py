@@ -1,7 +1,7 @@
 """Lesson 2: quantize a checkpoint of your own, see what 4 bits cost and where, and mend it.
 
-Run it with ``python tutorials/02_quantize_your_checkpoint.py``; it writes a checkpoint, a quantization table and a report
-to the current folder, or to the one given as an argument. It takes a minute or two.
+Run it with ``python tutorials/02_quantize_your_checkpoint.py``; it writes a checkpoint, a quantization table and a
+report to the current folder, or to the one given as an argument. It takes a minute or two.
 """
 
 import sys
@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 import tvm_ahcq as ahcq
 from tvm_ahcq.evaluate.probes import scene_probes
 from tvm_ahcq.evaluate.report import write_report
-from tvm_ahcq.evaluate.sensitivity import measure
 from tvm_ahcq.evaluate.scene_accuracy import scene_accuracy
 from tvm_ahcq.evaluate.scenes import scenes
+from tvm_ahcq.evaluate.sensitivity import measure
 from tvm_ahcq.quantizers.table import QuantTable
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")

@@ -169,8 +169,8 @@ def quantize(
     dump_dir : path, optional
         Folder where the module is written after each phase.
     effort : {"default", "high"}
-        "default" rounds weights with error compensation, in minutes; "high" goes on to learn rounding and scales block by
-        block with gradients.
+        "default" rounds weights with error compensation, in minutes; "high" goes on to learn rounding and scales block
+        by block with gradients.
     work_dir : path, optional
         Folder where "high" saves finished blocks; the same call goes on from there after a kill.
 

@@ -51,8 +51,8 @@ def raise_bits(
 ) -> MixedModel:
     """Quantize with as few raised sites and weights as a bound on the masks allows.
 
-    Each layer's effect on the masks is measured once, with that layer alone quantized. Then the layers that hurt most get 6
-    bits, twice as many of them at each step, and after all have them, 8; each step quantizes and measures anew.
+    Each layer's effect on the masks is measured once, with that layer alone quantized. Then the layers that hurt most
+    get 6 bits, twice as many of them at each step, and after all have them, 8; each step quantizes and measures anew.
 
     Parameters
     ----------

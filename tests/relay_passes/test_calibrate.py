@@ -10,8 +10,7 @@ from tvm_ahcq.compiler import quantize
 from tvm_ahcq.errors import CalibrationError
 from tvm_ahcq.quantizers.recipe import recipe
 from tvm_ahcq.quantizers.table import QuantTable
-from tvm_ahcq.relay_passes.annotate import sites
-from tvm_ahcq.relay_passes.annotate import layers
+from tvm_ahcq.relay_passes.annotate import layers, sites
 from tvm_ahcq.relay_passes.calibrate import ROWS_A_SITE, ROWS_AN_IMAGE, Recorder, calibration_prompts
 
 

@@ -1,7 +1,7 @@
 """Runs one Relax function on many inputs a step at a time, in two streams: float, and as quantized so far.
 
-A layer can so be changed with the inputs of every image at hand, those that it has in the float model and those that the
-layers before it leave it, and what follows sees the change: one pass over the graph rounds a whole model.
+A layer can so be changed with the inputs of every image at hand, those that it has in the float model and those that
+the layers before it leave it, and what follows sees the change: one pass over the graph rounds a whole model.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Fast float32 simulation of quantized sites: values are rounded to their levels, products stay in float32.
 
-It differs from :class:`.simulate.SimulatedSites` only in the last places of float sums, takes a fraction of its time, and
-is what calibration runs many images through. Accuracy is reported with the exact one.
+It differs from :class:`.simulate.SimulatedSites` only in the last places of float sums, takes a fraction of its time,
+and is what calibration runs many images through. Accuracy is reported with the exact one.
 """
 
 from __future__ import annotations

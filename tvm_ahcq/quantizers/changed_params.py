@@ -1,7 +1,7 @@
 """The file beside a quantization table: parameters that conditioning and rounding changed.
 
-A table is for people to read; arrays go to a safetensors file next to it, whose hash the table keeps. A rounded weight is
-stored as its codes, one byte each, since the table's ranges turn them back into values.
+A table is for people to read; arrays go to a safetensors file next to it, whose hash the table keeps. A rounded weight
+is stored as its codes, one byte each, since the table's ranges turn them back into values.
 """
 
 from __future__ import annotations

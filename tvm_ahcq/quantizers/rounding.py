@@ -1,8 +1,8 @@
 """One layer rounded so that, on what the quantized network feeds it, it answers as the float layer does.
 
-Three steps, each kept only where it helps on samples that it has not seen: the weight is corrected for the error that its
-input already carries (a ridge regression from quantized inputs to the float layer's outputs), its codes are chosen with
-error compensation (:mod:`.gptq`), and scales and bias are refitted to the codes.
+Three steps, each kept only where it helps on samples that it has not seen: the weight is corrected for the error that
+its input already carries (a ridge regression from quantized inputs to the float layer's outputs), its codes are chosen
+with error compensation (:mod:`.gptq`), and scales and bias are refitted to the codes.
 """
 
 from __future__ import annotations
@@ -152,8 +152,8 @@ def round_layer(
 
     Notes
     -----
-    The correction is the closed form of asymmetric calibration, min over V of ``|W x - V x_q|^2 + ridge |W - V|^2``; the
-    compensation of rounding errors is that of GPTQ (arXiv 2210.17323).
+    The correction is the closed form of asymmetric calibration, min over V of ``|W x - V x_q|^2 + ridge |W - V|^2``;
+    the compensation of rounding errors is that of GPTQ (arXiv 2210.17323).
     """
     train, held_out = sample.part(False), sample.part(True)
     moments = _Moments(train, bias is not None)
@@ -198,8 +198,10 @@ class _Plan:
 def _conditioned(
     weight: np.ndarray, sample: LayerSample, bits: int, weight_range: str, error_of: Callable[[QuantizedWeight], float]
 ) -> tuple[tuple[np.ndarray, int], tuple[float, float]]:
-    """The conditioned weight that costs the least when it is rounded to the nearest, with its iterations (0: none helps)
-    and the condition numbers before and after."""
+    """The conditioned weight that costs least when it is rounded to the nearest, with its iterations (0: none helps).
+
+    Then the condition numbers before and after.
+    """
     conditioner = Conditioner(weight, difference_moment(sample.float_rows - sample.quant_rows))
     best = (np.inf, weight, 0, conditioner.cond_before)
     for iterations in ACNR_ITERATIONS if conditioner.applies else (0,):

@@ -87,7 +87,8 @@ def calibrate_weight(w: np.ndarray, bits: int, method: str = "mse") -> Quantized
     bits : int
         Code width.
     method : {"mse", "search", "minmax"}
-        "minmax": the whole range. "mse": least squared error over a small grid of shrunk ranges and zero points, then least-squares scales.
+        "minmax": the whole range. "mse": least squared error over a small grid of shrunk ranges and zero points, then
+        least-squares scales.
         "search": the published grid, 100 ranges x every zero point, least mean ``|error|**2.4`` (slow).
 
     Raises
