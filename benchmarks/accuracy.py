@@ -94,9 +94,11 @@ def segment(predictor, count: int) -> list[SceneMasks]:
     return found
 
 
-def table(
-    results: dict[str, dict[str, float]], reference: dict[str, float], model: str, wanted: list[tuple]
-) -> list[str]:
+Results = dict[str, dict[str, float]]
+"""Figures by the key of their cell."""
+
+
+def table(results: Results, reference: dict[str, float], model: str, wanted: list[tuple]) -> list[str]:
     """Rows of one table: per cent of the float model's mean IoU, mean and spread (half the range) over seeds."""
     lines = ["| recipe | bits | seeds | click, best of 3 | click, 1 mask | box | IoU with float (box) |",
              "|---|---|---|---|---|---|---|"]  # fmt: skip
@@ -120,9 +122,10 @@ def report(results: dict[str, dict[str, float]], reference: dict[str, float], co
         "",
         f"Compiled modules on {count} unseen scenes; the float model's mean IoU is {reference['click']:.4f} from a "
         f"click (best of 3 masks), {reference['single_click']:.4f} (1 mask), {reference['box']:.4f} from a box. "
-        f"Entries are per cent of that, mean ± half the range over seeds; a seed changes the {CALIBRATION_SCENES} "
-        "calibration scenes, and the pathologies' random numbers. Default effort: `paper` and `ptq4sam` are without their learning here. "
-        "Written by `python benchmarks/accuracy.py`; cells that are missing have not been measured yet.",
+        "Entries are per cent of that, mean ± half the range over seeds; a seed changes the "
+        f"{CALIBRATION_SCENES} calibration scenes, and the pathologies' random numbers. Default effort: `paper` and "
+        "`ptq4sam` are without their learning here. Written by `python benchmarks/accuracy.py`; cells that are missing "
+        "have not been measured yet.",
         "",
         "## vit_t",
         "",
@@ -141,13 +144,11 @@ def report(results: dict[str, dict[str, float]], reference: dict[str, float], co
         "## What this says, and what not",
         "",
         "vit_t is a small model trained on generated shapes; its activations are kind, and even `minmax` keeps most of "
-        "its "
-        "accuracy. The hard form has the pathologies that the published papers describe, put there by transformations "
-        "that real arithmetic undoes. Equalisation (part of `ahcq`, not of the paper) removes freedoms of the same "
-        "kind, "
-        "so its gain there is an upper bound: read the rows without it too. Neither model says how far these recipes "
-        "bring the official checkpoints on COCO; that has not been measured, because they cannot be had where this was "
-        "written.",
+        "its accuracy. The hard form has the pathologies that the published papers describe, put there by "
+        "transformations that real arithmetic undoes. Equalisation (part of `ahcq`, not of the paper) removes freedoms "
+        "of the same kind, so its gain there is an upper bound: read the rows without it too. Neither model says how "
+        "far these recipes bring the official checkpoints on COCO; that has not been measured, because they cannot be "
+        "had where this was written.",
         "",
     ]
     return "\n".join(lines)

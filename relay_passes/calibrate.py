@@ -20,12 +20,13 @@ from tvm_ahcq.errors import CalibrationError
 from tvm_ahcq.op.simulate import Sites, using_sites
 from tvm_ahcq.quantizers import agq_published, hluq_published, lnq_published
 from tvm_ahcq.quantizers.agq import TAUS, AgqParams, calibrate_agq
+from tvm_ahcq.quantizers.average_range import AverageRange
 from tvm_ahcq.quantizers.cag import calibrate_cag
 from tvm_ahcq.quantizers.cag_published import calibrate_cag_published
 from tvm_ahcq.quantizers.hluq import calibrate_hluq
 from tvm_ahcq.quantizers.hluq_published import HluqPublishedParams
 from tvm_ahcq.quantizers.lnq import ALPHAS, LnqParams, calibrate_lnq
-from tvm_ahcq.quantizers.params import QuantizerParams, check_samples
+from tvm_ahcq.quantizers.params import QuantizerParams
 from tvm_ahcq.quantizers.recipe import Recipe
 from tvm_ahcq.quantizers.table import QuantTable, WeightRange
 from tvm_ahcq.quantizers.uniform import calibrate_uniform, uniform_from_range
@@ -59,19 +60,30 @@ class Recorder(Sites):
         self.rng = np.random.default_rng(seed)
         self.rows: dict[str, list[np.ndarray]] = defaultdict(list)
         self.slices: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
-        self.ranges: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
+        self.ranges: dict[str, tuple[AverageRange, AverageRange]] = {}
+        """Of each channel, and of the whole tensor."""
 
     def activation(self, site: str, x: torch.Tensor, activation: str = "identity") -> torch.Tensor:
         """Keep the range of each channel and some rows, among them those with the least and greatest element."""
         x = super().activation(site, x, activation)
-        channels = x.detach().flatten(0, -2)
-        self.ranges[site].append((channels.amin(0).numpy(), channels.amax(0).numpy()))
+        self._observe_range(site, x.detach().flatten(0, -2))
         if len(self.rows[site]) * ROWS_AN_IMAGE < ROWS_A_SITE:
             flat = x.detach().reshape(-1, x.shape[-1])
             chosen = self.rng.choice(len(flat), min(len(flat), ROWS_AN_IMAGE), replace=False)
             chosen[:2] = int(flat.argmin()) // flat.shape[1], int(flat.argmax()) // flat.shape[1]
             self.rows[site].append(flat[torch.from_numpy(chosen)].numpy().copy())
         return x
+
+    def _observe_range(self, site: str, rows: torch.Tensor) -> None:
+        ends = torch.stack([rows.amin(0), rows.amax(0)]).numpy()
+        if site not in self.ranges:
+            self.ranges[site] = AverageRange(per_channel=True), AverageRange()
+        if not np.isfinite(ends).all():
+            raise CalibrationError(
+                f"{site} sees NaN or infinite values on the calibration images; check the checkpoint and the images."
+            )
+        for observed in self.ranges[site]:
+            observed.update(ends)
 
     def probabilities(self, name: str, probs: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Keep some queries of some heads, with the values that they weigh."""
@@ -122,11 +134,6 @@ def observe(executor: TorchExecutor, images: Sequence[np.ndarray], progress: Pro
             best = masks[torch.arange(len(masks)), scores.argmax(1)][:, None]
             executor.run("decode_mask", embedding, coords, labels, best)
             progress("calibrate: images", count, len(images))
-    for site, ranges in recorder.ranges.items():
-        if not np.isfinite(ranges).all():
-            raise CalibrationError(
-                f"{site} sees NaN or infinite values on the calibration images; check the checkpoint and the images."
-            )
     return recorder
 
 
@@ -157,17 +164,9 @@ class _Finder:
         if self.recipe.search == "published" and site.startswith("mask_decoder") and site.endswith(".k"):
             return calibrate_uniform_published(self.recorder.rows[site][:PUBLISHED_PASSES], bits)
         if self.recipe.activation_range == "average":
-            low, high = self.average_range(site)
-            return uniform_from_range(float(low.min()), float(high.max()), bits)
+            observed = self.recorder.ranges[site][1]
+            return uniform_from_range(float(observed.low), float(observed.high), bits)
         return calibrate_uniform(rows, bits, method=self.recipe.activation_range)
-
-    def average_range(self, site: str, per_channel: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Least and greatest value, averaged over passes; of each channel, or ``(1,)`` of all."""
-        lows, highs = (np.stack(ends) for ends in zip(*self.recorder.ranges[site], strict=True))
-        check_samples(np.concatenate([lows, highs]), "min-max")
-        if not per_channel:
-            lows, highs = lows.min(1, keepdims=True), highs.max(1, keepdims=True)
-        return lows.mean(0, dtype=np.float64), highs.mean(0, dtype=np.float64)
 
     def _probabilities(self, site: str, kind: str, bits: int) -> QuantizerParams:
         if kind == "uniform":
@@ -186,8 +185,8 @@ class _Finder:
 
     def _published(self, site: str, kind: str, bits: int) -> QuantizerParams:
         if kind == "cag":
-            low, high = self.average_range(site, per_channel=True)
-            return calibrate_cag_published(low, high, bits, self.recipe.groups)
+            observed = self.recorder.ranges[site][0]
+            return calibrate_cag_published(observed.low, observed.high, bits, self.recipe.groups)
         weight = self.readers[site]
         scales, _ = hluq_published.search_published(self.recorder.rows[site], weight.reshape(len(weight), -1), bits)
         return HluqPublishedParams.of(scales)

@@ -178,10 +178,8 @@ def _log_attention(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
 def _linear(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
     matrix, rows = _rows(call.args[0])
     outputs, inputs = map(int, _dims(call.args[1]))
-    kernel, options = topi.matmul, (ANY, outputs, inputs, legaliser.target)
-    if str(call.attrs["accumulate"]) == "float64":
-        kernel, options = topi.exact_matmul, (ANY, outputs, inputs)
-    y = legaliser.call(kernel, options, [matrix, *call.args[1:]], [rows, outputs], "float32")
+    options = (ANY, outputs, inputs, legaliser.target, str(call.attrs["accumulate"]))
+    y = legaliser.call(topi.matmul, options, [matrix, *call.args[1:]], [rows, outputs], "float32")
     return relax.op.reshape(y, [*_dims(call.args[0])[:-1], outputs])
 
 

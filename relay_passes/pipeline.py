@@ -60,8 +60,9 @@ __all__ = [
 EQUALISING_IMAGES = 4
 """Images that equalisation looks at."""
 
-LEARNING_IMAGES = 16
-"""Most images whose activations are in memory together while layers are conditioned and rounded."""
+LEARNING_IMAGES, LEARNING_PIXELS = 16, 1 << 23
+"""Most images that layers are conditioned and rounded on, and most pixels of them all (8 images of 1024 x 1024): their
+activations are in memory together."""
 
 LAYOUT_ONLY = ["relax.reshape"]
 """Not legalised: at run time they are views."""
@@ -116,7 +117,7 @@ def quantizers(
             changes |= equalise(mod, preserved(params, changes), seen)
         params = preserved(params, changes)
     table = calibrate(mod, params, images, recipe, model=model, progress=progress)
-    learning, conditioned = images[:LEARNING_IMAGES], {}
+    learning, conditioned = images[: _learning_images(images)], {}
     if recipe.conditioning == "published":
         found = condition(mod, params, table, learning, progress)
         conditioned = {name: weight.weight for name, weight in found.items()}
@@ -127,6 +128,11 @@ def quantizers(
     if effort == "high":
         table = reconstruct(mod, {**params, **conditioned}, table, images, progress=progress, work_dir=work_dir).table
     return table
+
+
+def _learning_images(images: Sequence[np.ndarray]) -> int:
+    pixels = images[0].shape[-1] * images[0].shape[-2] if images else 1
+    return max(2, min(LEARNING_IMAGES, LEARNING_PIXELS // pixels))
 
 
 def dump(mod: IRModule, phase: str, folder: Path | None) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tvm_ahcq.calibrate.images import load_calibration
+from tvm_ahcq.calibrate.images import load_calibration, load_pictures
 from tvm_ahcq.errors import CalibrationError
 from tvm_ahcq.frontend.vit_t import build_sam_vit_t
 from tvm_ahcq.runtime.manifest import ModelSpec
@@ -111,3 +111,20 @@ def test_elements_that_are_no_images_are_named_by_position(bad: object) -> None:
     next(images)
     with pytest.raises(CalibrationError, match="calibration image 1"):
         next(images)
+
+
+def test_pictures_of_a_folder_are_read_as_they_are_by_name(folder: Path) -> None:
+    first, second = load_pictures(folder, 2)
+    np.testing.assert_array_equal(first, image(1))
+    np.testing.assert_array_equal(second, image(2))
+    assert len(load_pictures(folder, 9)) == 3
+
+
+def test_a_picture_that_cannot_be_read_is_left_out_and_a_folder_of_such_is_refused(folder: Path) -> None:
+    (folder / "a.png").write_text("not an image")
+    with pytest.warns(UserWarning, match=r"a\.png"):
+        np.testing.assert_array_equal(load_pictures(folder, 1)[0], image(2))
+    for name in ("b.PNG", "c.png"):
+        (folder / name).write_text("not an image")
+    with pytest.warns(UserWarning), pytest.raises(CalibrationError, match="none of its image files"):
+        load_pictures(folder, 1)

@@ -80,6 +80,10 @@ def test_help_of_deployment_commands_needs_no_heavy_package() -> None:
     (("compile", "--model", "vit_t", "-o", "x.ahcq", "--recipe", "soup"), ("soup", "ahcq")),
     (("compile", "--model", "vit_t", "-o", "x.ahcq", "--bits", "3"), ("3", "4, 5, 6, 8")),
     (("compile", "--model", "vit_t", "-o", "x.ahcq", "--target", "abacus"), ("abacus", "native")),
+    (("compile", "--model", "vit_t", "-o", "x.ahcq", "--max-drop", "2"), ("--max-drop 2", "0.02")),
+    (("compile", "--model", "vit_t", "-o", "x.ahcq", "--effort", "most"), ("most", "high")),
+    (("compile", "--model", "vit_t", "-o", "x.ahcq", "--effort", "high", "--max-drop", "0.1"), ("--max-drop",)),
+    (("compile", "--model", "vit_t", "-o", "x.ahcq", "--work-dir", "."), ("--work-dir", "--effort high")),
     (("demo", "--out-dir", "absent"), ("absent", "does not exist")),
 ])
 def test_mistakes_are_refused_in_one_line(

@@ -23,10 +23,8 @@ QUANTIZERS = {
 def test_layers_agree_to_the_last_places_of_float32():
     rng = np.random.default_rng(0)
     x = torch.from_numpy(rng.normal(size=(50, 32)).astype(np.float32))
-    weight, bias = (
-        rng.normal(size=(12, 32)).astype(np.float32),
-        torch.from_numpy(rng.normal(size=12).astype(np.float32)),
-    )
+    weight = rng.normal(size=(12, 32)).astype(np.float32)
+    bias = torch.from_numpy(rng.normal(size=12).astype(np.float32))
     quantized = calibrate_weight(weight, 4)
     for name, activation in (("l", "identity"), ("h", "gelu")):
         exact = SimulatedSites(QUANTIZERS, {name: quantized})

@@ -22,9 +22,8 @@ def table(request) -> QuantTable:
     quantized = replace(quantized, codes=rng.integers(0, 2**request.param, (6, 40)).astype(np.uint8))
     params = {"layer.weight": quantized.dequantize(), "layer.bias": rng.normal(size=6).astype(np.float32)}
     changes = {"b.qk": rng.lognormal(size=8), "a.bias": rng.normal(size=4)}
-    return QuantTable(
-        "m", recipe("ahcq", request.param), {}, {"layer.weight": WeightRange.of(quantized)}, params, changes
-    )
+    ranges = {"layer.weight": WeightRange.of(quantized)}
+    return QuantTable("m", recipe("ahcq", request.param), {}, ranges, params, changes)
 
 
 def test_parameters_come_back_in_every_bit(table, tmp_path):
@@ -51,7 +50,7 @@ def test_a_missing_or_other_companion_is_refused(table, tmp_path):
     path = tmp_path / "t.json"
     table.save(path)
     companion(path).write_bytes(companion(path).read_bytes()[:-1] + b"\0\0")
-    with pytest.raises(QuantTableError, match=r"not the file that was written with t\.json"):
+    with pytest.raises(QuantTableError, match="not the file that was written with"):
         QuantTable.load(path)
     companion(path).unlink()
     with pytest.raises(QuantTableError, match="keep both files in one folder"):

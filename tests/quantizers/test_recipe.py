@@ -38,16 +38,8 @@ def test_other_bits_are_refused(bits):
 
 @pytest.mark.parametrize(
     "change",
-    [
-        {"groups": 0},
-        {"groups": True},
-        {"norm": "lnq"},
-        {"softmax": "cag"},
-        {"raised": {"x": 3}},
-        {"rounding": "up"},
-        {"weight_range": "x"},
-        {"other": 1},
-    ],
+    [{"groups": 0}, {"groups": True}, {"norm": "lnq"}, {"softmax": "cag"}, {"raised": {"x": 3}}, {"rounding": "up"},
+    {"weight_range": "x"}, {"other": 1}],
 )
 def test_options_out_of_range_are_refused(change):
     with pytest.raises(RecipeError):

@@ -104,9 +104,8 @@ def test_all_learned_weights_are_hard(start, learned):
 
 @pytest.mark.parametrize("iterations", [1, 6])
 def test_groups_end_at_the_recipes_number(start, images, iterations):
-    found = reconstruct(
-        start.annotated, start.prepared.params, start.table, images, replace(SHORT, iterations=iterations)
-    )
+    effort = replace(SHORT, iterations=iterations)
+    found = reconstruct(start.annotated, start.prepared.params, start.table, images, effort)
     assert set(found.table.sites) == set(start.table.sites)
     for site, params in found.table.sites.items():
         assert (params.kind, params.bits) == (start.table.sites[site].kind, start.table.sites[site].bits)
@@ -135,7 +134,8 @@ def run(
     last: int | None = None,
     effort: Effort = SHORT,
 ) -> tuple[Reconstruction, list[int]]:
-    """Reconstruct; be killed in iteration `last` of the whole run. The result, and the iterations reported."""
+    """Reconstruct; be killed in iteration `last` of the whole run. The result, and the iterations that were
+    reported."""
     steps = []
 
     def progress(_what: str, done: int, _total: int) -> None:

@@ -45,9 +45,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
                         help=f"one of {', '.join(MODELS)}; {EMBEDDED} comes with the package")
     parser.add_argument("--checkpoint", metavar="F", type=input_file,
                         help="the model's weights, a .pth as SAM publishes them")
-    parser.add_argument(
-        "--recipe", help="which quantizer goes where: ahcq (default), paper, ptq4sam, minmax or another"
-    )
+    parser.add_argument("--recipe", help="which quantizer goes where: ahcq (default), paper, ptq4sam, minmax, ...")
     parser.add_argument("--bits", type=int, help="bits of weights and activations: 4 (default), 5, 6 or 8")
     parser.add_argument("--calibration", metavar="DIR", type=input_path,
                         help="folder of pictures, or a table written with --table; "

@@ -80,11 +80,12 @@ def condition_chart(sensitivity: Sensitivity) -> str:
             continue
         before, after, codes = weight.condition_before, weight.condition_after, weight.condition_codes
         heights = [scale(value) for value in (before, after, codes)]
-        title = (f"{weight.name} {' × '.join(map(str, weight.shape))}\ncheckpoint {number(before)}, "
+        title = (f"{weight.name} {' × '.join(map(str, weight.shape))}\nfloat {number(before)}, "
                  f"after conditioning and rounding {number(after)}, {weight.bits}-bit codes {number(codes)}")
         x = _x(column)
         body.append(line(x, min(heights), x, max(heights), "stem"))
-        body.append(mark(x, heights[2], "diamond", "c2", title))
+        if codes != after:
+            body.append(mark(x, heights[2], "diamond", "c2", title))
         if after != before:
             body.append(mark(x, heights[1], "circle", "c3", title))
         body.append(mark(x, heights[0], "ring", "c1", title))

@@ -61,10 +61,11 @@ def _weight(weight: WeightError, effects: dict[str, Effect]) -> str:
     shape = " × ".join(map(str, weight.shape))
     conditions = ""
     if weight.condition_before is not None:
-        stages = [("checkpoint", weight.condition_before)]
+        stages = [("float", weight.condition_before)]
         if weight.condition_after != weight.condition_before:
             stages.append(("after conditioning and rounding", weight.condition_after))
-        stages.append(("codes", weight.condition_codes))
+        if weight.condition_codes != weight.condition_after:
+            stages.append(("codes", weight.condition_codes))
         conditions = "; condition number: " + ", ".join(f"{name} {condition(value)}" for name, value in stages)
     return (
         f"<h4>{breakable(weight.name)}</h4>\n<p>{shape}, {weight.bits} bits, SQNR {decibels(weight.sqnr)}{conditions}"

@@ -110,12 +110,12 @@ class MaskProbe:
         self._embeddings = [self._encode(PartialSites({}), frame) for frame in frames]
         decoded = [self._decode(PartialSites({}), *pair) for pair in zip(self._embeddings, frames, strict=True)]
         self._choice = [_chosen(scores, frame.clicks) for (_, scores), frame in zip(decoded, frames, strict=True)]
-        self.logits = [self._select(index, masks) for index, (masks, _) in enumerate(decoded)]
+        self.logits = [_select(masks, choice) for (masks, _), choice in zip(decoded, self._choice, strict=True)]
         if not all(np.isfinite(logits).all() for logits in self.logits):
             raise CalibrationError("The float model's masks are not finite; check the checkpoint and the images.")
 
     def quantized_logits(self, unit: Unit) -> list[np.ndarray]:
-        """Logits ``(B, h, w)`` float32 of each picture's masks with only `unit` quantized."""
+        """Logits ``(B, 4h, 4w)`` float32 of each picture's masks with only `unit` quantized, padding included."""
         sites = PartialSites(
             {site: self.quantizers[site] for site in unit.sites}, {layer: self.weights[layer] for layer in unit.layers}
         )
@@ -126,15 +126,16 @@ class MaskProbe:
             for index, frame in enumerate(self.frames):
                 encoder = unit.function == "encode_image"
                 embedding = self._encode(sites, frame) if encoder else self._embeddings[index]
-                found.append(self._select(index, self._decode(sites, embedding, frame)[0]))
+                found.append(_select(self._decode(sites, embedding, frame)[0], self._choice[index]))
             return found
         finally:
             self._executor.params.update(self._float_params)
 
     def effect(self, unit: Unit) -> Effect:
-        """How the masks change with only `unit` quantized."""
+        """How the masks change with only `unit` quantized, the padding of frames left out."""
         difference, total, overlaps = 0.0, 0.0, []
-        for exact, found in zip(self.logits, self.quantized_logits(unit), strict=True):
+        for frame, *pair in zip(self.frames, self.logits, self.quantized_logits(unit), strict=True):
+            exact, found = (self._inside(logits, frame) for logits in pair)
             with np.errstate(over="ignore", invalid="ignore"):
                 difference += float(np.square(found.astype(np.float64) - exact).sum())
             total += float(np.square(exact, dtype=np.float64).sum())
@@ -166,10 +167,15 @@ class MaskProbe:
             self._seconds[function].append(time.perf_counter() - start)
         return result
 
-    def _select(self, index: int, masks: np.ndarray) -> np.ndarray:
-        """The float model's choice among the four masks of each prompt, without the padding of the frame."""
-        height, width = (-(-side * masks.shape[-1] // self.spec.image_size) for side in self.frames[index].input_size)
-        return masks[np.arange(len(masks)), self._choice[index], :height, :width].copy()
+    def _inside(self, logits: np.ndarray, frame: Frame) -> np.ndarray:
+        """The part of low-resolution logits that lies on the picture."""
+        height, width = (-(-side * logits.shape[-1] // self.spec.image_size) for side in frame.input_size)
+        return logits[:, :height, :width]
+
+
+def _select(masks: np.ndarray, choice: np.ndarray) -> np.ndarray:
+    """One of the four masks of each prompt, the one that the float model chooses."""
+    return masks[np.arange(len(masks)), choice]
 
 
 def _chosen(scores: np.ndarray, clicks: int) -> np.ndarray:

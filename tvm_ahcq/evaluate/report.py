@@ -242,11 +242,10 @@ def _conditions(s: Sensitivity) -> str:
         return ""
     return (
         '<section id="conditions">\n<h2>Condition numbers of weights</h2>\n<p>Greatest over least singular value. An '
-        "ill-conditioned weight passes on the error of its input in directions where the signal is small. Rounding to "
-        "few bits fills small singular values with noise and so lowers the number without making the layer any better."
-        "</p>\n"
-        + key([("t1", "round", "checkpoint"), ("t3", "full round", "after conditioning and rounding, if changed"),
-               ("t2", "tilted", "what the codes stand for")])
+        "ill-conditioned weight passes on the error of its input in directions where its signal is small. Rounding "
+        "alone also moves the smallest singular values, up or down, and with them this number.</p>\n"
+        + key([("t1", "round", "float model"), ("t3", "full round", "after conditioning and rounding, if changed"),
+               ("t2", "tilted", "what the codes stand for, if not the same")])
         + graph_plots.condition_chart(s)
         + "\n</section>"
     )

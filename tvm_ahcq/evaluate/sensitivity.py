@@ -249,15 +249,11 @@ def _weights(qmodel: QuantizedModel, coded, order: Sequence[str], progress: Prog
 def _mask_pairs(probe: MaskProbe, whole: Unit, probes: Sequence[Probe]) -> list[MaskPair]:
     """Every prompt's masks at the size of the picture."""
     pairs = []
-    for index, (exact, found) in enumerate(zip(probe.logits, probe.quantized_logits(whole), strict=True)):
-        frame, spec = probe.frames[index], probe.spec
-        size = probes[index].image.shape[:2]
-        masks = []
-        for logits in (exact, found):
-            side = 4 * spec.grid
-            padded = np.zeros((len(logits), side, side), np.float32)
-            padded[:, : logits.shape[1], : logits.shape[2]] = logits
-            masks.append(threshold_masks(padded, spec.image_size, frame.input_size, size, spec.mask_threshold))
+    for index, low in enumerate(zip(probe.logits, probe.quantized_logits(whole), strict=True)):
+        frame, spec, size = probe.frames[index], probe.spec, probes[index].image.shape[:2]
+        masks = [
+            threshold_masks(logits, spec.image_size, frame.input_size, size, spec.mask_threshold) for logits in low
+        ]
         pairs += [MaskPair(index, n, a, b, iou(a, b)) for n, (a, b) in enumerate(zip(*masks, strict=True))]
     return pairs
 

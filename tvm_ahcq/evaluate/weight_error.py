@@ -23,9 +23,9 @@ class WeightError:
     shape : tuple of int
         Output channels first.
     sqnr : float
-        Signal to quantization noise, decibel, from the checkpoint's weight to what its codes stand for.
+        Signal to quantization noise, decibel, from the float model's weight to what its codes stand for.
     condition_before, condition_after, condition_codes : float or None
-        Greatest singular value over least: of the checkpoint's weight, of the one that conditioning and rounding left
+        Greatest singular value over least: of the float model's weight, of the one that conditioning and rounding left
         (the same where they left it alone), and of what its codes stand for. inf if the matrix is rank-deficient, None
         if the weight is not a matrix.
     """
@@ -48,7 +48,7 @@ def weight_error(name: str, weight: np.ndarray, changed: np.ndarray, quantized: 
     name : str
         Such as ``image_encoder.blocks.0.attn.qkv.weight``.
     weight, changed : numpy.ndarray
-        ``(N, K)`` or ``(N, C, k, k)`` float32: the checkpoint's, and the one that was encoded.
+        ``(N, K)`` or ``(N, C, k, k)`` float32: the float model's, and the one that was encoded.
     quantized : QuantizedWeight
         Codes of `changed`.
     """

@@ -2,8 +2,8 @@
 
 A channel that a LayerNorm or a linear layer produces and linear layers alone read can be divided by any factor if the
 readers' columns are multiplied by it. The channels of queries and keys trade factors with one another, relative
-positions going with the keys; and what is added to all keys of a head shifts a query's logits alike, which softmax does
-not see. The float model computes the same; its quantization does not.
+positions going with the keys; and what is added to all keys of a head shifts a query's logits alike, which softmax
+does not see. The float model computes the same; its quantization does not.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def rescale(params: Params, place: Exchange, factors: np.ndarray) -> None:
         a_head = factors.reshape(place.heads, -1)
         if not np.allclose(a_head, a_head[0]):
             raise ValueError(f"{place.name}: heads share relative positions, so their factors must agree.")
-    scaled = [(row, inverse) for row in place.rows] + [(row, factors) for row in place.counter_rows]
-    for (name, first), gain in scaled:
+    divided, multiplied = ((row, inverse) for row in place.rows), ((row, factors) for row in place.counter_rows)
+    for (name, first), gain in (*divided, *multiplied):
         changed = params[name].astype(np.float64)
         shape = (-1,) + (1,) * (changed.ndim - 1)
         changed[first : first + place.channels] *= gain.reshape(shape)

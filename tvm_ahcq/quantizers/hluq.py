@@ -19,7 +19,8 @@ TABLE_MAX = 255
 
 
 class TableParams(QuantizerParams):
-    """Base of quantizers after activations: an unsigned 8-bit table, ``value = offset + delta * table[code]``."""
+    """Base of quantizers of post-activation values: an unsigned 8-bit table, ``value = offset + delta *
+    table[code]``."""
 
     bits: int
     delta: float

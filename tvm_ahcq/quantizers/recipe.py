@@ -33,8 +33,8 @@ _METHODS = {
 
 FAULTS = ("doubled_energy", "zero_sign")
 """Slips of the published code that a recipe can ask for: ACNR's energies count twice; BIG erases a channel whose mean
-is exactly 0. The others are switches of the functions concerned: ``hluq_published`` (``mask="ref"``),
-``lnq_published`` (``steps=2**bits``), ``agq_published`` (``extra``), ``acnr`` (``stale_log``)."""
+is exactly 0. The others are switches of the functions concerned: ``hluq_published`` (``mask="ref"``), ``lnq_published``
+(``steps=2**bits``), ``agq_published`` (``extra``), ``acnr`` (``stale_log``)."""
 
 
 @dataclass(frozen=True)

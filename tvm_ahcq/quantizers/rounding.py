@@ -198,10 +198,8 @@ class _Plan:
 def _conditioned(
     weight: np.ndarray, sample: LayerSample, bits: int, weight_range: str, error_of: Callable[[QuantizedWeight], float]
 ) -> tuple[tuple[np.ndarray, int], tuple[float, float]]:
-    """The conditioned weight that costs least when it is rounded to the nearest, with its iterations (0: none helps).
-
-    Then the condition numbers before and after.
-    """
+    """The conditioned weight that costs the least when it is rounded to the nearest, with its iterations (0: none
+    helps) and the condition numbers before and after."""
     conditioner = Conditioner(weight, difference_moment(sample.float_rows - sample.quant_rows))
     best = (np.inf, weight, 0, conditioner.cond_before)
     for iterations in ACNR_ITERATIONS if conditioner.applies else (0,):

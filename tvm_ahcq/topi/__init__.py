@@ -9,7 +9,6 @@ from .attention import log_attention
 from .dense import matmul
 from .encode_affine import encode_affine
 from .encode_intervals import encode_intervals
-from .exact_matmul import exact_matmul
 from .im2col import im2col
 from .layer_norm import layer_norm
 from .linear import grouped_linear
@@ -17,7 +16,6 @@ from .linear import grouped_linear
 __all__ = [
     "encode_affine",
     "encode_intervals",
-    "exact_matmul",
     "grouped_linear",
     "im2col",
     "layer_norm",

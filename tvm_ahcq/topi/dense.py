@@ -1,4 +1,4 @@
-"""float32 matrix product with a transposed weight, as linear layers store it."""
+"""float32 matrix product with a transposed weight, as linear layers store it; sums in float32 or float64."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from tvm.ir import Expr
 from tvm.script import tirx as T
 from tvm.tirx import PrimFunc
 
+from ..errors import AhcqError
 from ..target import HostTarget
 from .vector import LANES, extent, fma
 
 _DEPTH = 512
-"""Steps of the sum between two visits of an output tile; a panel of weights so deep stays in the L2 cache."""
+"""Steps of a float32 sum between two visits of an output tile; a panel of weights so deep stays in the L2 cache."""
 
 _BLOCK_ROWS = 96
 
@@ -22,108 +23,155 @@ _FEW_ROWS = 16
 
 @dataclass(frozen=True)
 class _Tile:
-    """Register tile of `rows` by ``vectors * 16`` outputs, and whether multiply-adds are fused."""
+    """Register tile of `rows` by `vectors` vectors of sums.
+
+    Attributes
+    ----------
+    rows, vectors : int
+        Size of the tile.
+    dtype : str
+        Type of products and sums, ``"float32"`` or ``"float64"``.
+    fused : bool
+        Whether float32 multiply-adds are fused.
+    depth : int
+        Steps of the sum between two visits of an output tile, which is float32: float64 sums must be done in one.
+    """
 
     rows: int
     vectors: int
+    dtype: str
     fused: bool
+    depth: int
+
+    @property
+    def lanes(self) -> int:
+        """Length of a vector of sums: 64 bytes."""
+        return LANES if self.dtype == "float32" else LANES // 2
 
     @property
     def columns(self) -> int:
-        return self.vectors * LANES
+        return self.vectors * self.lanes
 
     def multiply_add(self, a: Expr, b: Expr, c: Expr) -> Expr:
-        """``a * b + c`` the way that is fast on the target."""
-        return fma(a, b, c) if self.fused else a * b + c
+        """``a * b + c`` the way that is fast on the target; in float64 products are exact, and LLVM may fuse or not."""
+        return fma(a, b, c) if self.fused and self.dtype == "float32" else a * b + c
+
+    def wide(self, x: Expr, lanes: int) -> Expr:
+        """float32 `x` of so many lanes as `dtype`."""
+        return x if self.dtype == "float32" else T.cast(x, "float64" if lanes == 1 else f"float64x{lanes}")
+
+    def narrow(self, x: Expr, lanes: int) -> Expr:
+        """`x` of `dtype` and so many lanes as float32."""
+        return x if self.dtype == "float32" else T.cast(x, "float32" if lanes == 1 else f"float32x{lanes}")
 
 
-def _tile(target: HostTarget) -> _Tile:
-    """The largest tile whose sums stay in registers."""
+def _tile(target: HostTarget, dtype: str, k: int) -> _Tile:
+    """The largest tile whose sums stay in registers: vectors of either type take the same space."""
+    depth = _DEPTH if dtype == "float32" else k
     if "avx512f" in target.cpu_features:
-        return _Tile(6, 4, True)
+        return _Tile(6, 4, dtype, True, depth)
     if "avx2" in target.cpu_features or target.triple.startswith("aarch64"):
-        return _Tile(6, 1, True)
-    return _Tile(2, 1, False)
+        return _Tile(6, 1, dtype, True, depth)
+    return _Tile(2, 1, dtype, False, depth)
 
 
 @T.inline
 def _few_rows(x, w, bias, out, rows, n, k, tile):
     """Dot products of rows as they are stored."""
     for task in T.parallel((n + LANES - 1) // LANES):
-        acc = T.alloc_buffer((LANES,), "float32", scope="local")
+        acc = T.alloc_buffer((LANES,), tile.dtype, scope="local")
         for row in range(rows):
             for j in range(T.min(n - task * LANES, LANES)):
-                acc[T.ramp(0, 1, LANES)] = T.broadcast(T.float32(0), LANES)
+                acc[T.ramp(0, 1, LANES)] = T.broadcast(T.cast(0, tile.dtype), LANES)
                 for i in range(k // LANES):
                     acc[T.ramp(0, 1, LANES)] = tile.multiply_add(
-                        x[row, T.ramp(i * LANES, 1, LANES)],
-                        w[task * LANES + j, T.ramp(i * LANES, 1, LANES)],
+                        tile.wide(x[row, T.ramp(i * LANES, 1, LANES)], LANES),
+                        tile.wide(w[task * LANES + j, T.ramp(i * LANES, 1, LANES)], LANES),
                         acc[T.ramp(0, 1, LANES)],
                     )
                 for i in range(k % LANES):
-                    acc[i] = acc[i] + x[row, k - 1 - i] * w[task * LANES + j, k - 1 - i]
+                    acc[i] = acc[i] + tile.wide(x[row, k - 1 - i], 1) * tile.wide(w[task * LANES + j, k - 1 - i], 1)
                 for i in range(LANES - 1):
                     acc[0] = acc[0] + acc[i + 1]
-                out[row, task * LANES + j] = acc[0] + bias[task * LANES + j]
+                out[row, task * LANES + j] = tile.narrow(acc[0] + tile.wide(bias[task * LANES + j], 1), 1)
 
 
 @T.inline
-def _pack(w, packed, n, k, columns):
-    """Panels of `columns` outputs, step by step of the sum; outputs past the end repeat the last one."""
-    for panel in T.parallel((n + columns - 1) // columns):
+def _pack(w, packed, n, k, tile):
+    """Panels of `tile.columns` outputs, step by step of the sum; outputs past the end repeat the last one."""
+    for panel in T.parallel((n + tile.columns - 1) // tile.columns):
         for start in range((k + LANES - 1) // LANES):
-            for j in range(columns):
+            for j in range(tile.columns):
                 for i in range(T.min(k - start * LANES, LANES)):
-                    packed[panel * k + start * LANES + i, j] = w[T.min(panel * columns + j, n - 1), start * LANES + i]
+                    packed[panel * k + start * LANES + i, j] = tile.wide(
+                        w[T.min(panel * tile.columns + j, n - 1), start * LANES + i], 1
+                    )
 
 
 @T.inline
-def _store_tile(x, packed, bias, out, first_row, rows, panel, depth, n, k, tile, width):
-    """Add up to `_DEPTH` steps to a tile of which `width` columns exist; rows past the end repeat the last one."""
-    acc = T.alloc_buffer((tile.rows * tile.vectors,), "float32x16", scope="local")
+def _load_sums(acc, staged, bias, out, row, r, first, depth, tile, width):
+    """Row `r` of a tile, whose `width` columns begin at `first`: the bias, or what earlier steps left in `out`."""
+    for v in T.unroll(width // tile.lanes):
+        acc[r * tile.vectors + v] = tile.wide(
+            T.if_then_else(
+                depth == 0,
+                bias[T.ramp(first + v * tile.lanes, 1, tile.lanes)],
+                out[row, T.ramp(first + v * tile.lanes, 1, tile.lanes)],
+            ),
+            tile.lanes,
+        )
+    if width < tile.columns:
+        for j in range(width % tile.lanes):
+            staged[r, width // tile.lanes * tile.lanes + j] = T.if_then_else(
+                depth == 0,
+                bias[first + width // tile.lanes * tile.lanes + j],
+                out[row, first + width // tile.lanes * tile.lanes + j],
+            )
+        for v in T.unroll(tile.vectors - width // tile.lanes):
+            acc[r * tile.vectors + width // tile.lanes + v] = tile.wide(
+                staged[r, T.ramp((width // tile.lanes + v) * tile.lanes, 1, tile.lanes)], tile.lanes
+            )
+
+
+@T.inline
+def _store_sums(acc, staged, out, row, r, first, tile, width):
+    """Row `r` of a tile to the `width` columns of `out` that begin at `first`."""
+    for v in T.unroll(width // tile.lanes):
+        out[row, T.ramp(first + v * tile.lanes, 1, tile.lanes)] = tile.narrow(acc[r * tile.vectors + v], tile.lanes)
+    if width % tile.lanes > 0:
+        staged[r, T.ramp(width // tile.lanes * tile.lanes, 1, tile.lanes)] = tile.narrow(
+            acc[r * tile.vectors + width // tile.lanes], tile.lanes
+        )
+        for j in range(width % tile.lanes):
+            out[row, first + width // tile.lanes * tile.lanes + j] = staged[r, width // tile.lanes * tile.lanes + j]
+
+
+@T.inline
+def _add_steps(x, packed, bias, out, first_row, rows, panel, depth, k, tile, width):
+    """Add up to `tile.depth` steps to a tile of which `width` columns exist; rows past the end repeat the last one."""
+    acc = T.alloc_buffer((tile.rows * tile.vectors,), f"{tile.dtype}x{tile.lanes}", scope="local")
     staged = T.alloc_buffer((tile.rows, tile.columns), "float32", scope="local")
     for r in T.unroll(tile.rows):
-        for v in T.unroll(width // LANES):
-            acc[r * tile.vectors + v] = T.if_then_else(
-                depth == 0,
-                bias[T.ramp(panel * tile.columns + v * LANES, 1, LANES)],
-                out[T.min(first_row + r, rows - 1), T.ramp(panel * tile.columns + v * LANES, 1, LANES)],
-            )
-        if width < tile.columns:
-            for j in range(width % LANES):
-                staged[r, width // LANES * LANES + j] = T.if_then_else(
-                    depth == 0,
-                    bias[panel * tile.columns + width // LANES * LANES + j],
-                    out[T.min(first_row + r, rows - 1), panel * tile.columns + width // LANES * LANES + j],
-                )
-            for v in T.unroll(tile.vectors - width // LANES):
-                acc[r * tile.vectors + width // LANES + v] = staged[r, T.ramp((width // LANES + v) * LANES, 1, LANES)]
-    for i in range(T.min(k - depth * _DEPTH, _DEPTH)):
+        _load_sums(acc, staged, bias, out, T.min(first_row + r, rows - 1), r, panel * tile.columns, depth, tile, width)
+    for i in range(T.min(k - depth * tile.depth, tile.depth)):
         for r in T.unroll(tile.rows):
             for v in T.unroll(tile.vectors):
                 acc[r * tile.vectors + v] = tile.multiply_add(
-                    T.broadcast(x[T.min(first_row + r, rows - 1), depth * _DEPTH + i], LANES),
-                    packed[panel * k + depth * _DEPTH + i, T.ramp(v * LANES, 1, LANES)],
+                    T.broadcast(tile.wide(x[T.min(first_row + r, rows - 1), depth * tile.depth + i], 1), tile.lanes),
+                    packed[panel * k + depth * tile.depth + i, T.ramp(v * tile.lanes, 1, tile.lanes)],
                     acc[r * tile.vectors + v],
                 )
     for r in T.unroll(tile.rows):
-        for v in T.unroll(width // LANES):
-            out[T.min(first_row + r, rows - 1), T.ramp(panel * tile.columns + v * LANES, 1, LANES)] = acc[
-                r * tile.vectors + v
-            ]
-        if width % LANES > 0:
-            staged[r, T.ramp(width // LANES * LANES, 1, LANES)] = acc[r * tile.vectors + width // LANES]
-            for j in range(width % LANES):
-                out[T.min(first_row + r, rows - 1), panel * tile.columns + width // LANES * LANES + j] = staged[
-                    r, width // LANES * LANES + j
-                ]
+        _store_sums(acc, staged, out, T.min(first_row + r, rows - 1), r, panel * tile.columns, tile, width)
 
 
-def matmul(m: int | Expr, n: int, k: int, target: HostTarget) -> PrimFunc:
-    """Kernel of ``x @ w.T + bias`` in float32.
+def matmul(m: int | Expr, n: int, k: int, target: HostTarget, accumulate: str = "float32") -> PrimFunc:
+    """Kernel of ``x @ w.T + bias``.
 
     Its arguments are, in order, ``x`` float32 ``(M, K)``; ``w`` float32 ``(N, K)``; ``bias`` float32 ``(N,)``; and the
-    output, float32 ``(M, N)``. The order of the additions depends on the target.
+    output, float32 ``(M, N)``. The order of the additions depends on the target. With float32 sums it shows in the
+    result. With float64 sums (products, which are exact, and bias included), rounded to float32 once at the end, it
+    practically does not: quantizers may follow, and executors agree on their codes.
 
     Parameters
     ----------
@@ -133,11 +181,15 @@ def matmul(m: int | Expr, n: int, k: int, target: HostTarget) -> PrimFunc:
         Outputs and inputs.
     target : HostTarget
         Processor that the kernel is for.
+    accumulate : str
+        Type of products and sums: ``"float32"`` or ``"float64"``.
     """
-    rows, tile = extent(m, "m"), _tile(target)
+    if accumulate not in ("float32", "float64"):
+        raise AhcqError(f"matmul cannot sum in {accumulate!r}; give accumulate='float32' or 'float64'")
+    rows, tile = extent(m, "m"), _tile(target, accumulate, k)
     panels, whole = -(-n // tile.columns), n // tile.columns
     row_blocks = (rows + _BLOCK_ROWS - 1) // _BLOCK_ROWS
-    depths = -(-k // _DEPTH)
+    depths = -(-k // tile.depth)
 
     @T.prim_func(s_tir=True)
     def main(x_handle: T.handle, w_handle: T.handle, bias_handle: T.handle, out_handle: T.handle):
@@ -149,8 +201,8 @@ def matmul(m: int | Expr, n: int, k: int, target: HostTarget) -> PrimFunc:
         if rows < _FEW_ROWS:
             _few_rows(x, w, bias, out, rows, n, k, tile)
         else:
-            packed = T.alloc_buffer((panels * k, tile.columns), "float32")
-            _pack(w, packed, n, k, tile.columns)
+            packed = T.alloc_buffer((panels * k, tile.columns), tile.dtype)
+            _pack(w, packed, n, k, tile)
             for task in T.parallel(row_blocks * panels):
                 start = task // panels * _BLOCK_ROWS
                 panel = task % panels
@@ -158,14 +210,14 @@ def matmul(m: int | Expr, n: int, k: int, target: HostTarget) -> PrimFunc:
                     for i in range((T.min(rows - start, _BLOCK_ROWS) + tile.rows - 1) // tile.rows):
                         if whole > 0:
                             if panel < whole:
-                                _store_tile(
-                                    x, packed, bias, out, start + i * tile.rows, rows, panel, depth, n, k, tile,
+                                _add_steps(
+                                    x, packed, bias, out, start + i * tile.rows, rows, panel, depth, k, tile,
                                     tile.columns,
                                 )  # fmt: skip
                         if whole < panels:
                             if panel >= whole:
-                                _store_tile(
-                                    x, packed, bias, out, start + i * tile.rows, rows, panel, depth, n, k, tile,
+                                _add_steps(
+                                    x, packed, bias, out, start + i * tile.rows, rows, panel, depth, k, tile,
                                     n - whole * tile.columns,
                                 )  # fmt: skip
 
