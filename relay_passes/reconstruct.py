@@ -305,9 +305,7 @@ class _Grouping:
         self.sites, self.run = sites, block.run
         limit = block.run.table.recipe.groups
         self.counts = [count for count in block.run.effort.groups if count > limit] + [limit]
-        self.places = [
-            round(0.6 * block.run.effort.iterations * i / len(self.counts)) for i in range(len(self.counts))
-        ]
+        self.places = [round(0.6 * block.run.effort.iterations * i / len(self.counts)) for i in range(len(self.counts))]
         self.cag = [site for site in sites.scales if isinstance(sites.quantizers[site], CagParams)]
         self.rows = _rows(block, self.cag)
 
