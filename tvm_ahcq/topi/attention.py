@@ -36,7 +36,8 @@ def log_attention(
     Parameters
     ----------
     batch, nq, nk : int or Expr
-        Batch times heads, queries, and keys (at most 8191); anything but an int makes a kernel for any number.
+        Batch times heads, queries, and keys (at most ``reference.MAX_KEYS``); anything but an int makes a kernel for
+        any number.
     d : int
         Channels of a head.
     grid : (int, int), optional
