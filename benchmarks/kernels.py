@@ -68,6 +68,7 @@ class Case:
 
 
 def empty(shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
+    """An output for a kernel to fill."""
     return np.zeros(shape, dtype)
 
 
@@ -174,6 +175,7 @@ def measure(case: Case, target: HostTarget, loops: dict[str, tuple[Callable[[], 
 
 
 def main() -> None:
+    """Measure every kernel, print the table and write it to ``results/kernels.md``."""
     target, rng = resolve_target("native"), np.random.default_rng(0)
     loops = peaks(target)
     cases = [*linear_cases(rng, target), *attention_cases(rng, target), *other_cases(rng, target)]

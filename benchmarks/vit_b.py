@@ -1,7 +1,7 @@
-"""SAM ViT-B at 1024 x 1024 (real shapes, random weights): time and memory to compile at W4A4, and the compiled module
-against its simulation and against torch float32, in one run.
+"""SAM ViT-B at 1024 x 1024, with real shapes and random weights, compiled at W4A4.
 
-Writes ``benchmarks/results/vit_b.md``. Takes about 10 minutes on 2 cores and up to 10 GB.
+Measures time and memory of the compilation, and the compiled module against its simulation and against torch float32,
+in one run. Writes ``benchmarks/results/vit_b.md``. Takes about 10 minutes on 2 cores and up to 10 GB.
 """
 
 from __future__ import annotations

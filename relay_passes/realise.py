@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 
 import numpy as np
-from tvm import relax
-from tvm.ir import IRModule
+from tvm import relax, tirx
+from tvm.ir import Expr, IRModule
 
 from tvm_ahcq import op as ahcq
 from tvm_ahcq.errors import QuantTableError, UnsupportedModelError
@@ -21,6 +21,7 @@ from tvm_ahcq.quantizers.cag import CagParams
 from tvm_ahcq.quantizers.hluq import TableParams
 from tvm_ahcq.quantizers.intervals import interval_encoder
 from tvm_ahcq.quantizers.log_attention import log_attention_constants
+from tvm_ahcq.quantizers.reference import MAX_KEYS
 from tvm_ahcq.quantizers.table import QuantTable
 from tvm_ahcq.quantizers.uniform import UniformParams
 from tvm_ahcq.quantizers.weights import encode_weight
@@ -79,7 +80,7 @@ def realise(mod: IRModule, params: Mapping[str, np.ndarray], table: QuantTable, 
     QuantTableError
         If the table lacks a site or weight, or holds one that the model has not.
     UnsupportedModelError
-        If channels cannot be packed.
+        If channels cannot be packed, or an attention has more keys than its integers can sum over.
     """
     wanted = sites(mod)
     _check_table(wanted, table)
@@ -102,6 +103,14 @@ def _check_table(wanted: Mapping[str, tuple[str, int]], table: QuantTable) -> No
         raise QuantTableError(
             f"The quantization table of {table.model!r} does not fit: it lacks {lacking[:3] or 'nothing'} and has "
             f"{unknown[:3] or 'nothing'} too much (of {len(lacking)} and {len(unknown)}); calibrate this model again."
+        )
+
+
+def _check_keys(name: str, keys: Expr) -> None:
+    if isinstance(keys, tirx.IntImm) and int(keys) > MAX_KEYS:
+        raise UnsupportedModelError(
+            f"{name}: attends to {int(keys)} keys; integer attention sums over at most {MAX_KEYS} within 32 bits. "
+            "Choose a smaller image size, or windows for this block."
         )
 
 
@@ -260,6 +269,7 @@ class _Realiser:
         if not int(call.attrs["bits"]) or any(site is None for site in found):
             return None
         name = str(call.attrs["name"])
+        _check_keys(name, call.args[1].ty.shape.values[-2])
         self.done.add(f"{name}.probs")
         head_dim = int(call.args[0].ty.shape.values[-1])
         rel = [self.params[self.defs.param(arg)] for arg in call.args[3:]]

@@ -78,6 +78,7 @@ class _Replacer(PyExprMutator):
         self.replacements = values
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
+        """Emit the new value of a variable under its old kind: inside the dataflow block, or as its output."""
         value = self.replacements.get(binding.var)
         if value is None:
             super().visit_var_binding_(binding)

@@ -7,15 +7,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tvm
+from tvm.script import ir as I
+from tvm.script import relax as R
 
 from tvm_ahcq.calibrate.executor import TorchExecutor
 from tvm_ahcq.calibrate.simulated import SimulatedSession
 from tvm_ahcq.compiler import QuantizedModel, quantize
-from tvm_ahcq.errors import QuantTableError
+from tvm_ahcq.errors import QuantTableError, UnsupportedModelError
 from tvm_ahcq.op.simulate import SimulatedSites, exact_layer_norm, using_sites
 from tvm_ahcq.quantizers.cag import CagParams
+from tvm_ahcq.quantizers.lnq import LnqParams
 from tvm_ahcq.quantizers.recipe import recipe
-from tvm_ahcq.relay_passes.realise import _Groups
+from tvm_ahcq.quantizers.reference import EXP_BITS, MAX_KEYS
+from tvm_ahcq.quantizers.table import QuantTable
+from tvm_ahcq.quantizers.uniform import UniformParams
+from tvm_ahcq.relay_passes.annotate import annotate
+from tvm_ahcq.relay_passes.realise import _Groups, realise
 from tvm_ahcq.runtime.weights import QLinearWeight, expand
 
 
@@ -112,3 +119,32 @@ def test_editing_a_site_changes_parameters_and_not_the_graph(quantized):
     before, after = quantized.realise("vnni16"), replace(quantized, table=edited).realise("vnni16")
     tvm.ir.assert_structural_equal(before.module, after.module)
     assert after.tensors[f"{name}.scale"][0] == np.float32(2 * params.scale)
+
+
+def attention_over(keys: int) -> tvm.IRModule:
+    """One float attention of four queries."""
+
+    @I.ir_module
+    class Attention:
+        @R.function
+        def main(
+            q: R.Tensor((1, 4, 8), "float32"),
+            k: R.Tensor((1, keys, 8), "float32"),
+            v: R.Tensor((1, keys, 8), "float32"),
+        ):
+            with R.dataflow():
+                y = R.ahcq.attention(q, k, v, name="attn", scale=0.35, bits=0)
+                R.output(y)
+            return y
+
+    return Attention
+
+
+def test_attention_whose_sums_could_leave_int32_is_refused():
+    assert MAX_KEYS << EXP_BITS < 2**31 <= (MAX_KEYS + 1) << EXP_BITS
+    sites = {f"attn.{role}": UniformParams(4, 0.1, 7) for role in "qkv"} | {"attn.probs": LnqParams(4, 20.0, 0.7)}
+    table = QuantTable("one attention", recipe("ahcq", 4), sites)
+    longest = realise(annotate(attention_over(MAX_KEYS), table.recipe), {}, table, "rows")
+    assert (longest.covered, longest.missing) == (4, [])
+    with pytest.raises(UnsupportedModelError, match=r"attn: attends to 8192 keys.* at most 8191"):
+        realise(annotate(attention_over(MAX_KEYS + 1), table.recipe), {}, table, "rows")

@@ -263,7 +263,12 @@ def test_wrong_prompts_are_refused_with_what_was_expected(sam, given, message):
 def test_points_on_the_edges_and_ignored_points_anywhere_are_accepted(sam):
     predictor = SamPredictor(TorchSession(sam))
     predictor.set_image(np.zeros((40, 60, 3), np.uint8))
-    predictor.predict(np.array([[0, 0], [60, 40], [-5, 999]]), np.array([1, 0, -1]), np.array([0, 0, 60, 40]))
+    box = np.array([0, 0, 60, 40])
+    expected = predictor.predict(np.array([[0, 0], [60, 40], [0, 0]]), np.array([1, 0, -1]), box)
+    got = predictor.predict(np.array([[0, 0], [60, 40], [-5, 999]]), np.array([1, 0, -1]), box)
+    for found, wanted in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert np.isfinite(got[1]).all() and got[0].shape == (3, 40, 60)
 
 
 @pytest.mark.parametrize(

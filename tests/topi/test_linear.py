@@ -11,19 +11,11 @@ from tvm.tirx import Var
 
 from tvm_ahcq.errors import TargetError
 from tvm_ahcq.quantizers import reference
+from tvm_ahcq.runtime.weights import pack
 from tvm_ahcq.target import HostTarget, host_features, resolve_target
 from tvm_ahcq.topi import grouped_linear
 
 ANY = Var("rows", "int64")
-
-
-def packed(weight: np.ndarray, layout: str) -> np.ndarray:
-    if layout == "rows":
-        return weight
-    blocks = -(-len(weight) // 16)
-    rows = np.zeros((blocks * 16, weight.shape[1]), np.int8)
-    rows[: len(weight)] = weight
-    return np.ascontiguousarray(rows.reshape(blocks, 16, -1, 4).transpose(0, 2, 1, 3))
 
 
 def case(rng: np.random.Generator, m: int, n: int, sizes: tuple[int, ...]) -> list[np.ndarray]:
@@ -41,7 +33,7 @@ def case(rng: np.random.Generator, m: int, n: int, sizes: tuple[int, ...]) -> li
 def check(run, layout: str, sizes: tuple[int, ...], operands, weight, multiplier, correction, bias) -> None:
     shape = (len(operands), len(weight))
     bounds = np.cumsum([0, *sizes]).astype(np.int32)
-    got = run(operands, packed(weight, layout), bounds, multiplier, correction, bias, shape=shape, dtype="float32")
+    got = run(operands, pack(weight, layout), bounds, multiplier, correction, bias, shape=shape, dtype="float32")
     expected = reference.grouped_linear(operands, weight, sizes, multiplier, correction, bias)
     assert np.array_equal(got, expected)
 

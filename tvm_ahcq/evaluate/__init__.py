@@ -1,0 +1,1 @@
+"""Accuracy of predictors: generated scenes and the scores of masks."""

@@ -1,0 +1,1 @@
+"""From a Segment Anything checkpoint to Relax functions and their parameters."""

@@ -21,7 +21,10 @@ FRACTION_BITS = 10
 """Base-2 logarithms (attention logits, minus log-probabilities) are integers in units of 2**-10."""
 
 EXP_BITS = 18
-"""``exp2_fixed`` returns 2**-x in units of 2**-18; a row of up to 8191 keys then sums within int32."""
+"""``exp2_fixed`` returns 2**-x in units of 2**-18."""
+
+MAX_KEYS = (2**31 - 1) >> EXP_BITS
+"""Keys of an attention whose row of ``exp2_fixed`` sums within int32 whatever the logits are: 8191."""
 
 _EXP_C1, _EXP_C2, _EXP_C3 = 181298, 60597, 10371
 """Least-squares cubic of 2**-x on [0, 1), exact at both ends, in units of 2**-18; relative error 1.5e-4."""

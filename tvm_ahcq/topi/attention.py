@@ -36,7 +36,8 @@ def log_attention(
     Parameters
     ----------
     batch, nq, nk : int or Expr
-        Batch times heads, queries, and keys (at most 8191); anything but an int makes a kernel for any number.
+        Batch times heads, queries, and keys (at most ``reference.MAX_KEYS``); anything but an int makes a kernel for
+        any number.
     d : int
         Channels of a head.
     grid : (int, int), optional
@@ -48,66 +49,46 @@ def log_attention(
     """
     shape = AttentionShape(extent(batch, "b"), extent(nq, "nq"), extent(nk, "nk"), d, grid, n_thresholds)
     choose = vnni_body if target.isa == "avx512vnni" and d % 4 == 0 else rows_body
-    build = _with_relative_positions if grid else _without_relative_positions
-    return build(shape, choose(shape, target))
+    return _with_arguments(shape, choose(shape, target))
 
 
-def _with_relative_positions(shape: AttentionShape, body: Callable[..., None]) -> PrimFunc:
+def _with_arguments(shape: AttentionShape, body: Callable[..., None]) -> PrimFunc:
+    """The kernel around `body`, with relative positions among its arguments where the shape has a grid."""
     heads, rows, tokens, d, n = shape.heads, shape.rows, shape.tokens, shape.d, shape.n_thresholds
     h, w = shape.grid or (1, 1)
 
-    @T.prim_func(s_tir=True)
-    def main(
-        q_handle: T.handle,
-        k_handle: T.handle,
-        v_handle: T.handle,
-        rel_h_handle: T.handle,
-        rel_w_handle: T.handle,
-        constants_handle: T.handle,
-        thresholds_handle: T.handle,
-        table_handle: T.handle,
-        scale_handle: T.handle,
-        out_handle: T.handle,
-    ):
-        T.func_attr({"global_symbol": "ahcq_log_attention", "tirx.noalias": True, "tirx.is_scheduled": True})
-        q = T.match_buffer(q_handle, (heads, rows, d), "uint8", align=1)
-        k = T.match_buffer(k_handle, (heads, tokens, d), "uint8", align=1)
-        v = T.match_buffer(v_handle, (heads, tokens, d), "uint8", align=1)
-        rel_h = T.match_buffer(rel_h_handle, (2 * h - 1, d), "int8", align=1)
-        rel_w = T.match_buffer(rel_w_handle, (2 * w - 1, d), "int8", align=1)
-        constants = T.match_buffer(constants_handle, (9,), "int32", align=4)
-        thresholds = T.match_buffer(thresholds_handle, (n,), "int32", align=4)
-        table = T.match_buffer(table_handle, (n + 1,), "uint8", align=1)
-        out_scale = T.match_buffer(scale_handle, (1,), "float32", align=4)
-        out = T.match_buffer(out_handle, (heads, rows, d), "float32", align=4)
+    @T.inline
+    def attend(q_, k_, v_, rel_h, rel_w, constants_, thresholds_, table_, scale_, out_):
+        q = T.match_buffer(q_, (heads, rows, d), "uint8", align=1)
+        k = T.match_buffer(k_, (heads, tokens, d), "uint8", align=1)
+        v = T.match_buffer(v_, (heads, tokens, d), "uint8", align=1)
+        constants = T.match_buffer(constants_, (9,), "int32", align=4)
+        thresholds = T.match_buffer(thresholds_, (n,), "int32", align=4)
+        table = T.match_buffer(table_, (n + 1,), "uint8", align=1)
+        out_scale = T.match_buffer(scale_, (1,), "float32", align=4)
+        out = T.match_buffer(out_, (heads, rows, d), "float32", align=4)
         body(q, k, v, rel_h, rel_w, constants, thresholds, table, out_scale, out)
 
-    return main
+    if shape.grid is None:
 
+        @T.prim_func(s_tir=True)
+        def plain(
+            q: T.handle, k: T.handle, v: T.handle, constants: T.handle, thresholds: T.handle, table: T.handle,
+            scale: T.handle, out: T.handle,
+        ):  # fmt: skip
+            T.func_attr({"global_symbol": "ahcq_log_attention", "tirx.noalias": True, "tirx.is_scheduled": True})
+            attend(q, k, v, None, None, constants, thresholds, table, scale, out)
 
-def _without_relative_positions(shape: AttentionShape, body: Callable[..., None]) -> PrimFunc:
-    heads, rows, tokens, d, n = shape.heads, shape.rows, shape.tokens, shape.d, shape.n_thresholds
+        return plain
 
     @T.prim_func(s_tir=True)
-    def main(
-        q_handle: T.handle,
-        k_handle: T.handle,
-        v_handle: T.handle,
-        constants_handle: T.handle,
-        thresholds_handle: T.handle,
-        table_handle: T.handle,
-        scale_handle: T.handle,
-        out_handle: T.handle,
-    ):
+    def relative(
+        q: T.handle, k: T.handle, v: T.handle, rel_h_: T.handle, rel_w_: T.handle, constants: T.handle,
+        thresholds: T.handle, table: T.handle, scale: T.handle, out: T.handle,
+    ):  # fmt: skip
         T.func_attr({"global_symbol": "ahcq_log_attention", "tirx.noalias": True, "tirx.is_scheduled": True})
-        q = T.match_buffer(q_handle, (heads, rows, d), "uint8", align=1)
-        k = T.match_buffer(k_handle, (heads, tokens, d), "uint8", align=1)
-        v = T.match_buffer(v_handle, (heads, tokens, d), "uint8", align=1)
-        constants = T.match_buffer(constants_handle, (9,), "int32", align=4)
-        thresholds = T.match_buffer(thresholds_handle, (n,), "int32", align=4)
-        table = T.match_buffer(table_handle, (n + 1,), "uint8", align=1)
-        out_scale = T.match_buffer(scale_handle, (1,), "float32", align=4)
-        out = T.match_buffer(out_handle, (heads, rows, d), "float32", align=4)
-        body(q, k, v, None, None, constants, thresholds, table, out_scale, out)
+        rel_h = T.match_buffer(rel_h_, (2 * h - 1, d), "int8", align=1)
+        rel_w = T.match_buffer(rel_w_, (2 * w - 1, d), "int8", align=1)
+        attend(q, k, v, rel_h, rel_w, constants, thresholds, table, scale, out)
 
-    return main
+    return relative

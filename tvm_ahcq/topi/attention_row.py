@@ -81,7 +81,7 @@ def normalise(logits, r, vectors, offset):
 
 @dataclass(frozen=True)
 class OperandCoder:
-    """How a row of logits becomes probability operands.
+    """How logits become probability operands.
 
     Attributes
     ----------
@@ -89,14 +89,27 @@ class OperandCoder:
         int32 elements that `prepare` fills, once for several rows.
     prepare : callable
         Inline function ``(scratch, thresholds, table)``.
-    code : callable
-        Inline function ``(logits, r, vectors, offset, scratch, thresholds, table, out, total)``: uint8 operands of
-        ``vectors * 16`` keys to ``out[r]``, and their sum to ``total[r]``.
+    encode : callable
+        Inline function ``(logits, offset, scratch, thresholds, table, operands)``: the operands of 16 `logits`, an
+        int32x16 expression, to ``operands[0]``, int32x16 too.
     """
 
     scratch: int
     prepare: Callable[..., None]
-    code: Callable[..., None]
+    encode: Callable[..., None]
+
+
+@T.inline
+def encode_row(coder, logits, r, vectors, offset, scratch, thresholds, table, out, total):
+    """uint8 operands of ``vectors * 16`` keys to ``out[r]``, and their sum to ``total[r]``."""
+    operands = T.alloc_buffer((1,), "int32x16", scope="local")
+    sums = T.alloc_buffer((1,), "int32x16", scope="local")
+    sums[0] = T.broadcast(0, LANES)
+    for i in range(vectors):
+        coder.encode(logits[r, T.ramp(i * LANES, 1, LANES)], offset, scratch, thresholds, table, operands)
+        sums[0] = sums[0] + operands[0]
+        out[r, T.ramp(i * LANES, 1, LANES)] = T.cast(operands[0], "uint8x16")
+    total[r] = _reduce("add", sums[0])
 
 
 def _permuting(n: int) -> OperandCoder:
@@ -112,25 +125,18 @@ def _permuting(n: int) -> OperandCoder:
             scratch[LANES + t] = T.cast(table[T.min(t, n)], "int32")
 
     @T.inline
-    def code(logits, r, vectors, offset, scratch, thresholds, table, out, total):
-        index = T.alloc_buffer((1,), "int32x16", scope="local")
-        sums = T.alloc_buffer((1,), "int32x16", scope="local")
-        sums[0] = T.broadcast(0, LANES)
-        for i in range(vectors):
-            index[0] = T.broadcast(0, LANES)
-            for s in T.unroll(4):
-                index[0] = index[0] + T.Select(
-                    _permute(scratch[T.ramp(0, 1, LANES)], index[0] + T.broadcast(T.shift_right(8, s), LANES))
-                    >= T.broadcast(offset[0], LANES) - logits[r, T.ramp(i * LANES, 1, LANES)],
-                    T.broadcast(T.shift_right(8, s), LANES),
-                    T.broadcast(0, LANES),
-                )
-            index[0] = _permute(scratch[T.ramp(LANES, 1, LANES)], index[0])
-            sums[0] = sums[0] + index[0]
-            out[r, T.ramp(i * LANES, 1, LANES)] = T.cast(index[0], "uint8x16")
-        total[r] = _reduce("add", sums[0])
+    def encode(logits, offset, scratch, thresholds, table, operands):
+        operands[0] = T.broadcast(0, LANES)
+        for s in T.unroll(4):
+            operands[0] = operands[0] + T.Select(
+                _permute(scratch[T.ramp(0, 1, LANES)], operands[0] + T.broadcast(T.shift_right(8, s), LANES))
+                >= T.broadcast(offset[0], LANES) - logits,
+                T.broadcast(T.shift_right(8, s), LANES),
+                T.broadcast(0, LANES),
+            )
+        operands[0] = _permute(scratch[T.ramp(LANES, 1, LANES)], operands[0])
 
-    return OperandCoder(2 * LANES, prepare, code)
+    return OperandCoder(2 * LANES, prepare, encode)
 
 
 def _comparing(n: int) -> OperandCoder:
@@ -142,23 +148,16 @@ def _comparing(n: int) -> OperandCoder:
             scratch[t] = T.cast(table[t + 1], "int32") - T.cast(table[t], "int32")
 
     @T.inline
-    def code(logits, r, vectors, offset, scratch, thresholds, table, out, total):
-        value = T.alloc_buffer((1,), "int32x16", scope="local")
-        sums = T.alloc_buffer((1,), "int32x16", scope="local")
-        sums[0] = T.broadcast(0, LANES)
-        for i in range(vectors):
-            value[0] = T.broadcast(T.cast(table[0], "int32"), LANES)
-            for t in range(n):
-                value[0] = value[0] + T.Select(
-                    T.broadcast(offset[0] - thresholds[t], LANES) <= logits[r, T.ramp(i * LANES, 1, LANES)],
-                    T.broadcast(scratch[t], LANES),
-                    T.broadcast(0, LANES),
-                )
-            sums[0] = sums[0] + value[0]
-            out[r, T.ramp(i * LANES, 1, LANES)] = T.cast(value[0], "uint8x16")
-        total[r] = _reduce("add", sums[0])
+    def encode(logits, offset, scratch, thresholds, table, operands):
+        operands[0] = T.broadcast(T.cast(table[0], "int32"), LANES)
+        for t in range(n):
+            operands[0] = operands[0] + T.Select(
+                T.broadcast(offset[0] - thresholds[t], LANES) <= logits,
+                T.broadcast(scratch[t], LANES),
+                T.broadcast(0, LANES),
+            )
 
-    return OperandCoder(n, prepare, code)
+    return OperandCoder(n, prepare, encode)
 
 
 def _searching(n: int) -> OperandCoder:
@@ -174,30 +173,22 @@ def _searching(n: int) -> OperandCoder:
         scratch[0] = 0  # nothing to prepare: TVM has no gather from memory that a kernel allocates
 
     @T.inline
-    def code(logits, r, vectors, offset, scratch, thresholds, table, out, total):
-        index = T.alloc_buffer((1,), "int32x16", scope="local")
-        sums = T.alloc_buffer((1,), "int32x16", scope="local")
-        sums[0] = T.broadcast(0, LANES)
-        for i in range(vectors):
-            index[0] = T.broadcast(0, LANES)
-            if _reduce("smax", logits[r, T.ramp(i * LANES, 1, LANES)]) >= offset[0] - thresholds[0]:
-                for s in T.unroll(steps):
-                    index[0] = index[0] + T.Select(
-                        T.And(
-                            index[0] + bit(s) <= T.broadcast(n, LANES),
-                            thresholds[T.min(index[0] + bit(s), T.broadcast(n, LANES)) - T.broadcast(1, LANES)]
-                            >= T.broadcast(offset[0], LANES) - logits[r, T.ramp(i * LANES, 1, LANES)],
-                        ),
-                        bit(s),
-                        T.broadcast(0, LANES),
-                    )
-                index[0] = T.cast(table[index[0]], "int32x16")
-                sums[0] = sums[0] + index[0]
-            # elsewhere every code is 0, and so is its operand
-            out[r, T.ramp(i * LANES, 1, LANES)] = T.cast(index[0], "uint8x16")
-        total[r] = _reduce("add", sums[0])
+    def encode(logits, offset, scratch, thresholds, table, operands):
+        operands[0] = T.broadcast(0, LANES)  # the code, and its operand, where the search does not begin
+        if _reduce("smax", logits) >= offset[0] - thresholds[0]:
+            for s in T.unroll(steps):
+                operands[0] = operands[0] + T.Select(
+                    T.And(
+                        operands[0] + bit(s) <= T.broadcast(n, LANES),
+                        thresholds[T.min(operands[0] + bit(s), T.broadcast(n, LANES)) - T.broadcast(1, LANES)]
+                        >= T.broadcast(offset[0], LANES) - logits,
+                    ),
+                    bit(s),
+                    T.broadcast(0, LANES),
+                )
+            operands[0] = T.cast(table[operands[0]], "int32x16")
 
-    return OperandCoder(1, prepare, code)
+    return OperandCoder(1, prepare, encode)
 
 
 def operand_coder(n: int, target: HostTarget) -> OperandCoder:

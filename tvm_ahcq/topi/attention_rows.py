@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tvm.script import tirx as T
 
 from ..target import HostTarget
-from .attention_row import PADDING, AttentionShape, normalise, operand_coder, relative_logits
+from .attention_row import PADDING, AttentionShape, encode_row, normalise, operand_coder, relative_logits
 from .fixed_point import rounding_shift
 from .vector import LANES
 
@@ -84,7 +84,7 @@ def rows_body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
                 logits[0, tokens + t] = PADDING
             normalise(logits, 0, vectors, offset)
             coder.prepare(scratch, thresholds, table)
-            coder.code(logits, 0, vectors, offset, scratch, thresholds, table, operands, total)
+            encode_row(coder, logits, 0, vectors, offset, scratch, thresholds, table, operands, total)
             weighted_sum(operands, tokens, values, b, d, acc)
             for c in range(d):
                 out[b, row, c] = T.cast(acc[c], "float32") * out_scale[0]

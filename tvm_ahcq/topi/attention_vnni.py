@@ -12,7 +12,7 @@ from collections.abc import Callable
 from tvm.script import tirx as T
 
 from ..target import HostTarget
-from .attention_row import PADDING, AttentionShape, normalise, operand_coder, relative_logits
+from .attention_row import PADDING, AttentionShape, encode_row, normalise, operand_coder, relative_logits
 from .fixed_point import rounding_shift
 from .vector import LANES, four_codes, vpdpbusd
 
@@ -179,7 +179,7 @@ def vnni_body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
                 for t in range(vectors * LANES - tokens):
                     logits[r, tokens + t] = PADDING
                 normalise(logits, r, vectors, shift)
-                coder.code(logits, r, vectors, shift, scratch, thresholds, table, operands, totals)
+                encode_row(coder, logits, r, vectors, shift, scratch, thresholds, table, operands, totals)
             second_product(
                 operands, totals, values, b * blocks * LANES, vectors * 4, constants, out_scale,
                 out, b, first_row, rows, chunk, dv, d,

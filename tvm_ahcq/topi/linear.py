@@ -1,14 +1,16 @@
-"""Grouped-scale integer GEMM: chooses the kernel for a target and a weight layout."""
+"""Grouped-scale integer GEMM: arguments of the kernels, and the choice between them."""
 
 from __future__ import annotations
 
 from tvm.ir import Expr
+from tvm.script import tirx as T
 from tvm.tirx import PrimFunc
 
 from ..errors import TargetError
 from ..target import HostTarget
-from .linear_rows import linear_rows
-from .linear_vnni import linear_vnni
+from .linear_rows import rows_body
+from .linear_vnni import vnni_body
+from .vector import LANES, extent
 
 
 def grouped_linear(m: int | Expr, n: int, kp: int, groups: int, layout: str, target: HostTarget) -> PrimFunc:
@@ -38,10 +40,35 @@ def grouped_linear(m: int | Expr, n: int, kp: int, groups: int, layout: str, tar
     TargetError
         The target has no kernel for the layout.
     """
+    rows = extent(m, "m")
     if layout == "rows":
-        return linear_rows(m, n, kp, groups, target)
-    if layout == "vnni16" and target.isa == "avx512vnni":
-        return linear_vnni(m, n, kp, groups)
-    raise TargetError(
-        f"no grouped_linear for weight layout {layout!r} on target {target.name!r}; pack with layout {target.layout!r}."
-    )
+        weight_shape, body = (n, kp), rows_body(rows, n, groups, target)
+    elif layout == "vnni16" and target.isa == "avx512vnni":
+        weight_shape, body = (-(-n // LANES), kp // 4, LANES, 4), vnni_body(rows, n, groups)
+    else:
+        raise TargetError(
+            f"no grouped_linear for weight layout {layout!r} on target {target.name!r}; "
+            f"pack with layout {target.layout!r}."
+        )
+
+    @T.prim_func(s_tir=True)
+    def main(
+        a_handle: T.handle,
+        w_handle: T.handle,
+        bounds_handle: T.handle,
+        multiplier_handle: T.handle,
+        correction_handle: T.handle,
+        bias_handle: T.handle,
+        out_handle: T.handle,
+    ):
+        T.func_attr({"global_symbol": "ahcq_grouped_linear", "tirx.noalias": True, "tirx.is_scheduled": True})
+        a = T.match_buffer(a_handle, (rows, kp), "uint8", align=1)
+        w = T.match_buffer(w_handle, weight_shape, "int8", align=1)
+        bounds = T.match_buffer(bounds_handle, (groups + 1,), "int32", align=4)
+        multiplier = T.match_buffer(multiplier_handle, (groups, n), "float32", align=4)
+        correction = T.match_buffer(correction_handle, (groups, n), "int32", align=4)
+        bias = T.match_buffer(bias_handle, (n,), "float32", align=4)
+        out = T.match_buffer(out_handle, (rows, n), "float32", align=4)
+        body(a, w, bounds, multiplier, correction, bias, out)
+
+    return main

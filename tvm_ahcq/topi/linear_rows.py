@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm.ir import Expr
 from tvm.script import tirx as T
-from tvm.tirx import PrimFunc
 
 from ..target import HostTarget
-from .vector import extent, fma
+from .vector import fma
 
 _TILE_ROWS, _TILE_COLUMNS = 2, 4
 _BLOCK = 64
@@ -49,9 +49,48 @@ def _dot(target: HostTarget) -> _Dot:
     return _Dot(8, 8)
 
 
-def linear_rows(m: int | Expr, n: int, kp: int, groups: int, target: HostTarget) -> PrimFunc:
-    """Kernel for weights in layout "rows"; parameters as :func:`tvm_ahcq.topi.grouped_linear`."""
-    rows = extent(m, "m")
+@T.inline
+def _multiply(acc, rest, a, w, first_row, rows, first_column, n, low, high, dot):
+    """Integer products of one group of channels, from `low` to `high`: lanes of sums, and what fills no step."""
+    for i in T.unroll(_TILE_ROWS * _TILE_COLUMNS):
+        acc[i] = T.broadcast(0, dot.lanes)
+        rest[i] = 0
+    for k in range((high - low) // dot.step):
+        for r in T.unroll(_TILE_ROWS):
+            for c in T.unroll(_TILE_COLUMNS):
+                acc[r * _TILE_COLUMNS + c] = dot.accumulate(
+                    acc[r * _TILE_COLUMNS + c],
+                    a[T.min(first_row + r, rows - 1), T.ramp(low + k * dot.step, 1, dot.step)],
+                    w[T.min(first_column + c, n - 1), T.ramp(low + k * dot.step, 1, dot.step)],
+                )
+    for k in range((high - low) % dot.step):
+        for r in T.unroll(_TILE_ROWS):
+            for c in T.unroll(_TILE_COLUMNS):
+                rest[r * _TILE_COLUMNS + c] = rest[r * _TILE_COLUMNS + c] + T.cast(
+                    a[T.min(first_row + r, rows - 1), high - 1 - k], "int32"
+                ) * T.cast(w[T.min(first_column + c, n - 1), high - 1 - k], "int32")
+
+
+@T.inline
+def _add_group(y, acc, rest, multiplier, correction, g, first_column, n, dot):
+    """``y = fma(float32(products + correction), multiplier, y)``."""
+    for r in T.unroll(_TILE_ROWS):
+        for c in T.unroll(_TILE_COLUMNS):
+            y[r * _TILE_COLUMNS + c] = fma(
+                T.cast(
+                    dot.total(acc[r * _TILE_COLUMNS + c])
+                    + rest[r * _TILE_COLUMNS + c]
+                    + correction[g, T.min(first_column + c, n - 1)],
+                    "float32",
+                ),
+                multiplier[g, T.min(first_column + c, n - 1)],
+                y[r * _TILE_COLUMNS + c],
+                1,
+            )
+
+
+def rows_body(rows: int | Expr, n: int, groups: int, target: HostTarget) -> Callable[..., None]:
+    """Inline function with the arguments of the kernel, whose weights are in layout "rows"."""
     dot, tile_size = _dot(target), _TILE_ROWS * _TILE_COLUMNS
     column_blocks = -(-n // _BLOCK)
     row_blocks = (rows + _BLOCK - 1) // _BLOCK
@@ -67,72 +106,20 @@ def linear_rows(m: int | Expr, n: int, kp: int, groups: int, target: HostTarget)
         for g in range(groups):
             low = bounds[g]
             high = bounds[g + 1]
-            for i in T.unroll(tile_size):
-                acc[i] = T.broadcast(0, dot.lanes)
-                rest[i] = 0
-            for k in range((high - low) // dot.step):
-                for r in T.unroll(_TILE_ROWS):
-                    for c in T.unroll(_TILE_COLUMNS):
-                        acc[r * _TILE_COLUMNS + c] = dot.accumulate(
-                            acc[r * _TILE_COLUMNS + c],
-                            a[T.min(first_row + r, rows - 1), T.ramp(low + k * dot.step, 1, dot.step)],
-                            w[T.min(first_column + c, n - 1), T.ramp(low + k * dot.step, 1, dot.step)],
-                        )
-            for k in range((high - low) % dot.step):
-                for r in T.unroll(_TILE_ROWS):
-                    for c in T.unroll(_TILE_COLUMNS):
-                        rest[r * _TILE_COLUMNS + c] = rest[r * _TILE_COLUMNS + c] + T.cast(
-                            a[T.min(first_row + r, rows - 1), high - 1 - k], "int32"
-                        ) * T.cast(w[T.min(first_column + c, n - 1), high - 1 - k], "int32")
-            for r in T.unroll(_TILE_ROWS):
-                for c in T.unroll(_TILE_COLUMNS):
-                    y[r * _TILE_COLUMNS + c] = fma(
-                        T.cast(
-                            dot.total(acc[r * _TILE_COLUMNS + c])
-                            + rest[r * _TILE_COLUMNS + c]
-                            + correction[g, T.min(first_column + c, n - 1)],
-                            "float32",
-                        ),
-                        multiplier[g, T.min(first_column + c, n - 1)],
-                        y[r * _TILE_COLUMNS + c],
-                        1,
-                    )
+            _multiply(acc, rest, a, w, first_row, rows, first_column, n, low, high, dot)
+            _add_group(y, acc, rest, multiplier, correction, g, first_column, n, dot)
         for r, c in T.grid(_TILE_ROWS, _TILE_COLUMNS):
             out[T.min(first_row + r, rows - 1), T.min(first_column + c, n - 1)] = y[r * _TILE_COLUMNS + c]
 
-    @T.prim_func(s_tir=True)
-    def main(
-        a_handle: T.handle,
-        w_handle: T.handle,
-        bounds_handle: T.handle,
-        multiplier_handle: T.handle,
-        correction_handle: T.handle,
-        bias_handle: T.handle,
-        out_handle: T.handle,
-    ):
-        T.func_attr({"global_symbol": "ahcq_grouped_linear", "tirx.noalias": True, "tirx.is_scheduled": True})
-        a = T.match_buffer(a_handle, (rows, kp), "uint8", align=4)
-        w = T.match_buffer(w_handle, (n, kp), "int8", align=4)
-        bounds = T.match_buffer(bounds_handle, (groups + 1,), "int32", align=4)
-        multiplier = T.match_buffer(multiplier_handle, (groups, n), "float32", align=4)
-        correction = T.match_buffer(correction_handle, (groups, n), "int32", align=4)
-        bias = T.match_buffer(bias_handle, (n,), "float32", align=4)
-        out = T.match_buffer(out_handle, (rows, n), "float32", align=4)
+    @T.inline
+    def body(a, w, bounds, multiplier, correction, bias, out):
         for task in T.parallel(row_blocks * column_blocks):
             row = task // column_blocks * _BLOCK
             column = task % column_blocks * _BLOCK
             for j in range((T.min(n - column, _BLOCK) + _TILE_COLUMNS - 1) // _TILE_COLUMNS):
                 for i in range((T.min(rows - row, _BLOCK) + _TILE_ROWS - 1) // _TILE_ROWS):
-                    tile(
-                        a,
-                        w,
-                        bounds,
-                        multiplier,
-                        correction,
-                        bias,
-                        out,
-                        row + i * _TILE_ROWS,
-                        column + j * _TILE_COLUMNS,
-                    )
+                    first_row = row + i * _TILE_ROWS
+                    first_column = column + j * _TILE_COLUMNS
+                    tile(a, w, bounds, multiplier, correction, bias, out, first_row, first_column)
 
-    return main
+    return body

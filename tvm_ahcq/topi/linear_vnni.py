@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm.ir import Expr
 from tvm.script import tirx as T
-from tvm.tirx import PrimFunc
 
-from .vector import LANES, extent, fma, four_codes, vpdpbusd
+from .vector import LANES, fma, four_codes, vpdpbusd
 
 _TILE_ROWS = {1: 12, 2: 12, 3: 8, 4: 6, 5: 5}
 """Rows of a register tile by its width in vectors: accumulators, weights and one broadcast fill the 32 registers."""
@@ -115,9 +115,8 @@ def _panel(a, w, multiplier, correction, bias, out, start, rows, block, tile, bo
         _finish(out, y, start + i * tile.rows, rows, block, tile)
 
 
-def linear_vnni(m: int | Expr, n: int, kp: int, groups: int) -> PrimFunc:
-    """Kernel for weights in layout "vnni16"; parameters as :func:`tvm_ahcq.topi.grouped_linear`."""
-    rows = extent(m, "m")
+def vnni_body(rows: int | Expr, n: int, groups: int) -> Callable[..., None]:
+    """Inline function with the arguments of the kernel, whose weights are in layout "vnni16"."""
     blocks, tail = -(-n // LANES), n % LANES
     width = _panel_width(blocks)
     panels = -(-blocks // width)
@@ -127,24 +126,8 @@ def linear_vnni(m: int | Expr, n: int, kp: int, groups: int) -> PrimFunc:
     whole = panels if last == tile else panels - 1
     row_blocks = (rows + _BLOCK_ROWS - 1) // _BLOCK_ROWS
 
-    @T.prim_func(s_tir=True)
-    def main(
-        a_handle: T.handle,
-        w_handle: T.handle,
-        bounds_handle: T.handle,
-        multiplier_handle: T.handle,
-        correction_handle: T.handle,
-        bias_handle: T.handle,
-        out_handle: T.handle,
-    ):
-        T.func_attr({"global_symbol": "ahcq_grouped_linear", "tirx.noalias": True, "tirx.is_scheduled": True})
-        a = T.match_buffer(a_handle, (rows, kp), "uint8", align=1)
-        w = T.match_buffer(w_handle, (blocks, kp // 4, LANES, 4), "int8", align=1)
-        bounds = T.match_buffer(bounds_handle, (groups + 1,), "int32", align=4)
-        multiplier = T.match_buffer(multiplier_handle, (groups, n), "float32", align=4)
-        correction = T.match_buffer(correction_handle, (groups, n), "int32", align=4)
-        bias = T.match_buffer(bias_handle, (n,), "float32", align=4)
-        out = T.match_buffer(out_handle, (rows, n), "float32", align=4)
+    @T.inline
+    def body(a, w, bounds, multiplier, correction, bias, out):
         for task in T.parallel(row_blocks * panels):
             start = task // panels * _BLOCK_ROWS
             panel = task % panels
@@ -155,4 +138,4 @@ def linear_vnni(m: int | Expr, n: int, kp: int, groups: int) -> PrimFunc:
                 if panel >= whole:
                     _panel(a, w, multiplier, correction, bias, out, start, rows, whole * width, last, bounds, groups)
 
-    return main
+    return body
