@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -186,7 +186,7 @@ def quantize(
     if isinstance(calibration, QuantTable):
         return QuantizedModel(model, module, calibration)
     images = load_calibration(calibration, model.spec, CALIBRATION_IMAGES)
-    total = len(calibration) if hasattr(calibration, "__len__") and not isinstance(calibration, str) else 0
+    total = len(calibration) if isinstance(calibration, Sized) and not isinstance(calibration, str) else 0
     with _reporter(progress) as report:
         table = calibrate(
             module,

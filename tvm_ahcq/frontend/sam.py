@@ -143,10 +143,15 @@ def from_module(sam: Sam, name: str) -> SamModel:
     module, function_params = export_sam(sam)
     used = {param for names in function_params.values() for param in names}
     params = {key: value.detach().numpy() for key, value in sam.state_dict().items() if key in used}
-    # 123.675 is stored as 123.67500305 in float32; its shortest decimal form is the figure that was meant.
-    mean, std = (tuple(float(str(v)) for v in t.numpy().ravel()) for t in (sam.pixel_mean, sam.pixel_std))
+    mean, std = _figures(sam.pixel_mean), _figures(sam.pixel_std)
     return SamModel(name, size, height, sam.mask_decoder.transformer_dim, float(sam.mask_threshold), mean, std,
                     module, params, function_params)
+
+
+def _figures(channels: torch.Tensor) -> tuple[float, float, float]:
+    """The three figures that were meant: 123.675 is 123.67500305 in float32, whose shortest decimal form it is."""
+    red, green, blue = (float(str(value)) for value in channels.numpy().ravel())
+    return red, green, blue
 
 
 def from_sam(model_type: str = "vit_t", checkpoint: str | os.PathLike | None = None) -> SamModel:

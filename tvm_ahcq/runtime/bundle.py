@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -143,7 +143,7 @@ def write_bundle(
 
 
 def _write_members(
-    file: BinaryIO,
+    file: IO[bytes],
     manifest: Manifest,
     library: bytes,
     tensors: Mapping[str, np.ndarray | QLinearWeight],
@@ -215,7 +215,7 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def _seal(file: BinaryIO) -> None:
+def _seal(file: IO[bytes]) -> None:
     """Put the digest of all that was written in the place that the zip comment keeps for it."""
     file.flush()
     end = file.seek(0, os.SEEK_END) - _DIGEST_CHARACTERS
