@@ -8,7 +8,7 @@ code depends on shapes alone. Offsets of table quantizers fold into biases.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 from tvm import relax, tirx
@@ -280,10 +280,9 @@ class _Realiser:
             head_dim=head_dim,
             **dict(zip(("rel_h", "rel_w"), rel, strict=False)),
         )
-        scalars = np.array(astuple(constants)[:9], np.int32)
         args = [self._encode(*site)[0] for site in found]
         args += [
-            self._tensor(f"{name}.constants", scalars),
+            self._tensor(f"{name}.constants", constants.scalars()),
             self._tensor(f"{name}.log_thresholds", constants.log_thresholds),
             self._tensor(f"{name}.table", constants.table),
             self._tensor(f"{name}.out_scale", np.array([constants.out_scale], np.float32)),

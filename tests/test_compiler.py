@@ -8,28 +8,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 import tvm_ahcq as ahcq
 from tvm_ahcq.compiler import CompiledModel, QuantizedModel, float_predictor
 from tvm_ahcq.errors import BundleError, CalibrationError, QuantTableError, RecipeError, TargetError
-from tvm_ahcq.frontend.sam import SamModel, from_module
-from tvm_ahcq.frontend.vit_t import build_sam_vit_t
+from tvm_ahcq.frontend.sam import SamModel
 from tvm_ahcq.quantizers.table import QuantTable
 
 
 @pytest.fixture(scope="module")
-def model() -> SamModel:
-    """A tiny SAM with random weights: windows with padding, a global block, relative positions that are not zero."""
-    torch.manual_seed(1)
-    sam = build_sam_vit_t(
-        image_size=128, depth=2, embed_dim=48, num_heads=2, global_attn_indexes=(1,), window_size=3, prompt_dim=32
-    )
-    with torch.no_grad():
-        for name, parameter in sam.named_parameters():
-            if "rel_pos" in name or "pos_embed" in name:
-                parameter.normal_(std=0.3)
-    return from_module(sam.requires_grad_(False), "tiny")
+def model(make_tiny_model) -> SamModel:
+    """Other weights than the tests of the passes have."""
+    return make_tiny_model(1)
 
 
 @pytest.fixture(scope="module")

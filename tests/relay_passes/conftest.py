@@ -1,30 +1,13 @@
-"""A tiny SAM with random weights as Relax functions, its inputs, and its quantization."""
+"""Inputs of the tiny model, and its quantization."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from tvm_ahcq.compiler import QuantizedModel
 from tvm_ahcq.compiler import quantize as quantize_model
-from tvm_ahcq.frontend.sam import SamModel, from_module
-from tvm_ahcq.frontend.vit_t import build_sam_vit_t
 from tvm_ahcq.quantizers.recipe import recipe
-
-
-@pytest.fixture(scope="session")
-def tiny_model() -> SamModel:
-    """Two blocks, one windowed with padding (8 x 8 tokens in windows of 3) and one global."""
-    torch.manual_seed(0)
-    sam = build_sam_vit_t(
-        image_size=128, depth=2, embed_dim=48, num_heads=2, global_attn_indexes=(1,), window_size=3, prompt_dim=32
-    )
-    with torch.no_grad():
-        for name, parameter in sam.named_parameters():
-            if "rel_pos" in name or "pos_embed" in name:  # upstream starts them at zero, which would hide mistakes
-                parameter.normal_(std=0.3)
-    return from_module(sam.requires_grad_(False), "tiny")
 
 
 @pytest.fixture(scope="session")

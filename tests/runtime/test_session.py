@@ -13,9 +13,10 @@ import pytest
 
 from tvm_ahcq.errors import BundleError, DeviceError
 from tvm_ahcq.runtime.bundle import read_bundle, write_bundle
+from tvm_ahcq.runtime.image import ResizeLongestSide, preprocess
 from tvm_ahcq.runtime.manifest import FunctionSpec
 from tvm_ahcq.runtime.session import ALIGNMENT, Session, to_tensor
-from tvm_ahcq.runtime.verify import golden_pair
+from tvm_ahcq.runtime.verify import compare, golden_pair
 from tvm_ahcq.runtime.weights import expand
 
 
@@ -197,7 +198,7 @@ def test_wrong_input_shapes_are_refused_before_they_reach_compiled_code(session,
 
 
 def test_the_golden_pair_passes_here_and_fails_with_other_weights(path, manifest, tensors, tiny_library, session):
-    picture = np.random.default_rng(5).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    picture = np.random.default_rng(5).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     coords, labels = np.array([[[3, 4], [0, 0]]], np.float32), np.array([[1, -1]], np.float32)
     golden = golden_pair(session, picture, coords, labels)
     assert golden["image"].shape == (21, 32, 3)
@@ -208,6 +209,19 @@ def test_the_golden_pair_passes_here_and_fails_with_other_weights(path, manifest
     write_bundle(path, manifest, tiny_library, tensors, golden)
     with pytest.raises(BundleError, match=r"embedding, relative error 0\.1.*NOT within 0\.02"):
         Session(read_bundle(path)).verify()
+
+
+def test_a_golden_picture_smaller_than_the_model_is_kept_as_it_is_and_resized_to_check(session):
+    picture = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
+    coords, labels = np.zeros((1, 2, 2), np.float32), np.ones((1, 2), np.float32)
+    golden = golden_pair(session, picture, coords, labels)
+    np.testing.assert_array_equal(golden["image"], picture)
+    resized = ResizeLongestSide(session.model.image_size).apply_image(picture)
+    expected = session.encode(preprocess(resized.transpose(2, 0, 1)[None], session.model))
+    np.testing.assert_array_equal(golden["embedding"], expected.astype(np.float16))
+    assert all(check.passed for check in compare(session, golden))
+    other = compare(session, golden | {"image": 255 - picture})
+    assert not other[0].passed
 
 
 def test_a_bundle_without_a_golden_pair_cannot_be_verified(session):

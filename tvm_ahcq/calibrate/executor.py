@@ -26,7 +26,7 @@ __all__ = ["TorchExecutor", "torch_op"]
 _Reader = Callable[[list], Any]
 """Reads a value out of the slots. Slot 0 holds the symbolic dimensions of the run: variable -> int."""
 
-_INTEGER_OPS = {
+_INTEGER_OPS: dict[type, Callable[[int, int], int]] = {
     tirx.Add: lambda a, b: a + b, tirx.Sub: lambda a, b: a - b, tirx.Mul: lambda a, b: a * b,
     tirx.FloorDiv: lambda a, b: a // b, tirx.FloorMod: lambda a, b: a % b, tirx.Max: max, tirx.Min: min,
 }  # fmt: skip
@@ -137,8 +137,8 @@ class TorchExecutor:
             raise UnsupportedModelError(
                 f"{function} takes {len(program.inputs)} inputs ({names}), {len(inputs)} were given"
             )
-        values: list = [None] * program.slots
-        values[0] = symbols = {}
+        symbols: dict = {}
+        values: list = [symbols] + [None] * (program.slots - 1)
         for slot, (var, value) in enumerate(zip(program.inputs, inputs, strict=True), start=1):
             values[slot] = _tensor(value)
             _bind_shape(symbols, var.ty, values[slot].shape, f"{function}: input {var.name}")
@@ -191,8 +191,8 @@ class _Compiler:
                 steps.append((replace(step, slot=self._slot(binding.var)), self.used))
         self.used = set()
         result = self._reader(self.function.body.body)
-        steps = _with_deaths(steps, self.used)
-        return Program(self.name, tuple(parameters[:count]), weights, steps, result, len(self.slot_of) + 1)
+        planned = _with_deaths(steps, self.used)
+        return Program(self.name, tuple(parameters[:count]), weights, planned, result, len(self.slot_of) + 1)
 
     def _slot(self, var: relax.Var) -> int:
         return self.slot_of.setdefault(var, len(self.slot_of) + 1)
@@ -241,8 +241,8 @@ class _Compiler:
             number = float(expr.value)
             return lambda values: number
         if tvm.ir.is_prim_expr(expr):
-            number = _integer(expr)
-            return lambda values: number(values[0]) if callable(number) else number
+            size = _integer(expr)
+            return lambda values: size(values[0]) if callable(size) else size
         raise UnsupportedModelError(f"{self.name}: {type(expr).__name__} expressions cannot be run in torch")
 
 

@@ -39,7 +39,7 @@ class TorchSession:
     def decode(self, embedding: np.ndarray, point_coords: np.ndarray, point_labels: np.ndarray,
                mask_input: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Prompts -> ``(B, 4, 4h, 4w)`` mask logits and ``(B, 4)`` predicted IoU; see :class:`SamModel`."""
-        inputs = (embedding, point_coords, point_labels)
+        inputs: tuple[np.ndarray, ...] = (embedding, point_coords, point_labels)
         function = "decode"
         if mask_input is not None:
             function, inputs = "decode_mask", (*inputs, mask_input)

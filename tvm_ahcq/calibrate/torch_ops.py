@@ -30,8 +30,11 @@ def _to(value: Tensor, dtype: str | None) -> Tensor:
 
 def _simple(names: dict[str, Callable[..., Tensor]]) -> None:
     """Register operators without attributes that take their arguments as torch does."""
-    for name, function in names.items():
-        TORCH_OPS[f"relax.{name}"] = lambda attrs, args, function=function: function(*args)
+
+    def direct(function: Callable[..., Tensor]) -> Callable[[SimpleNamespace, Args], Tensor]:
+        return lambda attrs, args: function(*args)
+
+    TORCH_OPS.update({f"relax.{name}": direct(function) for name, function in names.items()})
 
 
 _simple({
@@ -163,7 +166,11 @@ def _reduction(function: Callable[..., Tensor]) -> Callable[[SimpleNamespace, Ar
     return reduce
 
 
-for _name, _function in {"mean": torch.mean, "sum": torch.sum, "max": torch.amax, "min": torch.amin}.items():
+_REDUCTIONS: dict[str, Callable[..., Tensor]] = {
+    "mean": torch.mean, "sum": torch.sum, "max": torch.amax, "min": torch.amin,
+}  # fmt: skip
+
+for _name, _function in _REDUCTIONS.items():
     TORCH_OPS[f"relax.{_name}"] = _reduction(_function)
 
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,7 @@ def _segment(predictors: Sequence[Any], image: np.ndarray) -> tuple[list[np.ndar
         return masks[0]
 
     masks = [once(predictor) for predictor in predictors]
-    rounds = [[_timed(lambda p=predictor: once(p))[1] for predictor in predictors] for _ in range(REPEATS)]
+    rounds = [[_timed(partial(once, predictor))[1] for predictor in predictors] for _ in range(REPEATS)]
     return masks, [min(times) for times in zip(*rounds, strict=True)]
 
 

@@ -7,8 +7,8 @@ Linear layers, layer norms, GELU, softmax and einsum stay whole operators: ``tor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -40,8 +40,8 @@ class _EncodeImage(nn.Module):
         return self.image_encoder(image)
 
 
-class _Decode(nn.Module):
-    """Prompts without a mask -> four masks and their predicted IoU."""
+class _Decoder(nn.Module):
+    """Prompts -> four masks and their predicted IoU; what both ways of prompting share."""
 
     def __init__(self, sam: Sam):
         super().__init__()
@@ -79,13 +79,17 @@ class _Decode(nn.Module):
         masks = torch.stack(kernels, dim=1) @ upscaled.flatten(2)
         return masks.reshape(-1, count, *upscaled.shape[2:]), decoder.iou_prediction_head(tokens[:, 0])
 
+
+class _Decode(_Decoder):
+    """Prompts without a mask."""
+
     def forward(self, embedding: torch.Tensor, point_coords: torch.Tensor,
                 point_labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         dense = self.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         return self.predict(embedding + dense, self.embed_points(point_coords, point_labels))
 
 
-class _DecodeMask(_Decode):
+class _DecodeMask(_Decoder):
     """Prompts with a mask from an earlier call (low-resolution logits)."""
 
     def forward(self, embedding: torch.Tensor, point_coords: torch.Tensor, point_labels: torch.Tensor,
@@ -172,7 +176,7 @@ _CLEAN_UP = [
 
 def _convert_index(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
     """``table[index]``: a take with clipped indices; TVM's own conversion leaves them unchecked and warns."""
-    table, indices = node.args
+    table, indices = cast("tuple[fx.Node, Sequence[fx.Node]]", node.args)
     if len(indices) != 1:
         raise UnsupportedModelError(f"{node}: indexing by {len(indices)} tensors at once is not supported")
     taken = relax.op.take(importer.env[table], importer.env[indices[0]], axis=0, mode="clip")
@@ -188,7 +192,7 @@ def _convert_select(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
 
 def _convert_arange(node: fx.Node, _importer: BaseFXGraphImporter) -> tvm.ir.GenericConst:
     """``arange(n)`` as a constant, so that the relative-position index tables fold."""
-    return relax.const(np.arange(*node.args), "int64")
+    return relax.const(np.arange(*cast("tuple[int, ...]", node.args)), "int64")
 
 
 _CONVERT = {"index.Tensor": _convert_index, "select.int": _convert_select, "arange.default": _convert_arange}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,23 +33,13 @@ OFFICIAL_CHECKPOINTS = {
 
 
 @dataclass(frozen=True)
-class SamModel:
+class SamModel(ModelSpec):
     """A float SAM as Relax functions with its weights beside them.
 
     Attributes
     ----------
-    name : str
-        Model type: ``"vit_t"``, ``"vit_b"``, ``"vit_l"`` or ``"vit_h"``.
-    image_size : int
-        Side S of the square model input in pixels.
-    grid : int
-        Side h = w of the image embedding, ``S / 16``.
-    prompt_dim : int
-        Channels C of the image embedding.
-    mask_threshold : float
-        Logits above it are foreground.
-    pixel_mean, pixel_std : tuple of float
-        RGB, on the 0..255 scale.
+    name, image_size, grid, prompt_dim, mask_threshold, pixel_mean, pixel_std
+        As in :class:`.ModelSpec`.
     module : tvm.IRModule
         ``encode_image(image f32[1,3,S,S]) -> f32[1,C,h,w]``;
         ``decode(embedding, point_coords f32[B,N,2], point_labels f32[B,N]) -> (masks f32[B,4,4h,4w], iou f32[B,4])``
@@ -61,13 +51,6 @@ class SamModel:
         Names of the parameters that each function takes after its inputs, in order.
     """
 
-    name: str
-    image_size: int
-    grid: int
-    prompt_dim: int
-    mask_threshold: float
-    pixel_mean: tuple[float, float, float]
-    pixel_std: tuple[float, float, float]
     module: tvm.IRModule
     params: dict[str, np.ndarray]
     function_params: dict[str, list[str]]
@@ -75,8 +58,7 @@ class SamModel:
     @property
     def spec(self) -> ModelSpec:
         """The figures that pre- and post-processing need, without the model."""
-        return ModelSpec(self.name, self.image_size, self.grid, self.prompt_dim, self.mask_threshold,
-                         self.pixel_mean, self.pixel_std)
+        return ModelSpec(**{field.name: getattr(self, field.name) for field in fields(ModelSpec)})
 
 
 def _builders() -> dict[str, Callable[[], Sam]]:
@@ -143,10 +125,15 @@ def from_module(sam: Sam, name: str) -> SamModel:
     module, function_params = export_sam(sam)
     used = {param for names in function_params.values() for param in names}
     params = {key: value.detach().numpy() for key, value in sam.state_dict().items() if key in used}
-    # 123.675 is stored as 123.67500305 in float32; its shortest decimal form is the figure that was meant.
-    mean, std = (tuple(float(str(v)) for v in t.numpy().ravel()) for t in (sam.pixel_mean, sam.pixel_std))
+    mean, std = _figures(sam.pixel_mean), _figures(sam.pixel_std)
     return SamModel(name, size, height, sam.mask_decoder.transformer_dim, float(sam.mask_threshold), mean, std,
                     module, params, function_params)
+
+
+def _figures(channels: torch.Tensor) -> tuple[float, float, float]:
+    """The three figures that were meant: 123.675 is 123.67500305 in float32, whose shortest decimal form it is."""
+    red, green, blue = (float(str(value)) for value in channels.numpy().ravel())
+    return red, green, blue
 
 
 def from_sam(model_type: str = "vit_t", checkpoint: str | os.PathLike | None = None) -> SamModel:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from tvm_ahcq.quantizers.cag import CagParams
 from tvm_ahcq.quantizers.hluq import TableParams
 from tvm_ahcq.quantizers.intervals import interval_encoder
+from tvm_ahcq.quantizers.lnq import LnqParams
 from tvm_ahcq.quantizers.log_attention import log_attention_constants
 from tvm_ahcq.quantizers.params import QuantizerParams
 from tvm_ahcq.quantizers.reference import EXP_BITS, FRACTION_BITS, LogAttention, exp2_fixed, rounding_shift
@@ -148,8 +150,8 @@ class SimulatedSites(Sites):
                 thresholds, operands = interval_encoder(book, activation)
                 values = operands.astype(np.float32) * np.float32(params.delta) + np.float32(params.offset)
                 self._intervals[site] = torch.from_numpy(thresholds), torch.from_numpy(values)
-            thresholds, values = self._intervals[site]
-            return values[torch.bucketize(x.contiguous(), thresholds)]
+            bounds, levels = self._intervals[site]
+            return levels[torch.bucketize(x.contiguous(), bounds)]
         return _SIMULATE[type(params)](params, ACTIVATIONS[activation](x))
 
     def rounded_probabilities(self, site: str, probs: torch.Tensor) -> torch.Tensor:
@@ -179,18 +181,20 @@ class SimulatedSites(Sites):
     def conv2d(self, name: str, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """Integer convolution, scaled once."""
         quantized, params = self.weights[name], self.quantizers[f"{name}.input"]
-        scale = np.float32(params.scale)
+        scale = np.float32(cast(UniformParams, params).scale)
         steps = torch.round(x.double() / float(scale))
         accumulator = same_convolution(steps, torch.from_numpy(quantized.operands()).double())
         return accumulator.float() * torch.from_numpy(scale * quantized.scale)
 
     def attention(self, name, q, k, v, scale, rel_h, rel_w) -> torch.Tensor:
         """Log-domain integer attention; the operands carry values of their quantizers."""
-        operands = [self.quantizers[f"{name}.{role}"] for role in "qkv"]
+        operands = [cast(UniformParams, self.quantizers[f"{name}.{role}"]) for role in "qkv"]
         arrays = [None if table is None else table.detach().numpy() for table in (rel_h, rel_w)]
         constants, *tables = log_attention_constants(
-            *operands,
-            self.quantizers[f"{name}.probs"],
+            operands[0],
+            operands[1],
+            operands[2],
+            cast(LnqParams, self.quantizers[f"{name}.probs"]),
             scale=scale,
             head_dim=q.shape[-1],
             rel_h=arrays[0],
@@ -250,8 +254,8 @@ def _affine_groups(params: QuantizerParams, channels: int) -> tuple[np.ndarray, 
     if isinstance(params, CagParams):
         return np.asarray(params.scales, np.float32), np.asarray(params.group_of), 0.0
     if isinstance(params, TableParams):
-        return np.float32([params.delta]), np.zeros(channels, int), float(np.float32(params.offset))
-    return np.float32([params.scale]), np.zeros(channels, int), 0.0
+        return np.array([params.delta], np.float32), np.zeros(channels, int), float(np.float32(params.offset))
+    return np.array([cast(UniformParams, params).scale], np.float32), np.zeros(channels, int), 0.0
 
 
 def fma32(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:

@@ -39,7 +39,7 @@ def _attention(attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Te
 @torch_op("relax.ahcq.encode_affine")
 def _encode_affine(attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tensor:
     x, index, bounds, scale, zero_point = (arg.numpy() for arg in args)
-    return torch.from_numpy(reference.encode_affine(x, index, np.diff(bounds), scale, zero_point, attrs.bits))
+    return torch.from_numpy(reference.encode_affine(x, index, np.diff(bounds).tolist(), scale, zero_point, attrs.bits))
 
 
 @torch_op("relax.ahcq.encode_intervals")
@@ -58,7 +58,7 @@ def _grouped_linear(attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> tor
     if attrs.layout == "vnni16":
         packed = packed.transpose(0, 2, 1, 3).reshape(-1, operands.shape[-1])[: len(bias)]
     rows = operands.reshape(-1, operands.shape[-1])
-    y = reference.grouped_linear(rows, packed, np.diff(bounds), multiplier, correction, bias)
+    y = reference.grouped_linear(rows, packed, np.diff(bounds).tolist(), multiplier, correction, bias)
     return torch.from_numpy(y.reshape(*operands.shape[:-1], -1))
 
 
@@ -66,5 +66,5 @@ def _grouped_linear(attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> tor
 def _log_attention(_attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tensor:
     q, k, v = (operand.flatten(0, -3).numpy() for operand in args[:3])
     scalars, thresholds, table, out_scale, *rel = (arg.numpy() for arg in args[3:])
-    constants = reference.LogAttention(*map(int, scalars), thresholds, table, np.float32(out_scale[0]))
+    constants = reference.LogAttention.of(scalars, thresholds, table, out_scale[0])
     return torch.from_numpy(reference.log_attention(q, k, v, constants, *rel)).reshape(*args[0].shape[:-1], -1)

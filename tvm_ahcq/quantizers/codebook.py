@@ -124,7 +124,7 @@ def last_float32(holds: Callable[[np.ndarray], np.ndarray], low: float, high: fl
     numpy.ndarray
         ``(count,)`` float32; -inf where the predicate does not even hold at `low`, `high` -> +inf where it never ends.
     """
-    first, last = (int(_ordered(np.float32([end]))[0]) for end in (low, high))
+    first, last = (int(_ordered(np.array([end], np.float32))[0]) for end in (low, high))
     inside = np.full(count, first - 1, np.int64)
     outside = np.full(count, last + 1, np.int64)
     while (outside - inside > 1).any():

@@ -53,11 +53,11 @@ def _spread(points: np.ndarray, clusters: int, rng: np.random.Generator) -> np.n
 
 def _lloyd(points: np.ndarray, centres: np.ndarray, rounds: int) -> tuple[np.ndarray, float]:
     """Assign and average until nothing moves; returns labels and their cost."""
-    labels = None
+    labels = np.full(len(points), -1)
     for _ in range(rounds):
         distance = ((points[:, None] - centres) ** 2).sum(-1)
         previous, labels = labels, distance.argmin(1)
-        if previous is not None and (labels == previous).all():
+        if (labels == previous).all():
             break
         for k in np.unique(labels):
             centres[k] = points[labels == k].mean(0)

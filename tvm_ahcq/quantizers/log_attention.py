@@ -45,10 +45,11 @@ def log_attention_constants(
     q_bound = max(q.zero_point, 2**q.bits - 1 - q.zero_point)
     k_bound = max(k.zero_point, 2**k.bits - 1 - k.zero_point)
     qk = (head_dim * q_bound * k_bound, q.scale * k.scale * scale * LOG2_E)
-    rel, tables = None, (None, None)
+    rel: tuple[int, float, float] | None = None
+    tables: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
     if rel_h is not None and rel_w is not None:
         h_scale, w_scale = (float(max(np.abs(t).max(), 1e-8)) / 127 for t in (rel_h, rel_w))
-        tables = tuple(np.rint(t / s).astype(np.int8) for t, s in ((rel_h, h_scale), (rel_w, w_scale)))
+        tables = np.rint(rel_h / h_scale).astype(np.int8), np.rint(rel_w / w_scale).astype(np.int8)
         rel = (head_dim * q_bound * 127, q.scale * h_scale * LOG2_E, q.scale * w_scale * LOG2_E)
     book = probs.codebook()
     if book.table[0] != 0 or book.offset != 0 or not (book.thresholds > 0).all():

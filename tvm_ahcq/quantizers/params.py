@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -48,10 +48,13 @@ class QuantizerParams:
             raise QuantTableError(f"{cls.kind} parameters cannot be used: {error}") from error
 
 
-def register(kind: str) -> Callable[[type], type]:
+Params = TypeVar("Params", bound=QuantizerParams)
+
+
+def register(kind: str) -> Callable[[type[Params]], type[Params]]:
     """Class decorator: the parameter class is known under `kind` in quantization tables."""
 
-    def add(cls: type) -> type:
+    def add(cls: type[Params]) -> type[Params]:
         cls.kind = kind
         _KINDS[kind] = cls
         return cls

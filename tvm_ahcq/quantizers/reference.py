@@ -12,10 +12,17 @@ activations. Where a result leaves the integers, the float32 arithmetic is fixed
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+Array = TypeVar("Array", np.ndarray, "torch.Tensor")
+"""Of functions written with operators that numpy arrays and torch tensors share."""
 
 FRACTION_BITS = 10
 """Base-2 logarithms (attention logits, minus log-probabilities) are integers in units of 2**-10."""
@@ -47,14 +54,14 @@ def fma32(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     return total.astype(np.float32)
 
 
-def encode_uniform(x: np.ndarray, scale: float, zero_point: int, bits: int) -> np.ndarray:
+def encode_uniform(x: np.ndarray, scale: float | np.ndarray, zero_point: int | np.ndarray, bits: int) -> np.ndarray:
     """Codes ``clip(rint(x / scale) + zero_point, 0, 2**bits - 1)`` as uint8.
 
     The division is float32 and correctly rounded, ``rint`` rounds half to even (QUANTIZERS 1). NaN is not allowed.
     """
-    steps = np.rint(np.asarray(x, np.float32) / np.float32(scale))
+    steps = np.rint(np.asarray(x, np.float32) / np.asarray(scale, np.float32))
     top = np.float32(2**bits - 1)
-    return np.clip(steps + np.float32(zero_point), np.float32(0), top).astype(np.uint8)
+    return np.clip(steps + np.asarray(zero_point, np.float32), np.float32(0), top).astype(np.uint8)
 
 
 def encode_affine(
@@ -216,6 +223,20 @@ class LogAttention:
     table: np.ndarray
     out_scale: np.float32
 
+    def scalars(self) -> np.ndarray:
+        """``(9,)`` int32: the integers above, in their order; what kernels take them as."""
+        return np.array([getattr(self, name) for name in _scalar_names()], np.int32)
+
+    @classmethod
+    def of(cls, scalars: np.ndarray, log_thresholds: np.ndarray, table: np.ndarray, out_scale: float) -> LogAttention:
+        """The constants with these :meth:`scalars`."""
+        integers: dict[str, Any] = dict(zip(_scalar_names(), map(int, scalars), strict=True))
+        return cls(**integers, log_thresholds=log_thresholds, table=table, out_scale=np.float32(out_scale))
+
+
+def _scalar_names() -> list[str]:
+    return [field.name for field in fields(LogAttention)[:9]]
+
 
 def log_attention_scale(qk: tuple[int, float], rel: tuple[int, float, float] | None = None) -> dict[str, int]:
     """Fixed-point multipliers and shifts for the logits.
@@ -249,16 +270,13 @@ def log_attention_scale(qk: tuple[int, float], rel: tuple[int, float, float] | N
     }
 
 
-def rounding_shift(x: np.ndarray, shift: int) -> np.ndarray:
+def rounding_shift(x: Array, shift: int) -> Array:
     """Arithmetic right shift, half rounded up: ``floor(x / 2**shift + 1/2)``."""
     return x if shift == 0 else (x + (1 << (shift - 1))) >> shift
 
 
-def exp2_fixed(x: np.ndarray) -> np.ndarray:
-    """``2**-x`` for integers ``x >= 0`` in units of ``2**-FRACTION_BITS``; int32 in units of ``2**-EXP_BITS``.
-
-    Written with operators that numpy arrays and torch tensors share.
-    """
+def exp2_fixed(x: Array) -> Array:
+    """``2**-x`` for integers ``x >= 0`` in units of ``2**-FRACTION_BITS``; int32 in units of ``2**-EXP_BITS``."""
     fraction = x & ((1 << FRACTION_BITS) - 1)
     whole = (x >> FRACTION_BITS).clip(max=31)
     inner = (_EXP_C3 * fraction) >> FRACTION_BITS

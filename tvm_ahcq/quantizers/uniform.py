@@ -70,7 +70,7 @@ def check_zero_points(zero_points: Iterable[int], bits: int) -> None:
             raise ValueError(f"zero_point is {zero_point!r}; expected a whole number from 0 to {2**bits - 1}.")
 
 
-def range_rule(low: np.ndarray, high: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+def range_rule(low: np.ndarray | float, high: np.ndarray | float, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """Scale (float32) and zero point (int32) of ranges, elementwise; 0 is drawn into each range (QUANTIZERS 1)."""
     low = np.minimum(np.asarray(low, np.float32), np.float32(0))
     high = np.maximum(np.asarray(high, np.float32), np.float32(0))

@@ -187,6 +187,7 @@ def _find_published(w: np.ndarray, bits: int, one_sign: int) -> tuple[np.ndarray
     trial = _Trial(w, bits, LOSS_POWER)
     low, high = np.minimum(w.min(1), 0), np.maximum(w.max(1), 0)
     top = 2**bits - 1
+    zero_points: tuple[int, ...]
     if bits == 8:
         zero_points = (SYMMETRIC_ZERO_POINT,)
         high = np.maximum(high, -low)

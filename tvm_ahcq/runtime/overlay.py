@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +105,7 @@ def _outline(mask: np.ndarray, thickness: int) -> np.ndarray:
     return mask & ~inner
 
 
-def _draw_points(draw: ImageDraw.ImageDraw, coords: np.ndarray, labels: Sequence[int], radius: int) -> None:
+def _draw_points(draw: ImageDraw.ImageDraw, coords: np.ndarray, labels: np.ndarray, radius: int) -> None:
     for (x, y), label in zip(np.asarray(coords, float), labels, strict=True):
         if int(label) in _POINT_COLOURS:
             draw.ellipse(

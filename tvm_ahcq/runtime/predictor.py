@@ -76,6 +76,9 @@ class SamPredictor:
     def __init__(self, session: SessionLike) -> None:
         self.session = session
         self.transform = ResizeLongestSide(session.model.image_size)
+        self.features: np.ndarray | None = None
+        self.original_size: tuple[int, int] | None = None
+        self.input_size: tuple[int, int] | None = None
         self.reset_image()
 
     @property
@@ -130,7 +133,7 @@ class SamPredictor:
         self.reset_image()
         height, width = (int(length) for length in original_image_size)
         features = self.session.encode(preprocess(image, self.model))
-        self.original_size, self.input_size = (height, width), image.shape[2:]
+        self.original_size, self.input_size = (height, width), (image.shape[2], image.shape[3])
         self.features, self.is_image_set = features, True
 
     def predict(
@@ -248,14 +251,17 @@ class SamPredictor:
     def reset_image(self) -> None:
         """Forget the current image."""
         self.is_image_set = False
-        self.features: np.ndarray | None = None
-        self.original_size: tuple[int, int] | None = None
-        self.input_size: tuple[int, int] | None = None
+        self.features = self.original_size = self.input_size = None
 
     def _original_size(self) -> tuple[int, int]:
         if self.original_size is None:
             raise ImageNotSetError("An image must be set with .set_image(...) before mask prediction.")
         return self.original_size
+
+    def _input_size(self) -> tuple[int, int]:
+        if self.input_size is None:
+            raise ImageNotSetError("An image must be set with .set_image(...) before mask prediction.")
+        return self.input_size
 
     def _predict(
         self,
@@ -266,6 +272,7 @@ class SamPredictor:
         return_logits: bool,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Decode checked prompts in the model's frame, a bounded number at a time, and resize the masks."""
+        features, input_size, original_size = self.get_image_embedding(), self._input_size(), self._original_size()
         batch = _batch_size(points, boxes, masks)
         coords, labels = prompts.tokens(points, boxes, batch)
         if masks is not None and len(masks) != batch:
@@ -276,14 +283,14 @@ class SamPredictor:
         for start in range(0, batch, step):
             part = slice(start, start + step)
             low, iou = self.session.decode(
-                self.features, coords[part], labels[part], None if masks is None else masks[part]
+                features, coords[part], labels[part], None if masks is None else masks[part]
             )
             parts.append((low[:, chosen], iou[:, chosen]))
         low, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        frame = (self.model.image_size, self.input_size, self.original_size)
+        side = self.model.image_size
         if return_logits:
-            return resize_masks(low, *frame), scores, low
-        return threshold_masks(low, *frame, self.model.mask_threshold), scores, low
+            return resize_masks(low, side, input_size, original_size), scores, low
+        return threshold_masks(low, side, input_size, original_size, self.model.mask_threshold), scores, low
 
 
 def _batch_size(

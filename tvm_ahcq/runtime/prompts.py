@@ -145,7 +145,7 @@ def tokens(
 def _numbers(name: str, values: Any, dtype: type) -> np.ndarray:
     """The values as a finite array; from anything that numpy can convert."""
     try:
-        array = np.asarray(values).astype(dtype)
+        array: np.ndarray = np.asarray(values).astype(dtype)
     except (TypeError, ValueError) as error:
         raise PromptError(f"{name} cannot be made an array of numbers: {error}") from error
     if not np.isfinite(array).all():

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 from ..errors import DeviceError
 from .cpu import default_threads
@@ -33,7 +33,7 @@ def thread_count(requested: int | None) -> int:
     DeviceError
         The number is not a positive integer.
     """
-    source, value = "num_threads", requested
+    source, value = "num_threads", cast("int | str | None", requested)
     if value is None:
         source, value = "TVM_NUM_THREADS", os.environ.get("TVM_NUM_THREADS") or default_threads()
     try:

@@ -56,7 +56,7 @@ def golden_pair(
     session : SessionLike
         Executes the reference.
     image : numpy.ndarray
-        ``(H, W, 3)`` uint8 RGB; it is resized and kept at the model's size.
+        ``(H, W, 3)`` uint8 RGB; kept at its own size or the model's, whichever is smaller.
     point_coords : numpy.ndarray
         ``(B, N, 2)`` float32 tokens in the model's frame, padding included.
     point_labels : numpy.ndarray
@@ -67,7 +67,9 @@ def golden_pair(
     dict of str to numpy.ndarray
         For ``write_bundle``; the embedding is kept as float16, masks as booleans.
     """
-    small = ResizeLongestSide(session.model.image_size).apply_image(check_image(image))
+    side, small = session.model.image_size, check_image(image)
+    if max(small.shape[:2]) > side:
+        small = ResizeLongestSide(side).apply_image(small)
     embedding, masks, iou = _run(session, small, point_coords, point_labels)
     return {
         "image": small,
@@ -106,6 +108,7 @@ def compare(session: SessionLike, golden: Mapping[str, np.ndarray]) -> tuple[Che
 def _run(
     session: SessionLike, image: np.ndarray, coords: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    embedding = session.encode(preprocess(image.transpose(2, 0, 1)[None], session.model))
+    resized = ResizeLongestSide(session.model.image_size).apply_image(image)
+    embedding = session.encode(preprocess(resized.transpose(2, 0, 1)[None], session.model))
     masks, iou = session.decode(embedding, coords, labels)
     return embedding, masks, iou

@@ -130,6 +130,7 @@ def pack_codes(codes: np.ndarray, bits: int) -> bytes:
         return flat.tobytes()
     padded = np.zeros(-(-flat.size // 8) * 8, np.uint8)
     padded[: flat.size] = flat
+    words: np.ndarray
     if bits == 4:
         words = padded[0::2] | (padded[1::2] << 4)
     else:

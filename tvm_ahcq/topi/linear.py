@@ -41,6 +41,7 @@ def grouped_linear(m: int | Expr, n: int, kp: int, groups: int, layout: str, tar
         The target has no kernel for the layout.
     """
     rows = extent(m, "m")
+    weight_shape: tuple[int, ...]
     if layout == "rows":
         weight_shape, body = (n, kp), rows_body(rows, n, groups, target)
     elif layout == "vnni16" and target.isa == "avx512vnni":
