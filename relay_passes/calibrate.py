@@ -17,7 +17,7 @@ from tvm.ir import IRModule
 
 from tvm_ahcq.calibrate.executor import TorchExecutor
 from tvm_ahcq.errors import CalibrationError
-from tvm_ahcq.op.simulate import Sites, using_sites
+from tvm_ahcq.op.simulate import Sites, attention_logits, using_sites
 from tvm_ahcq.quantizers import agq_published, hluq_published, lnq_published
 from tvm_ahcq.quantizers.agq import TAUS, AgqParams, calibrate_agq
 from tvm_ahcq.quantizers.average_range import AverageRange
@@ -66,16 +66,17 @@ class Recorder(Sites):
     def activation(self, site: str, x: torch.Tensor, activation: str = "identity") -> torch.Tensor:
         """Keep the range of each channel and some rows, among them those with the least and greatest element."""
         x = super().activation(site, x, activation)
-        self._observe_range(site, x.detach().flatten(0, -2))
+        rows = x.detach().flatten(0, -2)
+        ends = torch.stack(rows.aminmax(dim=0)).numpy()
+        self._observe_range(site, ends)
         if len(self.rows[site]) * ROWS_AN_IMAGE < ROWS_A_SITE:
-            flat = x.detach().reshape(-1, x.shape[-1])
-            chosen = self.rng.choice(len(flat), min(len(flat), ROWS_AN_IMAGE), replace=False)
-            chosen[:2] = int(flat.argmin()) // flat.shape[1], int(flat.argmax()) // flat.shape[1]
-            self.rows[site].append(flat[torch.from_numpy(chosen)].numpy().copy())
+            chosen = self.rng.choice(len(rows), min(len(rows), ROWS_AN_IMAGE), replace=False)
+            # looked for in their own column only
+            chosen[:2] = int(rows[:, ends[0].argmin()].argmin()), int(rows[:, ends[1].argmax()].argmax())
+            self.rows[site].append(rows[torch.from_numpy(chosen)].numpy())
         return x
 
-    def _observe_range(self, site: str, rows: torch.Tensor) -> None:
-        ends = torch.stack([rows.amin(0), rows.amax(0)]).numpy()
+    def _observe_range(self, site: str, ends: np.ndarray) -> None:
         if site not in self.ranges:
             self.ranges[site] = AverageRange(per_channel=True), AverageRange()
         if not np.isfinite(ends).all():
@@ -85,15 +86,17 @@ class Recorder(Sites):
         for observed in self.ranges[site]:
             observed.update(ends)
 
-    def probabilities(self, name: str, probs: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Keep some queries of some heads, with the values that they weigh."""
-        heads, queries = (min(limit, size) for limit, size in zip(PROBABILITY_SLICES, probs.shape[:2], strict=True))
+    def attention(self, name, q, k, v, scale, rel_h, rel_w) -> torch.Tensor:
+        """Keep the probabilities of some queries of some heads, with the values that they weigh."""
+        heads, queries = (min(limit, size) for limit, size in zip(PROBABILITY_SLICES, q.shape[:2], strict=True))
         kept = self.slices[f"{name}.probs"]
         if len(kept) < ROWS_A_SITE // (PROBABILITY_SLICES[0] * PROBABILITY_SLICES[1]):
-            head = torch.from_numpy(self.rng.choice(len(probs), heads, replace=False))
-            rows = torch.from_numpy(self.rng.choice(probs.shape[1], queries, replace=False))
-            kept.append((probs.detach()[head][:, rows].numpy().copy(), v.detach()[head].numpy().copy()))
-        return probs
+            head = torch.from_numpy(self.rng.choice(len(q), heads, replace=False))
+            rows = torch.from_numpy(self.rng.choice(q.shape[1], queries, replace=False))
+            some = [x.detach()[head] for x in (q, k, v)]
+            probs = attention_logits(some[0], some[1], scale, rel_h, rel_w)[:, rows].softmax(-1)
+            kept.append((probs.numpy(), some[2].numpy()))
+        return super().attention(name, q, k, v, scale, rel_h, rel_w)
 
     def attention_sample(self, site: str) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities ``(S, R, K)`` and values ``(S, K, d)`` of a site; shorter samples are filled with zeros."""

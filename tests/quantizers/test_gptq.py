@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tvm_ahcq.errors import CalibrationError, CheckpointError
-from tvm_ahcq.quantizers.gptq import descend_codes, round_gptq, rounding_error
+from tvm_ahcq.quantizers.gptq import Curvature, descend_codes, round_gptq, rounding_error
 from tvm_ahcq.quantizers.weights import QuantizedWeight, calibrate_weight
 
 
@@ -29,8 +29,11 @@ def error(weight: np.ndarray, codes: np.ndarray, hessian: np.ndarray, q: Quantiz
     return rounding_error(weight, codes, hessian, q.scale, q.zero_point)
 
 
-def rounded(weight: np.ndarray, hessian: np.ndarray, q: QuantizedWeight, **options) -> np.ndarray:
-    codes = round_gptq(weight, hessian, q.scale, q.zero_point, q.bits, **options)
+def rounded(
+    weight: np.ndarray, hessian: np.ndarray, q: QuantizedWeight, sweeps: int = 0, block: int = 128, **curvature
+) -> np.ndarray:
+    hessian = Curvature(hessian, **curvature) if curvature else hessian
+    codes = round_gptq(weight, hessian, q.scale, q.zero_point, q.bits, sweeps=sweeps, block=block)
     assert codes.dtype == np.uint8 and codes.shape == weight.shape and codes.max() < 2**q.bits
     return codes
 
@@ -48,7 +51,7 @@ def test_no_row_is_worse_than_rounded_to_nearest(seed, rows, columns, bits, act_
     q, weight, hessian = case(seed, rows, columns, bits)
     codes = rounded(weight, hessian, q, act_order=act_order, sweeps=sweeps, block=7)
     nearest = error(weight, q.codes, hessian, q)
-    assert (error(weight, codes, hessian, q) <= nearest * (1 + 1e-6)).all()
+    assert (error(weight, codes, hessian, q) <= nearest * (1 + 1e-4)).all()
 
 
 def test_correlated_inputs_lose_most_of_the_error_and_sweeps_lose_more():

@@ -53,7 +53,7 @@ def test_recorder_keeps_the_extremes_and_bounds_its_memory():
 def test_attention_samples_of_unequal_length_are_filled_with_zeros():
     recorder = Recorder()
     for keys in (5, 9):
-        recorder.probabilities("a", torch.full((6, 20, keys), 1.0 / keys), torch.ones(6, keys, 3))
+        recorder.attention("a", torch.ones(6, 20, 3), torch.ones(6, keys, 3), torch.ones(6, keys, 3), 1.0, None, None)
     probs, values = recorder.attention_sample("a.probs")
     assert probs.shape == (8, 16, 9) and values.shape == (8, 9, 3)
     np.testing.assert_allclose(probs.sum(-1), 1.0, rtol=1e-6)

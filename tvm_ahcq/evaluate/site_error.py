@@ -173,7 +173,7 @@ class ErrorSites(Sites):
 
     def attention(self, name, q, k, v, scale, rel_h, rel_w) -> torch.Tensor:
         """The float attention; compared with the integer one."""
-        y = super().attention(name, q, k, v, scale, rel_h, rel_w)
+        y = self.attention_by_probabilities(name, q, k, v, scale, rel_h, rel_w)
         sites = tuple(f"{name}.{operand}" for operand in OPERANDS)
         if all(site in self.quantizers for site in sites):
             operands = [self._rounded.pop(site).reshape(x.shape) for site, x in zip(sites, (q, k, v), strict=False)]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from tvm_ahcq.quantizers.params import QuantizerParams
 
-from .simulate import SimulatedSites, Sites, same_convolution
+from .simulate import SimulatedSites, same_convolution
 
 Layer = tuple[torch.Tensor, torch.Tensor | None]
 """Weight and bias that a layer runs with; no bias leaves the model's."""
@@ -45,7 +45,7 @@ class FakeQuantSites(SimulatedSites):
 
     def attention(self, name, q, k, v, scale, rel_h, rel_w) -> torch.Tensor:
         """Float attention with rounded probabilities."""
-        return Sites.attention(self, name, q, k, v, scale, rel_h, rel_w)
+        return self.attention_by_probabilities(name, q, k, v, scale, rel_h, rel_w)
 
     def probabilities(self, name: str, probs: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Probabilities rounded to the levels of the site's quantizer."""

@@ -64,16 +64,16 @@ class PartialSites(SimulatedSites):
 
     def attention(self, name, q, k, v, scale, rel_h, rel_w) -> torch.Tensor:
         """Attention `name`, on integers if its four operands are chosen."""
-        whole = all(f"{name}.{operand}" in self.quantizers for operand in OPERANDS)
-        kind = SimulatedSites if whole else Sites
-        return kind.attention(self, name, q, k, v, scale, rel_h, rel_w)
+        arguments = name, q, k, v, scale, rel_h, rel_w
+        if all(f"{name}.{operand}" in self.quantizers for operand in OPERANDS):
+            return super().attention(*arguments)
+        if f"{name}.probs" in self.quantizers:
+            return self.attention_by_probabilities(*arguments)
+        return Sites.attention(self, *arguments)
 
     def probabilities(self, name: str, probs: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Probabilities of some heads, rounded if the site ``<name>.probs`` is chosen."""
-        site = f"{name}.probs"
-        if site not in self.quantizers:
-            return probs
-        return self.rounded_probabilities(site, probs)
+        """Probabilities of some heads, rounded."""
+        return self.rounded_probabilities(f"{name}.probs", probs)
 
     def _weight(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """The layer's weight, rounded to its codes if it is chosen."""

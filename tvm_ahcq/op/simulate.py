@@ -26,8 +26,9 @@ from tvm_ahcq.quantizers.reference import EXP_BITS, FRACTION_BITS, LogAttention,
 from tvm_ahcq.quantizers.uniform import UniformParams
 from tvm_ahcq.quantizers.weights import QuantizedWeight
 
-HEADS_AT_ONCE = 1 << 24
-"""Attention is computed for as many heads at a time as keep the logits below this many elements."""
+LOGITS_AT_ONCE = 1 << 21
+"""Attention is computed for as many heads, or queries of one head, at a time as keep the logits below this many
+elements: they stay in the cache."""
 
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -63,15 +64,32 @@ class Sites:
         rel_h: torch.Tensor | None,
         rel_w: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Attention `name` of ``(B, N, d)`` operands that have passed their sites; differentiable here."""
+        """Attention `name` of ``(B, N, d)`` operands that have passed their sites; probabilities are never formed."""
 
-        def some_heads(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            return self.probabilities(name, attention_logits(q, k, scale, rel_h, rel_w).softmax(-1), v) @ v
+        def block(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, first: int) -> torch.Tensor:
+            return fused_attention(q, k, v, scale, rel_h, rel_w, first)
 
-        return over_heads(some_heads, q, k, v)
+        return over_blocks(block, q, k, v, grid_width(rel_w))
+
+    def attention_by_probabilities(
+        self,
+        name: str,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        scale: float,
+        rel_h: torch.Tensor | None,
+        rel_w: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The same, with probabilities that pass :meth:`probabilities`; differentiable."""
+
+        def block(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, first: int) -> torch.Tensor:
+            return self.probabilities(name, attention_logits(q, k, scale, rel_h, rel_w, first).softmax(-1), v) @ v
+
+        return over_blocks(block, q, k, v, grid_width(rel_w))
 
     def probabilities(self, name: str, probs: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Value of the site ``<name>.probs`` for a few heads."""
+        """Value of the site ``<name>.probs`` for some heads and queries."""
         return probs
 
 
@@ -98,31 +116,85 @@ def same_convolution(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return F.conv2d(x.permute(0, 3, 1, 2), weight, padding=weight.shape[-1] // 2).permute(0, 2, 3, 1)
 
 
-def over_heads(function: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Apply ``function(q, k, v)`` to blocks of heads (the first axis) small enough to bound memory."""
-    step = max(1, HEADS_AT_ONCE // (q.shape[1] * k.shape[1]))
-    blocks = [function(q[i : i + step], k[i : i + step], v[i : i + step]) for i in range(0, len(q), step)]
+Block = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], torch.Tensor]
+"""Attention of some heads ``(B, n, d)``, ``(B, Nk, d)``, ``(B, Nk, d)``; their queries are whole rows of the grid, from
+the one that the integer says."""
+
+
+def over_blocks(function: Block, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, width: int) -> torch.Tensor:
+    """Apply `function` to blocks of heads, or of grid rows (of `width` queries) of a head, that fit the cache."""
+    heads = max(1, LOGITS_AT_ONCE // (q.shape[1] * k.shape[1]))
+    rows = max(1, LOGITS_AT_ONCE // (heads * k.shape[1] * width))
+    blocks = []
+    for head in range(0, len(q), heads):
+        some = slice(head, head + heads)
+        parts = [
+            function(q[some, first * width : (first + rows) * width], k[some], v[some], first)
+            for first in range(0, q.shape[1] // width, rows)
+        ]
+        blocks.append(parts[0] if len(parts) == 1 else torch.cat(parts, 1))
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
 
-def relative_terms(q: torch.Tensor, rel_h: torch.Tensor, rel_w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Products of the query with the relative positions: ``(B, h, w, h, 1)`` by row, ``(B, h, w, 1, w)`` by column."""
-    height, width = (len(rel_h) + 1) // 2, (len(rel_w) + 1) // 2
-    rows, columns = torch.arange(height), torch.arange(width)
-    grid = q.unflatten(1, (height, width))
-    by_row = torch.einsum("bhwc,hkc->bhwk", grid, rel_h[rows[:, None] - rows + height - 1])
+def grid_width(rel_w: torch.Tensor | None) -> int:
+    """Queries of a row of the grid; 1 where there are no relative positions."""
+    return 1 if rel_w is None else (len(rel_w) + 1) // 2
+
+
+def relative_terms(
+    q: torch.Tensor, rel_h: torch.Tensor, rel_w: torch.Tensor, first: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Products of queries with the relative positions: ``(B, r, w, h, 1)`` by row, ``(B, r, w, 1, w)`` by column.
+
+    The queries are r whole rows of the ``h x w`` grid, beginning with row `first`.
+    """
+    height, width = (len(rel_h) + 1) // 2, grid_width(rel_w)
+    grid = q.unflatten(1, (-1, width))
+    rows, columns = first + torch.arange(grid.shape[1]), torch.arange(width)
+    by_row = torch.einsum("bhwc,hkc->bhwk", grid, rel_h[rows[:, None] - torch.arange(height) + height - 1])
     by_column = torch.einsum("bhwc,wkc->bhwk", grid, rel_w[columns[:, None] - columns + width - 1])
     return by_row[..., :, None], by_column[..., None, :]
 
 
-def attention_logits(q, k, scale: float, rel_h: torch.Tensor | None, rel_w: torch.Tensor | None) -> torch.Tensor:
-    """``scale q k^T`` plus decomposed relative positions (of the unscaled query), ``(B, Nq, Nk)``."""
+def fused_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scale: float,
+    rel_h: torch.Tensor | None,
+    rel_w: torch.Tensor | None,
+    first: int = 0,
+) -> torch.Tensor:
+    """Attention of ``(B, N, d)`` operands in torch's fused kernel, with the logits of :func:`attention_logits`."""
+    bias = None
+    if rel_h is not None and rel_w is not None:
+        by_row, by_column = relative_terms(q, rel_h, rel_w, first)
+        bias = (by_row + by_column).reshape(1, len(q), q.shape[1], k.shape[1])
+    return F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=bias, scale=scale)[0]
+
+
+def attention_logits(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    scale: float,
+    rel_h: torch.Tensor | None,
+    rel_w: torch.Tensor | None,
+    first: int = 0,
+) -> torch.Tensor:
+    """``scale q k^T`` plus decomposed relative positions (of the unscaled query), ``(B, Nq, Nk)``.
+
+    With relative positions, the queries are whole rows of the grid, beginning with row `first`.
+    """
     logits = (q * scale) @ k.transpose(1, 2)
     if rel_h is None or rel_w is None:
         return logits
-    by_row, by_column = relative_terms(q, rel_h, rel_w)
-    grid = by_row.shape[1:3]
-    return (logits.unflatten(1, grid).unflatten(3, grid) + by_row + by_column).reshape(logits.shape)
+    return add_relative(logits, *relative_terms(q, rel_h, rel_w, first))
+
+
+def add_relative(logits: torch.Tensor, by_row: torch.Tensor, by_column: torch.Tensor) -> torch.Tensor:
+    """Logits ``(B, Nq, Nk)`` plus the terms of :func:`relative_terms`."""
+    split = logits.unflatten(1, by_row.shape[1:3]).unflatten(3, (by_row.shape[3], by_column.shape[4]))
+    return (split + by_row + by_column).reshape(logits.shape)
 
 
 class SimulatedSites(Sites):
@@ -202,17 +274,20 @@ class SimulatedSites(Sites):
         )
         steps = [torch.round(x / np.float32(p.scale)).double() for x, p in zip((q, k, v), operands, strict=True)]
         rel = [None if table is None else torch.from_numpy(table).double() for table in tables]
-        return over_heads(lambda q, k, v: _integer_attention(q, k, v, constants, *rel), *steps)
+
+        def block(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, first: int) -> torch.Tensor:
+            return _integer_attention(q, k, v, constants, *rel, first)
+
+        return over_blocks(block, *steps, grid_width(rel_w))
 
 
-def _integer_attention(q, k, v, c: LogAttention, rel_h, rel_w) -> torch.Tensor:
-    """:func:`tvm_ahcq.quantizers.reference.log_attention` on zero-point-free float64 operands of some heads."""
+def _integer_attention(q, k, v, c: LogAttention, rel_h, rel_w, first: int) -> torch.Tensor:
+    """:func:`tvm_ahcq.quantizers.reference.log_attention` on zero-point-free float64 operands of a block."""
     logits = rounding_shift((q @ k.transpose(1, 2)).to(torch.int32), c.qk_shift) * c.qk_multiplier
     if rel_h is not None:
-        terms = zip(relative_terms(q, rel_h, rel_w), (c.rel_h_multiplier, c.rel_w_multiplier), strict=True)
+        terms = zip(relative_terms(q, rel_h, rel_w, first), (c.rel_h_multiplier, c.rel_w_multiplier), strict=True)
         by_row, by_column = (rounding_shift(term.to(torch.int32), c.rel_shift) * factor for term, factor in terms)
-        grid = by_row.shape[1:3]
-        logits = (logits.unflatten(1, grid).unflatten(3, grid) + by_row + by_column).reshape(logits.shape)
+        logits = add_relative(logits, by_row, by_column)
     logits = rounding_shift(logits, c.shift)
     below = logits.amax(-1, keepdim=True) - logits
     total = exp2_fixed(below).sum(-1, keepdim=True, dtype=torch.int64)

@@ -6,6 +6,8 @@ is the layer's output error on its calibration inputs, ``tr((W - Q) H (W - Q)^T)
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 
@@ -20,14 +22,12 @@ _MAX_DAMPING = 1e3
 
 def round_gptq(
     weight: np.ndarray,
-    hessian: np.ndarray,
+    hessian: np.ndarray | Curvature,
     scale: np.ndarray,
     zero_point: np.ndarray,
     bits: int,
     *,
-    damping: float = DAMPING,
     block: int = 128,
-    act_order: bool = True,
     sweeps: int = 0,
 ) -> np.ndarray:
     """Codes of least output error for given scales and zero points, found column by column.
@@ -39,19 +39,15 @@ def round_gptq(
     ----------
     weight : numpy.ndarray
         ``(N, K)`` float32.
-    hessian : numpy.ndarray
+    hessian : numpy.ndarray or Curvature
         ``(K, K)`` second moment of the inputs, ``X^T X`` up to a factor, symmetric. Inputs that are always zero (a zero
-        on its diagonal) have their weights rounded to nearest.
+        on its diagonal) have their weights rounded to nearest. A :class:`Curvature` serves several weights.
     scale, zero_point : numpy.ndarray
         ``(N,)`` of each output channel.
     bits : int
         Code width.
-    damping : float
-        Share of the mean diagonal that is added to the diagonal.
     block : int
         Columns whose corrections are gathered before they reach the columns after them; it does not change the result.
-    act_order : bool
-        Columns of large inputs first, while there are many columns left to compensate with.
     sweeps : int
         Rounds of coordinate descent afterwards (:func:`descend_codes`).
 
@@ -67,11 +63,10 @@ def round_gptq(
     CalibrationError
         If the Hessian is not finite.
     """
-    problem = _Problem(weight, hessian, scale, zero_point, bits)
-    diagonal = problem.hessian.diagonal()
-    order = torch.argsort(diagonal, descending=True, stable=True) if act_order else torch.arange(diagonal.numel())
-    factor = _inverse_factor(problem.hessian[order][:, order], damping)
+    curvature = hessian if isinstance(hessian, Curvature) else Curvature(hessian)
+    problem = _Problem(weight, curvature, scale, zero_point, bits)
     steps = torch.empty_like(problem.weight)
+    order, factor = curvature.order, curvature.factor
     steps[:, order] = _compensate(problem, problem.weight[:, order], factor, block)
     for _ in range(sweeps):
         steps = _sweep(problem, steps, block)
@@ -96,7 +91,7 @@ def descend_codes(
 
     The output error never rises. Parameters as for :func:`round_gptq`, `codes` ``(N, K)`` uint8 to start from.
     """
-    problem = _Problem(weight, hessian, scale, zero_point, bits)
+    problem = _Problem(weight, Curvature(hessian), scale, zero_point, bits)
     steps = torch.from_numpy(np.asarray(codes).astype(np.float32)) - problem.zero
     for _ in range(sweeps):
         steps = _sweep(problem, steps, block)
@@ -112,11 +107,57 @@ def rounding_error(
     return np.einsum("nk,nk->n", difference @ np.asarray(hessian, np.float64), difference)
 
 
+class Curvature:
+    """Second moment of a layer's inputs, and its decomposition: the cost of rounding that all weights share.
+
+    Parameters
+    ----------
+    hessian : numpy.ndarray
+        ``(K, K)`` ``X^T X`` up to a factor, symmetric.
+    damping : float
+        Share of the mean diagonal that is added to the diagonal.
+    act_order : bool
+        Columns of large inputs first, while there are many columns left to compensate with.
+
+    Raises
+    ------
+    CalibrationError
+        If it is not finite.
+    """
+
+    def __init__(self, hessian: np.ndarray, damping: float = DAMPING, act_order: bool = True) -> None:
+        hessian = np.asarray(hessian, np.float64)
+        if not np.isfinite(hessian).all() or (hessian.diagonal() < 0).any():
+            raise CalibrationError(
+                "The second moment of a layer's inputs is not finite, or negative on its diagonal; "
+                "check the checkpoint and the images."
+            )
+        # a common factor does not matter, but float32 must hold the entries
+        self.hessian = torch.from_numpy(hessian / (hessian.diagonal().mean() or 1.0))
+        self.damping, self.act_order = damping, act_order
+
+    @cached_property
+    def order(self) -> torch.Tensor:
+        """``(K,)`` columns in the order in which they are rounded."""
+        diagonal = self.hessian.diagonal()
+        return torch.argsort(diagonal, descending=True, stable=True) if self.act_order else torch.arange(len(diagonal))
+
+    @cached_property
+    def factor(self) -> torch.Tensor:
+        """``(K, K)`` how an error spreads, in that order; see :func:`_inverse_factor`."""
+        return _inverse_factor(self.hessian[self.order][:, self.order], self.damping)
+
+    @cached_property
+    def matrix(self) -> torch.Tensor:
+        """``(K, K)`` float32."""
+        return self.hessian.float()
+
+
 class _Problem:
-    """Weight, Hessian and grids as tensors; `steps` are ``code - zero_point`` as float32."""
+    """Weight and grids as tensors; `steps` are ``code - zero_point`` as float32."""
 
     def __init__(
-        self, weight: np.ndarray, hessian: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, bits: int
+        self, weight: np.ndarray, curvature: Curvature, scale: np.ndarray, zero_point: np.ndarray, bits: int
     ) -> None:
         weight = np.ascontiguousarray(weight, np.float32)
         if weight.ndim != 2 or weight.size == 0 or not np.isfinite(weight).all():
@@ -125,19 +166,11 @@ class _Problem:
                 "Check the checkpoint."
             )
         rows, columns = weight.shape
-        shapes = (np.shape(hessian), np.shape(scale), np.shape(zero_point))
+        shapes = (tuple(curvature.hessian.shape), np.shape(scale), np.shape(zero_point))
         expected = ((columns, columns), (rows,), (rows,))
         if shapes != expected:
             raise ValueError(f"Hessian, scale and zero point have shapes {shapes}; expected {expected}.")
-        hessian = np.asarray(hessian, np.float64)
-        if not np.isfinite(hessian).all() or (hessian.diagonal() < 0).any():
-            raise CalibrationError(
-                "The second moment of a layer's inputs is not finite, or negative on its diagonal; "
-                "check the checkpoint and the images."
-            )
-        self.weight = torch.from_numpy(weight)
-        # a common factor does not matter, but float32 must hold the entries
-        self.hessian = torch.from_numpy(hessian / (hessian.diagonal().mean() or 1.0))
+        self.weight, self.curvature = torch.from_numpy(weight), curvature
         self.scale = torch.from_numpy(np.asarray(scale, np.float32))[:, None]
         self.zero = torch.from_numpy(np.asarray(zero_point, np.float32))[:, None]
         self.low, self.high = -self.zero, np.float32(2 ** check_bits(bits) - 1) - self.zero
@@ -152,8 +185,8 @@ class _Problem:
 
     def error(self, steps: torch.Tensor) -> torch.Tensor:
         """``(N,)`` float64, proportional to the output error of each row."""
-        difference = self.weight.double() - steps.double() * self.scale
-        return (difference @ self.hessian).mul_(difference).sum(1)
+        difference = self.weight - steps * self.scale
+        return (difference @ self.curvature.matrix).mul_(difference).sum(1, dtype=torch.float64)
 
     def codes(self, steps: torch.Tensor) -> np.ndarray:
         """uint8 codes."""
@@ -204,10 +237,10 @@ def _sweep(problem: _Problem, steps: torch.Tensor, block: int) -> torch.Tensor:
     """One round of coordinate descent over all columns, the largest inputs first."""
     steps = steps.clone()
     scale = problem.scale[:, 0]
-    diagonal = problem.hessian.diagonal()
+    diagonal = problem.curvature.hessian.diagonal()
     order = torch.argsort(diagonal, descending=True, stable=True)
     order = order[diagonal[order] > 0]
-    hessian = problem.hessian.float()
+    hessian = problem.curvature.matrix
     gradient = ((problem.weight - steps * problem.scale) @ hessian).T.contiguous()
     for chosen in order.split(block):
         inner = hessian[chosen][:, chosen]

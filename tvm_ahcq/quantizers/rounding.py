@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from .acnr import Conditioner, difference_moment
-from .gptq import round_gptq
+from .gptq import Curvature, round_gptq
 from .uniform import MIN_SCALE
 from .weights import QuantizedWeight, calibrate_weight
 
@@ -81,22 +82,44 @@ class RoundedLayer:
 
 
 class _Moments:
-    """Second moments of a sample; around the means where a bias can take up the difference."""
+    """A sample around its means (where a bias can take up the difference) and what is solved for on it.
+
+    With centred rows Q (R, K) and differences D = X - Q, the weight that minimises
+    ``|W X^T - V Q^T|^2 / R + ridge |W - V|^2`` is ``V = W + W D^T Q (Q^T Q + R ridge)^-1``. The eigenvectors of the
+    smaller of ``Q Q^T`` and ``Q^T Q`` make every further ridge a scaling between two thin products.
+    """
 
     def __init__(self, sample: LayerSample, centred: bool):
         x, q = sample.float_rows, sample.quant_rows
         self.float_mean = x.mean(0, dtype=np.float64) if centred else np.zeros(x.shape[1])
         self.quant_mean = q.mean(0, dtype=np.float64) if centred else np.zeros(x.shape[1])
-        rows = len(q)
-        q = q - self.quant_mean.astype(np.float32)
-        self.quant = (q.T @ q).astype(np.float64) / rows
-        self.cross = ((x - self.float_mean.astype(np.float32)).T @ q).astype(np.float64) / rows
-        self.unit = max(float(np.trace(self.quant)) / len(self.quant), 1e-12)
+        self.rows = q - self.quant_mean.astype(np.float32)
+        self.difference = x - self.float_mean.astype(np.float32) - self.rows
+        energy = float(np.square(self.rows, dtype=np.float64).mean())
+        self.unit = max(energy, 1e-12)
+
+    @cached_property
+    def curvature(self) -> Curvature:
+        """Of the output error as a function of the weight."""
+        return Curvature((self.rows.T @ self.rows).astype(np.float64) / len(self.rows))
+
+    @cached_property
+    def _spectrum(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Eigenvalues ``(r,)`` float64 of the second moment, ``(K, r)`` and ``(r, K)`` to its left and right."""
+        q, d, count = self.rows, self.difference, len(self.rows)
+        if count <= q.shape[1]:
+            values, vectors = np.linalg.eigh((q @ q.T).astype(np.float64) / count)
+            vectors = vectors.astype(np.float32)
+            return values, d.T @ vectors / np.float32(count), vectors.T @ q
+        values, vectors = np.linalg.eigh((q.T @ q).astype(np.float64) / count)
+        vectors = vectors.astype(np.float32)
+        return values, d.T @ (q @ vectors) / np.float32(count), vectors.T
 
     def corrected(self, weight: np.ndarray, ridge: float) -> np.ndarray:
         """The weight that best maps quantized inputs to float outputs, pulled towards `weight`, float32."""
-        pull = ridge * self.unit * np.eye(len(self.quant))
-        return np.linalg.solve(self.quant + pull, ((weight @ (self.cross + pull)).T)).T.astype(np.float32)
+        values, left, right = self._spectrum
+        shrunk = (weight @ left) / (np.maximum(values, 0) + ridge * self.unit).astype(np.float32)
+        return weight + shrunk @ right
 
     def bias(self, weight: np.ndarray, rounded: np.ndarray, bias: np.ndarray | None) -> np.ndarray | None:
         """`bias` plus the mean difference of the outputs."""
@@ -106,10 +129,10 @@ class _Moments:
 
     def refit_scales(self, target: np.ndarray, quantized: QuantizedWeight) -> QuantizedWeight:
         """Scales of least squared output error for the given codes."""
-        steps = quantized.operands().reshape(len(target), -1).astype(np.float64)
-        projected = steps @ self.quant
-        energy = np.einsum("nk,nk->n", projected, steps)
-        fitted = np.einsum("nk,nk->n", projected, target) / np.where(energy > 0, energy, 1)
+        steps = quantized.operands().reshape(len(target), -1).astype(np.float32)
+        found, wanted = self.rows @ steps.T, self.rows @ target.T
+        energy = np.square(found, dtype=np.float64).sum(0)
+        fitted = np.multiply(found, wanted, dtype=np.float64).sum(0) / np.where(energy > 0, energy, 1)
         near = (energy > 0) & (fitted > np.maximum(0.5 * quantized.scale, MIN_SCALE)) & (fitted < 2 * quantized.scale)
         scale = np.where(near, fitted, quantized.scale).astype(np.float32)
         return QuantizedWeight(quantized.codes, scale, quantized.zero_point, quantized.bits)
@@ -225,5 +248,5 @@ def _best_ridge(weight: np.ndarray, bias: np.ndarray | None, moments: _Moments, 
 def _compensated(plan: _Plan, moments: _Moments, bits: int, weight_range: str) -> QuantizedWeight:
     target = plan.weight if plan.ridge is None else moments.corrected(plan.weight, plan.ridge)
     ranges = calibrate_weight(target, bits, weight_range)
-    codes = round_gptq(target, moments.quant, ranges.scale, ranges.zero_point, bits, sweeps=SWEEPS)
+    codes = round_gptq(target, moments.curvature, ranges.scale, ranges.zero_point, bits, sweeps=SWEEPS)
     return moments.refit_scales(target, QuantizedWeight(codes, ranges.scale, ranges.zero_point, bits))
