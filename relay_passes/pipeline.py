@@ -60,8 +60,8 @@ __all__ = [
 EQUALISING_IMAGES = 4
 """Images that equalisation looks at."""
 
-LEARNING_IMAGES, LEARNING_PIXELS = 16, 1 << 23
-"""Most images that layers are conditioned and rounded on, and most pixels of them all (8 images of 1024 x 1024): their
+LEARNING_IMAGES, LEARNING_PIXELS = 16, 1 << 22
+"""Most images that layers are conditioned and rounded on, and most pixels of them all (4 images of 1024 x 1024): their
 activations are in memory together."""
 
 LAYOUT_ONLY = ["relax.reshape"]
@@ -116,6 +116,7 @@ def quantizers(
         if recipe.equalise:
             changes |= equalise(mod, preserved(params, changes), seen)
         params = preserved(params, changes)
+        del seen
     table = calibrate(mod, params, images, recipe, model=model, progress=progress)
     learning, conditioned = images[: _learning_images(images)], {}
     if recipe.conditioning == "published":

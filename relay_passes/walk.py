@@ -19,8 +19,9 @@ from tvm_ahcq.quantizers.table import QuantTable
 from .annotate import Layer, layers
 from .calibrate import calibration_prompts
 
-ROWS_AN_IMAGE = 512
-"""Rows (tokens) of a layer's input that are kept of each image."""
+ROWS_AN_IMAGE, ROWS_A_LAYER = 512, 4096
+"""Rows (tokens) of a layer's input that are kept of each image: the first, or more where images are few, so that there
+are at least the second in all."""
 
 
 class LayerWalk:
@@ -65,11 +66,12 @@ def layer_sample(inputs: list[tuple[torch.Tensor, torch.Tensor]], shape: tuple[i
     rng = np.random.default_rng(0)
     unfold: Callable = _patches(shape[-1]) if len(shape) == 4 and shape[-1] > 1 else lambda x: x.flatten(0, -2)
     parts: tuple[list, list] = ([], [])
+    limit = max(ROWS_AN_IMAGE, ROWS_A_LAYER // len(inputs))
     fold = []
     for place, pair in enumerate(inputs):
         rows = [unfold(x) for x in pair]
         count = len(rows[0])
-        chosen = torch.from_numpy(rng.choice(count, min(count, ROWS_AN_IMAGE), replace=False))
+        chosen = torch.from_numpy(rng.choice(count, min(count, limit), replace=False))
         for part, matrix in zip(parts, rows, strict=True):
             part.append(matrix[chosen].numpy())
         fold.append(np.full(len(chosen), place % 4 == 3) if len(inputs) > 3 else np.arange(len(chosen)) % 4 == 3)

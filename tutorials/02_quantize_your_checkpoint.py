@@ -1,7 +1,7 @@
 """Lesson 2: quantize a checkpoint of your own, see what 4 bits cost and where, and mend it.
 
 Run it with ``python tutorials/02_quantize_your_checkpoint.py``; it writes a checkpoint, a quantization table and a
-report to the current folder, or to the one given as an argument. It takes a minute or two.
+report to the current folder, or to the one given as an argument. It takes two or three minutes.
 """
 
 import sys
@@ -29,7 +29,7 @@ torch.save({name: weight.float() for name, weight in state.items()}, checkpoint)
 model = ahcq.from_sam("vit_t", checkpoint=checkpoint)
 
 # 2. Pictures like those that the model will meet. Not annotated: only what passes through the model counts.
-pictures = [scene.image for scene in scenes(first=500_000, count=4)]
+pictures = [scene.image for scene in scenes(first=500_000, count=8)]
 
 # 3. Two recipes. "minmax" takes every range from end to end and rounds to the nearest; "ahcq" equalises channels,
 #    fits every quantizer to the error that it leaves, and rounds weights so that each layer answers its quantized input
@@ -37,7 +37,7 @@ pictures = [scene.image for scene in scenes(first=500_000, count=4)]
 quantized = {name: ahcq.quantize(model, pictures, ahcq.recipe(name, bits=4)) for name in ("minmax", "ahcq")}
 
 # 4. What it costs: mean IoU with the truth, on scenes that calibration has not seen. (On your data: `tvm-ahcq eval`.)
-unseen = list(scenes(first=4_000_000, count=2))
+unseen = list(scenes(first=4_000_000, count=4))
 predictors = {"float": quantized["ahcq"].float_predictor()}
 predictors |= {name: qmodel.fake_quant_predictor() for name, qmodel in quantized.items()}
 for name, predictor in predictors.items():

@@ -11,7 +11,7 @@ from tvm_ahcq.calibrate.images import load_calibration
 from tvm_ahcq.compiler import QuantizedModel, quantize
 from tvm_ahcq.op.simulate import same_convolution
 from tvm_ahcq.quantizers.recipe import recipe
-from tvm_ahcq.relay_passes.walk import ROWS_AN_IMAGE, LayerWalk, layer_sample
+from tvm_ahcq.relay_passes.walk import ROWS_A_LAYER, LayerWalk, layer_sample
 
 
 def numbered(images: int, tokens: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -41,8 +41,8 @@ def test_a_quarter_of_the_rows_of_few_images_is_held_out(images):
 
 
 def test_rows_of_an_image_are_bounded_and_chosen_alike_every_time():
-    first, again = (layer_sample(numbered(2, 4 * ROWS_AN_IMAGE), (8, 2)) for _ in range(2))
-    assert len(first.float_rows) == 2 * ROWS_AN_IMAGE
+    first, again = (layer_sample(numbered(2, 4 * ROWS_A_LAYER), (8, 2)) for _ in range(2))
+    assert len(first.float_rows) == ROWS_A_LAYER
     np.testing.assert_array_equal(first.float_rows, again.float_rows)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from .acnr import Conditioner, difference_moment
 from .gptq import Curvature, round_gptq
@@ -85,8 +86,8 @@ class _Moments:
     """A sample around its means (where a bias can take up the difference) and what is solved for on it.
 
     With centred rows Q (R, K) and differences D = X - Q, the weight that minimises
-    ``|W X^T - V Q^T|^2 / R + ridge |W - V|^2`` is ``V = W + W D^T Q (Q^T Q + R ridge)^-1``. The eigenvectors of the
-    smaller of ``Q Q^T`` and ``Q^T Q`` make every further ridge a scaling between two thin products.
+    ``|W X^T - V Q^T|^2 / R + ridge |W - V|^2`` is ``V = W + W D^T Q (Q^T Q + R ridge)^-1``, or the same with
+    ``(Q Q^T + R ridge)^-1 Q`` where there are fewer rows than inputs.
     """
 
     def __init__(self, sample: LayerSample, centred: bool):
@@ -95,31 +96,28 @@ class _Moments:
         self.quant_mean = q.mean(0, dtype=np.float64) if centred else np.zeros(x.shape[1])
         self.rows = q - self.quant_mean.astype(np.float32)
         self.difference = x - self.float_mean.astype(np.float32) - self.rows
-        energy = float(np.square(self.rows, dtype=np.float64).mean())
-        self.unit = max(energy, 1e-12)
+        self.unit = float(np.square(self.rows, dtype=np.float64).mean()) or 1.0
 
     @cached_property
     def curvature(self) -> Curvature:
         """Of the output error as a function of the weight."""
         return Curvature((self.rows.T @ self.rows).astype(np.float64) / len(self.rows))
 
-    @cached_property
-    def _spectrum(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Eigenvalues ``(r,)`` float64 of the second moment, ``(K, r)`` and ``(r, K)`` to its left and right."""
-        q, d, count = self.rows, self.difference, len(self.rows)
-        if count <= q.shape[1]:
-            values, vectors = np.linalg.eigh((q @ q.T).astype(np.float64) / count)
-            vectors = vectors.astype(np.float32)
-            return values, d.T @ vectors / np.float32(count), vectors.T @ q
-        values, vectors = np.linalg.eigh((q.T @ q).astype(np.float64) / count)
-        vectors = vectors.astype(np.float32)
-        return values, d.T @ (q @ vectors) / np.float32(count), vectors.T
-
     def corrected(self, weight: np.ndarray, ridge: float) -> np.ndarray:
         """The weight that best maps quantized inputs to float outputs, pulled towards `weight`, float32."""
-        values, left, right = self._spectrum
-        shrunk = (weight @ left) / (np.maximum(values, 0) + ridge * self.unit).astype(np.float32)
-        return weight + shrunk @ right
+        few, gram, cross = self._products
+        factor = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram), dtype=gram.dtype))
+        change = torch.cholesky_solve((torch.from_numpy(weight) @ cross).T.double(), factor).T.float()
+        return weight + (change @ torch.from_numpy(self.rows) if few else change).numpy()
+
+    @cached_property
+    def _products(self) -> tuple[bool, torch.Tensor, torch.Tensor]:
+        """In units of the inputs' mean variance, ``Q^T Q / R`` and ``D^T Q / R``; or, where there are fewer rows than
+        inputs (which is told first), ``Q Q^T / R`` and ``D^T / R``."""
+        q, d, scale = torch.from_numpy(self.rows), torch.from_numpy(self.difference), len(self.rows) * self.unit
+        if len(q) < q.shape[1]:
+            return True, (q @ q.T).double() / scale, d.T / scale
+        return False, self.curvature.hessian, d.T @ q / scale
 
     def bias(self, weight: np.ndarray, rounded: np.ndarray, bias: np.ndarray | None) -> np.ndarray | None:
         """`bias` plus the mean difference of the outputs."""
