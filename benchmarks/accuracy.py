@@ -20,14 +20,17 @@ import numpy as np
 import tvm_ahcq as ahcq
 from tvm_ahcq.compiler import float_predictor
 from tvm_ahcq.evaluate.pathologies import HARD, harden
+from tvm_ahcq.evaluate.probes import scene_probes
 from tvm_ahcq.evaluate.scene_accuracy import PromptedObjects, SceneMasks, mean_iou, prompted_objects, segment_scene
 from tvm_ahcq.evaluate.scenes import Scene, scenes
+from tvm_ahcq.evaluate.sensitivity import measure as measure_sensitivity
 from tvm_ahcq.frontend.sam import SamModel
 
 FOLDER = Path(__file__).parent / "results"
 CALIBRATION_SCENES, FIRST_CALIBRATION, FIRST_UNSEEN = 16, 500_000, 3_000_000
 MAIN = ("ahcq", "paper", "ptq4sam", "minmax")
 ABLATIONS = ("ahcq-no-acnr", "ahcq-no-hluq", "ahcq-no-cag", "ahcq-no-lnq", "ahcq-no-equalise")
+HIGH = "ahcq, high effort"
 WAYS = ("click", "single_click", "box")
 
 
@@ -52,6 +55,7 @@ def cells(seeds: int) -> Iterator[Cell]:
         for model in ("vit_t", "vit_t-hard"):
             yield from (Cell(model, recipe, 4, seed) for recipe in MAIN)
         yield from (Cell("vit_t", recipe, 6, seed) for recipe in MAIN)
+    yield Cell("vit_t", HIGH, 4, 0)
     for seed in range(seeds):
         for model in ("vit_t-hard", "vit_t"):
             yield from (Cell(model, recipe, 4, seed) for recipe in ABLATIONS)
@@ -70,7 +74,9 @@ def measure(cell: Cell, unseen: list[Unseen], in_float: list[SceneMasks]) -> dic
     model = model_of(cell.model, cell.seed)
     calibration = [s.image for s in scenes(FIRST_CALIBRATION + 1000 * cell.seed, CALIBRATION_SCENES)]
     start = time.perf_counter()
-    qmodel = ahcq.quantize(model, calibration, ahcq.recipe(cell.recipe, cell.bits))
+    name, _, effort = cell.recipe.partition(", ")
+    effort = effort.removesuffix(" effort") or "default"
+    qmodel = ahcq.quantize(model, calibration, ahcq.recipe(name, cell.bits), effort=effort)
     seconds = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder:
         manifest = ahcq.compile(qmodel).save(Path(folder) / "m.ahcq")
@@ -90,6 +96,32 @@ def measure(cell: Cell, unseen: list[Unseen], in_float: list[SceneMasks]) -> dic
 
 Unseen = tuple[Scene, PromptedObjects]
 """A scene that no calibration saw, and what is asked about it."""
+
+
+def layer_rows() -> list[list[str]]:
+    """Of vit_t, recipe "ahcq" at 4 bits: what each layer costs when it alone is quantized, the worst first."""
+    calibration = [s.image for s in scenes(FIRST_CALIBRATION, CALIBRATION_SCENES)]
+    qmodel = ahcq.quantize(ahcq.from_sam("vit_t"), calibration, ahcq.recipe("ahcq", 4))
+    found = measure_sensitivity(qmodel, scene_probes(list(scenes(FIRST_UNSEEN, 2))), effect="layers")
+    layers = {layer.name: layer for layer in found.layers}
+    sites = {site.name: site for site in found.sites}
+    weights = {weight.layer: weight for weight in found.weights}
+    rows = []
+    for effect in found.worst():
+        layer, weight = layers[effect.unit.name], weights.get(effect.unit.name)
+        numbers = () if weight is None else (weight.condition_before, weight.condition_after)
+        rows.append([
+            layer.name,
+            ", ".join(sorted({sites[name].params.kind for name in layer.sites})),
+            f"{min(sites[name].sqnr for name in layer.sites):.1f}",
+            "" if weight is None else f"{weight.sqnr:.1f}",
+            f"{layer.error:.2%}",
+            f"{effect.logits:.2%}",
+            f"{effect.iou_loss:.4f}",
+            " → ".join(f"{number:.3g}" for number in numbers if number is not None),
+        ])  # fmt: skip
+    return rows
+
 
 Results = dict[str, dict[str, float]]
 """Figures by the key of their cell."""
@@ -112,7 +144,7 @@ def table(results: Results, reference: dict[str, float], model: str, wanted: lis
     return lines
 
 
-def report(results: dict[str, dict[str, float]], reference: dict[str, float], count: int) -> str:
+def report(results: Results, reference: dict[str, float], count: int, layers: list[list[str]]) -> str:
     """The whole page."""
     lines = [
         "# Accuracy of recipes",
@@ -126,7 +158,7 @@ def report(results: dict[str, dict[str, float]], reference: dict[str, float], co
         "",
         "## vit_t",
         "",
-        *table(results, reference, "vit_t", [(recipe, bits) for bits in (4, 5, 6, 8) for recipe in MAIN]),
+        *table(results, reference, "vit_t", [(recipe, bits) for bits in (4, 5, 6, 8) for recipe in (*MAIN, HIGH)]),
         "",
         "Without one part at a time:",
         "",
@@ -146,6 +178,16 @@ def report(results: dict[str, dict[str, float]], reference: dict[str, float], co
         "of the same kind, so its gain there is an upper bound: read the rows without it too. Neither model says how "
         "far these recipes bring the official checkpoints on COCO; that has not been measured, because they cannot be "
         "had where this was written.",
+        "",
+        "## Layers of vit_t, `ahcq` at W4A4",
+        "",
+        "The least SQNR of what a layer reads and that of its weight (dB), the relative squared error of its output on "
+        "the float model's values; then what its quantization alone, all else in float, changes in the logits of the "
+        "masks and their IoU (2 scenes); the weight's condition number in float, and after conditioning and rounding.",
+        "",
+        "| layer | reads | SQNR | weight SQNR | output error | logits change | IoU lost | condition number |",
+        "|---|---|---|---|---|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in layers),
         "",
     ]
     return "\n".join(lines)
@@ -167,6 +209,7 @@ def main() -> None:
     in_float = [segment_scene(predictor, *found) for found in unseen]
     accuracy = mean_iou((masks, objects.masks) for masks, (_, objects) in zip(in_float, unseen, strict=True))
     reference = {way: getattr(accuracy, way) for way in WAYS}
+    layers = content.get("layers") or layer_rows()
     for cell in cells(args.seeds):
         if time.monotonic() > end:
             break
@@ -174,9 +217,11 @@ def main() -> None:
             results[cell.key] = measure(cell, unseen, in_float)
             print(cell.key, {name: round(value, 4) for name, value in results[cell.key].items()}, flush=True)
         part = store.with_suffix(".part")
-        part.write_text(json.dumps({"scenes": args.scenes, "reference": reference, "cells": results}, indent=1))
+        part.write_text(
+            json.dumps({"scenes": args.scenes, "reference": reference, "layers": layers, "cells": results}, indent=1)
+        )
         part.replace(store)
-        (FOLDER / "accuracy.md").write_text(report(results, reference, args.scenes), encoding="utf-8")
+        (FOLDER / "accuracy.md").write_text(report(results, reference, args.scenes, layers), encoding="utf-8")
 
 
 if __name__ == "__main__":
