@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tvm_ahcq.op import simulate
 from tvm_ahcq.op.simulate import SimulatedSites, Sites
 from tvm_ahcq.quantizers.cag import CagParams
 from tvm_ahcq.quantizers.hluq import HluqParams
@@ -13,6 +14,29 @@ from tvm_ahcq.quantizers.lnq import LnqParams
 from tvm_ahcq.quantizers.log_attention import log_attention_constants
 from tvm_ahcq.quantizers.reference import log_attention
 from tvm_ahcq.quantizers.uniform import UniformParams
+
+
+@pytest.mark.parametrize("at_once", [1, 45, 200, 1 << 21])
+@pytest.mark.parametrize("grid", [None, (5, 4)])
+def test_attention_in_blocks_of_heads_and_rows_equals_the_formula(at_once, grid, monkeypatch):
+    monkeypatch.setattr(simulate, "LOGITS_AT_ONCE", at_once)
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(3, 20, 8, generator=generator) for _ in range(3))
+    logits, rel = 0.3 * q @ k.transpose(1, 2), (None, None)
+    if grid:
+        rel = tuple(torch.randn(2 * n - 1, 8, generator=generator) for n in grid)
+        for i in range(20):
+            for j in range(20):
+                down, right = i // 4 - j // 4, i % 4 - j % 4
+                logits[:, i, j] += q[:, i] @ rel[0][down + 4] + q[:, i] @ rel[1][right + 3]
+    expected = logits.softmax(-1) @ v
+    for attention in (Sites().attention, Sites().attention_by_probabilities):
+        torch.testing.assert_close(attention("a", q, k, v, 0.3, *rel), expected)
+    sites = {f"a.{role}": UniformParams(4, 0.37, 8) for role in "qkv"} | {"a.probs": LnqParams(4, 20.0, 0.7)}
+    operands = [SimulatedSites(sites).activation(f"a.{r}", x) for r, x in zip("qkv", (q, k, v), strict=True)]
+    blocked = SimulatedSites(sites).attention("a", *operands, 0.3, *rel)
+    monkeypatch.undo()
+    assert torch.equal(blocked, SimulatedSites(sites).attention("a", *operands, 0.3, *rel))
 
 
 @pytest.mark.parametrize("bits", [4, 5, 6, 8])

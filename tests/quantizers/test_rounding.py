@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tvm_ahcq.quantizers.rounding import LayerSample, output_error, round_layer
+from tvm_ahcq.quantizers.rounding import LayerSample, _Moments, output_error, round_layer
 from tvm_ahcq.quantizers.weights import encode_weight
 
 
@@ -30,6 +30,19 @@ def test_the_rounded_layer_answers_as_the_float_layer_does(bits):
     assert error < 0.25 * uncorrected
     assert found.error == pytest.approx(error, rel=0.3) and found.error < found.nearest_error
     assert found.ridge is not None
+
+
+@pytest.mark.parametrize("rows", [30, 48, 500])
+def test_the_input_correction_minimises_its_objective(rows):
+    """With fewer rows than inputs and with more; at the minimum of a convex function, no direction goes down."""
+    weight, _, sample, _ = layer()
+    x, q = sample.float_rows[:rows], sample.quant_rows[:rows]
+    moments = _Moments(LayerSample(x, q, np.zeros(rows, bool)), centred=False)
+    found = moments.corrected(weight, 0.1).astype(np.float64)
+    unit = np.square(q, dtype=np.float64).mean()
+    gradient = (found @ q.T - weight @ x.T) @ q / rows + 0.1 * unit * (found - weight)
+    start = (weight @ q.T - weight @ x.T) @ q / rows
+    assert np.abs(gradient).max() < 1e-4 * np.abs(start).max()
 
 
 def test_values_of_codes_give_the_codes_back():
