@@ -87,7 +87,7 @@ def raise_bits(
         count = max(1, len(order) // 8)
         while True:
             raised = base | {name: bits for names in order[:count] for name in names}
-            qmodel = quantize(model, images, replace(recipe, raised=raised), progress=progress)
+            qmodel = quantize(model, images, replace(recipe, raised=tuple(raised.items())), progress=progress)
             drops.append(_drop(qmodel, probes, progress))
             if drops[-1] <= max_drop:
                 return MixedModel(qmodel, raised, tuple(drops))

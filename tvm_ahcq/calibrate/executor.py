@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,7 +43,7 @@ class Step:
     """Slots that are empty afterwards."""
     op: str = ""
     """Operator that it calls, if it calls one."""
-    attrs: SimpleNamespace | None = None
+    attrs: SimpleNamespace = field(default_factory=SimpleNamespace)
     arguments: tuple[_Reader, ...] = ()
 
     def run(self, values: list) -> None:

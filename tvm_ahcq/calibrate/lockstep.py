@@ -130,7 +130,8 @@ def units(program: Program, name_of: Callable[[str], str | None]) -> list[Unit]:
 
 def _alive(program: Program) -> list[set[int]]:
     """Computed slots that hold a value before each step, and after the last."""
-    alive, now = [], set()
+    alive: list[set[int]] = []
+    now: set[int] = set()
     for step in program.steps:
         alive.append(set(now))
         now = (now | {step.slot}) - set(step.dead)

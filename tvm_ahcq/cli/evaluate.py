@@ -147,8 +147,9 @@ def _print(done: list[_Measured]) -> None:
     reference = next((each for each in done if each.candidate.name == FLOAT), done[0])
     for each in done:
         if each is not reference:
-            kept = [f"{name} {each.accuracy.figures()[name] / value:.1%}"
-                    for name, value in reference.accuracy.figures().items() if value and not name.startswith("AP_")]
+            figures_of = each.accuracy.figures()
+            kept = [f"{name} {own / value:.1%}" for name, value in reference.accuracy.figures().items()
+                    if value and not name.startswith("AP_") and (own := figures_of[name]) is not None]
             result("kept", f"{each.candidate.name}, of {reference.candidate.name}: {', '.join(kept)}")
 
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..errors import EvaluationError
 from .coco_masks import Rle, area, box_of, pycocotools, to_rle
@@ -292,5 +292,5 @@ def _is_empty(box: Box) -> bool:
     return not (box[0] < box[2] and box[1] < box[3])
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -128,7 +128,8 @@ def coco_accuracy(
 def segment_boxes(predictor: SamPredictor, image: CocoImage, boxes: Sequence[Box]) -> Iterator[tuple[Rle, float]]:
     """Mask and predicted IoU of each box in a picture; a box that holds no pixel gives an empty mask."""
     corners = np.array(boxes, np.float64)
-    holds = (corners[:, :2] < corners[:, 2:]).all(1)
+    x0, y0, x1, y1 = corners.T
+    holds = (x0 < x1) & (y0 < y1)
     if holds.any():
         predictor.set_image(load_picture(image.path, image.size))
     for part in batches(len(boxes), image.size):

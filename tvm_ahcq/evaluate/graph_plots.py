@@ -76,9 +76,11 @@ def condition_chart(sensitivity: Sensitivity) -> str:
     body = _frame(layers, scale, log_ticks(1.0, scale.high), "")
     for column, layer in enumerate(layers):
         weight = weights.get(layer.name)
-        if weight is None or weight.condition_before is None:
+        if weight is None:
             continue
         before, after, codes = weight.condition_before, weight.condition_after, weight.condition_codes
+        if before is None or after is None or codes is None:
+            continue
         heights = [scale(value) for value in (before, after, codes)]
         title = (f"{weight.name} {' × '.join(map(str, weight.shape))}\nfloat {number(before)}, "
                  f"after conditioning and rounding {number(after)}, {weight.bits}-bit codes {number(codes)}")

@@ -61,7 +61,7 @@ def _weight(weight: WeightError, effects: dict[str, Effect]) -> str:
     shape = " × ".join(map(str, weight.shape))
     conditions = ""
     if weight.condition_before is not None:
-        stages = [("float", weight.condition_before)]
+        stages: list[tuple[str, float | None]] = [("float", weight.condition_before)]
         if weight.condition_after != weight.condition_before:
             stages.append(("after conditioning and rounding", weight.condition_after))
         if weight.condition_codes != weight.condition_after:

@@ -41,8 +41,8 @@ def side_by_side(pair: MaskPair, probe: Probe) -> tuple[str, str, str]:
         if pair.prompt < clicks
         else {"boxes": probe.boxes[pair.prompt - clicks]}
     )
-    pictures = [overlay(probe.image, mask, **prompt) for mask in (pair.exact, pair.quantized)]
-    return tuple(data_uri(picture) for picture in (*pictures, difference(probe.image, pair.exact, pair.quantized)))
+    exact, quantized = (data_uri(overlay(probe.image, mask, **prompt)) for mask in (pair.exact, pair.quantized))
+    return exact, quantized, data_uri(difference(probe.image, pair.exact, pair.quantized))
 
 
 def difference(image: np.ndarray, exact: np.ndarray, quantized: np.ndarray) -> np.ndarray:

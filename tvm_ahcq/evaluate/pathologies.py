@@ -165,12 +165,12 @@ def attention_links(model: SamModel) -> list[AttentionLink]:
         head_dim = round(scale**-2)
         if f"{name}.qkv.weight" in model.params:
             width = len(model.params[f"{name}.qkv.weight"]) // 3
-            parts = [Rows(f"{name}.qkv", slice(i * width, (i + 1) * width)) for i in range(3)]
+            query, key, value = (Rows(f"{name}.qkv", slice(i * width, (i + 1) * width)) for i in range(3))
             tables = tuple(t for t in (f"{name}.rel_pos_h", f"{name}.rel_pos_w") if t in model.params)
-            links.append(AttentionLink(name, *parts, f"{name}.proj", head_dim, tables))
+            links.append(AttentionLink(name, query, key, value, f"{name}.proj", head_dim, tables))
         else:
-            parts = [Rows(f"{name}.{role}_proj", slice(None)) for role in "qkv"]
-            links.append(AttentionLink(name, *parts, f"{name}.out_proj", head_dim, ()))
+            query, key, value = (Rows(f"{name}.{role}_proj", slice(None)) for role in "qkv")
+            links.append(AttentionLink(name, query, key, value, f"{name}.out_proj", head_dim, ()))
     return links
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
+from ..errors import EvaluationError
+
 if TYPE_CHECKING:
     from ..runtime.predictor import SamPredictor
 
@@ -73,7 +75,7 @@ def by_box(predictor: SamPredictor, boxes: np.ndarray) -> tuple[np.ndarray, np.n
     masks, scores : numpy.ndarray
         ``(B, H, W)`` bool, and ``(B,)`` float32 predicted IoU.
     """
-    boxes = predictor.transform.apply_boxes(boxes, predictor.original_size)
+    boxes = predictor.transform.apply_boxes(boxes, _image_size(predictor))
     masks, scores, _ = predictor.predict_torch(None, None, boxes, multimask_output=False)
     return masks[:, 0], scores[:, 0]
 
@@ -86,7 +88,14 @@ def batches(count: int, size: tuple[int, int]) -> Iterator[slice]:
 
 
 def _click(predictor: SamPredictor, clicks: np.ndarray, multimask_output: bool) -> tuple[np.ndarray, np.ndarray]:
-    points = predictor.transform.apply_coords(np.asarray(clicks)[:, None], predictor.original_size)
+    points = predictor.transform.apply_coords(np.asarray(clicks)[:, None], _image_size(predictor))
     labels = np.ones((len(points), 1), np.float32)
     masks, scores, _ = predictor.predict_torch(points, labels, multimask_output=multimask_output)
     return masks, scores
+
+
+def _image_size(predictor: SamPredictor) -> tuple[int, int]:
+    """Height and width of the image that the predictor has."""
+    if predictor.original_size is None:
+        raise EvaluationError("The predictor has no image; expected one to be set, call its set_image first.")
+    return predictor.original_size

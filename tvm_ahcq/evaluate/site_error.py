@@ -176,8 +176,8 @@ class ErrorSites(Sites):
         y = self.attention_by_probabilities(name, q, k, v, scale, rel_h, rel_w)
         sites = tuple(f"{name}.{operand}" for operand in OPERANDS)
         if all(site in self.quantizers for site in sites):
-            operands = [self._rounded.pop(site).reshape(x.shape) for site, x in zip(sites, (q, k, v), strict=False)]
-            rounded = self._quantized.attention(name, *operands, scale, rel_h, rel_w)
+            q, k, v = (self._rounded.pop(site).reshape(x.shape) for site, x in zip(sites, (q, k, v), strict=False))
+            rounded = self._quantized.attention(name, q, k, v, scale, rel_h, rel_w)
             self._compare(name, "attention", sites, y, rounded)
         return y
 

@@ -43,9 +43,10 @@ def distribution(site: SiteError) -> str:
 
 def channel_ranges(site: SiteError) -> str:
     """A line from least to greatest value for each channel, widest first within its group."""
-    if site.channel_low is None or site.channel_high is None:
+    params = site.params
+    if site.channel_low is None or site.channel_high is None or not isinstance(params, CagParams):
         return ""
-    low, high, member = site.channel_low, site.channel_high, np.asarray(site.params.group_of)
+    low, high, member = site.channel_low, site.channel_high, np.asarray(params.group_of)
     order = np.lexsort((low - high, member))
     height, floor = 130, 138
     reach = max(float(high.max()), -float(low.min()), 1e-30)
@@ -57,12 +58,14 @@ def channel_ranges(site: SiteError) -> str:
     for tick in _symlog_ticks(*ends, unit):
         body.append(line(LEFT, y(tick), WIDTH - RIGHT, y(tick), "grid"))
         body.append(text(LEFT - 6, y(tick) + 4, number(tick), "tick", "end"))
-    for group in range(len(site.params.scales)):
+    for group in range(params.groups):
         places = np.flatnonzero(member[order] == group)
         chosen = order[places]
-        lines = ([f(v) for v in values] for f, values in ((x, places + 0.5), (y, low[chosen]), (y, high[chosen])))
+        at, bottoms, tops = (
+            [f(v) for v in values] for f, values in ((x, places + 0.5), (y, low[chosen]), (y, high[chosen]))
+        )
         thickness = "fine" if len(low) > 300 else "thick"
-        body.append(segments(*lines, f"range {thickness} s{group_colour(group)[1:]}"))
+        body.append(segments(at, bottoms, tops, f"range {thickness} s{group_colour(group)[1:]}"))
     body.append(text((LEFT + WIDTH - RIGHT) / 2, floor + 16, f"{len(low)} channels, by group and range", "tick"))
     return svg(WIDTH, floor + 22, body, f"Range of each channel at {site.name}, coloured by group")
 

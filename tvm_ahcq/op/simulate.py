@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from tvm_ahcq.quantizers.cag import CagParams
 from tvm_ahcq.quantizers.hluq import TableParams
 from tvm_ahcq.quantizers.intervals import interval_encoder
-from tvm_ahcq.quantizers.lnq import LnqParams
 from tvm_ahcq.quantizers.log_attention import log_attention_constants
 from tvm_ahcq.quantizers.params import QuantizerParams
 from tvm_ahcq.quantizers.reference import EXP_BITS, FRACTION_BITS, LogAttention, exp2_fixed, rounding_shift
@@ -230,8 +229,8 @@ class SimulatedSites(Sites):
         """Float probabilities rounded to the levels of the site's quantizer, for attentions that run in float."""
         if site not in self._levels:
             (book,) = self.quantizers[site].codebooks()
-            levels = book.decode(np.arange(len(book.table)))
-            self._levels[site] = torch.from_numpy(book.thresholds.copy()), torch.from_numpy(levels)
+            values = book.decode(np.arange(len(book.table)))
+            self._levels[site] = torch.from_numpy(book.thresholds.copy()), torch.from_numpy(values)
         thresholds, levels = self._levels[site]
         return levels[torch.bucketize(probs, thresholds)]
 
@@ -266,19 +265,19 @@ class SimulatedSites(Sites):
             operands[0],
             operands[1],
             operands[2],
-            cast(LnqParams, self.quantizers[f"{name}.probs"]),
+            self.quantizers[f"{name}.probs"],
             scale=scale,
             head_dim=q.shape[-1],
             rel_h=arrays[0],
             rel_w=arrays[1],
         )
-        steps = [torch.round(x / np.float32(p.scale)).double() for x, p in zip((q, k, v), operands, strict=True)]
-        rel = [None if table is None else torch.from_numpy(table).double() for table in tables]
+        q, k, v = (torch.round(x / np.float32(p.scale)).double() for x, p in zip((q, k, v), operands, strict=True))
+        rows, columns = (None if table is None else torch.from_numpy(table).double() for table in tables)
 
         def block(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, first: int) -> torch.Tensor:
-            return _integer_attention(q, k, v, constants, *rel, first)
+            return _integer_attention(q, k, v, constants, rows, columns, first)
 
-        return over_blocks(block, *steps, grid_width(rel_w))
+        return over_blocks(block, q, k, v, grid_width(rel_w))
 
 
 def _integer_attention(q, k, v, c: LogAttention, rel_h, rel_w, first: int) -> torch.Tensor:

@@ -88,7 +88,8 @@ class TrainableSites(FakeQuantSites):
         sites: tuple[str, ...],
         drop: float = 0.0,
     ):
-        super().__init__(dict(quantizers), layers)
+        super().__init__(quantizers, layers)
+        self.quantizers: dict[str, QuantizerParams] = dict(quantizers)
         self.learned, self.drop = learned, drop
         self.scales: dict[str, torch.Tensor] = {}
         for site in sites:
@@ -116,6 +117,7 @@ class TrainableSites(FakeQuantSites):
             table, boundaries = (torch.from_numpy(make(*shape)) for make in (table_entries, table_boundaries))
             rounded = table_lsq(x, scale, float(np.float32(params.offset)), table, boundaries)
         else:
+            assert isinstance(params, UniformParams), "restart lets no other kind learn"
             rounded = uniform_lsq(x, scale, params.zero_point, params.bits)
         if not self.drop:
             return rounded
@@ -144,4 +146,7 @@ class TrainableSites(FakeQuantSites):
         params, scale = self.quantizers[site], self.scales[site].detach().abs().clamp_min(MIN_SCALE).numpy()
         if isinstance(params, CagParams):
             return replace(params, scales=tuple(scale.tolist()))
-        return replace(params, **{"delta" if isinstance(params, HluqParams) else "scale": float(scale)})
+        if isinstance(params, HluqParams):
+            return replace(params, delta=float(scale))
+        assert isinstance(params, UniformParams), "restart lets no other kind learn"
+        return replace(params, scale=float(scale))

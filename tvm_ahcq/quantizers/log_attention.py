@@ -51,7 +51,7 @@ def log_attention_constants(
         h_scale, w_scale = (float(max(np.abs(t).max(), 1e-8)) / 127 for t in (rel_h, rel_w))
         tables = np.rint(rel_h / h_scale).astype(np.int8), np.rint(rel_w / w_scale).astype(np.int8)
         rel = (head_dim * q_bound * 127, q.scale * h_scale * LOG2_E, q.scale * w_scale * LOG2_E)
-    book = probs.codebook()
+    (book,) = probs.codebooks()
     if book.table[0] != 0 or book.offset != 0 or not (book.thresholds > 0).all():
         raise QuantTableError(
             f"A {probs.kind} quantizer of attention probabilities must give 0 the code 0; this one begins at "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from ..errors import CalibrationError, QuantTableError
+from .codebook import Codebook
 
 BITS = (4, 5, 6, 8)
 """Code widths that recipes offer."""
@@ -18,9 +20,21 @@ _KINDS: dict[str, type[QuantizerParams]] = {}
 
 @dataclass(frozen=True)
 class QuantizerParams:
-    """Base of the parameter classes: frozen, comparable, convertible to and from plain JSON values."""
+    """Base of the parameter classes: frozen, comparable, convertible to and from plain JSON values.
+
+    Attributes
+    ----------
+    bits : int
+        Code width.
+    """
 
     kind: ClassVar[str] = ""
+
+    bits: int
+
+    @abstractmethod
+    def codebooks(self) -> tuple[Codebook, ...]:
+        """One codebook a channel group."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, ``kind`` first; :func:`params_from_dict` inverts it exactly."""
@@ -36,7 +50,7 @@ class QuantizerParams:
         QuantTableError
             If a field is missing, unknown, or out of range.
         """
-        given = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "kind"}
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "kind"}
         expected = {f.name for f in fields(cls)}
         if set(given) != expected:
             raise QuantTableError(

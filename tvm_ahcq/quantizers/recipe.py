@@ -253,6 +253,19 @@ def _ptq4sam(bits: int) -> Recipe:
 @register_recipe("minmax")
 def _minmax(bits: int) -> Recipe:
     """Uniform codes everywhere, from the least to the greatest value, rounded to the nearest: the plainest baseline."""
-    uniform = dict.fromkeys(SITE_KINDS, "uniform")
-    ranges = dict.fromkeys(("activation_range", "weight_range"), "minmax")
-    return Recipe("minmax", bits, bits, **uniform, **ranges, equalise=False, conditioning="none", rounding="nearest")
+    return Recipe(
+        "minmax",
+        bits,
+        bits,
+        norm="uniform",
+        activation="uniform",
+        softmax="uniform",
+        projection="uniform",
+        linear="uniform",
+        operand="uniform",
+        activation_range="minmax",
+        weight_range="minmax",
+        equalise=False,
+        conditioning="none",
+        rounding="nearest",
+    )

@@ -234,7 +234,8 @@ def _conditioned(
 
 def _best_ridge(weight: np.ndarray, bias: np.ndarray | None, moments: _Moments, held_out: LayerSample) -> float | None:
     """The strength whose unrounded correction does best on held-out rows; None if none beats the float weight."""
-    errors = {None: output_error(held_out, weight, bias, weight, moments.bias(weight, weight, bias))}
+    plain = output_error(held_out, weight, bias, weight, moments.bias(weight, weight, bias))
+    errors: dict[float | None, float] = {None: plain}
     for ridge in RIDGES:
         corrected = moments.corrected(weight, ridge)
         errors[ridge] = output_error(held_out, weight, bias, corrected, moments.bias(weight, corrected, bias))
