@@ -138,9 +138,29 @@ def table(results: Results, reference: dict[str, float], model: str, wanted: lis
         parts = []
         for way in WAYS:
             kept = 100 * np.array([r[way] for r in found]) / reference[way]
-            parts.append(f"{kept.mean():.1f} ± {np.ptp(kept) / 2:.1f}")
+            parts.append(f"{kept.mean():.1f}" + (f" ± {np.ptp(kept) / 2:.1f}" if len(kept) > 1 else ""))
         agreement = np.mean([r["box_float"] for r in found])
         lines.append(f"| {recipe} | {bits} | {len(found)} | {' | '.join(parts)} | {agreement:.3f} |")
+    return lines
+
+
+def verdicts(results: Results, reference: dict[str, float], model: str) -> list[str]:
+    """For each part, what leaving it out costs: over the seeds and ways to prompt that both were measured with."""
+    lines = []
+    for name in ABLATIONS:
+        costs = [
+            100 * (found[way] - results[without][way]) / reference[way]
+            for without in results
+            if without.startswith(f"{model}/{name}/4/")
+            and (found := results.get(without.replace(name, "ahcq"))) is not None
+            for way in WAYS
+        ]
+        if costs:
+            least, most = min(costs), max(costs)
+            says = "it helps" if least > 0 else "it hurts" if most < 0 else "no difference shown"
+            part = name.removeprefix("ahcq-no-")
+            seeds = f"{len(costs) // len(WAYS)} seed" + ("s" if len(costs) > len(WAYS) else "")
+            lines.append(f"- {part}: leaving it out costs {least:.2f} to {most:.2f} points ({seeds}); {says}.")
     return lines
 
 
@@ -164,11 +184,15 @@ def report(results: Results, reference: dict[str, float], count: int, layers: li
         "",
         *table(results, reference, "vit_t", [(recipe, 4) for recipe in ("ahcq", *ABLATIONS)]),
         "",
+        *verdicts(results, reference, "vit_t"),
+        "",
         "## vit_t made hard (`tvm_ahcq.evaluate.pathologies.HARD`)",
         "",
         f"The same function in float. {', '.join(f'{k} {v:g}' for k, v in asdict(HARD).items())}.",
         "",
         *table(results, reference, "vit_t-hard", [(recipe, 4) for recipe in (*MAIN, *ABLATIONS)]),
+        "",
+        *verdicts(results, reference, "vit_t-hard"),
         "",
         "## What this says, and what not",
         "",
