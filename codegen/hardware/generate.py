@@ -105,8 +105,10 @@ def _enumeration(name: str, prefix: str, table: dict[str, int]) -> list[str]:
 
 
 def _fields_ok(isa: dict[str, Any]) -> list[str]:
-    """A function: are the fields of an instruction legal (reserved bits, zero counts, memories, own tokens)?"""
-    out = ["  function automatic logic fields_ok(logic [255:0] bits);", "    unique case (bits[3:0])"]
+    """Functions: does an opcode exist; are the fields legal (reserved bits, zero counts, memories, own tokens)?"""
+    opcodes = " || ".join(f"opcode == Op{_camel(name)}" for name in isa["instructions"])
+    out = ["  function automatic logic opcode_ok(logic [3:0] opcode);", f"    return {opcodes};", "  endfunction", ""]
+    out += ["  function automatic logic fields_ok(logic [255:0] bits);", "    unique case (bits[3:0])"]
     for name, entry in isa["instructions"].items():
         tests = [f"bits[255:{entry['bits']}] == '0"]
         tests += [f"{_slice(entry, f)} != '0" for f in entry["nonzero"]]

@@ -213,6 +213,10 @@ package ahcq_isa_pkg;
     logic [3:0] opcode;
   } finish_t;
 
+  function automatic logic opcode_ok(logic [3:0] opcode);
+    return opcode == OpLoad || opcode == OpStore || opcode == OpGemm || opcode == OpScale || opcode == OpLogit || opcode == OpExpsum || opcode == OpProb || opcode == OpFinish;
+  endfunction
+
   function automatic logic fields_ok(logic [255:0] bits);
     unique case (bits[3:0])
       OpLoad: return bits[255:123] == '0 &&
