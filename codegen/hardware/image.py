@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ...errors import DeviceError
@@ -40,9 +42,9 @@ class SerialProgram:
     """A program in which every instruction waits for the one before it: no overlap, nothing to prove."""
 
     def __init__(self) -> None:
-        self._entries: list[tuple[str, dict[str, int | str]]] = []
+        self._entries: list[tuple[str, dict[str, Any]]] = []
 
-    def add(self, name: str, **values: int | str) -> None:
+    def add(self, name: str, **values: Any) -> None:
         """Appends an instruction."""
         self._entries.append((name, values))
 

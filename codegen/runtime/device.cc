@@ -21,8 +21,8 @@ constexpr uint64_t kAlignment = 64;
 uint64_t Device::Allocate(size_t bytes) {
   uint64_t address = next_;
   if (bytes > MemoryBytes() || address > MemoryBytes() - bytes) {
-    throw DeviceError(std::to_string(bytes) + " bytes were asked for; " + std::to_string(MemoryBytes() - address) + " of " +
-                      std::to_string(MemoryBytes()) + " are free");
+    throw DeviceError(std::to_string(bytes) + " bytes were asked for; " + std::to_string(MemoryBytes() - address) +
+                      " of " + std::to_string(MemoryBytes()) + " are free");
   }
   next_ = (address + bytes + kAlignment - 1) / kAlignment * kAlignment;
   return address;

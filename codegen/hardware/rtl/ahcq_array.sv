@@ -1,5 +1,6 @@
-// The weight-stationary array with its decoders. A word of codes enters row by row, one cycle later in each row; weights
-// and the pulses that load and swap them enter with the same skew, so that their order is the same at every element.
+// The weight-stationary array with its decoders. A word of codes enters row by row, one cycle later in each row;
+// weights and the pulses that load and swap them enter with the same skew, so that their order is the same at every
+// element.
 module ahcq_array
   import ahcq_isa_pkg::*;
 #(

@@ -149,7 +149,11 @@ module ahcq_regs
       RegId: rdata = 32'h41484351;
       RegVersion: rdata = Version;
       RegConfigHash: rdata = Hash;
-      RegStatus: rdata = {28'd0, state_q inside {Quieten, Reset}, state_q == Error, state_q == Done, state_q inside {Run, Flush, Clear}};
+      RegStatus: begin
+        rdata = {
+          28'd0, state_q inside {Quieten, Reset}, state_q == Error, state_q == Done, state_q inside {Run, Flush, Clear}
+        };
+      end
       RegError: rdata = 32'(error_q);
       RegErrorIndex: rdata = index_q;
       RegIrqEnable: rdata = 32'(irq_enable_q);
