@@ -2,7 +2,7 @@
 
     python benchmarks/fpga_agree.py --config sim_4x4 --programs 2000
 
-Prints a table, and exits with 1 at the first disagreement.
+Writes ``benchmarks/results/fpga_agree_<config>.md``; exits with 1 at the first disagreement.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 
 from tvm_ahcq.codegen.hardware.agreement import disagreement
 from tvm_ahcq.codegen.hardware.config import named
@@ -24,7 +25,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first program")
     options = parser.parse_args()
     config = named(options.config)
-    print(f"| {config.name}: class | programs | agree | seconds |\n|---|---|---|---|")
+    table = [f"| {config.name}: class | programs | agree | seconds |", "|---|---|---|---|"]
+    print("\n".join(table))
     for fault in ("none", *FAULTS):
         count = options.programs if fault == "none" else -(-options.programs // (5 * len(FAULTS)))
         start = time.perf_counter()
@@ -33,7 +35,11 @@ def main() -> int:
             if problem is not None:
                 print(problem)
                 return 1
-        print(f"| {fault} | {count} | {count} | {time.perf_counter() - start:.0f} |", flush=True)
+        table.append(f"| {fault} | {count} | {count} | {time.perf_counter() - start:.0f} |")
+        print(table[-1], flush=True)
+    path = Path(__file__).resolve().parent / "results" / f"fpga_agree_{config.name}.md"
+    path.write_text("\n".join([f"# Random programs: numpy model and RTL of `{config.name}`", "", *table]) + "\n")
+    print(f"written: {path}")
     return 0
 
 

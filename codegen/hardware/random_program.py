@@ -127,7 +127,7 @@ def _gemm(rng: np.random.Generator, config: Config, data: int, result: int) -> E
     act, wgt, wgt_block, acc = (int(rng.integers(0, 20)) for _ in range(4))
     return "gemm", {
         "rows": rows, "steps": steps, "blocks": blocks, "act_stride": act, "wgt_stride": wgt, "wgt_block": wgt_block,
-        # blocks that overlap in `acc` would be summed in an order of the pipeline's own
+        # blocks of one instruction do not overlap (SPEC 1)
         "acc_block": rows + acc, "decode": int(rng.integers(4)), "transpose": int(rng.integers(2)),
         "zero_vector": int(rng.integers(2)), "accumulate": int(rng.integers(2)),
         "act": _base(rng, config.act_depth, (steps - 1) * act + rows),

@@ -54,6 +54,12 @@ def test_random_programs_with_a_fault_end_as_the_model_says(fault: str) -> None:
         assert agreement.disagreement(CONFIG, 5000 + seed, fault) is None
 
 
+def test_a_missing_tool_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(DeviceError, match="needs perl, which is not on PATH"):
+        lint(CONFIG)
+
+
 def test_random_programs_use_every_instruction_and_change_memory() -> None:
     program = random_program(CONFIG, 3)
     names = {
