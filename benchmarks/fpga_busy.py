@@ -4,7 +4,8 @@
 
 Each GEMM is simulated for its full depth K, for some rows and outputs of it: the program repeats the same loop over row
 tiles and sets of outputs. Start and end are included, so whole layers do better. Memory: 8 bytes a cycle, latency 40.
-Attention is 196 tokens of 64 channels, without relative positions. Results are compared with the numpy model.
+Attention is without relative positions: 196 tokens of 64 channels on 16 x 16; where ``wgt`` is smaller, fewer of both,
+with the same work of the vector unit for each product of the array. Results are compared with the model.
 Writes ``benchmarks/results/fpga_busy_<config>.md``.
 """
 
@@ -54,13 +55,15 @@ def layer(rows: int, inputs: int, outputs: int, groups: int) -> Linear:
     )
 
 
-def heads(count: int) -> Heads:
-    """Random operands of attention heads of a window."""
+def heads(config: Config, count: int) -> Heads:
+    """Random operands of attention heads of a window that fits."""
+    channels = 4 * config.dim
+    tokens = min(196, config.wgt_depth // 16)
     rng = np.random.default_rng(0)
     q, k, v = (UniformParams(bits=4, scale=0.2, zero_point=8) for _ in range(3))
     probs = LnqParams(bits=4, alpha=20.0, scale=0.7)
-    constants, _, _ = log_attention_constants(q, k, v, probs, scale=0.125, head_dim=64)
-    return Heads(*rng.integers(0, 16, (3, count, 196, 64)).astype(np.uint8), constants)
+    constants, _, _ = log_attention_constants(q, k, v, probs, scale=channels**-0.5, head_dim=channels)
+    return Heads(*rng.integers(0, 16, (3, count, tokens, channels)).astype(np.uint8), constants)
 
 
 def measure(config: Config, image: MemoryImage, program: bytes) -> tuple[dict[str, int], float]:
@@ -101,8 +104,10 @@ def main() -> int:
         cases.append((name, f"{options.rows} x {inputs} x {size}", image, program))
     if options.heads:
         image = MemoryImage()
-        program, _ = heads_program(config, image, heads(options.heads), rows=16)
-        cases.append(("attention", f"{options.heads} heads, 196 x 196 x 64", image, program))
+        operands = heads(config, options.heads)
+        program, _ = heads_program(config, image, operands, rows=16)
+        count, tokens, channels = operands.q.shape
+        cases.append(("attention", f"{count} heads, {tokens} x {tokens} x {channels}", image, program))
     for name, size, image, program in cases:
         counters, speed = measure(config, image, program)
         cycles = counters["cycles"]
