@@ -196,7 +196,8 @@ def _set(
         half = state.slot("acc", 2) * (config.acc_depth // 2)
         begin, end = step, step + size // dim
         while step < end:
-            steps = min(tiling.chunk, end - step)
+            # chunks of one size: a short one would leave too little time to load a long one
+            steps = -(-(end - step) // -(-(end - step) // tiling.chunk))
             act = state.slot("act", 2) * (config.act_depth // 2)
             entries.append(("load", {
                 "memory": "act", "rows": steps, "length": count * word // 8, "sp": act, "sp_stride": tiling.rows,
