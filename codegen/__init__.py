@@ -1,5 +1,5 @@
-"""Code generation for the accelerator (BYOC), and the C++ runtime library that every deployment loads.
+"""Code generation for the accelerator (BYOC), the accelerator itself, and the C++ runtime library.
 
-So far the room holds ``runtime/``: processor features and the AMX permission, built to ``tvm_ahcq/lib``. The patterns,
-instruction set and lowering of the accelerator move in here; see ``README.md`` in this folder.
+``runtime/`` holds the C++; ``hardware/`` the accelerator: specification, model, RTL and what builds and checks them.
+See ``README.md`` in this folder.
 """

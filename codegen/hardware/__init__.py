@@ -1,0 +1,1 @@
+"""The accelerator: specification, numpy model, RTL, and what builds and checks them."""

@@ -1,0 +1,1 @@
+"""What ``generate.py`` makes from ``isa.yaml`` and ``configs.yaml``."""

@@ -1,0 +1,1 @@
+"""The numpy model: what the accelerator does, defined by a program that can be read."""

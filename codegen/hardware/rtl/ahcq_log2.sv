@@ -1,0 +1,66 @@
+// log2_fixed: floor(log2(total / 2**18) * 2**10) by repeated squaring, 0 for totals under 2**18; 23 cycles.
+module ahcq_log2 (
+  input  logic        clk_i,
+  input  logic        rst_ni,
+  input  logic        valid_i,
+  output logic        ready_o,
+  input  logic [30:0] total_i,
+  output logic        valid_o,
+  output logic [13:0] log_o
+);
+  typedef enum logic [1:0] {Idle, Normalise, Square, Update} state_e;
+  state_e state_q;
+  logic [30:0] mantissa_q;
+  logic [61:0] square_q;
+  logic [4:0] whole_d, whole_q;
+  logic [9:0] fraction_q;
+  logic [3:0] step_q;
+  logic small_q;
+
+  always_comb begin
+    whole_d = '0;
+    for (int unsigned i = 0; i < 31; i++) if (mantissa_q[i]) whole_d = 5'(i);
+  end
+
+  assign ready_o = state_q == Idle;
+  assign valid_o = state_q == Update && step_q == 4'd9;
+  logic [4:0] octave;
+  assign octave = whole_q - 5'd18;
+  assign log_o = small_q ? '0 : {octave[3:0], fraction_q[8:0], square_q[61]};
+
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      state_q <= Idle;
+    end else begin
+      unique case (state_q)
+        Idle: if (valid_i) state_q <= Normalise;
+        Normalise: state_q <= Square;
+        Square: state_q <= Update;
+        Update: state_q <= step_q == 4'd9 ? Idle : Square;
+        default: state_q <= Idle;
+      endcase
+    end
+  end
+
+  always_ff @(posedge clk_i) begin
+    unique case (state_q)
+      Idle: begin
+        mantissa_q <= total_i;
+        step_q <= '0;
+      end
+      Normalise: begin
+        whole_q <= whole_d;
+        small_q <= whole_d < 5'd18;
+        mantissa_q <= mantissa_q << (5'd30 - whole_d);
+      end
+      Square: square_q <= 62'(mantissa_q) * 62'(mantissa_q);
+      Update: begin
+        // a square of 2 or more: take its bit and halve it
+        fraction_q <= {fraction_q[8:0], square_q[61]};
+        mantissa_q <= square_q[61] ? square_q[61:31] : square_q[60:30];
+        step_q <= step_q + 1'b1;
+      end
+      default: ;
+    endcase
+  end
+endmodule

@@ -1,0 +1,193 @@
+// The STORE unit: reads words, sends them chunk by chunk, and waits for every answer before it gives its tokens.
+module ahcq_store
+  import ahcq_isa_pkg::*;
+#(
+  parameter int unsigned Dim = 4,
+  parameter int unsigned Lanes = 2,
+  parameter int unsigned OutDepth = 16,
+  parameter int unsigned VecDepth = 16
+) (
+  input  logic                                          clk_i,
+  input  logic                                          rst_ni,
+  input  logic                                          stop_i,
+  input  logic                                          start_valid_i,
+  input  logic [255:0]                                  start_instr_i,
+  output logic                                          start_ready_o,
+  output logic                                          give_valid_o,
+  output logic [3:0]                                    give_mask_o,
+  input  logic                                          give_ready_i,
+  output logic                                          busy_o,
+  output logic                                          chunk_o,
+  output logic                                          quiet_o,
+  output logic                                          aw_valid_o,
+  input  logic                                          aw_ready_i,
+  output logic [31:0]                                   aw_addr_o,
+  output logic [7:0]                                    aw_len_o,
+  output logic                                          w_valid_o,
+  input  logic                                          w_ready_i,
+  output logic [63:0]                                   w_data_o,
+  output logic                                          w_last_o,
+  input  logic                                          b_valid_i,
+  output logic                                          out_re_o,
+  output logic [$clog2(OutDepth)-1:0]                   out_addr_o,
+  input  logic [4*Dim-1:0]                              out_data_i,
+  output logic                                          vec_re_o,
+  input  logic                                          vec_ready_i,
+  output logic [$clog2(VecDepth*(Dim/Lanes))-1:0]       vec_addr_o,
+  input  logic [32*Lanes-1:0]                           vec_data_i
+);
+  // A read gives one word of `out` or Lanes numbers of `vec`: a part of a chunk, a chunk, or several.
+  localparam int unsigned CodeWidth = 4 * Dim;
+  localparam int unsigned WordsInChunk = CodeWidth < 64 ? 64 / CodeWidth : 1;
+  localparam int unsigned CodeChunks = CodeWidth > 64 ? CodeWidth / 64 : 1;
+  localparam int unsigned LaneChunks = Lanes / 2;
+  localparam int unsigned Subs = Dim / Lanes;
+  localparam int unsigned SubBits = $clog2(Subs);
+  localparam int unsigned ReadBits = 32 * Lanes > CodeWidth ? 32 * Lanes : CodeWidth;
+  localparam int unsigned HoldBits = ReadBits > 64 ? ReadBits : 64;
+
+  store_t fields, instr_q;
+  logic active_q, done_q, start;
+  assign fields = start_instr_i;
+  assign start_ready_o = !active_q && !done_q;
+  assign start = start_valid_i && start_ready_o;
+
+  // Reader: fills a holding register, then empties it into the FIFO.
+  typedef enum logic [1:0] {Read, Capture, Send} state_e;
+  state_e state_q;
+  logic reading_q;
+  logic [11:0] row_q, chunk_q;
+  logic [19:0] row_at_q, at_q;  // in reads
+  logic [4:0] part_q, parts;
+  logic [1:0] sub_q;
+  logic [HoldBits-1:0] hold_q;
+  logic is_vec, read, last_part, last_chunk, last_row, fifo_in_ready, fifo_in_valid;
+  logic [19:0] pitch;
+
+  assign is_vec = instr_q.memory == 3'(MemVec);
+  assign parts = is_vec ? 5'(LaneChunks - 1) : 5'(CodeChunks - 1);
+  assign pitch = is_vec ? 20'(instr_q.sp_stride) << SubBits : 20'(instr_q.sp_stride);
+  assign out_re_o = reading_q && state_q == Read && !is_vec;
+  assign vec_re_o = reading_q && state_q == Read && is_vec;
+  assign read = out_re_o || (vec_re_o && vec_ready_i);
+  assign out_addr_o = at_q[$clog2(OutDepth)-1:0];
+  assign vec_addr_o = at_q[$clog2(VecDepth*Subs)-1:0];
+  assign last_part = part_q == parts;
+  assign last_chunk = chunk_q == instr_q.length - 1'b1;
+  assign last_row = row_q == instr_q.rows - 1'b1;
+  assign fifo_in_valid = state_q == Send;
+
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      state_q <= Read;
+      reading_q <= 1'b0;
+    end else begin
+      if (start) reading_q <= 1'b1;
+      unique case (state_q)
+        Read: if (read) state_q <= Capture;
+        Capture: state_q <= is_vec || sub_q == 2'(WordsInChunk - 1) ? Send : Read;
+        Send: begin
+          if (fifo_in_ready && (last_part || last_chunk)) state_q <= Read;
+          if (fifo_in_ready && last_chunk && last_row) reading_q <= 1'b0;
+        end
+        default: state_q <= Read;
+      endcase
+    end
+  end
+
+  always_ff @(posedge clk_i) begin
+    if (start) begin
+      instr_q <= start_instr_i;
+      row_q <= '0;
+      chunk_q <= '0;
+      part_q <= '0;
+      sub_q <= '0;
+      row_at_q <= fields.memory == 3'(MemVec) ? 20'(fields.sp) << SubBits : 20'(fields.sp);
+      at_q <= fields.memory == 3'(MemVec) ? 20'(fields.sp) << SubBits : 20'(fields.sp);
+    end
+    if (read) at_q <= at_q + 1'b1;
+    if (state_q == Capture) begin
+      sub_q <= is_vec || sub_q == 2'(WordsInChunk - 1) ? '0 : sub_q + 1'b1;
+      if (is_vec) hold_q <= HoldBits'(vec_data_i);
+      else if (WordsInChunk > 1) hold_q <= HoldBits'({out_data_i, hold_q[63:0]} >> CodeWidth);
+      else hold_q <= HoldBits'(out_data_i);
+    end
+    if (state_q == Send && fifo_in_ready) begin
+      hold_q <= hold_q >> 64;
+      part_q <= last_part ? '0 : part_q + 1'b1;
+      chunk_q <= last_chunk ? '0 : chunk_q + 1'b1;
+      if (last_chunk) begin
+        row_q <= row_q + 1'b1;
+        row_at_q <= row_at_q + pitch;
+        at_q <= row_at_q + pitch;
+      end
+    end
+  end
+
+  logic fifo_valid, fifo_ready;
+  ahcq_fifo #(
+    .Width(64),
+    .Depth(16)
+  ) u_fifo (
+    .clk_i,
+    .rst_ni,
+    .valid_i(fifo_in_valid),
+    .ready_o(fifo_in_ready),
+    .data_i (hold_q[63:0]),
+    .valid_o(fifo_valid),
+    .ready_i(fifo_ready),
+    .data_o (w_data_o)
+  );
+
+  // Writer: one burst after the other; answers are only counted.
+  logic burst_busy, burst_valid, sending_q, sent;
+  logic [7:0] beats_q;
+  logic [7:0] flying_q;
+  ahcq_bursts u_bursts (
+    .clk_i,
+    .rst_ni,
+    .start_i  (start),
+    .address_i(fields.address),
+    .stride_i (fields.stride),
+    .rows_i   (fields.rows),
+    .length_i (fields.length),
+    .stop_i   (stop_i || sending_q || flying_q[7]),
+    .valid_o  (burst_valid),
+    .ready_i  (aw_ready_i),
+    .address_o(aw_addr_o),
+    .beats_o  (aw_len_o),
+    .busy_o   (burst_busy)
+  );
+  assign aw_valid_o = burst_valid;
+  assign w_valid_o = sending_q && fifo_valid;
+  assign fifo_ready = sending_q && w_ready_i;
+  assign sent = w_valid_o && w_ready_i;
+  assign w_last_o = beats_q == '0;
+  assign chunk_o = sent;
+  assign quiet_o = flying_q == '0 && !sending_q && !aw_valid_o;
+
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      active_q <= 1'b0;
+      done_q <= 1'b0;
+      sending_q <= 1'b0;
+      flying_q <= '0;
+    end else begin
+      if (aw_valid_o && aw_ready_i) sending_q <= 1'b1;
+      else if (sent && w_last_o) sending_q <= 1'b0;
+      flying_q <= flying_q + 8'(aw_valid_o && aw_ready_i) - 8'(b_valid_i);
+      if (start) active_q <= 1'b1;
+      else if (active_q && !burst_busy && !sending_q && flying_q == '0) active_q <= 1'b0;
+      if (active_q && !burst_busy && !sending_q && flying_q == '0) done_q <= 1'b1;
+      else if (give_valid_o && give_ready_i) done_q <= 1'b0;
+    end
+  end
+  always_ff @(posedge clk_i) begin
+    if (aw_valid_o && aw_ready_i) beats_q <= aw_len_o;
+    else if (sent) beats_q <= beats_q - 1'b1;
+  end
+
+  assign give_valid_o = done_q;
+  assign give_mask_o = instr_q.push;
+  assign busy_o = active_q || done_q;
+endmodule

@@ -1,0 +1,48 @@
+// Token counters between every two units: when an instruction may start, and when a finished one may give.
+module ahcq_tokens
+  import ahcq_isa_pkg::*;
+(
+  input  logic            clk_i,
+  input  logic            rst_ni,
+  input  logic            stop_i,        // nothing starts any more
+  input  logic [3:0]      head_valid_i,  // an instruction waits in front of the unit
+  input  logic [3:0][3:0] head_pop_i,
+  output logic [3:0]      start_valid_o,
+  input  logic [3:0]      start_ready_i,
+  input  logic [3:0]      give_valid_i,
+  input  logic [3:0][3:0] give_mask_i,
+  output logic [3:0]      give_ready_o
+);
+  localparam logic [TokenBits-1:0] Full = '1;
+
+  logic [3:0][3:0][TokenBits-1:0] token_d, token_q;  // [giver][taker]
+  logic [3:0] start, give;
+
+  always_comb begin
+    for (int unsigned u = 0; u < 4; u++) begin
+      start_valid_o[u] = head_valid_i[u] && !stop_i;
+      give_ready_o[u] = 1'b1;
+      for (int unsigned v = 0; v < 4; v++) begin
+        if (head_pop_i[u][v] && token_q[v][u] == '0) start_valid_o[u] = 1'b0;
+        if (give_mask_i[u][v] && token_q[u][v] == Full) give_ready_o[u] = 1'b0;
+      end
+    end
+  end
+  assign start = start_valid_o & start_ready_i;
+  assign give = give_valid_i & give_ready_o;
+
+  always_comb begin
+    token_d = token_q;
+    for (int unsigned u = 0; u < 4; u++) begin
+      for (int unsigned v = 0; v < 4; v++) begin
+        token_d[u][v] = token_q[u][v] + TokenBits'(give[u] && give_mask_i[u][v]) -
+            TokenBits'(start[v] && head_pop_i[v][u]);
+      end
+    end
+  end
+
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) token_q <= '0;
+    else token_q <= token_d;
+  end
+endmodule

@@ -1,0 +1,559 @@
+// The accelerator: AXI4 master (64 bit) for instructions and data, AXI4-Lite slave for registers.
+module ahcq_top
+  import ahcq_isa_pkg::*, ahcq_vector_pkg::*;
+#(
+  parameter int unsigned Dim = 4,
+  parameter int unsigned Lanes = 2,
+  parameter int unsigned ActDepth = 4096,
+  parameter int unsigned WgtDepth = 2048,
+  parameter int unsigned AccDepth = 1024,
+  parameter int unsigned VecDepth = 512,
+  parameter int unsigned OutDepth = 256,
+  parameter int unsigned LgtDepth = 2048,
+  parameter int unsigned StatDepth = 64,
+  parameter int unsigned Hash = 0
+) (
+  input  logic        clk_i,
+  input  logic        rst_ni,
+  output logic        irq_o,
+
+  output logic        m_arvalid_o,
+  input  logic        m_arready_i,
+  output logic        m_arid_o,
+  output logic [31:0] m_araddr_o,
+  output logic [7:0]  m_arlen_o,
+  output logic [2:0]  m_arsize_o,
+  output logic [1:0]  m_arburst_o,
+  input  logic        m_rvalid_i,
+  output logic        m_rready_o,
+  input  logic        m_rid_i,
+  input  logic [63:0] m_rdata_i,
+  input  logic [1:0]  m_rresp_i,
+  input  logic        m_rlast_i,
+  output logic        m_awvalid_o,
+  input  logic        m_awready_i,
+  output logic [31:0] m_awaddr_o,
+  output logic [7:0]  m_awlen_o,
+  output logic [2:0]  m_awsize_o,
+  output logic [1:0]  m_awburst_o,
+  output logic        m_wvalid_o,
+  input  logic        m_wready_i,
+  output logic [63:0] m_wdata_o,
+  output logic [7:0]  m_wstrb_o,
+  output logic        m_wlast_o,
+  input  logic        m_bvalid_i,
+  output logic        m_bready_o,
+  input  logic [1:0]  m_bresp_i,
+
+  input  logic        s_awvalid_i,
+  output logic        s_awready_o,
+  input  logic [7:0]  s_awaddr_i,
+  input  logic        s_wvalid_i,
+  output logic        s_wready_o,
+  input  logic [31:0] s_wdata_i,
+  output logic        s_bvalid_o,
+  input  logic        s_bready_i,
+  output logic [1:0]  s_bresp_o,
+  input  logic        s_arvalid_i,
+  output logic        s_arready_o,
+  input  logic [7:0]  s_araddr_i,
+  output logic        s_rvalid_o,
+  input  logic        s_rready_i,
+  output logic [31:0] s_rdata_o,
+  output logic [1:0]  s_rresp_o
+);
+  localparam int unsigned Subs = Dim / Lanes;
+  localparam int unsigned CodeWidth = CodeBits * Dim;
+  localparam int unsigned LaneCodes = CodeBits * Lanes;
+  localparam int unsigned GroupWidth = LaneCodes < 64 ? LaneCodes : 64;
+  localparam int unsigned ActGroups = CodeWidth / GroupWidth;
+  localparam int unsigned WgtGroups = CodeWidth > 64 ? CodeWidth / 64 : 1;
+  localparam int unsigned LoadWidth = CodeWidth < 64 ? CodeWidth : 64;
+  localparam int unsigned LaneChunks = Lanes / 2;
+  localparam int unsigned VecWords = VecDepth * Subs;
+  localparam int unsigned LgtWords = LgtDepth * Subs;
+  localparam bit IdLoad = 1'b0;
+
+  if (Dim < 4 || Dim > 64 || (Dim & (Dim - 1)) != 0) begin : gen_bad_dim
+    $error("Dim must be a power of two from 4 to 64");
+  end
+  if (Lanes < 2 || Lanes > Dim || Dim % Lanes != 0) begin : gen_bad_lanes
+    $error("Lanes must be at least 2 and divide Dim");
+  end
+
+  logic core_rst_n, run, start, stop, quiet, progress, feed, load_chunk, store_chunk;
+  logic [31:0] program_start, program_length, memory_base, memory_limit, index;
+  logic done, read_error, write_error;
+  error_e error;
+  logic [3:0] unit_busy, stall, finish;
+
+  ahcq_regs #(
+    .Hash(Hash)
+  ) u_regs (
+    .clk_i,
+    .rst_ni,
+    .aw_valid_i   (s_awvalid_i),
+    .aw_ready_o   (s_awready_o),
+    .aw_addr_i    (s_awaddr_i),
+    .w_valid_i    (s_wvalid_i),
+    .w_ready_o    (s_wready_o),
+    .w_data_i     (s_wdata_i),
+    .b_valid_o    (s_bvalid_o),
+    .b_ready_i    (s_bready_i),
+    .ar_valid_i   (s_arvalid_i),
+    .ar_ready_o   (s_arready_o),
+    .ar_addr_i    (s_araddr_i),
+    .r_valid_o    (s_rvalid_o),
+    .r_ready_i    (s_rready_i),
+    .r_data_o     (s_rdata_o),
+    .irq_o,
+    .start_o      (start),
+    .run_o        (run),
+    .stop_o       (stop),
+    .core_rst_no  (core_rst_n),
+    .program_o    (program_start),
+    .length_o     (program_length),
+    .base_o       (memory_base),
+    .limit_o      (memory_limit),
+    .done_i       (done),
+    .error_i      (error),
+    .index_i      (index),
+    .read_error_i (read_error),
+    .write_error_i(write_error),
+    .quiet_i      (quiet),
+    .progress_i   (progress),
+    .feed_i       (feed),
+    .load_chunk_i (load_chunk),
+    .store_chunk_i(store_chunk),
+    .busy_i       (unit_busy),
+    .stall_i      (stall),
+    .finish_i     (finish)
+  );
+  assign s_bresp_o = 2'b00;
+  assign s_rresp_o = 2'b00;
+
+  // Instructions.
+  logic fetch_ar_valid, fetch_ar_ready, fetch_quiet, fetch_r_valid;
+  logic [31:0] fetch_ar_addr;
+  logic instr_valid, instr_ready, instr_error;
+  logic [255:0] instr, queue_instr;
+  logic [3:0] queue_valid, queue_ready, head_valid, start_valid, start_ready, give_valid, give_ready;
+  logic [3:0][255:0] head;
+  logic [3:0][3:0] head_pop, give_mask;
+
+  ahcq_fetch u_fetch (
+    .clk_i,
+    .rst_ni    (core_rst_n),
+    .start_i   (start),
+    .stop_i    (stop),
+    .program_i (program_start),
+    .length_i  (program_length),
+    .ar_valid_o(fetch_ar_valid),
+    .ar_ready_i(fetch_ar_ready),
+    .ar_addr_o (fetch_ar_addr),
+    .r_valid_i (fetch_r_valid),
+    .r_data_i  (m_rdata_i),
+    .r_error_i (m_rresp_i[1]),
+    .quiet_o   (fetch_quiet),
+    .valid_o   (instr_valid),
+    .instr_o   (instr),
+    .error_o   (instr_error),
+    .ready_i   (instr_ready)
+  );
+  ahcq_check #(
+    .Dim      (Dim),
+    .ActDepth (ActDepth),
+    .WgtDepth (WgtDepth),
+    .AccDepth (AccDepth),
+    .VecDepth (VecDepth),
+    .OutDepth (OutDepth),
+    .LgtDepth (LgtDepth),
+    .StatDepth(StatDepth)
+  ) u_check (
+    .clk_i,
+    .rst_ni       (core_rst_n),
+    .run_i        (run),
+    .length_i     (program_length),
+    .base_i       (memory_base),
+    .limit_i      (memory_limit),
+    .valid_i      (instr_valid),
+    .instr_i      (instr),
+    .error_i      (instr_error),
+    .ready_o      (instr_ready),
+    .queue_valid_o(queue_valid),
+    .queue_ready_i(queue_ready),
+    .queue_instr_o(queue_instr),
+    .drained_i    (head_valid == '0 && unit_busy == '0),
+    .done_o       (done),
+    .error_o      (error),
+    .index_o      (index)
+  );
+  for (genvar u = 0; u < 4; u++) begin : gen_queue
+    ahcq_fifo #(
+      .Width(256),
+      .Depth(QueueDepth)
+    ) u_queue (
+      .clk_i,
+      .rst_ni (core_rst_n),
+      .valid_i(queue_valid[u]),
+      .ready_o(queue_ready[u]),
+      .data_i (queue_instr),
+      .valid_o(head_valid[u]),
+      .ready_i(start_valid[u] && start_ready[u]),
+      .data_o (head[u])
+    );
+    assign head_pop[u] = head[u][7:4];
+  end
+  ahcq_tokens u_tokens (
+    .clk_i,
+    .rst_ni       (core_rst_n),
+    .stop_i       (!run),
+    .head_valid_i (head_valid),
+    .head_pop_i   (head_pop),
+    .start_valid_o(start_valid),
+    .start_ready_i(start_ready),
+    .give_valid_i (give_valid),
+    .give_mask_i  (give_mask),
+    .give_ready_o (give_ready)
+  );
+  assign stall = head_valid & start_ready & ~start_valid;
+  assign finish = give_valid & give_ready;
+
+  // External memory.
+  logic load_ar_valid, load_ar_ready, load_r_ready, load_quiet, store_quiet;
+  logic [31:0] load_ar_addr;
+  logic [7:0] load_ar_len;
+  logic ar_free;
+  assign ar_free = !m_arvalid_o || m_arready_i;
+  assign fetch_ar_ready = ar_free;
+  assign load_ar_ready = ar_free && !fetch_ar_valid;
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) m_arvalid_o <= 1'b0;
+    else if (ar_free) m_arvalid_o <= fetch_ar_valid || load_ar_valid;
+  end
+  always_ff @(posedge clk_i) begin
+    if (ar_free) begin
+      m_arid_o <= fetch_ar_valid ? !IdLoad : IdLoad;
+      m_araddr_o <= fetch_ar_valid ? fetch_ar_addr : load_ar_addr;
+      m_arlen_o <= fetch_ar_valid ? 8'd3 : load_ar_len;
+    end
+  end
+  assign m_arsize_o = 3'd3;
+  assign m_arburst_o = 2'b01;
+  assign m_awsize_o = 3'd3;
+  assign m_awburst_o = 2'b01;
+  assign m_wstrb_o = '1;
+  assign m_bready_o = 1'b1;
+  assign fetch_r_valid = m_rvalid_i && m_rid_i != IdLoad;
+  assign m_rready_o = m_rid_i != IdLoad || load_r_ready;
+  assign read_error = m_rvalid_i && m_rready_o && m_rid_i == IdLoad && m_rresp_i[1];
+  assign write_error = m_bvalid_i && m_bresp_i[1];
+  assign quiet = fetch_quiet && load_quiet && store_quiet;
+
+  // LOAD.
+  logic write_valid, write_ready;
+  memory_e write_memory;
+  logic [15:0] write_word;
+  logic [4:0] write_part;
+  logic [63:0] write_data;
+  ahcq_load #(
+    .Dim(Dim)
+  ) u_load (
+    .clk_i,
+    .rst_ni        (core_rst_n),
+    .stop_i        (stop),
+    .start_valid_i (start_valid[UnitLoad]),
+    .start_instr_i (head[UnitLoad]),
+    .start_ready_o (start_ready[UnitLoad]),
+    .give_valid_o  (give_valid[UnitLoad]),
+    .give_mask_o   (give_mask[UnitLoad]),
+    .give_ready_i  (give_ready[UnitLoad]),
+    .busy_o        (unit_busy[UnitLoad]),
+    .chunk_o       (load_chunk),
+    .quiet_o       (load_quiet),
+    .ar_valid_o    (load_ar_valid),
+    .ar_ready_i    (load_ar_ready),
+    .ar_addr_o     (load_ar_addr),
+    .ar_len_o      (load_ar_len),
+    .r_valid_i     (m_rvalid_i && m_rid_i == IdLoad),
+    .r_ready_o     (load_r_ready),
+    .r_data_i      (m_rdata_i),
+    .r_last_i      (m_rlast_i),
+    .write_valid_o (write_valid),
+    .write_ready_i (write_ready),
+    .write_memory_o(write_memory),
+    .write_word_o  (write_word),
+    .write_part_o  (write_part),
+    .write_data_o  (write_data)
+  );
+
+  // Scratchpads. The vector unit's accesses go before those of LOAD and STORE.
+  logic number_valid, code_valid;
+  slot_t number_slot, code_slot;
+  logic [Lanes-1:0][31:0] number;
+  logic [Lanes-1:0][CodeBits-1:0] code;
+  logic vector_act, vector_vec;
+  assign vector_act = code_valid && code_slot.memory == MemAct;
+  assign vector_vec = number_valid && number_slot.memory == MemVec;
+  assign write_ready = !(write_memory == MemAct && vector_act) && !(write_memory == MemVec && vector_vec);
+
+  logic act_re, wgt_re;
+  logic [$clog2(ActDepth)-1:0] act_addr;
+  logic [$clog2(WgtDepth)-1:0] wgt_addr;
+  logic [CodeWidth-1:0] act_data, wgt_data, out_data;
+
+  logic [ActGroups-1:0] code_groups, load_groups;
+  assign code_groups = ActGroups'((1 << (LaneCodes / GroupWidth)) - 1) << (code_slot.sub * 4'(LaneCodes / GroupWidth));
+  assign load_groups = ActGroups'((1 << (LoadWidth / GroupWidth)) - 1) << (write_part * 5'(LoadWidth / GroupWidth));
+  ahcq_ram #(
+    .Width (CodeWidth),
+    .Depth (ActDepth),
+    .Groups(ActGroups)
+  ) u_act (
+    .clk_i,
+    .we_i   (vector_act ? code_groups : write_valid && write_memory == MemAct ? load_groups : '0),
+    .waddr_i(vector_act ? code_slot.dst[$clog2(ActDepth)-1:0] : write_word[$clog2(ActDepth)-1:0]),
+    .wdata_i(vector_act ? {Subs{code}} : {(CodeWidth / LoadWidth) {write_data[LoadWidth-1:0]}}),
+    .re_i   (act_re),
+    .raddr_i(act_addr),
+    .rdata_o(act_data)
+  );
+  ahcq_ram #(
+    .Width (CodeWidth),
+    .Depth (WgtDepth),
+    .Groups(WgtGroups)
+  ) u_wgt (
+    .clk_i,
+    .we_i   (write_valid && write_memory == MemWgt ? WgtGroups'(1) << write_part : '0),
+    .waddr_i(write_word[$clog2(WgtDepth)-1:0]),
+    .wdata_i({(CodeWidth / LoadWidth) {write_data[LoadWidth-1:0]}}),
+    .re_i   (wgt_re),
+    .raddr_i(wgt_addr),
+    .rdata_o(wgt_data)
+  );
+
+  // GEMM.
+  logic [Dim-1:0][CodeBits-1:0] codes;
+  logic [1:0] table_select;
+  logic swap, load_weights, transpose;
+  logic [Dim-1:0][WeightBits-1:0] weights;
+  localparam int unsigned SumBits = OperandBits + WeightBits + $clog2(Dim);
+  logic [Dim-1:0][SumBits-1:0] sums;
+  logic acc_valid, acc_accumulate, acc_last, acc_written, acc_read, acc_ready;
+  logic [$clog2(AccDepth)-1:0] acc_addr;
+  logic [Dim-1:0][31:0] acc_data;
+  logic [15:0] acc_read_addr;
+  ahcq_gemm #(
+    .Dim     (Dim),
+    .ActDepth(ActDepth),
+    .WgtDepth(WgtDepth),
+    .AccDepth(AccDepth)
+  ) u_gemm (
+    .clk_i,
+    .rst_ni          (core_rst_n),
+    .start_valid_i   (start_valid[UnitGemm]),
+    .start_instr_i   (head[UnitGemm]),
+    .start_ready_o   (start_ready[UnitGemm]),
+    .give_valid_o    (give_valid[UnitGemm]),
+    .give_mask_o     (give_mask[UnitGemm]),
+    .give_ready_i    (give_ready[UnitGemm]),
+    .busy_o          (unit_busy[UnitGemm]),
+    .feed_o          (feed),
+    .act_re_o        (act_re),
+    .act_addr_o      (act_addr),
+    .act_data_i      (act_data),
+    .wgt_re_o        (wgt_re),
+    .wgt_addr_o      (wgt_addr),
+    .wgt_data_i      (wgt_data),
+    .codes_o         (codes),
+    .table_o         (table_select),
+    .swap_o          (swap),
+    .weights_o       (weights),
+    .load_o          (load_weights),
+    .transpose_o     (transpose),
+    .acc_valid_o     (acc_valid),
+    .acc_addr_o      (acc_addr),
+    .acc_accumulate_o(acc_accumulate),
+    .acc_last_o      (acc_last),
+    .acc_last_i      (acc_written)
+  );
+  ahcq_array #(
+    .Dim(Dim)
+  ) u_array (
+    .clk_i,
+    .decode_we_i   (write_valid && write_memory == MemDecode),
+    .decode_waddr_i(write_word[4:0]),
+    .decode_wdata_i({write_data[32+:OperandBits], write_data[0+:OperandBits]}),
+    .codes_i       (codes),
+    .table_i       (table_select),
+    .swap_i        (swap),
+    .weights_i     (weights),
+    .load_i        (load_weights),
+    .transpose_i   (transpose),
+    .sums_o        (sums)
+  );
+  ahcq_acc #(
+    .Dim    (Dim),
+    .Depth  (AccDepth),
+    .SumBits(SumBits)
+  ) u_acc (
+    .clk_i,
+    .rst_ni      (core_rst_n),
+    .valid_i     (acc_valid),
+    .addr_i      (acc_addr),
+    .accumulate_i(acc_accumulate),
+    .last_i      (acc_last),
+    .sums_i      (sums),
+    .last_o      (acc_written),
+    .read_i      (acc_read),
+    .read_ready_o(acc_ready),
+    .read_addr_i (acc_read_addr[$clog2(AccDepth)-1:0]),
+    .read_data_o (acc_data)
+  );
+
+  // Vector unit.
+  logic lanes_busy, rows_ready, slot_valid;
+  slot_t slot;
+  logic [19:0] vec_read_addr, lgt_read_addr, number_addr;
+  logic [Lanes-1:0][31:0] vec_data;
+  logic [Lanes-1:0][LogitBits-1:0] lgt_data, logits;
+  ahcq_vector_seq #(
+    .Dim  (Dim),
+    .Lanes(Lanes)
+  ) u_vector_seq (
+    .clk_i,
+    .rst_ni       (core_rst_n),
+    .start_valid_i(start_valid[UnitVector]),
+    .start_instr_i(head[UnitVector]),
+    .start_ready_o(start_ready[UnitVector]),
+    .give_valid_o (give_valid[UnitVector]),
+    .give_mask_o  (give_mask[UnitVector]),
+    .give_ready_i (give_ready[UnitVector]),
+    .busy_o       (unit_busy[UnitVector]),
+    .lanes_busy_i (lanes_busy),
+    .rows_ready_i (rows_ready),
+    .acc_ready_i  (acc_ready),
+    .acc_read_o   (acc_read),
+    .valid_o      (slot_valid),
+    .slot_o       (slot),
+    .acc_addr_o   (acc_read_addr),
+    .vec_addr_o   (vec_read_addr),
+    .lgt_addr_o   (lgt_read_addr)
+  );
+  ahcq_lanes #(
+    .Dim      (Dim),
+    .Lanes    (Lanes),
+    .StatDepth(StatDepth)
+  ) u_lanes (
+    .clk_i,
+    .rst_ni        (core_rst_n),
+    .valid_i       (slot_valid),
+    .slot_i        (slot),
+    .busy_o        (lanes_busy),
+    .rows_ready_o  (rows_ready),
+    .acc_data_i    (acc_data),
+    .vec_data_i    (vec_data),
+    .lgt_data_i    (lgt_data),
+    .encode_we_i   (write_valid && write_memory == MemEncode),
+    .encode_waddr_i(write_word[4:0]),
+    .encode_wdata_i(write_data),
+    .number_valid_o(number_valid),
+    .number_slot_o (number_slot),
+    .number_o      (number),
+    .code_valid_o  (code_valid),
+    .code_slot_o   (code_slot),
+    .code_o        (code)
+  );
+  assign number_addr = (20'(number_slot.dst) << $clog2(Subs)) + 20'(number_slot.sub);
+
+  logic store_vec_re, vector_reads_vec;
+  logic [$clog2(VecWords)-1:0] store_vec_addr;
+  assign vector_reads_vec = slot_valid && (slot.kind != Compute || slot.row_addend);
+  logic [19:0] load_vec_addr;
+  assign load_vec_addr = (20'(write_word) << $clog2(Subs)) + 20'(write_part) / 20'(LaneChunks);
+  ahcq_ram #(
+    .Width (32 * Lanes),
+    .Depth (VecWords),
+    .Groups(LaneChunks)
+  ) u_vec (
+    .clk_i,
+    .we_i   (vector_vec ? '1 : write_valid && write_memory == MemVec ?
+             LaneChunks'(1) << (write_part % 5'(LaneChunks)) : '0),
+    .waddr_i(vector_vec ? number_addr[$clog2(VecWords)-1:0] : load_vec_addr[$clog2(VecWords)-1:0]),
+    .wdata_i(vector_vec ? number : {LaneChunks{write_data}}),
+    .re_i   (vector_reads_vec || store_vec_re),
+    .raddr_i(vector_reads_vec ? vec_read_addr[$clog2(VecWords)-1:0] : store_vec_addr),
+    .rdata_o(vec_data)
+  );
+  for (genvar l = 0; l < Lanes; l++) begin : gen_logit
+    assign logits[l] = number[l][LogitBits-1:0];
+  end
+  ahcq_ram #(
+    .Width(LogitBits * Lanes),
+    .Depth(LgtWords)
+  ) u_lgt (
+    .clk_i,
+    .we_i   (number_valid && number_slot.memory == MemLgt),
+    .waddr_i(number_addr[$clog2(LgtWords)-1:0]),
+    .wdata_i(logits),
+    .re_i   (slot_valid),
+    .raddr_i(lgt_read_addr[$clog2(LgtWords)-1:0]),
+    .rdata_o(lgt_data)
+  );
+
+  // STORE.
+  logic out_re;
+  logic [$clog2(OutDepth)-1:0] out_addr;
+  ahcq_ram #(
+    .Width (CodeWidth),
+    .Depth (OutDepth),
+    .Groups(ActGroups)
+  ) u_out (
+    .clk_i,
+    .we_i   (code_valid && code_slot.memory == MemOut ? code_groups : '0),
+    .waddr_i(code_slot.dst[$clog2(OutDepth)-1:0]),
+    .wdata_i({Subs{code}}),
+    .re_i   (out_re),
+    .raddr_i(out_addr),
+    .rdata_o(out_data)
+  );
+  ahcq_store #(
+    .Dim     (Dim),
+    .Lanes   (Lanes),
+    .OutDepth(OutDepth),
+    .VecDepth(VecDepth)
+  ) u_store (
+    .clk_i,
+    .rst_ni       (core_rst_n),
+    .stop_i       (stop),
+    .start_valid_i(start_valid[UnitStore]),
+    .start_instr_i(head[UnitStore]),
+    .start_ready_o(start_ready[UnitStore]),
+    .give_valid_o (give_valid[UnitStore]),
+    .give_mask_o  (give_mask[UnitStore]),
+    .give_ready_i (give_ready[UnitStore]),
+    .busy_o       (unit_busy[UnitStore]),
+    .chunk_o      (store_chunk),
+    .quiet_o      (store_quiet),
+    .aw_valid_o   (m_awvalid_o),
+    .aw_ready_i   (m_awready_i),
+    .aw_addr_o    (m_awaddr_o),
+    .aw_len_o     (m_awlen_o),
+    .w_valid_o    (m_wvalid_o),
+    .w_ready_i    (m_wready_i),
+    .w_data_o     (m_wdata_o),
+    .w_last_o     (m_wlast_o),
+    .b_valid_i    (m_bvalid_i),
+    .out_re_o     (out_re),
+    .out_addr_o   (out_addr),
+    .out_data_i   (out_data),
+    .vec_re_o     (store_vec_re),
+    .vec_ready_i  (!vector_reads_vec),
+    .vec_addr_o   (store_vec_addr),
+    .vec_data_i   (vec_data)
+  );
+
+  assign progress = feed || slot_valid || lanes_busy || queue_valid != '0 && queue_ready != '0 && instr_ready ||
+      (start_valid & start_ready) != '0 || finish != '0 || load_chunk || store_chunk ||
+      (m_rvalid_i && m_rready_o) || m_bvalid_i;
+endmodule
