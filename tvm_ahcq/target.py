@@ -24,7 +24,8 @@ class HostTarget:
     cpu_features : tuple of str
         Instruction-set extensions that the compiled code needs, by LLVM name; a bundle is refused where one is missing.
     isa : str
-        Which hand-written integer kernels fit: ``"avx512vnni"``, ``"avx2"`` or ``"generic"`` (any LLVM target).
+        Which hand-written integer kernels fit: ``"amx"``, ``"avx512vnni"``, ``"avx2"``, ``"neon-dot"``, ``"neon"`` or
+        ``"generic"`` (any LLVM target).
     """
 
     name: str
@@ -35,7 +36,7 @@ class HostTarget:
     @property
     def layout(self) -> str:
         """Layout of int8 weights that the kernels of this target read (:func:`tvm_ahcq.runtime.weights.pack`)."""
-        return "vnni16" if self.isa == "avx512vnni" else "rows"
+        return "rows" if self.isa == "generic" else "vnni16"
 
     @property
     def triple(self) -> str:
@@ -62,20 +63,25 @@ def _x86(name: str, mcpu: str, features: tuple[str, ...], isa: str) -> HostTarge
     return HostTarget(name, config, features, isa)
 
 
+def _aarch64(name: str, features: tuple[str, ...], isa: str) -> HostTarget:
+    """A 64-bit Arm target: the ARMv8-A baseline and extensions `features`."""
+    config = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": [f"+{feature}" for feature in features]}
+    return HostTarget(name, config, features, isa)
+
+
 _TARGETS = {
     target.name: target
     for target in (
         _x86("generic", "x86-64", (), "generic"),
         _x86("avx2", "x86-64-v3", _AVX2, "avx2"),
         _x86("avx512-vnni", "x86-64-v4", _VNNI, "avx512vnni"),
-        _x86("amx", "x86-64-v4", _AMX, "avx512vnni"),
-        HostTarget(
-            "aarch64", {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": ["+neon"]}, ("neon",), "generic"
-        ),
+        _x86("amx", "x86-64-v4", _AMX, "amx"),
+        _aarch64("aarch64", ("neon",), "neon"),
+        _aarch64("aarch64-dotprod", ("neon", "dotprod"), "neon-dot"),
     )
 }
 
-_NATIVE = ("avx512-vnni", "avx2", "generic", "aarch64")
+_NATIVE = ("avx512-vnni", "avx2", "generic", "aarch64-dotprod", "aarch64")
 """What "native" may become, best first. AMX is absent as long as no kernel uses it: the code would run nowhere else."""
 
 
