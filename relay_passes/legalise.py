@@ -155,7 +155,8 @@ def _im2col(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
 def _grouped_linear(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
     matrix, rows = _rows(call.args[0])
     groups, outputs = map(int, _dims(call.args[3]))
-    options = (ANY, outputs, int(_dims(call.args[0])[-1]), groups, str(call.attrs["layout"]), legaliser.target)
+    layout, bits = str(call.attrs["layout"]), int(call.attrs["weight_bits"])
+    options = (ANY, outputs, int(_dims(call.args[0])[-1]), groups, layout, legaliser.target, bits)
     y = legaliser.call(topi.grouped_linear, options, [matrix, *call.args[1:]], [rows, outputs], "float32")
     return relax.op.reshape(y, [*_dims(call.args[0])[:-1], outputs])
 

@@ -8,7 +8,8 @@ from typing import Any
 import tvm
 import tvm_ffi
 
-from .errors import TargetError
+from .errors import DeviceError, TargetError
+from .runtime.cpu import request_amx
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ _TARGETS = {
     )
 }
 
-_NATIVE = ("avx512-vnni", "avx2", "generic", "aarch64-dotprod", "aarch64")
-"""What "native" may become, best first. AMX is absent as long as no kernel uses it: the code would run nowhere else."""
+_BEST_FIRST = ("amx", "avx512-vnni", "avx2", "generic", "aarch64-dotprod", "aarch64")
+"""What "native" may become, and the order in which a bundle with several targets is searched."""
 
 
 def target_names() -> tuple[str, ...]:
@@ -96,14 +97,24 @@ def host_features() -> frozenset[str]:
     return frozenset(str(name) for name, present in features.items() if present)
 
 
+def _amx_is_granted() -> bool:
+    """Whether the operating system lets this process use AMX: virtual machines may show it and refuse it."""
+    try:
+        request_amx()
+    except DeviceError:
+        return False
+    return True
+
+
 def _native() -> HostTarget:
     """The best known target that runs on this machine."""
     architecture = tvm.target.codegen.llvm_get_system_triple().split("-")[0]
     available = host_features()
-    for name in _NATIVE:
+    for name in _BEST_FIRST:
         target = _TARGETS[name]
         if target.triple.split("-")[0] == architecture and available.issuperset(target.cpu_features):
-            return target
+            if "amx-tile" not in target.cpu_features or _amx_is_granted():
+                return target
     raise TargetError(
         f"no kernels for this machine ({architecture}); expected x86_64 or aarch64. "
         f"To compile for another machine, give one of {', '.join(_TARGETS)}."
@@ -123,3 +134,15 @@ def resolve_target(name: str = "native") -> HostTarget:
     if name not in _TARGETS:
         raise TargetError(f"unknown target {name!r}; expected one of {', '.join(target_names())}")
     return _TARGETS[name]
+
+
+def resolve_targets(names: str) -> tuple[HostTarget, ...]:
+    """Targets of a list such as ``"amx,avx2"``, each once, best first.
+
+    Raises
+    ------
+    TargetError
+        A name is not known, or there is none.
+    """
+    found = {target.name: target for target in map(resolve_target, names.replace(" ", "").split(","))}
+    return tuple(sorted(found.values(), key=lambda target: _BEST_FIRST.index(target.name)))

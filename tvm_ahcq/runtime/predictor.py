@@ -23,7 +23,9 @@ class ImageNotSetError(PromptError, RuntimeError):
     """A prediction was asked for before ``set_image``; a ``RuntimeError`` too, which upstream raises."""
 
 
-def load(path: str | os.PathLike[str], num_threads: int | None = None) -> SamPredictor:
+def load(
+    path: str | os.PathLike[str], num_threads: int | None = None, target: str | None = None
+) -> SamPredictor:
     """Load a compiled model.
 
     Parameters
@@ -33,6 +35,8 @@ def load(path: str | os.PathLike[str], num_threads: int | None = None) -> SamPre
         you trust.
     num_threads : int, optional
         Threads that kernels use; ``TVM_NUM_THREADS``, else the physical cores by default.
+    target : str, optional
+        Which of several targets of the bundle to run; the best one for this machine by default.
 
     Returns
     -------
@@ -46,7 +50,7 @@ def load(path: str | os.PathLike[str], num_threads: int | None = None) -> SamPre
     DeviceError
         A runtime library is missing.
     """
-    return SamPredictor(Session(read_bundle(path), num_threads))
+    return SamPredictor(Session(read_bundle(path, target=target), num_threads))
 
 
 class SamPredictor:

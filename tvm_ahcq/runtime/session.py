@@ -66,9 +66,10 @@ class Session:
     def __init__(self, bundle: Bundle, num_threads: int | None = None) -> None:
         self.path = bundle.path
         self.manifest = bundle.manifest
+        self.target = bundle.target
         self.golden = bundle.golden
         self.num_threads = threads.thread_count(num_threads)
-        if any(feature.startswith("amx") for feature in bundle.manifest.target.cpu_features):
+        if any(feature.startswith("amx") for feature in bundle.target.cpu_features):
             cpu.request_amx()
         self._machine = threads.call(self.num_threads, _load, bundle.path.name, bundle.library)
         self._functions = {}
