@@ -166,5 +166,5 @@ def runs_here(name: str) -> bool:
 
 def test_another_architecture_needs_its_linker(model, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda _: None)
-    with pytest.raises(TargetError, match="needs the linker aarch64-linux-gnu-gcc.*apt install gcc-aarch64-linux-gnu"):
-        ahcq.compile(model, target="aarch64" if platform.machine() == "x86_64" else "generic")
+    with pytest.raises(TargetError, match=r"needs the linker .*-gcc, .*apt install gcc-"):
+        ahcq.compile(model, target="aarch64" if platform.machine() == "x86_64" else "avx2")

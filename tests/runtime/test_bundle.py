@@ -50,9 +50,7 @@ def reseal(path, change):
 
 def test_everything_written_is_read_back(path, manifest, tensors):
     bundle = read_bundle(path)
-    filled = dict(
-        weight_bits=bundle.manifest.weight_bits, created_by=f"tvm-ahcq {__version__}", format_version=1
-    )
+    filled = dict(weight_bits=bundle.manifest.weight_bits, created_by=f"tvm-ahcq {__version__}", format_version=1)
     assert bundle.manifest == dataclasses.replace(manifest, **filled)
     assert bundle.library == LIBRARY
     assert list(bundle.tensors) == list(tensors)

@@ -1,4 +1,4 @@
-"""Kernels for 64-bit Arm, with and without dot-product instructions, run by qemu, against the reference, bit for bit."""
+"""Kernels for 64-bit Arm, with and without dot-product instructions, run by qemu, against the reference."""
 
 from __future__ import annotations
 

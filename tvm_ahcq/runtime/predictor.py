@@ -23,9 +23,7 @@ class ImageNotSetError(PromptError, RuntimeError):
     """A prediction was asked for before ``set_image``; a ``RuntimeError`` too, which upstream raises."""
 
 
-def load(
-    path: str | os.PathLike[str], num_threads: int | None = None, target: str | None = None
-) -> SamPredictor:
+def load(path: str | os.PathLike[str], num_threads: int | None = None, target: str | None = None) -> SamPredictor:
     """Load a compiled model.
 
     Parameters
@@ -286,9 +284,7 @@ class SamPredictor:
         parts = []
         for start in range(0, batch, step):
             part = slice(start, start + step)
-            low, iou = self.session.decode(
-                features, coords[part], labels[part], None if masks is None else masks[part]
-            )
+            low, iou = self.session.decode(features, coords[part], labels[part], None if masks is None else masks[part])
             parts.append((low[:, chosen], iou[:, chosen]))
         low, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         side = self.model.image_size

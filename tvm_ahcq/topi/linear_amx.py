@@ -1,8 +1,8 @@
 """Grouped-scale integer GEMM with AMX: ``tdpbusd`` multiplies a 16 x 64 tile of codes with a 64 x 16 tile of weights.
 
-Layout "vnni16" is what the weights of a tile are read from as they are. Groups need not be multiples of 64 channels: the
-last channels of a group are copied into a tile of their own whose other columns are 0, so that it does not matter which
-weights these meet.
+Layout "vnni16" is what the weights of a tile are read from as they are. Groups need not be multiples of 64 channels:
+the last channels of a group are copied into a tile of their own whose other columns are 0, so that it does not matter
+which weights these meet.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ AMX = Tiles(
 
 
 @T.inline
-def _configure(config, tiles):
+def configure(config, tiles):
     """All eight tiles are 16 rows of 64 bytes."""
     for i in range(64):
         config[i] = T.uint8(0)
@@ -67,7 +67,7 @@ def _configure(config, tiles):
 
 
 @T.inline
-def _zero_sums(tiles):
+def zero_sums(tiles):
     T.evaluate(tiles.zero(0))
     T.evaluate(tiles.zero(1))
     T.evaluate(tiles.zero(2))
@@ -75,7 +75,7 @@ def _zero_sums(tiles):
 
 
 @T.inline
-def _dots(tiles):
+def dots(tiles):
     """Tiles 4 and 5 (codes) times tiles 6 and 7 (weights), added to tiles 0 to 3."""
     T.evaluate(tiles.dot(0, 4, 6))
     T.evaluate(tiles.dot(1, 4, 7))
@@ -87,23 +87,22 @@ def _dots(tiles):
 def _multiply(products, rest, a, w, row, block, blocks, kp, low, high, tiles):
     """Integer products of one group, channels `low` to `high`, to the ``ROWS x ROWS`` products."""
     start = T.max(high - TILE_BYTES, 0)
-    _zero_sums(tiles)
+    zero_sums(tiles)
     for k in range((high - low) // TILE_BYTES):
         T.evaluate(tiles.load(4, T.address_of(a[row, low + k * TILE_BYTES]), kp))
         T.evaluate(tiles.load(5, T.address_of(a[row + TILE_ROWS, low + k * TILE_BYTES]), kp))
         T.evaluate(tiles.load(6, T.address_of(w[block, low // 4 + k * 16, 0, 0]), TILE_BYTES))
         T.evaluate(tiles.load(7, T.address_of(w[T.min(block + 1, blocks - 1), low // 4 + k * 16, 0, 0]), TILE_BYTES))
-        _dots(tiles)
+        dots(tiles)
     if (high - low) % TILE_BYTES > 0:
         for r, c in T.grid(ROWS, TILE_BYTES):
-            rest[r, c] = T.Select(
-                T.And(start + c >= high - (high - low) % TILE_BYTES, start + c < high), a[row + r, start + c], T.uint8(0)
-            )
+            inside = T.And(start + c >= high - (high - low) % TILE_BYTES, start + c < high)
+            rest[r, c] = T.Select(inside, a[row + r, start + c], T.uint8(0))
         T.evaluate(tiles.load(4, T.address_of(rest[0, 0]), TILE_BYTES))
         T.evaluate(tiles.load(5, T.address_of(rest[TILE_ROWS, 0]), TILE_BYTES))
         T.evaluate(tiles.load(6, T.address_of(w[block, start // 4, 0, 0]), TILE_BYTES))
         T.evaluate(tiles.load(7, T.address_of(w[T.min(block + 1, blocks - 1), start // 4, 0, 0]), TILE_BYTES))
-        _dots(tiles)
+        dots(tiles)
     T.evaluate(tiles.store(0, T.address_of(products[0, 0]), 4 * ROWS))
     T.evaluate(tiles.store(1, T.address_of(products[0, LANES]), 4 * ROWS))
     T.evaluate(tiles.store(2, T.address_of(products[TILE_ROWS, 0]), 4 * ROWS))
@@ -166,7 +165,7 @@ def amx_body(rows: int | Expr, n: int, kp: int, groups: int, tiles: Tiles = AMX)
         for task in T.parallel(row_blocks * panels):
             start = task // panels * _BLOCK_ROWS
             config = T.alloc_buffer((64,), "uint8")
-            _configure(config, tiles)
+            configure(config, tiles)
             for i in range((T.min(rows - start, _BLOCK_ROWS) + ROWS - 1) // ROWS):
                 # the last rows are counted from the end; rows done twice get the same values
                 row = T.min(start + i * ROWS, rows - ROWS)
