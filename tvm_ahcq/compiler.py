@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from tvm.ir import IRModule
 from .calibrate.images import load_calibration
 from .calibrate.session import TorchSession
 from .calibrate.simulated import SimulatedSession
-from .errors import QuantTableError, RecipeError, TargetError, UnsupportedModelError
+from .errors import QuantTableError, RecipeError, UnsupportedModelError
 from .evaluate.scenes import generate
 from .frontend.sam import SamModel
 from .quantizers.equalise import preserved
@@ -35,7 +34,8 @@ from .runtime.manifest import FunctionSpec, Manifest, TargetSpec, TensorSpec
 from .runtime.predictor import SamPredictor
 from .runtime.verify import golden_pair
 from .runtime.weights import QLinearWeight
-from .target import HostTarget, resolve_targets
+from .target import HostTarget, link_options, resolve_targets
+from .tune.records import DEFAULTS, Tuning
 
 CALIBRATION_IMAGES = 32
 """Most images that calibration uses."""
@@ -222,6 +222,7 @@ def compile(
     model: SamModel | QuantizedModel,
     target: str | HostTarget | Sequence[HostTarget] = "native",
     dump_dir: str | os.PathLike[str] | None = None,
+    tuning: str | os.PathLike[str] | None = None,
 ) -> CompiledModel:
     """Compile a model for a processor.
 
@@ -235,6 +236,8 @@ def compile(
         chosen when it is loaded.
     dump_dir : path, optional
         Folder where the module is written after each phase.
+    tuning : path, optional
+        Folder that :func:`tvm_ahcq.tune.tuner.tune` wrote; kernels that it has no records of keep their defaults.
 
     Returns
     -------
@@ -248,6 +251,7 @@ def compile(
         If a quantization site could not be put on integers.
     """
     hosts = _hosts(target)
+    tuned = DEFAULTS if tuning is None else Tuning.read(tuning)
     folder = None if dump_dir is None else Path(dump_dir)
     if isinstance(model, QuantizedModel):
         forms = {layout: model.realise(layout) for layout in dict.fromkeys(host.layout for host in hosts)}
@@ -263,7 +267,7 @@ def compile(
         modules = {host.layout: module for host in hosts}
         tensors, function_params = dict(base.params), base.function_params
         recipe, bits, sites, reference = {}, 32, (0, 0), float_predictor(base)
-    libraries = {host.name: _library(pipeline.build(modules[host.layout], host, folder), host) for host in hosts}
+    libraries = {host.name: _library(pipeline.build(modules[host.layout], host, folder, tuned), host) for host in hosts}
     first, *others = (_spec(host, len(hosts) > 1) for host in hosts)
     manifest = Manifest(
         model=base.spec,
@@ -284,7 +288,7 @@ def _hosts(target: str | HostTarget | Sequence[HostTarget]) -> tuple[HostTarget,
     else:
         hosts = (target,) if isinstance(target, HostTarget) else tuple(target)
     for host in hosts:
-        _linker(host)  # refused before minutes of work
+        link_options(host)  # refused before minutes of work
     return hosts
 
 
@@ -313,32 +317,11 @@ def _shape(var) -> tuple[int | str, ...]:
     return tuple(int(d) if isinstance(d, tvm.tirx.IntImm) else str(d) for d in var.ty.shape.values)
 
 
-def _linker(host: HostTarget) -> str | None:
-    """Cross linker for a target of another architecture; None for one of this machine's own.
-
-    Raises
-    ------
-    TargetError
-        It is not installed.
-    """
-    if host.triple.split("-")[0] == tvm.target.codegen.llvm_get_system_triple().split("-")[0]:
-        return None
-    linker = f"{host.triple}-gcc"
-    if shutil.which(linker) is None:
-        raise TargetError(
-            f"target {host.name!r} needs the linker {linker}, which is not installed; "
-            f"on Debian: apt install gcc-{host.triple.replace('_', '-')}"
-        )
-    return linker
-
-
 def _library(executable: tvm.runtime.Executable, host: HostTarget) -> bytes:
     """The executable as a shared library, linked for the target's architecture."""
-    linker = _linker(host)
-    options = {"fcompile": tvm.support.cc.cross_compiler(linker)} if linker else {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "library.so"
-        executable.export_library(str(path), **options)
+        executable.export_library(str(path), **link_options(host))
         return path.read_bytes()
 
 

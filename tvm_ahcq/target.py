@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,3 +147,22 @@ def resolve_targets(names: str) -> tuple[HostTarget, ...]:
     """
     found = {target.name: target for target in map(resolve_target, names.replace(" ", "").split(","))}
     return tuple(sorted(found.values(), key=lambda target: _BEST_FIRST.index(target.name)))
+
+
+def link_options(target: HostTarget) -> dict[str, Any]:
+    """Options of ``export_library`` for a shared library of the target's architecture.
+
+    Raises
+    ------
+    TargetError
+        It is another one than this machine's, and no linker for it is installed.
+    """
+    if target.triple.split("-")[0] == tvm.target.codegen.llvm_get_system_triple().split("-")[0]:
+        return {}
+    linker = f"{target.triple}-gcc"
+    if shutil.which(linker) is None:
+        raise TargetError(
+            f"target {target.name!r} needs the linker {linker}, which is not installed; "
+            f"on Debian: apt install gcc-{target.triple.replace('_', '-')}"
+        )
+    return {"fcompile": tvm.support.cc.cross_compiler(linker)}

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .arguments import UsageError, input_file, input_path, new_folder, output_file
+from .arguments import UsageError, input_file, input_folder, input_path, new_folder, output_file
 from .console import duration, progress_bar, ratio, result, size
 
 MODELS = ("vit_t", "vit_b", "vit_l", "vit_h")
@@ -61,6 +61,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--target", default="native", metavar="T[,T...]",
                         help="processor to compile for (default: %(default)s); of several, the best one that a machine "
                              "can run is chosen when the bundle is loaded")
+    parser.add_argument("--tuning", metavar="DIR", type=input_folder, help="records that `tvm-ahcq tune` wrote")
     parser.add_argument("--dump-dir", metavar="D", type=new_folder,
                         help="write the module after each pass to this folder")
     parser.add_argument("--table", metavar="T.json", type=output_file, help="write the quantization table to this file")
@@ -99,7 +100,7 @@ def run(args: argparse.Namespace) -> None:
 
     start = time.perf_counter()
     with progress_bar("compile"):
-        compiled = ahcq.compile(qmodel, target=targets, dump_dir=args.dump_dir)
+        compiled = ahcq.compile(qmodel, target=targets, dump_dir=args.dump_dir, tuning=args.tuning)
     result("compile", f"{', '.join(target.name for target in targets)}, {duration(time.perf_counter() - start)}")
     manifest = compiled.save(args.output)
     result("realise", "{}/{} sites on integers; weights {:.2f} bits".format(*manifest.sites, manifest.weight_bits))

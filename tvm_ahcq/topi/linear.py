@@ -13,12 +13,20 @@ from ..target import HostTarget
 from .linear_amx import amx_body
 from .linear_quads import quads_body
 from .linear_rows import rows_body
+from .linear_schedule import DEFAULT, LinearSchedule
 from .linear_vnni import vnni_body
 from .vector import LANES, extent
 
 
 def grouped_linear(
-    m: int | Expr, n: int, kp: int, groups: int, layout: str, target: HostTarget, weight_bits: int = 8
+    m: int | Expr,
+    n: int,
+    kp: int,
+    groups: int,
+    layout: str,
+    target: HostTarget,
+    weight_bits: int = 8,
+    schedule: LinearSchedule = DEFAULT,
 ) -> PrimFunc:
     """Kernel of :func:`tvm_ahcq.quantizers.reference.grouped_linear`.
 
@@ -43,6 +51,8 @@ def grouped_linear(
     weight_bits : int
         Bits of a weight's code; fewer than 8 bound the operands by ``2**weight_bits - 1``, which AVX2 and plain NEON
         turn into speed.
+    schedule : LinearSchedule
+        Blocking; layout "rows" has one only.
 
     Raises
     ------
@@ -56,11 +66,11 @@ def grouped_linear(
     elif layout == "vnni16" and target.layout == "vnni16":
         weight_shape = (-(-n // LANES), kp // 4, LANES, 4)
         if target.isa == "amx":
-            body = amx_body(rows, n, kp, groups)
+            body = amx_body(rows, n, kp, groups, schedule=schedule)
         elif target.isa == "avx512vnni":
-            body = vnni_body(rows, n, groups)
+            body = vnni_body(rows, n, groups, schedule)
         else:
-            body = quads_body(rows, n, groups, target, weight_bits)
+            body = quads_body(rows, n, groups, target, weight_bits, schedule)
     else:
         raise TargetError(
             f"no grouped_linear for weight layout {layout!r} on target {target.name!r}; "

@@ -14,6 +14,7 @@ from tvm.ir import Expr
 from tvm.script import tirx as T
 from tvm.tirx import IntImm
 
+from .linear_schedule import DEFAULT, LinearSchedule
 from .linear_vnni import vnni_body
 from .vector import LANES, fma
 
@@ -22,8 +23,6 @@ TILE_ROWS, TILE_BYTES = 16, 64
 
 ROWS = 2 * TILE_ROWS
 """Rows and columns of a register tile: four tiles of sums, two of codes, two of weights."""
-
-_BLOCK_ROWS = 4 * ROWS
 
 
 @dataclass(frozen=True)
@@ -132,14 +131,17 @@ def _add_group(y, products, multiplier, correction, g, n, block, v):
             )
 
 
-def amx_body(rows: int | Expr, n: int, kp: int, groups: int, tiles: Tiles = AMX) -> Callable[..., None]:
+def amx_body(
+    rows: int | Expr, n: int, kp: int, groups: int, tiles: Tiles = AMX, schedule: LinearSchedule = DEFAULT
+) -> Callable[..., None]:
     """Inline function with the arguments of the kernel, whose weights are in layout "vnni16".
 
     Matrices smaller than a register tile are left to AVX512-VNNI, which every processor with AMX has.
     """
     blocks = -(-n // LANES)
     panels = -(-blocks // 2)
-    row_blocks = (rows + _BLOCK_ROWS - 1) // _BLOCK_ROWS
+    block_rows, rows_first = schedule.block_rows, schedule.rows_first
+    row_blocks = (rows + block_rows - 1) // block_rows
     small = vnni_body(rows, n, groups)
     if kp < TILE_BYTES or (isinstance(rows, int) and rows < ROWS):
         return small
@@ -163,13 +165,14 @@ def amx_body(rows: int | Expr, n: int, kp: int, groups: int, tiles: Tiles = AMX)
     @T.inline
     def large(a, w, bounds, multiplier, correction, bias, out):
         for task in T.parallel(row_blocks * panels):
-            start = task // panels * _BLOCK_ROWS
+            start = (task % row_blocks if rows_first else task // panels) * block_rows
+            panel = task // row_blocks if rows_first else task % panels
             config = T.alloc_buffer((64,), "uint8")
             configure(config, tiles)
-            for i in range((T.min(rows - start, _BLOCK_ROWS) + ROWS - 1) // ROWS):
+            for i in range((T.min(rows - start, block_rows) + ROWS - 1) // ROWS):
                 # the last rows are counted from the end; rows done twice get the same values
                 row = T.min(start + i * ROWS, rows - ROWS)
-                tile(a, w, bounds, multiplier, correction, bias, out, row, task % panels * 2)
+                tile(a, w, bounds, multiplier, correction, bias, out, row, panel * 2)
 
     @T.inline
     def either(a, w, bounds, multiplier, correction, bias, out):

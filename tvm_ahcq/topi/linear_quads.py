@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tvm.ir import Expr
 from tvm.script import tirx as T
 
 from ..target import HostTarget
+from .linear_schedule import DEFAULT, LinearSchedule
 from .quad_dot import quad_dot
 from .vector import LANES, fma
-
-_BLOCK_ROWS = 96
-"""Rows that share one pass over a block of weights."""
 
 
 @T.inline
@@ -104,10 +103,20 @@ def _add_group(y, sums, products, multiplier, adjusted, g, n, block, dot):
                 )
 
 
-def quads_body(rows: int | Expr, n: int, groups: int, target: HostTarget, weight_bits: int) -> Callable[..., None]:
+def quads_body(
+    rows: int | Expr,
+    n: int,
+    groups: int,
+    target: HostTarget,
+    weight_bits: int,
+    schedule: LinearSchedule = DEFAULT,
+) -> Callable[..., None]:
     """Inline function with the arguments of the kernel, whose weights are in layout "vnni16"."""
     dot, blocks = quad_dot(target, weight_bits), -(-n // LANES)
-    row_blocks = (rows + _BLOCK_ROWS - 1) // _BLOCK_ROWS
+    if schedule.tile_rows:
+        dot = replace(dot, rows=schedule.tile_rows)
+    block_rows, rows_first = schedule.block_rows, schedule.rows_first
+    row_blocks = (rows + block_rows - 1) // block_rows
     sum_lanes, partial_lanes = (int(dtype.split("x")[1]) for dtype in (dot.sum_type, dot.partial_type))
 
     @T.inline
@@ -134,8 +143,9 @@ def quads_body(rows: int | Expr, n: int, groups: int, target: HostTarget, weight
         for block in T.parallel(blocks):
             _adjust(w, bounds, correction, adjusted, groups, n, block, dot.centred)
         for task in T.parallel(row_blocks * blocks):
-            start = task // blocks * _BLOCK_ROWS
-            for i in range((T.min(rows - start, _BLOCK_ROWS) + dot.rows - 1) // dot.rows):
-                tile(a, w, bounds, multiplier, adjusted, bias, out, start + i * dot.rows, task % blocks)
+            start = (task % row_blocks if rows_first else task // blocks) * block_rows
+            block = task // row_blocks if rows_first else task % blocks
+            for i in range((T.min(rows - start, block_rows) + dot.rows - 1) // dot.rows):
+                tile(a, w, bounds, multiplier, adjusted, bias, out, start + i * dot.rows, block)
 
     return body
