@@ -65,7 +65,7 @@ def linear_cases(rng: np.random.Generator, target: HostTarget) -> list[Case]:
             np.zeros(n, np.float32),
             empty((m, n)),
         )
-        func = topi.grouped_linear(m, n, k, groups, target.layout, target)
+        func = topi.grouped_linear(m, n, k, groups, target.layout, target, 4)
         cases.append(Case("grouped_linear", f"{m} x {n} x {k}, {groups} groups", func, arguments, m * n * k, "int8"))
     return cases
 

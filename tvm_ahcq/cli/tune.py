@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from ..errors import TuningError
 from .arguments import UsageError, count, input_file, new_folder
 from .console import duration, result
 
@@ -47,8 +48,12 @@ def run(args: argparse.Namespace) -> None:
     where = _tracker(args)
     from ..runtime.bundle import read_bundle
     from ..target import resolve_target
-    from ..tune.measure import make_runner
-    from ..tune.tuner import tune, workloads
+
+    try:
+        from ..tune.measure import make_runner
+        from ..tune.tuner import tune, workloads
+    except ImportError as error:  # what MetaSchedule's runners need
+        raise TuningError(f"tuning needs the package {error.name}: pip install 'tvm-ahcq[tune]'") from error
 
     target = resolve_target(args.target)
     work = workloads(read_bundle(args.bundle, check_cpu=False))

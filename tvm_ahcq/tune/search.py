@@ -45,10 +45,11 @@ def next_schedules(
 def _expected(measured: Sequence[Record], left: Sequence[LinearSchedule]) -> np.ndarray:
     """Logarithm of the time that boosted trees expect of each schedule."""
     xgboost = load_xgboost()
-    model = xgboost.XGBRegressor(n_estimators=60, max_depth=4, learning_rate=0.2, n_jobs=1, random_state=0)
+    features = np.stack([_features(record.schedule) for record in measured])
     seconds = np.array([record.seconds for record in measured], np.float64)
-    model.fit(np.stack([_features(record.schedule) for record in measured]), np.log(seconds))
-    return model.predict(np.stack([_features(schedule) for schedule in left]))
+    options = {"max_depth": 4, "eta": 0.2, "nthread": 1, "seed": 0, "verbosity": 0}
+    model = xgboost.train(options, xgboost.DMatrix(features, label=np.log(seconds)), num_boost_round=60)
+    return model.predict(xgboost.DMatrix(np.stack([_features(schedule) for schedule in left])))
 
 
 def load_xgboost() -> Any:
