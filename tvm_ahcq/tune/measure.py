@@ -54,7 +54,7 @@ def make_runner(target: HostTarget, tracker: Tracker | None = None) -> PyRunner:
             timeout_sec=_SECONDS, evaluator_config=_TIMING, f_alloc_argument=_arguments, initializer=prepare
         )
     config = RPCConfig(tracker.host, tracker.port, tracker.key, session_timeout_sec=_SECONDS)
-    return RPCRunner(config, evaluator_config=_TIMING, f_alloc_argument=_arguments, max_workers=1)
+    return RPCRunner(config, evaluator_config=_TIMING, f_alloc_argument=_remote_arguments, max_workers=1)
 
 
 def _arguments(device: Any, infos: Sequence[Any], _repeat: int) -> list[list[Any]]:
@@ -68,6 +68,11 @@ def _arguments(device: Any, infos: Sequence[Any], _repeat: int) -> list[list[Any
     arrays += [np.ones(shapes[3], np.float32), np.ones(shapes[4], np.int32), np.zeros(shapes[5], np.float32)]
     arrays.append(np.zeros(shapes[6], np.float32))
     return [[tvm.runtime.tensor(array, device) for array in arrays]]
+
+
+def _remote_arguments(_session: Any, device: Any, infos: Sequence[Any], repeat: int) -> list[list[Any]]:
+    """The same on a board."""
+    return _arguments(device, infos, repeat)
 
 
 def measure(
