@@ -23,36 +23,13 @@ os.environ["TVM_NUM_THREADS"] = "1"  # read when TVM is loaded
 import tvm
 from rich.console import Console
 from rich.table import Table
-from tvm.script import tirx as T
 
 from tvm_ahcq import topi
 from tvm_ahcq.target import HostTarget, resolve_target
-from tvm_ahcq.topi.vector import fma, vpdpbusd
+from tvm_ahcq.topi.peak import PeakLoop, peak_loops
 
-ROUNDS, REPEATS = 7, 1_500_000
+ROUNDS = 7
 RESULTS = Path(__file__).parent / "results" / "kernels.md"
-
-
-def peak_loop(instruction: Callable, acc: str, operands: tuple[str, str]) -> tvm.tirx.PrimFunc:
-    """24 independent chains of `instruction`."""
-
-    @T.prim_func(s_tir=True)
-    def main(seed: T.Buffer((64,), "uint8"), out: T.Buffer((24, 64), "uint8")):
-        T.func_attr({"tirx.noalias": True})
-        sums = T.alloc_buffer((24,), acc, scope="local")
-        for i in T.unroll(24):
-            sums[i] = T.reinterpret(acc, seed[T.ramp(0, 1, 64)])
-        for _ in range(REPEATS):
-            for i in T.unroll(24):
-                sums[i] = instruction(
-                    sums[i],
-                    T.reinterpret(operands[0], seed[T.ramp(0, 1, 64)]),
-                    T.reinterpret(operands[1], seed[T.ramp(0, 1, 64)]),
-                )
-        for i in T.unroll(24):
-            out[i, T.ramp(0, 1, 64)] = T.reinterpret("uint8x64", sums[i])
-
-    return main
 
 
 @dataclass(frozen=True)
@@ -88,7 +65,7 @@ def linear_cases(rng: np.random.Generator, target: HostTarget) -> list[Case]:
             np.zeros(n, np.float32),
             empty((m, n)),
         )
-        func = topi.grouped_linear(m, n, k, groups, target.layout, target)
+        func = topi.grouped_linear(m, n, k, groups, target.layout, target, 4)
         cases.append(Case("grouped_linear", f"{m} x {n} x {k}, {groups} groups", func, arguments, m * n * k, "int8"))
     return cases
 
@@ -146,30 +123,15 @@ def seconds(run: Callable[[], object]) -> float:
     return time.thread_time() - start
 
 
-def peaks(target: HostTarget) -> dict[str, tuple[Callable[[], object], int]]:
-    """For each unit: the compiled peak loop, and its multiply-adds. Empty where the instruction is not known."""
-    if target.isa != "avx512vnni":
-        return {}
-    loops = {
-        "int8": (peak_loop(vpdpbusd, "int32x16", ("uint8x64", "int8x64")), 64),
-        "float32": (peak_loop(lambda c, a, b: fma(a, b, c), "float32x16", ("float32x16", "float32x16")), 16),
-    }
-    seed, out = tvm.runtime.tensor(empty((64,), "uint8")), tvm.runtime.tensor(empty((24, 64), "uint8"))
-    return {
-        unit: (partial(tvm.compile(loop, target=target.tvm_target()), seed, out), width * 24 * REPEATS)
-        for unit, (loop, width) in loops.items()
-    }
-
-
-def measure(case: Case, target: HostTarget, loops: dict[str, tuple[Callable[[], object], int]]) -> tuple[str, ...]:
+def measure(case: Case, target: HostTarget, loops: dict[str, PeakLoop]) -> tuple[str, ...]:
     """Name, shape, milliseconds, GMAC/s and fraction of the peak."""
     kernel = tvm.compile(case.func, target=target.tvm_target())
     run = partial(kernel, *map(tvm.runtime.tensor, case.arguments))
     run()
-    loop, work = loops.get(case.unit, (None, 0))
-    times = [(seconds(run), seconds(loop) if loop else 0.0) for _ in range(ROUNDS)]
+    loop = loops.get(case.unit)
+    times = [(seconds(run), seconds(loop.run) if loop else 0.0) for _ in range(ROUNDS)]
     best = min(kernel_time for kernel_time, _ in times)
-    fraction = statistics.median(case.macs / a / (work / b) for a, b in times) if loop else None
+    fraction = statistics.median(case.macs / a / (loop.macs / b) for a, b in times) if loop else None
     rate = f"{case.macs / best / 1e9:.0f}" if case.macs else ""
     return case.name, case.shape, f"{best * 1e3:.2f}", rate, "" if fraction is None else f"{fraction:.2f}"
 
@@ -177,7 +139,7 @@ def measure(case: Case, target: HostTarget, loops: dict[str, tuple[Callable[[], 
 def main() -> None:
     """Measure every kernel, print the table and write it to ``results/kernels.md``."""
     target, rng = resolve_target("native"), np.random.default_rng(0)
-    loops = peaks(target)
+    loops = peak_loops(target)
     cases = [*linear_cases(rng, target), *attention_cases(rng, target), *other_cases(rng, target)]
     rows = [measure(case, target, loops) for case in cases]
     header = ("kernel", "shape", "ms", "GMAC/s", "of peak")

@@ -18,6 +18,7 @@ from tvm.ir import IRModule
 
 from tvm_ahcq import topi
 from tvm_ahcq.target import HostTarget
+from tvm_ahcq.tune.records import DEFAULTS, LinearWorkload, Tuning
 
 from .rewrite import bindings, functions, replace_values
 
@@ -44,7 +45,7 @@ def legalises(*names: str) -> Callable[[Handler], Handler]:
     return add
 
 
-def legalise(mod: IRModule, target: HostTarget) -> IRModule:
+def legalise(mod: IRModule, target: HostTarget, tuning: Tuning = DEFAULTS) -> IRModule:
     """Replace ``ahcq`` operators, layer norms and shape-only operators of every Relax function.
 
     Parameters
@@ -53,6 +54,8 @@ def legalise(mod: IRModule, target: HostTarget) -> IRModule:
         A realised or a canonical float module.
     target : HostTarget
         Processor that the kernels are for.
+    tuning : Tuning
+        Schedules that were found to be better than the defaults.
 
     Returns
     -------
@@ -61,7 +64,7 @@ def legalise(mod: IRModule, target: HostTarget) -> IRModule:
     """
     mod = IRModule(dict(mod.functions), attrs=mod.attrs)
     while True:  # float attention turns into operators that have handlers themselves
-        legaliser = Legaliser(target, (var.name_hint for var in mod.get_global_vars()))
+        legaliser = Legaliser(target, tuning, (var.name_hint for var in mod.get_global_vars()))
         plans = {var: legaliser.plan(func) for var, func in functions(mod)}
         if not any(plans.values()):
             return mod
@@ -74,8 +77,8 @@ def legalise(mod: IRModule, target: HostTarget) -> IRModule:
 class Legaliser:
     """Plans one round of replacements and collects the kernels that they call."""
 
-    def __init__(self, target: HostTarget, taken: Iterable[str]):
-        self.target = target
+    def __init__(self, target: HostTarget, tuning: Tuning, taken: Iterable[str]):
+        self.target, self.tuning = target, tuning
         self.taken = set(taken)
         self.builder = relax.BlockBuilder()
         self.kernels: dict[tuple, tvm.ir.GlobalVar] = {}
@@ -155,7 +158,10 @@ def _im2col(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
 def _grouped_linear(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
     matrix, rows = _rows(call.args[0])
     groups, outputs = map(int, _dims(call.args[3]))
-    options = (ANY, outputs, int(_dims(call.args[0])[-1]), groups, str(call.attrs["layout"]), legaliser.target)
+    layout, bits = str(call.attrs["layout"]), int(call.attrs["weight_bits"])
+    inputs = int(_dims(call.args[0])[-1])
+    schedule = legaliser.tuning.linear(legaliser.target, LinearWorkload(outputs, inputs, groups, bits))
+    options = (ANY, outputs, inputs, groups, layout, legaliser.target, bits, schedule)
     y = legaliser.call(topi.grouped_linear, options, [matrix, *call.args[1:]], [rows, outputs], "float32")
     return relax.op.reshape(y, [*_dims(call.args[0])[:-1], outputs])
 

@@ -31,6 +31,7 @@ from tvm_ahcq.quantizers.equalise import preserved
 from tvm_ahcq.quantizers.recipe import Recipe
 from tvm_ahcq.quantizers.table import QuantTable
 from tvm_ahcq.target import HostTarget
+from tvm_ahcq.tune.records import DEFAULTS, Tuning
 
 from .absorb import absorb_bimodal_keys
 from .annotate import annotate
@@ -143,7 +144,9 @@ def dump(mod: IRModule, phase: str, folder: Path | None) -> None:
         (folder / f"{phase}.py").write_text(mod.script(show_meta=False), encoding="utf-8")
 
 
-def build(mod: IRModule, target: HostTarget, dump_dir: Path | None = None) -> tvm.runtime.Executable:
+def build(
+    mod: IRModule, target: HostTarget, dump_dir: Path | None = None, tuning: Tuning = DEFAULTS
+) -> tvm.runtime.Executable:
     """Compile a realised (or canonical float) module for a host.
 
     Parameters
@@ -154,13 +157,15 @@ def build(mod: IRModule, target: HostTarget, dump_dir: Path | None = None) -> tv
         Processor.
     dump_dir : Path, optional
         Where the module is written after each phase.
+    tuning : Tuning
+        Schedules that were found to be better than the defaults.
 
     Returns
     -------
     tvm.runtime.Executable
         With the functions of `mod` as entry points.
     """
-    mod = legalise(mod, target)
+    mod = legalise(mod, target, tuning)
     dump(mod, "8-legalised", dump_dir)
     return relax.build(mod, target=target.tvm_target(), relax_pipeline=_lowering(), tir_pipeline="default")
 

@@ -226,7 +226,8 @@ class _Realiser:
         folded = quantized.folded_bias(bias, offset)
         packed, *scales = self._weight(weight, record)
         bounds, bias_var = self._tensor(f"{name}.bounds", groups.bounds), self._tensor(f"{name}.bias", folded)
-        return ahcq.grouped_linear(operands, packed, bounds, *scales, bias_var, name=name, layout=self.layout)
+        args = (operands, packed, bounds, *scales, bias_var)
+        return ahcq.grouped_linear(*args, name=name, layout=self.layout, weight_bits=quantized.bits)
 
     def _linear(self, call: relax.Call) -> relax.Expr | None:
         found = self._site(call.args[0])

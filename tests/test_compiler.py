@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ from tvm_ahcq.compiler import CompiledModel, QuantizedModel, float_predictor
 from tvm_ahcq.errors import BundleError, CalibrationError, QuantTableError, RecipeError, TargetError
 from tvm_ahcq.frontend.sam import SamModel
 from tvm_ahcq.quantizers.table import QuantTable
+from tvm_ahcq.target import host_features, resolve_target
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +142,29 @@ def test_what_cannot_work_is_refused_before_the_work(model, qmodel, tmp_path):
         ahcq.quantize(model, tmp_path)
     with pytest.raises(TargetError, match="expected one of"):
         ahcq.compile(qmodel, target="pentium")
+
+
+def test_one_bundle_computes_the_same_on_each_of_its_targets(qmodel, tmp_path):
+    """Weights are stored once, although "generic" wants them packed in another way."""
+    names = [name for name in ("avx512-vnni", "avx2", "generic") if runs_here(name)]
+    if len(names) < 2:
+        pytest.skip("needs an x86-64 machine with AVX2")
+    manifest = ahcq.compile(qmodel, target=",".join(names)).save(tmp_path / "several.ahcq")
+    assert [target.name for target in manifest.targets] == names
+    image = np.random.default_rng(1).normal(size=(1, 3, 128, 128)).astype(np.float32)
+    expected = qmodel.fake_quant_predictor().session.encode(image)
+    assert ahcq.load(tmp_path / "several.ahcq").session.target.name == names[0]
+    for name in names:
+        session = ahcq.load(tmp_path / "several.ahcq", target=name).session
+        np.testing.assert_array_equal(session.encode(image), expected)
+
+
+def runs_here(name: str) -> bool:
+    """Whether this machine can run code for the x86-64 target of that name."""
+    return platform.machine() == "x86_64" and host_features().issuperset(resolve_target(name).cpu_features)
+
+
+def test_another_architecture_needs_its_linker(model, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(TargetError, match=r"needs the linker .*-gcc, .*apt install gcc-"):
+        ahcq.compile(model, target="aarch64" if platform.machine() == "x86_64" else "avx2")

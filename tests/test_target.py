@@ -11,7 +11,7 @@ import tvm
 from tvm.script import tirx as T
 
 from tvm_ahcq.errors import TargetError
-from tvm_ahcq.target import host_features, resolve_target, target_names
+from tvm_ahcq.target import host_features, resolve_target, resolve_targets, target_names
 
 x86_only = pytest.mark.skipif(platform.machine() != "x86_64", reason="names of x86-64 extensions")
 
@@ -49,6 +49,13 @@ def test_host_features_agree_with_the_kernel():
     flags = next(set(line.split()) for line in lines if line.startswith("flags"))
     for ours, theirs in {"avx2": "avx2", "fma": "fma", "avx512f": "avx512f", "avx512vnni": "avx512_vnni"}.items():
         assert (ours in host_features()) == (theirs in flags)
+
+
+def test_a_list_is_sorted_best_first_without_repetition():
+    names = [target.name for target in resolve_targets("generic, avx2,amx,avx2,aarch64")]
+    assert names == ["amx", "avx2", "generic", "aarch64"]
+    with pytest.raises(TargetError, match="unknown target 'vax'"):
+        resolve_targets("avx2,vax")
 
 
 def test_generic_uses_no_extension():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -34,7 +34,8 @@ from .runtime.manifest import FunctionSpec, Manifest, TargetSpec, TensorSpec
 from .runtime.predictor import SamPredictor
 from .runtime.verify import golden_pair
 from .runtime.weights import QLinearWeight
-from .target import HostTarget, resolve_target
+from .target import HostTarget, link_options, resolve_targets
+from .tune.records import DEFAULTS, Tuning
 
 CALIBRATION_IMAGES = 32
 """Most images that calibration uses."""
@@ -115,8 +116,8 @@ class CompiledModel:
     ----------
     manifest : Manifest
         What the bundle says about itself.
-    library : bytes
-        Shared library with code and virtual-machine program.
+    libraries : dict of str to bytes
+        For each target, by its name: shared library with code and virtual-machine program.
     tensors : dict
         Parameter records by name.
     golden : dict of str to numpy.ndarray
@@ -124,7 +125,7 @@ class CompiledModel:
     """
 
     manifest: Manifest
-    library: bytes = field(repr=False)
+    libraries: dict[str, bytes] = field(repr=False)
     tensors: dict[str, np.ndarray | QLinearWeight] = field(repr=False)
     golden: dict[str, np.ndarray] = field(repr=False)
 
@@ -136,7 +137,7 @@ class CompiledModel:
         BundleError
             If the file cannot be written.
         """
-        return write_bundle(path, self.manifest, self.library, self.tensors, self.golden)
+        return write_bundle(path, self.manifest, self.libraries, self.tensors, self.golden)
 
 
 def float_predictor(model: SamModel) -> SamPredictor:
@@ -219,8 +220,9 @@ def quantize(
 
 def compile(
     model: SamModel | QuantizedModel,
-    target: str | HostTarget = "native",
+    target: str | HostTarget | Sequence[HostTarget] = "native",
     dump_dir: str | os.PathLike[str] | None = None,
+    tuning: str | os.PathLike[str] | None = None,
 ) -> CompiledModel:
     """Compile a model for a processor.
 
@@ -228,10 +230,14 @@ def compile(
     ----------
     model : QuantizedModel or SamModel
         Quantized, or a float model (for comparison).
-    target : str or HostTarget
-        "native" for this machine, "generic" for any of its kind; see :func:`tvm_ahcq.target.target_names`.
+    target : str, HostTarget or sequence of HostTarget
+        "native" for this machine, "generic" for any of its kind; see :func:`tvm_ahcq.target.target_names`. Several, as
+        in "amx,avx2": the bundle holds a library for each, and weights once; the best one that a machine can run is
+        chosen when it is loaded.
     dump_dir : path, optional
         Folder where the module is written after each phase.
+    tuning : path, optional
+        Folder that :func:`tvm_ahcq.tune.tuner.tune` wrote; kernels that it has no records of keep their defaults.
 
     Returns
     -------
@@ -240,33 +246,55 @@ def compile(
     Raises
     ------
     TargetError
-        If the target is unknown.
+        If a target is unknown, or needs a linker that is not installed.
     UnsupportedModelError
         If a quantization site could not be put on integers.
     """
-    host = resolve_target(target) if isinstance(target, str) else target
+    hosts = _hosts(target)
+    tuned = DEFAULTS if tuning is None else Tuning.read(tuning)
     folder = None if dump_dir is None else Path(dump_dir)
     if isinstance(model, QuantizedModel):
-        realised, base = model.realise(host.layout), model.model
-        module, tensors, function_params = realised.module, realised.tensors, realised.function_params
+        forms = {layout: model.realise(layout) for layout in dict.fromkeys(host.layout for host in hosts)}
+        modules = {layout: form.module for layout, form in forms.items()}
+        realised, base = forms[hosts[0].layout], model.model
+        tensors, function_params = realised.tensors, realised.function_params
         recipe, bits = model.table.recipe.to_dict(), model.table.recipe.bits_activations
         sites, reference = (realised.covered, realised.total), model.fake_quant_predictor()
-        pipeline.dump(module, "6-realised", folder)
+        pipeline.dump(realised.module, "6-realised", folder)
     else:
         base = model
         module = pipeline.canonicalise(pipeline.name_parameters(base.module, base.function_params))
+        modules = {host.layout: module for host in hosts}
         tensors, function_params = dict(base.params), base.function_params
         recipe, bits, sites, reference = {}, 32, (0, 0), float_predictor(base)
-    library = _library(pipeline.build(module, host, folder))
+    libraries = {host.name: _library(pipeline.build(modules[host.layout], host, folder, tuned), host) for host in hosts}
+    first, *others = (_spec(host, len(hosts) > 1) for host in hosts)
     manifest = Manifest(
         model=base.spec,
-        target=TargetSpec(host.name, host.triple, host.cpu_features),
-        functions=_functions(module, function_params),
+        target=first,
+        functions=_functions(modules[hosts[0].layout], function_params),
         recipe=recipe,
         bits=bits,
         sites=sites,
+        others=tuple(others),
     )
-    return CompiledModel(manifest, library, tensors, _golden(reference))
+    return CompiledModel(manifest, libraries, tensors, _golden(reference))
+
+
+def _hosts(target: str | HostTarget | Sequence[HostTarget]) -> tuple[HostTarget, ...]:
+    """What was asked for, as targets that can be linked here."""
+    if isinstance(target, str):
+        hosts = resolve_targets(target)
+    else:
+        hosts = (target,) if isinstance(target, HostTarget) else tuple(target)
+    for host in hosts:
+        link_options(host)  # refused before minutes of work
+    return hosts
+
+
+def _spec(host: HostTarget, several: bool) -> TargetSpec:
+    """A target as a bundle names it; where there are several, records cannot say how weights are packed."""
+    return TargetSpec(host.name, host.triple, host.cpu_features, host.layout if several else "")
 
 
 def _golden(reference: SamPredictor) -> dict[str, np.ndarray]:
@@ -289,10 +317,11 @@ def _shape(var) -> tuple[int | str, ...]:
     return tuple(int(d) if isinstance(d, tvm.tirx.IntImm) else str(d) for d in var.ty.shape.values)
 
 
-def _library(executable: tvm.runtime.Executable) -> bytes:
+def _library(executable: tvm.runtime.Executable, host: HostTarget) -> bytes:
+    """The executable as a shared library, linked for the target's architecture."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "library.so"
-        executable.export_library(str(path))
+        executable.export_library(str(path), **link_options(host))
         return path.read_bytes()
 
 

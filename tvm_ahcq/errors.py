@@ -53,3 +53,7 @@ class EvaluationError(AhcqError):
 
 class DeviceError(AhcqError):
     """An accelerator device is missing, busy, or answered with an error."""
+
+
+class TuningError(AhcqError):
+    """Kernels cannot be tuned, or records of tuning cannot be used."""

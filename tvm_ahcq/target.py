@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from typing import Any
 
 import tvm
 import tvm_ffi
 
-from .errors import TargetError
+from .errors import DeviceError, TargetError
+from .runtime.cpu import request_amx
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class HostTarget:
     cpu_features : tuple of str
         Instruction-set extensions that the compiled code needs, by LLVM name; a bundle is refused where one is missing.
     isa : str
-        Which hand-written integer kernels fit: ``"avx512vnni"``, ``"avx2"`` or ``"generic"`` (any LLVM target).
+        Which hand-written integer kernels fit: ``"amx"``, ``"avx512vnni"``, ``"avx2"``, ``"neon-dot"``, ``"neon"`` or
+        ``"generic"`` (any LLVM target).
     """
 
     name: str
@@ -35,7 +38,7 @@ class HostTarget:
     @property
     def layout(self) -> str:
         """Layout of int8 weights that the kernels of this target read (:func:`tvm_ahcq.runtime.weights.pack`)."""
-        return "vnni16" if self.isa == "avx512vnni" else "rows"
+        return "rows" if self.isa == "generic" else "vnni16"
 
     @property
     def triple(self) -> str:
@@ -62,21 +65,26 @@ def _x86(name: str, mcpu: str, features: tuple[str, ...], isa: str) -> HostTarge
     return HostTarget(name, config, features, isa)
 
 
+def _aarch64(name: str, features: tuple[str, ...], isa: str) -> HostTarget:
+    """A 64-bit Arm target: the ARMv8-A baseline and extensions `features`."""
+    config = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": [f"+{feature}" for feature in features]}
+    return HostTarget(name, config, features, isa)
+
+
 _TARGETS = {
     target.name: target
     for target in (
         _x86("generic", "x86-64", (), "generic"),
         _x86("avx2", "x86-64-v3", _AVX2, "avx2"),
         _x86("avx512-vnni", "x86-64-v4", _VNNI, "avx512vnni"),
-        _x86("amx", "x86-64-v4", _AMX, "avx512vnni"),
-        HostTarget(
-            "aarch64", {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": ["+neon"]}, ("neon",), "generic"
-        ),
+        _x86("amx", "x86-64-v4", _AMX, "amx"),
+        _aarch64("aarch64", ("neon",), "neon"),
+        _aarch64("aarch64-dotprod", ("neon", "dotprod"), "neon-dot"),
     )
 }
 
-_NATIVE = ("avx512-vnni", "avx2", "generic", "aarch64")
-"""What "native" may become, best first. AMX is absent as long as no kernel uses it: the code would run nowhere else."""
+_BEST_FIRST = ("amx", "avx512-vnni", "avx2", "generic", "aarch64-dotprod", "aarch64")
+"""What "native" may become, and the order in which a bundle with several targets is searched."""
 
 
 def target_names() -> tuple[str, ...]:
@@ -90,14 +98,24 @@ def host_features() -> frozenset[str]:
     return frozenset(str(name) for name, present in features.items() if present)
 
 
+def _amx_is_granted() -> bool:
+    """Whether the operating system lets this process use AMX: virtual machines may show it and refuse it."""
+    try:
+        request_amx()
+    except DeviceError:
+        return False
+    return True
+
+
 def _native() -> HostTarget:
     """The best known target that runs on this machine."""
     architecture = tvm.target.codegen.llvm_get_system_triple().split("-")[0]
     available = host_features()
-    for name in _NATIVE:
+    for name in _BEST_FIRST:
         target = _TARGETS[name]
         if target.triple.split("-")[0] == architecture and available.issuperset(target.cpu_features):
-            return target
+            if "amx-tile" not in target.cpu_features or _amx_is_granted():
+                return target
     raise TargetError(
         f"no kernels for this machine ({architecture}); expected x86_64 or aarch64. "
         f"To compile for another machine, give one of {', '.join(_TARGETS)}."
@@ -117,3 +135,34 @@ def resolve_target(name: str = "native") -> HostTarget:
     if name not in _TARGETS:
         raise TargetError(f"unknown target {name!r}; expected one of {', '.join(target_names())}")
     return _TARGETS[name]
+
+
+def resolve_targets(names: str) -> tuple[HostTarget, ...]:
+    """Targets of a list such as ``"amx,avx2"``, each once, best first.
+
+    Raises
+    ------
+    TargetError
+        A name is not known, or there is none.
+    """
+    found = {target.name: target for target in map(resolve_target, names.replace(" ", "").split(","))}
+    return tuple(sorted(found.values(), key=lambda target: _BEST_FIRST.index(target.name)))
+
+
+def link_options(target: HostTarget) -> dict[str, Any]:
+    """Options of ``export_library`` for a shared library of the target's architecture.
+
+    Raises
+    ------
+    TargetError
+        It is another one than this machine's, and no linker for it is installed.
+    """
+    if target.triple.split("-")[0] == tvm.target.codegen.llvm_get_system_triple().split("-")[0]:
+        return {}
+    linker = f"{target.triple}-gcc"
+    if shutil.which(linker) is None:
+        raise TargetError(
+            f"target {target.name!r} needs the linker {linker}, which is not installed; "
+            f"on Debian: apt install gcc-{target.triple.replace('_', '-')}"
+        )
+    return {"fcompile": tvm.support.cc.cross_compiler(linker)}

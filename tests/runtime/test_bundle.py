@@ -50,7 +50,7 @@ def reseal(path, change):
 
 def test_everything_written_is_read_back(path, manifest, tensors):
     bundle = read_bundle(path)
-    filled = dict(weight_bits=bundle.manifest.weight_bits, created_by=f"tvm-ahcq {__version__}")
+    filled = dict(weight_bits=bundle.manifest.weight_bits, created_by=f"tvm-ahcq {__version__}", format_version=1)
     assert bundle.manifest == dataclasses.replace(manifest, **filled)
     assert bundle.library == LIBRARY
     assert list(bundle.tensors) == list(tensors)
@@ -195,8 +195,8 @@ def test_appended_bytes_are_found(path):
 
 
 def test_a_newer_format_says_upgrade(path):
-    reseal(path, lambda stored: stored.update(format_version=2, something_new={}))
-    with pytest.raises(BundleError, match=r"has bundle format 2.*reads up to 1; upgrade"):
+    reseal(path, lambda stored: stored.update(format_version=3, something_new={}))
+    with pytest.raises(BundleError, match=r"has bundle format 3.*reads up to 2; upgrade"):
         read_bundle(path)
 
 
@@ -324,3 +324,62 @@ def test_a_symbolic_link_keeps_pointing_at_the_new_file(path, tmp_path, manifest
     link.symlink_to(path)
     write_bundle(link, manifest, b"new library", tensors)
     assert link.is_symlink() and read_bundle(path).library == b"new library"
+
+
+# ---- several targets
+
+TARGETS = (
+    TargetSpec("avx512-vnni", "x86_64-linux-gnu", ("avx2", "avx512vnni"), "vnni16"),
+    TargetSpec("avx2", "x86_64-linux-gnu", ("avx2",), "vnni16"),
+    TargetSpec("generic", "x86_64-linux-gnu", (), "rows"),
+)
+
+
+@pytest.fixture
+def several(tmp_path, manifest, tensors, monkeypatch):
+    """A bundle for three targets, on a machine of their architecture."""
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    path = tmp_path / "several.ahcq"
+    libraries = {target.name: f"code for {target.name}".encode() for target in TARGETS}
+    write_bundle(path, dataclasses.replace(manifest, target=TARGETS[0], others=TARGETS[1:]), libraries, tensors)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("available", "chosen"), [(("avx2", "avx512vnni"), "avx512-vnni"), (("avx2",), "avx2"), ((), "generic")]
+)
+def test_the_best_target_that_the_machine_supports_is_chosen(several, available, chosen):
+    bundle = read_bundle(several, available=available)
+    assert bundle.target.name == chosen and bundle.library == f"code for {chosen}".encode()
+    assert bundle.manifest.targets == TARGETS and bundle.manifest.format_version == 2
+
+
+def test_weights_are_stored_once_and_packed_for_the_chosen_target(several):
+    names = zipfile.ZipFile(several).namelist()
+    assert sum(name.startswith("tensors/") for name in names) == 2
+    for target in TARGETS:
+        bundle = read_bundle(several, available=("avx2", "avx512vnni"), target=target.name)
+        assert bundle.tensors["decoder.lin.weight"].layout == target.layout
+
+
+def test_a_target_that_is_asked_for_must_be_there_and_run(several):
+    with pytest.raises(BundleError, match=r"no library for target 'amx'; it has avx512-vnni, avx2, generic"):
+        read_bundle(several, available=(), target="amx")
+    with pytest.raises(BundleError, match="needs AVX2, this machine has none of these"):
+        read_bundle(several, available=(), target="avx2")
+
+
+def test_a_machine_that_no_target_fits_is_told_why(several, monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    with pytest.raises(BundleError, match=r"none of its 3 targets runs here \(avx512-vnni: made for x86_64, this"):
+        read_bundle(several)
+
+
+def test_one_target_keeps_the_first_format(tmp_path, manifest, tensors):
+    """Readers that know one target only can go on reading."""
+    assert write_bundle(tmp_path / "one.ahcq", manifest, b"code", tensors).format_version == 1
+
+
+def test_libraries_must_be_those_of_the_manifest(tmp_path, manifest, tensors):
+    with pytest.raises(BundleError, match="has libraries for generic, amx; its manifest names generic"):
+        write_bundle(tmp_path / "x.ahcq", manifest, {"generic": b"", "amx": b""}, tensors)

@@ -73,6 +73,17 @@ def test_extreme_codes_do_not_saturate(build, target: HostTarget):
             check(run, target.layout, sizes, operands, weight, multiplier, correction, bias)
 
 
+@pytest.mark.parametrize("bits", [4, 5, 6])
+def test_narrow_weights_do_not_overflow_narrow_sums(build, target: HostTarget, bits: int):
+    """Weights of few bits may be summed in 16 bits for a while; the largest ones show whether that is too long."""
+    sizes, largest = (100, 64), 2**bits - 1
+    run = build(grouped_linear(ANY, 17, 164, 2, target.layout, target, bits))
+    _, _, multiplier, correction, bias = case(np.random.default_rng(bits), 5, 17, sizes)
+    for value in (-largest, largest):
+        operands, weight = np.full((5, 164), 255, np.uint8), np.full((17, 164), value, np.int8)
+        check(run, target.layout, sizes, operands, weight, multiplier, correction, bias)
+
+
 def test_groups_are_added_in_order_with_one_rounding_each(build, target: HostTarget):
     """1e8 - 1e8 + small keeps the small part only if the groups are added first to last."""
     sizes = (4, 4, 4)
@@ -108,4 +119,4 @@ def test_vnni_kernel_uses_the_instruction():
 
 def test_layout_that_the_target_cannot_read_is_refused():
     with pytest.raises(TargetError, match="pack with layout 'rows'"):
-        grouped_linear(ANY, 64, 64, 1, "vnni16", resolve_target("avx2"))
+        grouped_linear(ANY, 64, 64, 1, "vnni16", resolve_target("generic"))

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .arguments import UsageError, input_file, input_path, new_folder, output_file
+from .arguments import UsageError, input_file, input_folder, input_path, new_folder, output_file
 from .console import duration, progress_bar, ratio, result, size
 
 MODELS = ("vit_t", "vit_b", "vit_l", "vit_h")
@@ -25,6 +25,7 @@ examples:
   SAM ViT-B from its checkpoint:      tvm-ahcq compile --model vit_b --checkpoint sam_vit_b_01ec64.pth \\
                                           --calibration photos/ -o sam_b.ahcq
   for any x86-64 machine:             tvm-ahcq compile --model vit_t --target generic -o vit_t.ahcq
+  one file for many machines:         tvm-ahcq compile --model vit_t --target avx512-vnni,avx2,generic -o vit_t.ahcq
   keep what calibration found:        tvm-ahcq compile --model vit_t --table vit_t.json -o vit_t.ahcq
   use it again, perhaps edited:       tvm-ahcq compile --model vit_t --calibration vit_t.json -o vit_t.ahcq
 
@@ -57,7 +58,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--max-drop", metavar="X", type=float,
                         help="raise the sites and weights that hurt most to 6 or 8 bits until the masks of calibration "
                              "pictures lose at most X of their IoU with the float model's, such as 0.02")
-    parser.add_argument("--target", default="native", help="processor to compile for (default: %(default)s)")
+    parser.add_argument("--target", default="native", metavar="T[,T...]",
+                        help="processor to compile for (default: %(default)s); of several, the best one that a machine "
+                             "can run is chosen when the bundle is loaded")
+    parser.add_argument("--tuning", metavar="DIR", type=input_folder, help="records that `tvm-ahcq tune` wrote")
     parser.add_argument("--dump-dir", metavar="D", type=new_folder,
                         help="write the module after each pass to this folder")
     parser.add_argument("--table", metavar="T.json", type=output_file, help="write the quantization table to this file")
@@ -73,9 +77,9 @@ def run(args: argparse.Namespace) -> None:
 
     recipe = ahcq.recipe(args.recipe or "ahcq", bits=4 if args.bits is None else args.bits)
     calibration, source = calibration_source(args.calibration)
-    from ..target import resolve_target
+    from ..target import resolve_targets
 
-    target = resolve_target(args.target)
+    targets = resolve_targets(args.target)
     model = ahcq.from_sam(args.model, checkpoint=args.checkpoint)
     result("model", f"{model.name}, {model.image_size}x{model.image_size}")
 
@@ -96,8 +100,8 @@ def run(args: argparse.Namespace) -> None:
 
     start = time.perf_counter()
     with progress_bar("compile"):
-        compiled = ahcq.compile(qmodel, target=target, dump_dir=args.dump_dir)
-    result("compile", f"{target.name}, {duration(time.perf_counter() - start)}")
+        compiled = ahcq.compile(qmodel, target=targets, dump_dir=args.dump_dir, tuning=args.tuning)
+    result("compile", f"{', '.join(target.name for target in targets)}, {duration(time.perf_counter() - start)}")
     manifest = compiled.save(args.output)
     result("realise", "{}/{} sites on integers; weights {:.2f} bits".format(*manifest.sites, manifest.weight_bits))
     floats = sum(array.nbytes for array in model.params.values())

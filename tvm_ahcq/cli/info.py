@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
 
     bundle = read_bundle(args.bundle, check_cpu=False)
     manifest = bundle.manifest
-    model, target = manifest.model, manifest.target
+    model = manifest.model
     result("bundle", f"{args.bundle}  {size(args.bundle.stat().st_size)}, format {manifest.format_version}, "
                      f"by {manifest.created_by}")
     result("model", f"{model.name}, image {model.image_size}x{model.image_size}, "
@@ -37,10 +37,11 @@ def run(args: argparse.Namespace) -> None:
     result("numbers", precision(manifest.bits, manifest.recipe.get("name", ""), manifest.weight_bits))
     if manifest.sites[1]:
         result("sites", f"{manifest.sites[0]}/{manifest.sites[1]} on integers")
-    needs = ", ".join(target.cpu_features) or "nothing beyond its baseline"
-    result("target", f"{target.name}: {target.triple}, needs {needs}")
+    for target in manifest.targets:
+        needs = ", ".join(target.cpu_features) or "nothing beyond its baseline"
+        library = size(len(bundle.libraries[target.name]))
+        result("target", f"{target.name}: {target.triple}, needs {needs}; library {library}")
     result("runs on", "CPU" if manifest.accelerator is None else f"CPU and accelerator {manifest.accelerator}")
-    result("library", size(len(bundle.library)))
     for name, function in manifest.functions.items():
         inputs = ", ".join(f"{t.name} {t.dtype}[{', '.join(map(str, t.shape))}]" for t in function.inputs)
         result("function", f"{name}({inputs}), {len(function.params)} parameters")

@@ -50,6 +50,7 @@ def grouped_linear(
     *,
     name: str,
     layout: str,
+    weight_bits: int = 8,
 ) -> relax.Call:
     """Integer linear layer; semantics in :func:`tvm_ahcq.quantizers.reference.grouped_linear`.
 
@@ -63,5 +64,8 @@ def grouped_linear(
         ``(G + 1,)`` int32: channels at which groups begin and end.
     multiplier, correction, bias : relax.Expr
         ``(G, N)`` float32, ``(G, N)`` int32, ``(N,)`` float32.
+    weight_bits : int
+        Bits of the codes that the weights come from: below 8, weights are at most ``2**weight_bits - 1`` in size.
     """
-    return call("grouped_linear", operands, packed, bounds, multiplier, correction, bias, name=name, layout=layout)
+    args = (operands, packed, bounds, multiplier, correction, bias)
+    return call("grouped_linear", *args, name=name, layout=layout, weight_bits=weight_bits)

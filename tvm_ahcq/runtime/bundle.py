@@ -24,7 +24,7 @@ import numpy as np
 from .. import __version__
 from ..errors import BundleError
 from . import cpu
-from .manifest import FORMAT_VERSION, Manifest
+from .manifest import FORMAT_VERSION, Manifest, TargetSpec
 from .weights import QLinearWeight, from_record, record_sizes, to_record
 
 MANIFEST, LIBRARY, GOLDEN = "manifest.json", "library.so", "golden.npz"
@@ -47,8 +47,10 @@ class Bundle:
         Where it was read from.
     manifest : Manifest
         What it says about itself.
-    library : bytes
-        The compiled shared library.
+    target : TargetSpec
+        The one of the manifest's targets that was chosen.
+    libraries : dict of str to bytes
+        The compiled shared library for each target, by its name.
     tensors : Mapping of str to numpy.ndarray or QLinearWeight
         Parameters by record name, decoded on access.
     golden : dict of str to numpy.ndarray
@@ -57,22 +59,28 @@ class Bundle:
 
     path: Path
     manifest: Manifest
-    library: bytes
+    target: TargetSpec
+    libraries: dict[str, bytes]
     tensors: Mapping[str, np.ndarray | QLinearWeight]
     golden: dict[str, np.ndarray]
+
+    @property
+    def library(self) -> bytes:
+        """The library for the chosen target."""
+        return self.libraries[self.target.name]
 
 
 class _Tensors(Mapping):
     """Decodes a record each time it is asked for, so that not all unpacked codes are in memory at once."""
 
-    def __init__(self, index: Mapping[str, Mapping[str, Any]], members: Mapping[str, bytes]) -> None:
-        self._index, self._members = index, members
+    def __init__(self, index: Mapping[str, Mapping[str, Any]], members: Mapping[str, bytes], layout: str) -> None:
+        self._index, self._members, self._layout = index, members, layout
 
     def __getitem__(self, name: str) -> np.ndarray | QLinearWeight:
         info = self._index[name]
         data = self._members[info["member"]]
         if info["kind"] == "qlinear":
-            return from_record(info, data)
+            return from_record({**info, "layout": self._layout or info["layout"]}, data)
         return np.frombuffer(data, info["stored"]).astype(info["dtype"], copy=False).reshape(info["shape"])
 
     def __iter__(self) -> Iterator[str]:
@@ -88,7 +96,7 @@ class _Tensors(Mapping):
 def write_bundle(
     path: str | os.PathLike[str],
     manifest: Manifest,
-    library: bytes,
+    library: bytes | Mapping[str, bytes],
     tensors: Mapping[str, np.ndarray | QLinearWeight],
     golden: Mapping[str, np.ndarray] | None = None,
 ) -> Manifest:
@@ -100,8 +108,8 @@ def write_bundle(
         Where to. An older file stays whole until the new one is complete.
     manifest : Manifest
         ``weight_bits``, ``created_by`` and ``format_version`` are filled in here.
-    library : bytes
-        The compiled shared library.
+    library : bytes or mapping of str to bytes
+        The compiled shared library; with several targets, that of each by its name.
     tensors : mapping of str to numpy.ndarray or QLinearWeight
         Every record that ``manifest.functions`` names.
     golden : mapping of str to numpy.ndarray, optional
@@ -122,11 +130,17 @@ def write_bundle(
         absent = [param for param in function.params if param not in tensors]
         if absent:
             raise BundleError(f"{path.name}: function {name} takes parameters that were not given: {absent[:5]}")
+    libraries = {manifest.target.name: library} if isinstance(library, bytes) else dict(library)
+    if list(libraries) != [target.name for target in manifest.targets]:
+        raise BundleError(
+            f"{path.name}: has libraries for {', '.join(libraries)}; its manifest names "
+            f"{', '.join(target.name for target in manifest.targets)}"
+        )
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
             temporary = file.name
-            manifest = _write_members(file, manifest, library, tensors, golden or {})
+            manifest = _write_members(file, manifest, libraries, tensors, golden or {})
             _seal(file)
             os.fsync(file.fileno())
         os.chmod(temporary, _file_mode(path))
@@ -145,7 +159,7 @@ def write_bundle(
 def _write_members(
     file: IO[bytes],
     manifest: Manifest,
-    library: bytes,
+    libraries: Mapping[str, bytes],
     tensors: Mapping[str, np.ndarray | QLinearWeight],
     golden: Mapping[str, np.ndarray],
 ) -> Manifest:
@@ -160,7 +174,8 @@ def _write_members(
             members[member] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
             _add(archive, member, data, deflate)
 
-        add(LIBRARY, library)
+        for number, library in enumerate(libraries.values()):
+            add(_library_member(number), library)
         for name, tensor in tensors.items():
             member = f"tensors/{len(index):04d}"
             if isinstance(tensor, QLinearWeight):
@@ -180,11 +195,16 @@ def _write_members(
             manifest,
             weight_bits=stored_bits / weights if weights else None,
             created_by=f"tvm-ahcq {__version__}",
-            format_version=FORMAT_VERSION,
+            format_version=FORMAT_VERSION if manifest.others else 1,
         )
         text = json.dumps({**manifest.to_dict(), "tensors": index, "members": members}, indent=1)
         _add(archive, MANIFEST, text.encode(), deflate=True)
     return manifest
+
+
+def _library_member(number: int) -> str:
+    """Member with the library of a target, by its place in the manifest."""
+    return LIBRARY if number == 0 else f"library-{number}.so"
 
 
 def _narrowest(array: np.ndarray) -> np.dtype:
@@ -241,7 +261,10 @@ def _file_mode(path: Path) -> int:
 
 
 def read_bundle(
-    path: str | os.PathLike[str], check_cpu: bool = True, available: Collection[str] | None = None
+    path: str | os.PathLike[str],
+    check_cpu: bool = True,
+    available: Collection[str] | None = None,
+    target: str | None = None,
 ) -> Bundle:
     """Read a bundle and verify all of it: digests, format version, tensor sizes, CPU features.
 
@@ -255,6 +278,9 @@ def read_bundle(
         False to inspect a bundle that was made for another machine.
     available : collection of str, optional
         CPU features to check against; those of this machine by default.
+    target : str, optional
+        Name of the target to take; by default the best one that this machine can run (the first one without
+        `check_cpu`).
 
     Raises
     ------
@@ -280,9 +306,9 @@ def read_bundle(
         raise BundleError(
             f"{path}: damaged, its contents do not fit together: {error!r}; copy it again or recompile the model"
         ) from error
-    if check_cpu:
-        cpu.check_target(path.name, manifest.target, available)
-    return Bundle(path, manifest, members.pop(LIBRARY), _Tensors(stored["tensors"], members), golden)
+    chosen = cpu.choose_target(path.name, manifest.targets, target, check_cpu, available)
+    libraries = {each.name: members.pop(_library_member(n)) for n, each in enumerate(manifest.targets)}
+    return Bundle(path, manifest, chosen, libraries, _Tensors(stored["tensors"], members, chosen.layout), golden)
 
 
 def _read_file(path: Path) -> bytes:
@@ -351,8 +377,9 @@ def _check_members(manifest: Manifest, stored: Mapping[str, Any], members: Mappi
         absent = [param for param in function.params if param not in stored["tensors"]]
         if absent:
             raise BundleError(f"function {name} takes parameters that are not in the bundle: {absent[:5]}")
-    if LIBRARY not in members:
-        raise BundleError(f"{LIBRARY} is not in the bundle")
+    for number in range(len(manifest.targets)):
+        if _library_member(number) not in members:
+            raise BundleError(f"{_library_member(number)} is not in the bundle")
 
 
 def _read_npz(data: bytes) -> dict[str, np.ndarray]:

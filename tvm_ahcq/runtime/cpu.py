@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -95,6 +95,59 @@ def check_target(name: str, target: TargetSpec, available: Collection[str] | Non
         raise BundleError(
             f"{name}: needs {needs}, this machine has {level}; recompile with --target native or --target generic"
         )
+
+
+def choose_target(
+    name: str,
+    targets: Sequence[TargetSpec],
+    wanted: str | None = None,
+    check: bool = True,
+    available: Collection[str] | None = None,
+) -> TargetSpec:
+    """The target of a bundle to run.
+
+    Parameters
+    ----------
+    name : str
+        The bundle, for messages.
+    targets : sequence of TargetSpec
+        What it has libraries for, best first.
+    wanted : str, optional
+        Name of the one to take, whatever would be best.
+    check : bool
+        False to take it, or the first, without asking whether it runs here.
+    available : collection of str, optional
+        CPU features; those of this machine by default.
+
+    Raises
+    ------
+    BundleError
+        There is no target of that name, or none runs on this machine.
+    """
+    if wanted is not None:
+        targets = [target for target in targets if target.name == wanted] or targets
+        if targets[0].name != wanted:
+            names = ", ".join(target.name for target in targets)
+            raise BundleError(f"{name}: has no library for target {wanted!r}; it has {names}")
+    if not check:
+        return targets[0]
+    refusals = []
+    for target in targets:
+        try:
+            check_target(name, target, available)
+            return target
+        except BundleError as error:
+            refusals.append(error)
+    if len(refusals) == 1:
+        raise refusals[0]
+    reasons = "; ".join(
+        f"{target.name}: {str(refusal).removeprefix(f'{name}: ').split('; recompile')[0]}"
+        for target, refusal in zip(targets, refusals, strict=True)
+    )
+    raise BundleError(
+        f"{name}: none of its {len(targets)} targets runs here ({reasons}); recompile with --target native or "
+        "--target generic"
+    )
 
 
 def default_threads() -> int:

@@ -8,8 +8,9 @@ from typing import Any
 
 from ..errors import BundleError
 
-FORMAT_VERSION = 1
-"""Version of the bundle format that this package writes, and the newest that it reads."""
+FORMAT_VERSION = 2
+"""Newest version of the bundle format that this package reads. A bundle is written in the oldest version that can
+describe it: 1 for a single target, 2 for several."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,14 @@ class TargetSpec:
         LLVM triple.
     cpu_features : tuple of str
         LLVM feature names that the CPU must have (``"avx512vnni"``, ``"amx-int8"``); empty for the baseline.
+    layout : str
+        How weights are packed for it (:func:`tvm_ahcq.runtime.weights.pack`); empty: as each record says.
     """
 
     name: str
     triple: str
     cpu_features: tuple[str, ...] = ()
+    layout: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,8 @@ class Manifest:
     ----------
     model, target
         See :class:`ModelSpec`, :class:`TargetSpec`.
+    others : tuple of TargetSpec
+        Further targets that the bundle has a library for; all targets together are in order, best first.
     functions : dict of str to FunctionSpec
         ``encode_image``, ``decode``, ``decode_mask``.
     recipe : dict
@@ -118,6 +124,12 @@ class Manifest:
     weight_bits: float | None = None
     created_by: str = ""
     format_version: int = FORMAT_VERSION
+    others: tuple[TargetSpec, ...] = ()
+
+    @property
+    def targets(self) -> tuple[TargetSpec, ...]:
+        """Every target that the bundle has a library for, best first."""
+        return (self.target, *self.others)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -144,7 +156,7 @@ class Manifest:
                     _three(model["pixel_mean"]),
                     _three(model["pixel_std"]),
                 ),
-                target=TargetSpec(str(target["name"]), str(target["triple"]), tuple(target["cpu_features"])),
+                target=_target(target),
                 functions={name: _function(spec) for name, spec in stored["functions"].items()},
                 recipe=dict(stored["recipe"]),
                 bits=int(stored["bits"]),
@@ -153,9 +165,15 @@ class Manifest:
                 weight_bits=stored["weight_bits"],
                 created_by=str(stored["created_by"]),
                 format_version=int(stored["format_version"]),
+                others=tuple(_target(other) for other in stored.get("others", ())),
             )
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise BundleError(f"the manifest lacks a field or has one of a wrong type: {error!r}") from error
+
+
+def _target(stored: Mapping[str, Any]) -> TargetSpec:
+    features, layout = tuple(stored["cpu_features"]), str(stored.get("layout", ""))
+    return TargetSpec(str(stored["name"]), str(stored["triple"]), features, layout)
 
 
 def _three(values: Any) -> tuple[float, float, float]:

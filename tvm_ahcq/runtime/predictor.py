@@ -23,7 +23,7 @@ class ImageNotSetError(PromptError, RuntimeError):
     """A prediction was asked for before ``set_image``; a ``RuntimeError`` too, which upstream raises."""
 
 
-def load(path: str | os.PathLike[str], num_threads: int | None = None) -> SamPredictor:
+def load(path: str | os.PathLike[str], num_threads: int | None = None, target: str | None = None) -> SamPredictor:
     """Load a compiled model.
 
     Parameters
@@ -33,6 +33,8 @@ def load(path: str | os.PathLike[str], num_threads: int | None = None) -> SamPre
         you trust.
     num_threads : int, optional
         Threads that kernels use; ``TVM_NUM_THREADS``, else the physical cores by default.
+    target : str, optional
+        Which of several targets of the bundle to run; the best one for this machine by default.
 
     Returns
     -------
@@ -46,7 +48,7 @@ def load(path: str | os.PathLike[str], num_threads: int | None = None) -> SamPre
     DeviceError
         A runtime library is missing.
     """
-    return SamPredictor(Session(read_bundle(path), num_threads))
+    return SamPredictor(Session(read_bundle(path, target=target), num_threads))
 
 
 class SamPredictor:
@@ -282,9 +284,7 @@ class SamPredictor:
         parts = []
         for start in range(0, batch, step):
             part = slice(start, start + step)
-            low, iou = self.session.decode(
-                features, coords[part], labels[part], None if masks is None else masks[part]
-            )
+            low, iou = self.session.decode(features, coords[part], labels[part], None if masks is None else masks[part])
             parts.append((low[:, chosen], iou[:, chosen]))
         low, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         side = self.model.image_size

@@ -55,6 +55,13 @@ class Session:
     num_threads : int, optional
         Threads that kernels use; ``TVM_NUM_THREADS``, else the physical cores by default.
 
+    Attributes
+    ----------
+    manifest, target
+        Of the bundle; `target` is the one that was chosen.
+    machine : Module
+        The Relax virtual machine; call it through :func:`tvm_ahcq.runtime.threads.call` only.
+
     Raises
     ------
     BundleError
@@ -66,15 +73,16 @@ class Session:
     def __init__(self, bundle: Bundle, num_threads: int | None = None) -> None:
         self.path = bundle.path
         self.manifest = bundle.manifest
+        self.target = bundle.target
         self.golden = bundle.golden
         self.num_threads = threads.thread_count(num_threads)
-        if any(feature.startswith("amx") for feature in bundle.manifest.target.cpu_features):
+        if any(feature.startswith("amx") for feature in bundle.target.cpu_features):
             cpu.request_amx()
-        self._machine = threads.call(self.num_threads, _load, bundle.path.name, bundle.library)
+        self.machine = threads.call(self.num_threads, _load, bundle.path.name, bundle.library)
         self._functions = {}
         for name in bundle.manifest.functions:
             try:
-                self._functions[name] = self._machine[name]
+                self._functions[name] = self.machine[name]
             except AttributeError as error:
                 raise BundleError(f"{bundle.path}: its library has no function {name}; recompile the model") from error
         self._params = _parameters(bundle)
@@ -165,6 +173,10 @@ class Session:
                 "recompile the model on this machine"
             )
         return checks
+
+    def parameters(self, name: str) -> list[Any]:
+        """Tensors that a compiled function takes after its inputs."""
+        return list(self._params[name])
 
     def run(self, name: str, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         """Call a compiled function by name with its inputs; its parameters are added.

@@ -48,7 +48,7 @@ def log_attention(
         Processor that the kernel is for.
     """
     shape = AttentionShape(extent(batch, "b"), extent(nq, "nq"), extent(nk, "nk"), d, grid, n_thresholds)
-    choose = vnni_body if target.isa == "avx512vnni" and d % 4 == 0 else rows_body
+    choose = vnni_body if "avx512vnni" in target.cpu_features and d % 4 == 0 else rows_body
     return _with_arguments(shape, choose(shape, target))
 
 

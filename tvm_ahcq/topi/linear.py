@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tvm.ir import Expr
 from tvm.script import tirx as T
 from tvm.tirx import PrimFunc
 
 from ..errors import TargetError
 from ..target import HostTarget
+from .linear_amx import amx_body
+from .linear_quads import quads_body
 from .linear_rows import rows_body
+from .linear_schedule import DEFAULT, LinearSchedule
 from .linear_vnni import vnni_body
 from .vector import LANES, extent
 
 
-def grouped_linear(m: int | Expr, n: int, kp: int, groups: int, layout: str, target: HostTarget) -> PrimFunc:
+def grouped_linear(
+    m: int | Expr,
+    n: int,
+    kp: int,
+    groups: int,
+    layout: str,
+    target: HostTarget,
+    weight_bits: int = 8,
+    schedule: LinearSchedule = DEFAULT,
+) -> PrimFunc:
     """Kernel of :func:`tvm_ahcq.quantizers.reference.grouped_linear`.
 
     Its arguments are, in order, ``a`` uint8 ``(M, Kp)``; packed weights int8, ``(ceil(N / 16), Kp / 4, 16, 4)`` in
@@ -31,9 +45,14 @@ def grouped_linear(m: int | Expr, n: int, kp: int, groups: int, layout: str, tar
         Channels, padding included, and channel groups. Which channels form a group is known at run time only, so that
         layers of one shape share a kernel.
     layout : str
-        "vnni16" (AVX512-VNNI only) or "rows".
+        "vnni16" (every target but "generic") or "rows".
     target : HostTarget
         Processor that the kernel is for.
+    weight_bits : int
+        Bits of a weight's code; fewer than 8 bound the operands by ``2**weight_bits - 1``, which AVX2 and plain NEON
+        turn into speed.
+    schedule : LinearSchedule
+        Blocking; layout "rows" has one only.
 
     Raises
     ------
@@ -44,13 +63,27 @@ def grouped_linear(m: int | Expr, n: int, kp: int, groups: int, layout: str, tar
     weight_shape: tuple[int, ...]
     if layout == "rows":
         weight_shape, body = (n, kp), rows_body(rows, n, groups, target)
-    elif layout == "vnni16" and target.isa == "avx512vnni":
-        weight_shape, body = (-(-n // LANES), kp // 4, LANES, 4), vnni_body(rows, n, groups)
+    elif layout == "vnni16" and target.layout == "vnni16":
+        weight_shape = (-(-n // LANES), kp // 4, LANES, 4)
+        if target.isa == "amx":
+            body = amx_body(rows, n, kp, groups, schedule=schedule)
+        elif target.isa == "avx512vnni":
+            body = vnni_body(rows, n, groups, schedule)
+        else:
+            body = quads_body(rows, n, groups, target, weight_bits, schedule)
     else:
         raise TargetError(
             f"no grouped_linear for weight layout {layout!r} on target {target.name!r}; "
             f"pack with layout {target.layout!r}."
         )
+
+    return linear_kernel(rows, n, kp, groups, weight_shape, body)
+
+
+def linear_kernel(
+    rows: int | Expr, n: int, kp: int, groups: int, weight_shape: tuple[int, ...], body: Callable[..., None]
+) -> PrimFunc:
+    """The kernel around `body`, an inline function of its arguments."""
 
     @T.prim_func(s_tir=True)
     def main(

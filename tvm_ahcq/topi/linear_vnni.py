@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from tvm.ir import Expr
 from tvm.script import tirx as T
 
+from .linear_schedule import DEFAULT, LinearSchedule
 from .vector import LANES, fma, four_codes, vpdpbusd
 
-_TILE_ROWS = {1: 12, 2: 12, 3: 8, 4: 6, 5: 5}
+_TILE_ROWS = {1: 12, 2: 12, 3: 8, 4: 6, 5: 5, 6: 4}
 """Rows of a register tile by its width in vectors: accumulators, weights and one broadcast fill the 32 registers."""
-
-_BLOCK_ROWS = 96
-"""Rows that share one pass over a panel of weights, which then stays in the L2 cache; a multiple of every tile."""
 
 
 def _panel_width(blocks: int) -> int:
@@ -103,9 +101,9 @@ def _finish(out, y, first_row, rows, block, tile):
 
 
 @T.inline
-def _panel(a, w, multiplier, correction, bias, out, start, rows, block, tile, bounds, groups):
-    """One panel of columns, `tile` wide, for a block of rows from `start` on."""
-    for i in range((T.min(rows - start, _BLOCK_ROWS) + tile.rows - 1) // tile.rows):
+def _panel(a, w, multiplier, correction, bias, out, start, end, rows, block, tile, bounds, groups):
+    """One panel of columns, `tile` wide, for the rows from `start` to `end`."""
+    for i in range((end - start + tile.rows - 1) // tile.rows):
         acc = T.alloc_buffer((tile.size,), "int32x16", scope="local")
         y = T.alloc_buffer((tile.size * LANES,), "float32", scope="local")
         _begin(y, bias, block, tile)
@@ -115,27 +113,35 @@ def _panel(a, w, multiplier, correction, bias, out, start, rows, block, tile, bo
         _finish(out, y, start + i * tile.rows, rows, block, tile)
 
 
-def vnni_body(rows: int | Expr, n: int, groups: int) -> Callable[..., None]:
+def vnni_body(rows: int | Expr, n: int, groups: int, schedule: LinearSchedule = DEFAULT) -> Callable[..., None]:
     """Inline function with the arguments of the kernel, whose weights are in layout "vnni16"."""
     blocks, tail = -(-n // LANES), n % LANES
-    width = _panel_width(blocks)
+    width = min(schedule.vectors or _panel_width(blocks), blocks)
     panels = -(-blocks // width)
-    tile = _Tile(_TILE_ROWS[width], width, 0)
     last_width = blocks - (panels - 1) * width
-    last = _Tile(_TILE_ROWS[last_width], last_width, tail)
+    tile, last = (
+        _Tile(schedule.tile_rows or _TILE_ROWS[vectors], vectors, outputs)
+        for vectors, outputs in ((width, 0), (last_width, tail))
+    )
     whole = panels if last == tile else panels - 1
-    row_blocks = (rows + _BLOCK_ROWS - 1) // _BLOCK_ROWS
+    block_rows, rows_first = schedule.block_rows, schedule.rows_first
+    row_blocks = (rows + block_rows - 1) // block_rows
 
     @T.inline
     def body(a, w, bounds, multiplier, correction, bias, out):
         for task in T.parallel(row_blocks * panels):
-            start = task // panels * _BLOCK_ROWS
-            panel = task % panels
+            start = (task % row_blocks if rows_first else task // panels) * block_rows
+            panel = task // row_blocks if rows_first else task % panels
+            end = T.min(rows, start + block_rows)
             if whole > 0:
                 if panel < whole:
-                    _panel(a, w, multiplier, correction, bias, out, start, rows, panel * width, tile, bounds, groups)
+                    _panel(
+                        a, w, multiplier, correction, bias, out, start, end, rows, panel * width, tile, bounds, groups
+                    )
             if whole < panels:
                 if panel >= whole:
-                    _panel(a, w, multiplier, correction, bias, out, start, rows, whole * width, last, bounds, groups)
+                    _panel(
+                        a, w, multiplier, correction, bias, out, start, end, rows, whole * width, last, bounds, groups
+                    )
 
     return body

@@ -39,6 +39,11 @@ def four_codes(codes: Expr) -> Expr:
     return T.reinterpret("uint8x64", T.broadcast(T.reinterpret("int32", codes), LANES))
 
 
+def repeat_codes(codes: Expr, dtype: str, times: int) -> Expr:
+    """Four bytes in an int32, repeated so often, as a vector of `dtype` ("uint8" or "int8")."""
+    return T.reinterpret(f"{dtype}x{4 * times}", T.broadcast(codes, times))
+
+
 def vpdpbusd(acc: Expr, unsigned: Expr, signed: Expr) -> Expr:
     """``acc[i] + sum of unsigned[4 i + j] * signed[4 i + j]`` over j: int32x16, uint8x64, int8x64 -> int32x16."""
     return T.call_llvm_pure_intrin("int32x16", "llvm.x86.avx512.vpdpbusd.512", acc, unsigned, signed)

@@ -1,0 +1,103 @@
+"""``tvm-ahcq profile``: where the time of a compiled model goes, kernel by kernel."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .arguments import count, input_file, output_file
+from .console import duration, result, size, table
+
+if TYPE_CHECKING:
+    from ..runtime.manifest import TargetSpec
+    from ..runtime.profiler import Profile
+    from ..runtime.session import Session
+
+FUNCTIONS = ("encode_image", "decode")
+
+EXAMPLES = """\
+examples:
+  the image encoder:              tvm-ahcq profile sam_b.ahcq
+  prompts and masks, as a picture: tvm-ahcq profile sam_b.ahcq --function decode -o decode.svg
+  one of several targets:         tvm-ahcq profile sam_b.ahcq --target avx2 --threads 1
+
+How to read it: "of peak" is the part of the multiply-adds a second that a loop of nothing but the machine's multiply
+instruction does, measured at the same time on one core, times the threads. Kernels with few multiply-adds for their
+bytes cannot come near it. Lines without GMAC/s move or encode data.
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser("profile", help="show where the time of a bundle goes",
+                                 description="Run a bundle and show the time of each kernel, next to what the machine "
+                                             "could do.", epilog=EXAMPLES)
+    parser.add_argument("bundle", metavar="F.ahcq", type=input_file, help="bundle written by `tvm-ahcq compile`")
+    parser.add_argument("--function", choices=FUNCTIONS, default=FUNCTIONS[0],
+                        help="what to run (default: %(default)s)")
+    parser.add_argument("--target", metavar="T", help="which target of the bundle (default: the best for this machine)")
+    parser.add_argument("--threads", metavar="N", type=count, help="threads (default: physical cores)")
+    parser.add_argument("--repeats", metavar="N", type=count, default=5,
+                        help="runs, of which the least time counts (default: %(default)s)")
+    parser.add_argument("-o", "--output", metavar="F.svg", type=output_file, help="draw the profile to this file")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Load, profile, print, draw."""
+    from ..runtime.bundle import read_bundle
+    from ..runtime.profiler import profile
+    from ..runtime.session import Session
+
+    session = Session(read_bundle(args.bundle, target=args.target), args.threads)
+    before = _peaks(session.target)
+    found = profile(session, args.function, _inputs(session, args.function), args.repeats)
+    after = _peaks(session.target)
+    peaks = {unit: session.num_threads * max(rate, after[unit]) for unit, rate in before.items()}
+    result("bundle", f"{args.bundle}, {session.model.name}, {args.function}")
+    result("machine", f"{session.target.name}, {session.num_threads} threads" + "".join(
+        f"; {unit} peak {rate / 1e9:.0f} GMAC/s" for unit, rate in peaks.items()))
+    _print(found, peaks)
+    if args.output is not None:
+        from ..evaluate.profile_plot import profile_plot
+
+        args.output.write_text(profile_plot(found, peaks), encoding="utf-8")
+        result("picture", str(args.output))
+
+
+def _peaks(target: TargetSpec) -> dict[str, float]:
+    """Multiply-adds a second of one core, by unit."""
+    from ..target import resolve_target
+    from ..topi.peak import peak_loops
+
+    return {unit: loop.rate() for unit, loop in peak_loops(resolve_target(target.name)).items()}
+
+
+def _inputs(session: Session, function: str) -> list[np.ndarray]:
+    """An image of noise, or one click on an embedding of noise: time does not depend on what is seen."""
+    rng, model = np.random.default_rng(0), session.model
+    if function == "encode_image":
+        return [rng.standard_normal((1, 3, model.image_size, model.image_size), np.float32)]
+    middle = model.image_size / 2
+    return [
+        rng.standard_normal((1, model.prompt_dim, model.grid, model.grid), np.float32),
+        np.array([[[middle, middle], [0, 0]]], np.float32),
+        np.array([[1, -1]], np.float32),
+    ]
+
+
+def _print(found: Profile, peaks: Mapping[str, float]) -> None:
+    inside = sum(kernel.seconds for kernel in found.kernels)
+    rows = []
+    for kernel in found.kernels:
+        rate = kernel.macs / kernel.seconds if kernel.macs else 0.0
+        rows.append((kernel.kernel, kernel.shape, str(kernel.calls), f"{1e3 * kernel.seconds:.2f}",
+                     f"{kernel.seconds / inside:.1%}", f"{rate / 1e9:.0f}" if rate else "",
+                     f"{rate / peaks[kernel.unit]:.2f}" if rate and kernel.unit in peaks else "", size(kernel.bytes)))
+    table(("kernel", "shape", "calls", "ms", "share", "GMAC/s", "of peak", "bytes"), rows, texts=2)
+    products = sum(kernel.seconds for kernel in found.kernels if kernel.macs)
+    result("total", f"{duration(found.seconds)}; in kernels {duration(inside)}, of which {products / inside:.0%} in "
+                    "products and attention")

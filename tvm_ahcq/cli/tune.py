@@ -1,0 +1,84 @@
+"""``tvm-ahcq tune``: find the fastest schedules of a bundle's kernels on this machine, or on a board."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from ..errors import TuningError
+from .arguments import UsageError, count, input_file, new_folder
+from .console import duration, result
+
+if TYPE_CHECKING:
+    from ..tune.measure import Tracker
+    from ..tune.tuner import Progress
+
+EXAMPLES = """\
+examples:
+  on this machine:            tvm-ahcq tune sam_b.ahcq --trials 40 --out tuning/
+  go on after a kill:         tvm-ahcq tune sam_b.ahcq --trials 80 --out tuning/ --resume
+  on a board, by a tracker:   python -m tvm.exec.rpc_tracker --port 9190           # here
+                              python -m tvm.exec.rpc_server --tracker HOST:9190 --key a53   # on the board
+                              tvm-ahcq tune sam_b.ahcq --target aarch64 --rpc HOST:9190 --key a53 --out tuning/
+  compile with the result:    tvm-ahcq compile --model vit_b ... --tuning tuning/ -o sam_b.ahcq
+
+What is tuned is the blocking of the integer matrix products, where most of the time goes; results never change. Every
+measurement is a line of records.jsonl in the folder. Needs xgboost: pip install 'tvm-ahcq[tune]'.
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser("tune", help="find the fastest schedules of a bundle's kernels",
+                                 description="Measure schedules of a bundle's kernels and keep the fastest.",
+                                 epilog=EXAMPLES)
+    parser.add_argument("bundle", metavar="F.ahcq", type=input_file, help="bundle whose shapes to tune for")
+    parser.add_argument("--target", default="native", help="processor to tune for (default: %(default)s)")
+    parser.add_argument("--trials", metavar="N", type=count, default=40,
+                        help="candidates for each shape, those of earlier runs included (default: %(default)s)")
+    parser.add_argument("--out", metavar="DIR", type=new_folder, required=True, help="folder for the records")
+    parser.add_argument("--resume", action="store_true", help="go on with the records in the folder")
+    parser.add_argument("--rpc", metavar="HOST:PORT", help="tracker that knows the boards to measure on")
+    parser.add_argument("--key", metavar="K", help="with --rpc: key of the boards")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Search; one line for each batch, one for each shape at the end."""
+    where = _tracker(args)
+    from ..runtime.bundle import read_bundle
+    from ..target import resolve_target
+
+    try:
+        from ..tune.measure import make_runner
+        from ..tune.tuner import tune, workloads
+    except ImportError as error:  # what MetaSchedule's runners need
+        raise TuningError(f"tuning needs the package {error.name}: pip install 'tvm-ahcq[tune]'") from error
+
+    target = resolve_target(args.target)
+    work = workloads(read_bundle(args.bundle, check_cpu=False))
+    result("tune", f"{len(work)} shapes for {target.name}, {args.trials} candidates each")
+    found = tune(target, work, args.trials, args.out, make_runner(target, where), args.resume, _show)
+    for state in found:
+        if state.best is not None and state.default is not None:
+            result("best", f"{state.workload}: {duration(state.best)}, {state.default / state.best:.2f}x the default")
+    failed = sum(state.failed for state in found)
+    result("records", f"{args.out}: {sum(state.trials for state in found)} candidates, {failed} failed")
+
+
+def _tracker(args: argparse.Namespace) -> Tracker | None:
+    if (args.rpc is None) != (args.key is None):
+        raise UsageError("tune: --rpc HOST:PORT and --key K go together")
+    if args.rpc is None:
+        return None
+    from ..tune.measure import Tracker
+
+    host, _, port = args.rpc.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UsageError(f"tune: --rpc {args.rpc} is not HOST:PORT, such as 192.168.1.2:9190")
+    return Tracker(host, int(port), args.key)
+
+
+def _show(state: Progress) -> None:
+    best, default = (duration(t) if t is not None else "none" for t in (state.best, state.default))
+    result("", f"{state.workload}: {state.trials}/{state.total}, best {best}, default {default}, {state.failed} failed")
