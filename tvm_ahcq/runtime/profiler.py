@@ -147,7 +147,7 @@ def _summary(runs: list[list[Call]]) -> tuple[KernelTime, ...]:
     for calls in runs:
         total: dict[tuple[str, Shapes], list[float]] = {}
         for symbol, shapes, size, seconds in calls:
-            entry = total.setdefault((symbol, shapes), [0, 0, 0.0])
+            entry = total.setdefault((symbol, shapes), [0.0, 0.0, 0.0])
             entry[0], entry[1], entry[2] = entry[0] + 1, entry[1] + size, entry[2] + seconds
         totals.append(total)
     kernels = []

@@ -93,10 +93,10 @@ def measure(
         for schedule, future in zip(waiting, futures, strict=True):
             result = future.result()
             if result.error_msg is None:
-                seconds, error = min(float(value) for value in result.run_secs), ""
+                seconds, reason = min(float(value) for value in result.run_secs), ""
             else:
-                seconds, error = None, str(result.error_msg).strip().splitlines()[-1]
-            found[schedule] = Record(target.name, workload, rows, schedule, seconds, error)
+                seconds, reason = None, str(result.error_msg).strip().splitlines()[-1]
+            found[schedule] = Record(target.name, workload, rows, schedule, seconds, reason)
     return [found[schedule] for schedule in schedules]
 
 
