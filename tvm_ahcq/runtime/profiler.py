@@ -151,11 +151,11 @@ def _summary(runs: list[list[Call]]) -> tuple[KernelTime, ...]:
             entry[0], entry[1], entry[2] = entry[0] + 1, entry[1] + size, entry[2] + seconds
         totals.append(total)
     kernels = []
-    for (symbol, shapes), (count, size, _) in totals[0].items():
+    for (symbol, shapes), (count, bytes_moved, _) in totals[0].items():
         kind = re.sub(r"_?\d+$", "", symbol)
         macs, unit, shape = _work(kind, shapes)
         seconds = min(total[symbol, shapes][2] for total in totals)
-        kernels.append(KernelTime(kind, symbol, shape, int(count), seconds, macs * int(count), int(size), unit))
+        kernels.append(KernelTime(kind, symbol, shape, int(count), seconds, macs * int(count), int(bytes_moved), unit))
     return tuple(sorted(kernels, key=lambda kernel: -kernel.seconds))
 
 
