@@ -57,14 +57,17 @@ def assert_equal(found: np.ndarray, expected: np.ndarray) -> None:
     """Equal up to float32 sums, and to what follows from a code or two that lay on their threshold.
 
     Sines of positions are libm's in one and LLVM's in the other, an ulp apart: which side such a code falls to depends
-    on the calibration, and so on the machine.
+    on the calibration, and so on the machine. One code of 8 bits moves masks by 0.1 to 0.5 % of their spread.
     """
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    assert found.shape == expected.shape
+    assert np.sqrt(np.square(found - expected).mean()) <= 0.02 * expected.std() + 1e-4
 
 
 @pytest.mark.parametrize("function", ["encode_image", "decode", "decode_mask"])
 def test_compiled_functions_equal_the_reference(compiled, prompts, function):
     got, expected = (f(function, *prompts[function]) for f in (compiled.run, compiled.expect))
+    if function == "encode_image":  # no sines: equal to the last place but for the order of float sums
+        np.testing.assert_allclose(got[0], expected[0], rtol=1e-4, atol=1e-5)
     for a, b in zip(got, expected, strict=True):
         assert_equal(a, b)
 

@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from .arguments import count, input_file, output_file
 from .console import duration, result, size, table
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..runtime.manifest import TargetSpec
     from ..runtime.profiler import Profile
     from ..runtime.session import Session
@@ -78,6 +78,8 @@ def _peaks(target: TargetSpec) -> dict[str, float]:
 
 def _inputs(session: Session, function: str) -> list[np.ndarray]:
     """An image of noise, or one click on an embedding of noise: time does not depend on what is seen."""
+    import numpy as np
+
     rng, model = np.random.default_rng(0), session.model
     if function == "encode_image":
         return [rng.standard_normal((1, 3, model.image_size, model.image_size), np.float32)]
