@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from tvm_ahcq.codegen.device import Device, Timing, open_device
 from tvm_ahcq.codegen.hardware import agreement
 from tvm_ahcq.codegen.hardware.attention import Head, attention_program
 from tvm_ahcq.codegen.hardware.attention_tiles import Heads, heads_program
@@ -15,7 +16,7 @@ from tvm_ahcq.codegen.hardware.image import MemoryImage, instruction_count
 from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.hardware.program import instruction
 from tvm_ahcq.codegen.hardware.random_program import FAULTS, random_program
-from tvm_ahcq.codegen.hardware.simulator import RtlDevice, Timing, lint
+from tvm_ahcq.codegen.hardware.simulator import lint
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers import reference
 from tvm_ahcq.quantizers.lnq import LnqParams
@@ -28,13 +29,13 @@ FINISH = instruction("finish")
 
 
 @pytest.fixture
-def device() -> Iterator[RtlDevice]:
-    with RtlDevice(CONFIG, 1 << 16) as opened:
+def device() -> Iterator[Device]:
+    with open_device("rtl", CONFIG, memory_bytes=1 << 16) as opened:
         opened.write_register("watchdog", agreement.WATCHDOG)
         yield opened
 
 
-def run(device: RtlDevice, *instructions: bytes) -> tuple[str, int]:
+def run(device: Device, *instructions: bytes) -> tuple[str, int]:
     device.copy_in(0, b"".join(instructions))
     result = device.run(0, len(instructions))
     return result.error, result.error_index
@@ -70,7 +71,7 @@ def test_random_programs_use_every_instruction_and_change_memory() -> None:
     assert names == {1, 2, 3, 4, 5, 6, 7, 15}
 
 
-def test_attention_on_the_rtl_has_the_references_integers(device: RtlDevice) -> None:
+def test_attention_on_the_rtl_has_the_references_integers(device: Device) -> None:
     rng = np.random.default_rng(7)
     q, k, v = (UniformParams(bits=4, scale=0.31, zero_point=zero) for zero in (8, 6, 9))
     constants, rel_h, rel_w = log_attention_constants(
@@ -89,13 +90,13 @@ def test_attention_on_the_rtl_has_the_references_integers(device: RtlDevice) -> 
     np.testing.assert_array_equal(np.concatenate(list(sums), -1), want)
 
 
-def test_identification_says_what_was_built(device: RtlDevice) -> None:
+def test_identification_says_what_was_built(device: Device) -> None:
     assert device.read_register("id").to_bytes(4, "big") == b"AHCQ"
     assert device.read_register("config_hash") == CONFIG.hash
     assert device.read_register("version") == 1
 
 
-def test_interrupt_status_is_set_at_the_end_and_cleared_by_writing_one(device: RtlDevice) -> None:
+def test_interrupt_status_is_set_at_the_end_and_cleared_by_writing_one(device: Device) -> None:
     assert device.read_register("irq_status") == 0
     run(device, FINISH)
     assert device.read_register("irq_status") == 1
@@ -103,7 +104,7 @@ def test_interrupt_status_is_set_at_the_end_and_cleared_by_writing_one(device: R
     assert device.read_register("irq_status") == 0
 
 
-def test_after_an_error_nothing_starts_until_a_soft_reset(device: RtlDevice) -> None:
+def test_after_an_error_nothing_starts_until_a_soft_reset(device: Device) -> None:
     assert run(device, instruction("load", **LOAD), bytes(32)) == ("illegal_opcode", 1)
     with pytest.raises(DeviceError, match="reset"):
         device.submit(0, 1)
@@ -111,7 +112,7 @@ def test_after_an_error_nothing_starts_until_a_soft_reset(device: RtlDevice) -> 
     assert run(device, instruction("load", **LOAD), FINISH) == ("none", 1)
 
 
-def test_soft_reset_ends_a_deadlock_without_a_watchdog(device: RtlDevice) -> None:
+def test_soft_reset_ends_a_deadlock_without_a_watchdog(device: Device) -> None:
     device.write_register("watchdog", 0)
     device.copy_in(0, instruction("gemm", rows=1, steps=1, blocks=1, pop=["load"]) + FINISH)
     device.submit(0, 2)
@@ -127,7 +128,7 @@ def test_soft_reset_ends_a_deadlock_without_a_watchdog(device: RtlDevice) -> Non
         ("bus_write", instruction("store", memory="out", rows=1, length=1, address=0x8000)),
     ],
 )
-def test_bus_errors_end_the_program_and_a_soft_reset_recovers(device: RtlDevice, error: str, bad: bytes) -> None:
+def test_bus_errors_end_the_program_and_a_soft_reset_recovers(device: Device, error: str, bad: bytes) -> None:
     device.set_faults(0x8000, 0x8008)
     assert run(device, bad, FINISH)[0] == error
     device.set_faults(0, 0)
@@ -135,12 +136,12 @@ def test_bus_errors_end_the_program_and_a_soft_reset_recovers(device: RtlDevice,
     assert run(device, bad, FINISH) == ("none", 1)
 
 
-def test_a_bus_error_of_an_instruction_is_its_own(device: RtlDevice) -> None:
+def test_a_bus_error_of_an_instruction_is_its_own(device: Device) -> None:
     device.set_faults(32, 40)
     assert run(device, instruction("load", **LOAD), FINISH) == ("bus_fetch", 1)
 
 
-def test_programs_follow_each_other_and_scratchpads_stay(device: RtlDevice) -> None:
+def test_programs_follow_each_other_and_scratchpads_stay(device: Device) -> None:
     data = bytes(range(16))
     device.copy_in(0x1000, data)
     vec = {"memory": "vec", "rows": 1, "length": 2}
@@ -149,7 +150,7 @@ def test_programs_follow_each_other_and_scratchpads_stay(device: RtlDevice) -> N
     assert device.copy_out(0x2000, 16) == data
 
 
-def test_allocation_refuses_more_than_there_is(device: RtlDevice) -> None:
+def test_allocation_refuses_more_than_there_is(device: Device) -> None:
     assert device.allocate(100) == 0
     assert device.allocate(64) == 128
     with pytest.raises(DeviceError, match="free"):
@@ -160,7 +161,7 @@ def test_a_slow_memory_costs_cycles_and_nothing_else() -> None:
     load = instruction("load", memory="act", rows=1, length=512)
     cycles = []
     for timing in (Timing(), Timing(bytes_per_cycle=1)):
-        with RtlDevice(CONFIG, 1 << 16, timing) as device:
+        with open_device("rtl", CONFIG, memory_bytes=1 << 16, timing=timing) as device:
             assert run(device, load, FINISH) == ("none", 1)
             cycles.append(device.counters()["cycles"])
     # a chunk is four words of this array, one a cycle; the slow memory gives a chunk in eight
@@ -168,7 +169,7 @@ def test_a_slow_memory_costs_cycles_and_nothing_else() -> None:
     assert 8 * 512 <= cycles[1] < 8 * 512 + 300
 
 
-def test_tiled_attention_keeps_the_array_busy_and_has_the_models_memory(device: RtlDevice) -> None:
+def test_tiled_attention_keeps_the_array_busy_and_has_the_models_memory(device: Device) -> None:
     rng = np.random.default_rng(0)
     q, k, v = (UniformParams(bits=4, scale=0.2, zero_point=8) for _ in range(3))
     probs = LnqParams(bits=4, alpha=20.0, scale=0.7)
