@@ -1,6 +1,6 @@
 /*!
  * \file fsim_threads.cc
- * \brief Rounds of work: the caller announces one, takes its share, and waits for the others.
+ * \brief Rounds of work. A thread that finds none spins for a moment, then sleeps.
  */
 #include "fsim_threads.h"
 
@@ -10,7 +10,8 @@ namespace ahcq {
 namespace fsim {
 namespace {
 
-constexpr int kSpins = 2000;  // some ten microseconds, what a small instruction takes
+constexpr int kSpins = 1000;  // some ten microseconds, what a small instruction takes
+constexpr uint64_t kPieces = 0xffffffffu;
 
 void Relax() {
 #if defined(__x86_64__)
@@ -24,7 +25,7 @@ void Relax() {
 
 Threads::Threads(uint32_t count) {
   if (count == 0) count = std::max(1u, std::thread::hardware_concurrency());
-  for (uint32_t i = 1; i < count; ++i) workers_.emplace_back(&Threads::Work, this, i);
+  for (uint32_t i = 1; i < count; ++i) workers_.emplace_back(&Threads::Work, this);
 }
 
 Threads::~Threads() {
@@ -36,39 +37,49 @@ Threads::~Threads() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void Threads::For(uint32_t size, uint32_t grain, const std::function<void(uint32_t, uint32_t)>& body) {
+void Threads::For(uint32_t size, uint32_t grain, const Body& body) {
   const uint32_t share = (size + count() - 1) / count();
-  const uint32_t stretch = std::max(grain, (share + grain - 1) / grain * grain);
-  if (workers_.empty() || stretch >= size) return body(0, size);
+  const uint32_t piece = std::max(grain, (share + grain - 1) / grain * grain);
+  if (workers_.empty() || piece >= size) return body(0, size);
+  const uint32_t pieces = (size + piece - 1) / piece;
   body_ = &body;
   size_ = size;
-  stretch_ = stretch;
-  left_ = static_cast<uint32_t>(workers_.size());
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    ++round_;
+  piece_ = piece;
+  unfinished_ = pieces;
+  offer_ = ((offer_ >> 32) + 1) << 32 | pieces;
+  if (sleepers_ != 0) {
+    { std::lock_guard<std::mutex> lock(mutex_); }  // whoever is about to sleep has looked, or will
+    wake_.notify_all();
   }
-  wake_.notify_all();
-  Stretch(0);
-  for (int spin = 0; left_ != 0; ++spin) spin < kSpins ? Relax() : std::this_thread::yield();
+  TakePieces();
+  for (int spin = 0; unfinished_ != 0; ++spin) spin < kSpins ? Relax() : std::this_thread::yield();
 }
 
-void Threads::Stretch(uint32_t number) {
-  const uint32_t first = number * stretch_;
-  if (first < size_) (*body_)(first, std::min(size_, first + stretch_));
+bool Threads::TakePieces() {
+  bool any = false;
+  for (uint64_t offer = offer_; (offer & kPieces) != 0;) {
+    if (!offer_.compare_exchange_weak(offer, offer - 1)) continue;
+    any = true;
+    const uint32_t first = static_cast<uint32_t>((offer & kPieces) - 1) * piece_;
+    (*body_.load())(first, std::min<uint32_t>(size_, first + piece_));
+    --unfinished_;
+    offer = offer_;
+  }
+  return any;
 }
 
-void Threads::Work(uint32_t number) {
-  for (uint64_t seen = 0;;) {
-    for (int spin = 0; round_ == seen && !stop_ && spin < kSpins; ++spin) Relax();
-    if (round_ == seen) {
-      std::unique_lock<std::mutex> lock(mutex_);
-      wake_.wait(lock, [&] { return round_ != seen || stop_; });
+void Threads::Work() {
+  while (!stop_) {
+    bool found = false;
+    for (int spin = 0; !found && spin < kSpins; ++spin) {
+      found = TakePieces();
+      if (!found) Relax();
     }
-    if (stop_) return;
-    seen = round_;
-    Stretch(number);
-    --left_;
+    if (found) continue;
+    std::unique_lock<std::mutex> lock(mutex_);
+    ++sleepers_;
+    wake_.wait(lock, [this] { return stop_ || (offer_ & kPieces) != 0; });
+    --sleepers_;
   }
 }
 

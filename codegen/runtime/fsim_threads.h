@@ -1,6 +1,9 @@
 /*!
  * \file fsim_threads.h
- * \brief Threads that share the rows of one instruction. A thread without work spins for a moment, then sleeps.
+ * \brief Threads that share the rows of one instruction.
+ *
+ * A round of work is cut into pieces that whoever is free takes; the caller takes pieces too and waits only for those
+ * that others hold, so that a thread that the system keeps waiting holds nobody up.
  */
 #ifndef AHCQ_FSIM_THREADS_H_
 #define AHCQ_FSIM_THREADS_H_
@@ -18,6 +21,8 @@ namespace fsim {
 
 class Threads {
  public:
+  using Body = std::function<void(uint32_t, uint32_t)>;
+
   /*! \param count threads in all, the calling one included; 0: as many as there are processors. */
   explicit Threads(uint32_t count);
   ~Threads();
@@ -25,21 +30,25 @@ class Threads {
   Threads& operator=(const Threads&) = delete;
 
   uint32_t count() const { return static_cast<uint32_t>(workers_.size()) + 1; }
-  /*! \brief Calls body(first, end) for `count()` or fewer stretches that cover 0 .. size - 1, multiples of `grain`. */
-  void For(uint32_t size, uint32_t grain, const std::function<void(uint32_t, uint32_t)>& body);
+  /*! \brief Calls body(first, end) for pieces that cover 0 .. size - 1, each a multiple of `grain` but for the last. */
+  void For(uint32_t size, uint32_t grain, const Body& body);
 
  private:
-  void Work(uint32_t number);
-  void Stretch(uint32_t number);
+  void Work();
+  /*! \brief Does pieces while there are any; false if there was none. */
+  bool TakePieces();
 
   std::vector<std::thread> workers_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::atomic<uint64_t> round_{0};
-  std::atomic<uint32_t> left_{0};
   std::atomic<bool> stop_{false};
-  const std::function<void(uint32_t, uint32_t)>* body_ = nullptr;
-  uint32_t size_ = 0, stretch_ = 0;
+  std::atomic<uint32_t> sleepers_{0};
+  // Round in the upper half, pieces not yet taken in the lower: one word, so that a late thread cannot take a piece of
+  // a round that it has not seen. What follows changes only while no piece of the round before is held.
+  std::atomic<uint64_t> offer_{0};
+  std::atomic<uint32_t> unfinished_{0};
+  std::atomic<const Body*> body_{nullptr};
+  std::atomic<uint32_t> size_{0}, piece_{0};
 };
 
 }  // namespace fsim

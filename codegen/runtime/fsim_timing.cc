@@ -65,6 +65,8 @@ class Clock {
   FrontEnd front_;
   Ring<const Instruction*, 8> queue_[kUnits];
   uint32_t tokens_[kUnits][kUnits] = {};  // [giver][taker]
+  uint32_t present_[kUnits] = {};         // of each taker: givers with a token for it
+  uint32_t full_[kUnits] = {};            // of each giver: takers with no room for another
   ReadPort read_;
   bool request_ = false;  // an address is at the bus
   int request_id_ = 0;
@@ -76,6 +78,7 @@ class Clock {
   const Instruction* start_[kUnits] = {};  // what begins in this cycle
   bool given_[kUnits] = {};
   uint32_t mask_[kUnits] = {};
+  bool any_ = false;  // anything begins or gives
   Estimate estimate_ = {};
 };
 
@@ -88,34 +91,35 @@ void Clock::LookAtUnits() {
   if (gives[kGemm]) mask_[kGemm] = gemm_.Mask();
   if (gives[kVector]) mask_[kVector] = vector_.push;
   if (gives[kStore]) mask_[kStore] = store_.push;
+  any_ = false;
   for (int unit = 0; unit < kUnits; ++unit) {
     estimate_.busy[unit] += busy[unit];
     start_[unit] = nullptr;
     if (ready[unit] && !queue_[unit].empty()) {
-      const uint32_t pop = queue_[unit].front()->pop();
-      bool can = true;
-      for (int giver = 0; giver < kUnits; ++giver) can = can && (!(pop >> giver & 1) || tokens_[giver][unit] != 0);
+      const bool can = (queue_[unit].front()->pop() & ~present_[unit]) == 0;
       if (can) start_[unit] = queue_[unit].front();
       estimate_.stall[unit] += !can;
     }
-    given_[unit] = gives[unit];
-    if (!gives[unit]) continue;
-    for (int taker = 0; taker < kUnits; ++taker) {
-      if ((mask_[unit] >> taker & 1) && tokens_[unit][taker] == kTokensMax) given_[unit] = false;
-    }
+    given_[unit] = gives[unit] && (mask_[unit] & full_[unit]) == 0;
+    any_ = any_ || given_[unit] || start_[unit] != nullptr;
   }
 }
 
 void Clock::ClockTokens() {
+  if (!any_) return;
+  progress_ = now_;
   for (int unit = 0; unit < kUnits; ++unit) {
-    if (given_[unit]) {
-      progress_ = now_;
-      for (int taker = 0; taker < kUnits; ++taker) tokens_[unit][taker] += mask_[unit] >> taker & 1;
+    for (int other = 0; other < kUnits; ++other) {
+      tokens_[unit][other] += given_[unit] ? mask_[unit] >> other & 1 : 0;
+      tokens_[other][unit] -= start_[unit] != nullptr ? start_[unit]->pop() >> other & 1 : 0;
     }
-    if (start_[unit] != nullptr) {
-      progress_ = now_;
-      for (int giver = 0; giver < kUnits; ++giver) tokens_[giver][unit] -= start_[unit]->pop() >> giver & 1;
-      queue_[unit].pop();
+    if (start_[unit] != nullptr) queue_[unit].pop();
+  }
+  for (int giver = 0; giver < kUnits; ++giver) {
+    for (int taker = 0; taker < kUnits; ++taker) {
+      const uint32_t count = tokens_[giver][taker], bit = 1u << giver, other = 1u << taker;
+      present_[taker] = count != 0 ? present_[taker] | bit : present_[taker] & ~bit;
+      full_[giver] = count == kTokensMax ? full_[giver] | other : full_[giver] & ~other;
     }
   }
 }
@@ -183,9 +187,9 @@ bool Clock::Cycle() {
   // the edge
   const bool done = ClockFrontEnd();
   ClockRequests(asks);
-  load_.bursts.Clock(load_.flying >= 128, taken);
+  if (load_.bursts.active) load_.bursts.Clock(load_.flying >= 128, taken);
   load_.flying += taken;
-  load_.Clock(beat, loads, given_[kLoad]);
+  if (load_.active || load_.done) load_.Clock(beat, loads, given_[kLoad]);
   if (loads && beat.ready && read_.Take()) --load_.flying;
   if (fetches) {
     read_.Take();
@@ -196,7 +200,7 @@ bool Clock::Cycle() {
   }
   gemm_.Clock(now_, start_[kGemm], given_[kGemm]);
   vector_.Clock(now_, start_[kVector], issues, given_[kVector]);
-  store_.Clock(now_, vec_free, latency_, beat_cycles_, given_[kStore]);
+  if (store_.active || store_.done) store_.Clock(now_, vec_free, latency_, beat_cycles_, given_[kStore]);
   if (start_[kLoad] != nullptr) load_.Start(*start_[kLoad], dim_);
   if (start_[kStore] != nullptr) store_.Start(*start_[kStore], dim_, lanes_);
   ClockTokens();
