@@ -47,6 +47,7 @@ def open_device(
     timing: Timing | None = None,
     threads: int = 0,
     estimate: bool = True,
+    kernels: str = "",
 ) -> Device:
     """Opens an accelerator.
 
@@ -64,7 +65,9 @@ def open_device(
     threads : int
         Of ``fsim``; 0 for all processors.
     estimate : bool
-        Whether ``fsim`` estimates cycles; without, its counters of time stay 0.
+        Whether ``fsim`` counts cycles; without, its counters of time stay 0.
+    kernels : str
+        Of ``fsim``: ``generic``, ``avx2`` or ``avx512vnni``; the best of this processor if empty.
 
     Raises
     ------
@@ -83,7 +86,8 @@ def open_device(
     chosen = config if isinstance(config, Config) else named(config or "ecp5_16x16")
     options = f"memory={memory_bytes},latency={timing.latency},width={timing.bytes_per_cycle}"
     if backend == "fsim":
-        return Device(f"fsim:{chosen.name},{options},threads={threads},timing={int(estimate)}")
+        options += f",threads={threads},timing={int(estimate)}" + (f",kernels={kernels}" if kernels else "")
+        return Device(f"fsim:{chosen.name},{options}")
     from .hardware.simulator import build
 
     library = build(chosen)

@@ -83,8 +83,8 @@ uint64_t BufferAttribute(const std::string& path, const std::string& attribute, 
 class BoardDevice : public Device {
  public:
   explicit BoardDevice(const DeviceOptions& options)
-      : registers_(Required(options, "registers"), kRegisterBytes, "register file"),
-        memory_(Required(options, "memory"), BufferAttribute(options.Text("memory"), "size", 0), "DMA buffer"),
+      : registers_(options.Text("registers"), kRegisterBytes, "register file"),
+        memory_(options.Text("memory"), BufferAttribute(options.Text("memory"), "size", 0), "DMA buffer"),
         base_(BufferAttribute(options.Text("memory"), "phys_addr", 0)),
         name_("board (" + options.Text("registers") + ")") {
     if (base_ + memory_.size() > kMaxMemory) {
@@ -120,6 +120,7 @@ class BoardDevice : public Device {
   }
 
   void WriteRegister(uint32_t offset, uint32_t value) override {
+    if (offset == isa::reg::kControl) *Register(isa::reg::kIrqStatus) = 1;  // the interrupt of the program before
     std::atomic_thread_fence(std::memory_order_seq_cst);
     *Register(offset) = value;
     std::atomic_thread_fence(std::memory_order_seq_cst);
@@ -141,7 +142,6 @@ class BoardDevice : public Device {
     }
     // UIO: writing 1 arms the interrupt, a read of 4 bytes takes it
     const uint32_t arm = 1;
-    WriteRegister(isa::reg::kIrqStatus, 1);
     if (write(registers_.descriptor(), &arm, sizeof arm) != sizeof arm) {
       usleep(1000 * kPollMilliseconds);  // a device without an interrupt: poll the status
       return;
@@ -154,11 +154,6 @@ class BoardDevice : public Device {
   }
 
  private:
-  static std::string Required(const DeviceOptions& options, const std::string& name) {
-    if (options.Has(name)) return options.Text(name);
-    throw DeviceError("board needs two devices: board:/dev/uio0,/dev/udmabuf0 (registers, memory)");
-  }
-
   static uint32_t HashOf(const std::string& name) {
     for (const isa::Config& config : isa::kConfigs) {
       if (name == config.name) return config.hash;
@@ -188,7 +183,11 @@ class BoardDevice : public Device {
 }  // namespace
 
 std::unique_ptr<Device> OpenBoard(const std::string& options) {
-  return std::make_unique<BoardDevice>(DeviceOptions(options, {"registers", "memory", "config"}));
+  const DeviceOptions read(options, {"registers", "memory", "config"});
+  if (!read.Has("registers") || !read.Has("memory")) {
+    throw DeviceError("board needs two devices, registers and memory: board:/dev/uio0,/dev/udmabuf0");
+  }
+  return std::make_unique<BoardDevice>(read);
 }
 
 }  // namespace ahcq

@@ -66,7 +66,7 @@ class RtlDevice : public Device {
  private:
   uint8_t* At(uint64_t address, size_t bytes) {
     if (bytes > MemoryBytes() || address > MemoryBytes() - bytes) {
-      throw DeviceError(std::to_string(bytes) + " bytes at " + std::to_string(address) +
+      throw DeviceError(Name() + ": " + std::to_string(bytes) + " bytes at " + std::to_string(address) +
                         " lie outside of the memory of " + std::to_string(MemoryBytes()));
     }
     return memory_.bytes().data() + address;
