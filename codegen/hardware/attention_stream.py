@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from ...errors import DeviceError
 from .attention_plan import PictureHeads, Plan
-from .attention_writer import Step, Tile, Writer
+from .attention_writer import Step, Tile, Writer, tables
 from .config import Config
 from .image import MemoryImage
 from .schedule import Entry, synchronise
