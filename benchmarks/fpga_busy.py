@@ -79,13 +79,13 @@ def picture(count: int, sides: tuple[int, int], channels: int) -> PictureHeads:
     """Random operands of heads with relative positions."""
     rng = np.random.default_rng(0)
     q, k, v = (UniformParams(bits=4, scale=0.2, zero_point=8) for _ in range(3))
-    rel_h, rel_w = (rng.normal(size=(2 * side - 1, channels)) for side in sides)
+    tables = [rng.normal(size=(2 * side - 1, channels)) for side in sides]
     constants, rel_h, rel_w = log_attention_constants(
         q, k, v, LnqParams(bits=4, alpha=20.0, scale=0.7), scale=channels**-0.5, head_dim=channels,
-        rel_h=rel_h, rel_w=rel_w,
+        rel_h=tables[0], rel_w=tables[1],
     )  # fmt: skip
     codes = rng.integers(0, 16, (3, count, sides[0] * sides[1], channels)).astype(np.uint8)
-    return PictureHeads(*codes, constants, sides, rel_h, rel_w)
+    return PictureHeads(codes[0], codes[1], codes[2], constants, sides, rel_h, rel_w)
 
 
 def cases(config: Config, rows: int, outputs: int) -> list[Case]:
@@ -96,7 +96,7 @@ def cases(config: Config, rows: int, outputs: int) -> list[Case]:
     for name, (sides, tile, channels) in PICTURES.get(config.dim, {}).items():
         whole = name.startswith("global")
         make = picture_maker(config, sides, tile, channels, whole)
-        found.append(Case(name, make, 24 if whole else 25, 6 if whole else 3))
+        found.append(Case(name, make, 48 if whole else 25, 6 if whole else 3))
     return found
 
 
@@ -127,10 +127,10 @@ def picture_maker(
 
 
 def run(
-    config: Config, backend: str, memory: bytearray, start: int, length: int, **options: bool
+    config: Config, backend: str, memory: bytearray, start: int, length: int, estimate: bool = True
 ) -> tuple[bytes, dict[str, int], float]:
     """Memory, counters and seconds of a program."""
-    with open_device(backend, config, memory_bytes=len(memory), threads=2, **options) as device:
+    with open_device(backend, config, memory_bytes=len(memory), threads=2, estimate=estimate) as device:
         device.copy_in(0, memory)
         begin = time.perf_counter()
         result = device.run(start, length, 3600)

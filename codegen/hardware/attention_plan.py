@@ -145,9 +145,9 @@ class Plan:
     def place(self, image: MemoryImage) -> None:
         """Puts operands into memory and reserves what is written."""
         dim, heads, c = self.config.dim, self.heads, self.heads.constants
-        keys = np.zeros((2, self.count, self.height, self.row_keys, self.channels), np.uint8)
-        keys[:, :, :, : self.width] = np.stack([heads.k, heads.v]).reshape(2, self.count, self.height, self.width, -1)
-        keys = keys.reshape(2, self.count, self.keys, self.channels)
+        padded = np.zeros((2, self.count, self.height, self.row_keys, self.channels), np.uint8)
+        padded[:, :, :, : self.width] = np.stack([heads.k, heads.v]).reshape(2, self.count, self.height, self.width, -1)
+        keys = padded.reshape(2, self.count, self.keys, self.channels)
         operands = {"q": heads.q, "k": keys[0], "v": keys[1]}
         self.at = {
             name: image.place(pack_codes(np.stack([code_blocks(head, dim) for head in part])))
