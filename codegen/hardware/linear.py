@@ -9,6 +9,7 @@ hold up the loads that they need.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,12 +17,17 @@ import numpy as np
 
 from ...errors import DeviceError
 from .config import Config
+from .generated.isa import LIMITS
 from .image import MemoryImage
 from .layout import code_blocks, decode_table, encode_table, fixed_scale, pack_codes, weight_tiles
 from .schedule import Entry, synchronise
 
-ROWS = 64
-"""Rows of a tile: long enough to hide the loading of weights, short enough for many blocks of accumulators."""
+_ROWS = (64, 128, 256, 32, 16, 8)
+"""Rows of a tile, in the order in which they are tried: enough to hide the loading of weights, few enough for many
+blocks of accumulators; more for a large array, whose tiles of weights take long to load; few where nothing else fits."""
+
+_OUT_BUFFERS = 8
+"""Of results on their way to memory: each that is sent gives the vector unit a token, and a counter holds 15."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,22 @@ class _Tiling:
         fit = self.config.acc_depth // 2 // self.rows
         if self.groups > 1:
             fit = min(fit, self.config.vec_depth // (self.rows + 2 * self.groups + 2))
-        return max(1, min(fit, 7, self.outputs))
+        return min(fit, 7, self.outputs)
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is room for one column block, one chunk and one result."""
+        return self.blocks >= 1 and self.chunk >= 1 and self.rows <= self.config.out_depth
+
+    @property
+    def bytes_per_cycle(self) -> float:
+        """What has to be loaded for a cycle of the array: activations once a set, weights once a tile of rows."""
+        return self.config.dim / 2 * (1 / self.blocks + self.config.dim / self.rows)
+
+    @property
+    def out_buffers(self) -> int:
+        """Places for results of one column block in ``out``."""
+        return min(self.config.out_depth // self.rows, _OUT_BUFFERS)
 
     @property
     def chunk(self) -> int:
@@ -102,8 +123,19 @@ class _Tiling:
         return 2 * self.parameters
 
 
-def linear_program(config: Config, image: MemoryImage, layer: Linear, rows: int = ROWS) -> tuple[bytes, int]:
+def linear_program(config: Config, image: MemoryImage, layer: Linear, rows: int | None = None) -> tuple[bytes, int]:
     """Program of a layer, and the address of its codes ``(N / Dim, M, Dim)``.
+
+    Parameters
+    ----------
+    config : Config
+        Accelerator.
+    image : MemoryImage
+        Receives operands and results.
+    layer : Linear
+        Inputs.
+    rows : int, optional
+        Rows of a tile; by default those that need the least memory traffic.
 
     Raises
     ------
@@ -115,9 +147,7 @@ def linear_program(config: Config, image: MemoryImage, layer: Linear, rows: int 
     if total % 8 or layer.weight.shape[0] % dim or any(size % dim for size in layer.group_sizes):
         raise DeviceError(f"M must be a multiple of 8, N and groups of {dim}; M {total}, N {layer.weight.shape[0]}, "
                           f"groups {layer.group_sizes}: pad them.")  # fmt: skip
-    tiling = _Tiling(config, len(layer.group_sizes), outputs, min(rows, total))
-    if tiling.groups > 4 or tiling.chunk < 1:
-        raise DeviceError(f"{tiling.groups} groups and {outputs} column blocks are too many for {config.name}.")
+    tiling = _tiling(config, len(layer.group_sizes), outputs, total, (rows,) if rows else _ROWS)
     word = dim // 2
     places = _place(image, config, layer, tiling)
     result = image.reserve(outputs * total * word)
@@ -129,13 +159,24 @@ def linear_program(config: Config, image: MemoryImage, layer: Linear, rows: int 
             blocks = min(tiling.blocks, outputs - block)
             entries += _set(config, layer, tiling, places, state, pending, first, count, block, blocks)
             for i in range(blocks):
-                slot = state.slot("out", config.out_depth // tiling.rows) * tiling.rows
+                slot = state.slot("out", tiling.out_buffers) * tiling.rows
                 pending.add(_last_scale(tiling, state, count, i, slot), ("store", {
                     "memory": "out", "rows": 1, "length": count * word // 8, "sp": slot,
                     "address": result + ((block + i) * total + first) * word,
                 }))  # fmt: skip
     entries += pending.take_all()
     return synchronise(entries, config), result
+
+
+def _tiling(config: Config, groups: int, outputs: int, total: int, sizes: Sequence[int]) -> _Tiling:
+    """The first of these sizes of a tile that needs hardly more memory traffic than the best of them."""
+    tilings = [_Tiling(config, groups, outputs, min(rows, total)) for rows in sizes]
+    fitting = [tiling for tiling in tilings if tiling.fits]
+    if groups > LIMITS["decode_tables"] or not fitting:
+        raise DeviceError(f"{groups} groups and {outputs} column blocks are too many for {config.name}, with tiles of "
+                          f"{', '.join(map(str, sizes))} rows.")  # fmt: skip
+    least = min(tiling.bytes_per_cycle for tiling in fitting)
+    return next(tiling for tiling in fitting if tiling.bytes_per_cycle <= 1.1 * least)
 
 
 class _Rings:
