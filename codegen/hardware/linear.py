@@ -24,7 +24,7 @@ from .schedule import Entry, synchronise
 
 _ROWS = (64, 128, 256, 32, 16, 8)
 """Rows of a tile, in the order in which they are tried: enough to hide the loading of weights, few enough for many
-blocks of accumulators; more for a large array, whose tiles of weights take long to load; few where nothing else fits."""
+blocks of accumulators; more for a large array, whose weights take long to load; few where nothing else fits."""
 
 _OUT_BUFFERS = 8
 """Of results on their way to memory: each that is sent gives the vector unit a token, and a counter holds 15."""
