@@ -16,12 +16,12 @@ namespace {
 
 namespace ffi = tvm::ffi;
 
-/*! \brief Runs `body`; what a device refuses becomes the error kind that Python turns into its DeviceError. */
+/*! \brief Runs `body`; what a device refuses, or has no memory for, arrives in Python as its DeviceError. */
 template <typename Body>
 auto Guard(Body body) -> decltype(body()) {
   try {
     return body();
-  } catch (const DeviceError& error) {
+  } catch (const std::exception& error) {
     TVM_FFI_THROW(DeviceError) << error.what();
   }
   TVM_FFI_UNREACHABLE();
