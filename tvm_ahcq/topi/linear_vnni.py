@@ -107,9 +107,7 @@ def _finish(out, scratch, y, first_row, rows, block, tile, epilogue):
 
 
 @T.inline
-def _panel(
-    a, w, multiplier, correction, bias, out, scratch, start, end, rows, block, tile, bounds, groups, epilogue
-):
+def _panel(a, w, multiplier, correction, bias, out, scratch, start, end, rows, block, tile, bounds, groups, epilogue):
     """One panel of columns, `tile` wide, for the rows from `start` to `end`."""
     for i in range((end - start + tile.rows - 1) // tile.rows):
         acc = T.alloc_buffer((tile.size,), "int32x16", scope="local")
