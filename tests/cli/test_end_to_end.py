@@ -55,6 +55,16 @@ def test_compile_writes_the_bundle_the_table_and_the_dumps(compiled: Compiled) -
     assert str(compiled.bundle.name) in compiled.printed and "on integers" in compiled.printed
 
 
+def test_bench_compares_with_torch_and_names_what_is_left_out(run_cli: Callable, compiled: Compiled) -> None:
+    done = run_cli("bench", compiled.bundle, "--peers", "torch float32", "--repeats", 2, "-o", "table.md",
+                   cwd=compiled.folder)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    lines = [line.split(" | ") for line in (compiled.folder / "table.md").read_text().splitlines() if line[:2] == "| "]
+    assert [line[0] for line in lines] == ["| runtime", "| ---", "| tvm-ahcq", "| torch float32"]
+    assert float(lines[2][2]) == 1 and float(lines[3][2]) > 0
+    assert "vit_t at 256 x 256" in done.stdout and "2 rounds" in done.stdout
+
+
 def test_info_tells_precision_and_sites(run_cli: Callable, compiled: Compiled) -> None:
     done = run_cli("info", compiled.bundle)
     assert done.returncode == 0
