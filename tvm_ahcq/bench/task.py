@@ -73,7 +73,9 @@ def write_task(task: Task, image: np.ndarray, click: tuple[float, float]) -> Non
 def read_task(folder: Path) -> tuple[Task, np.ndarray, np.ndarray]:
     """Inverse of :func:`write_task`: the task, its image, and its click ``(2,)``."""
     stored: dict[str, Any] = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-    figures = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.pop("model").items()}
+    figures: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in stored.pop("model").items()
+    }
     checkpoint = stored.pop("checkpoint")
     task = Task(
         model=ModelSpec(**figures),
