@@ -10,6 +10,9 @@ from .vector import LANES, extent, rint
 
 _BLOCK_ROWS = 32
 
+_BLOCK = 4096
+"""Elements of one parallel task where rows do not matter."""
+
 
 def uniform_codes(x: Expr, scale: Expr, zero_point: Expr, top: int, lanes: int) -> Expr:
     """``clip(rint(x / scale) + zero_point, 0, top)`` as uint8 in `lanes` lanes; `scale` and `zero_point` in all, or one.
@@ -40,6 +43,24 @@ def _encode_row(source, source_row, out, row, bounds, scale, zero_point, groups,
         for j in range(size % LANES):
             out[row, low + size // LANES * LANES + j] = uniform_codes(
                 source[source_row, low + size // LANES * LANES + j], scale[g], zero, top, 1
+            )
+
+
+@T.inline
+def _encode_all(x, out, count, scale, zero, top):
+    """Encode `count` values with one scale and zero point."""
+    for task in T.parallel((count + _BLOCK - 1) // _BLOCK):
+        for j in range(T.min(count - task * _BLOCK, _BLOCK) // LANES):
+            out[T.ramp(task * _BLOCK + j * LANES, 1, LANES)] = uniform_codes(
+                x[T.ramp(task * _BLOCK + j * LANES, 1, LANES)], scale[0], T.cast(zero[0], "float32"), top, LANES
+            )
+        for j in range(T.min(count - task * _BLOCK, _BLOCK) % LANES):
+            out[task * _BLOCK + T.min(count - task * _BLOCK, _BLOCK) - 1 - j] = uniform_codes(
+                x[task * _BLOCK + T.min(count - task * _BLOCK, _BLOCK) - 1 - j],
+                scale[0],
+                T.cast(zero[0], "float32"),
+                top,
+                1,
             )
 
 
@@ -109,12 +130,17 @@ def encode_affine(m: int | Expr, k: int, kp: int, groups: int, bits: int, identi
         scale = T.match_buffer(scale_handle, (groups,), "float32", align=4)
         zero = T.match_buffer(zero_handle, (groups,), "int32", align=4)
         out = T.match_buffer(out_handle, (rows, kp), "uint8", align=1)
-        for task in T.parallel(tasks):
-            if identity:
+        if identity and groups == 1:
+            flat_x = T.decl_buffer((rows * k,), "float32", data=x.data, align=4)
+            flat_out = T.decl_buffer((rows * k,), "uint8", data=out.data, align=1)
+            _encode_all(flat_x, flat_out, rows * k, scale, zero, top)
+        elif identity:
+            for task in T.parallel(tasks):
                 for i in range(T.min(rows - task * _BLOCK_ROWS, _BLOCK_ROWS)):
                     row = task * _BLOCK_ROWS + i
                     _encode_row(x, row, out, row, bounds, scale, zero, groups, top)
-            else:
+        else:
+            for task in T.parallel(tasks):
                 scale_of = T.alloc_buffer((k,), "float32")
                 zero_of = T.alloc_buffer((k,), "float32")
                 source = T.alloc_buffer((kp,), "int32")
