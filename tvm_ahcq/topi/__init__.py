@@ -9,16 +9,20 @@ from .attention import log_attention
 from .dense import matmul
 from .encode_affine import encode_affine
 from .encode_intervals import encode_intervals
+from .gelu import gelu
 from .im2col import im2col
 from .layer_norm import layer_norm
 from .linear import grouped_linear
+from .pixel_product import pixel_product
 
 __all__ = [
     "encode_affine",
     "encode_intervals",
+    "gelu",
     "grouped_linear",
     "im2col",
     "layer_norm",
     "log_attention",
     "matmul",
+    "pixel_product",
 ]

@@ -10,9 +10,15 @@ from .vector import LANES, extent, rint
 
 _BLOCK_ROWS = 32
 
+_BLOCK = 4096
+"""Elements of one parallel task where rows do not matter."""
+
+FEW = 1 << 14
+"""Elements up to which waking other threads takes longer than the work."""
+
 
 def uniform_codes(x: Expr, scale: Expr, zero_point: Expr, top: int, lanes: int) -> Expr:
-    """``clip(rint(x / scale) + zero_point, 0, top)`` as uint8 in `lanes` lanes; `scale` and `zero_point` in all, or one.
+    """``clip(rint(x / scale) + zero_point, 0, top)`` as uint8 in `lanes` lanes; `scale`, `zero_point` in all, or one.
 
     `zero_point` is float32.
     """
@@ -40,6 +46,24 @@ def _encode_row(source, source_row, out, row, bounds, scale, zero_point, groups,
         for j in range(size % LANES):
             out[row, low + size // LANES * LANES + j] = uniform_codes(
                 source[source_row, low + size // LANES * LANES + j], scale[g], zero, top, 1
+            )
+
+
+@T.inline
+def _encode_all(x, out, count, scale, zero, top, loop):
+    """Encode `count` values with one scale and zero point."""
+    for task in loop((count + _BLOCK - 1) // _BLOCK):
+        for j in range(T.min(count - task * _BLOCK, _BLOCK) // LANES):
+            out[T.ramp(task * _BLOCK + j * LANES, 1, LANES)] = uniform_codes(
+                x[T.ramp(task * _BLOCK + j * LANES, 1, LANES)], scale[0], T.cast(zero[0], "float32"), top, LANES
+            )
+        for j in range(T.min(count - task * _BLOCK, _BLOCK) % LANES):
+            out[task * _BLOCK + T.min(count - task * _BLOCK, _BLOCK) - 1 - j] = uniform_codes(
+                x[task * _BLOCK + T.min(count - task * _BLOCK, _BLOCK) - 1 - j],
+                scale[0],
+                T.cast(zero[0], "float32"),
+                top,
+                1,
             )
 
 
@@ -81,9 +105,8 @@ def encode_gathered_row(x, row, k, kp, scale_of, zero_of, source, codes, out, ou
 def encode_affine(m: int | Expr, k: int, kp: int, groups: int, bits: int, identity: bool) -> PrimFunc:
     """Kernel of :func:`tvm_ahcq.quantizers.reference.encode_affine`.
 
-    Its arguments are, in order, ``x`` float32 ``(M, K)``; ``index`` int32 ``(Kp,)``, which has no channel twice, absent if
-    `identity`; ``bounds``
-    int32 ``(G + 1,)``, the output channels at which groups begin and end;
+    Its arguments are, in order, ``x`` float32 ``(M, K)``; ``index`` int32 ``(Kp,)``, which has no channel twice, absent
+    if `identity`; ``bounds`` int32 ``(G + 1,)``, the output channels at which groups begin and end;
     ``scale`` float32 ``(G,)``; ``zero_point`` int32 ``(G,)``; and the output, uint8 ``(M, Kp)``.
 
     Parameters
@@ -103,18 +126,18 @@ def encode_affine(m: int | Expr, k: int, kp: int, groups: int, bits: int, identi
     tasks = (rows + _BLOCK_ROWS - 1) // _BLOCK_ROWS
 
     @T.inline
-    def encode(x_handle, index, bounds_handle, scale_handle, zero_handle, out_handle):
-        x = T.match_buffer(x_handle, (rows, k), "float32", align=4)
-        bounds = T.match_buffer(bounds_handle, (groups + 1,), "int32", align=4)
-        scale = T.match_buffer(scale_handle, (groups,), "float32", align=4)
-        zero = T.match_buffer(zero_handle, (groups,), "int32", align=4)
-        out = T.match_buffer(out_handle, (rows, kp), "uint8", align=1)
-        for task in T.parallel(tasks):
-            if identity:
+    def blocks(x, index, bounds, scale, zero, out, loop):
+        if identity and groups == 1:
+            flat_x = T.decl_buffer((rows * k,), "float32", data=x.data, align=4)
+            flat_out = T.decl_buffer((rows * k,), "uint8", data=out.data, align=1)
+            _encode_all(flat_x, flat_out, rows * k, scale, zero, top, loop)
+        elif identity:
+            for task in loop(tasks):
                 for i in range(T.min(rows - task * _BLOCK_ROWS, _BLOCK_ROWS)):
                     row = task * _BLOCK_ROWS + i
                     _encode_row(x, row, out, row, bounds, scale, zero, groups, top)
-            else:
+        else:
+            for task in loop(tasks):
                 scale_of = T.alloc_buffer((k,), "float32")
                 zero_of = T.alloc_buffer((k,), "float32")
                 source = T.alloc_buffer((kp,), "int32")
@@ -123,6 +146,18 @@ def encode_affine(m: int | Expr, k: int, kp: int, groups: int, bits: int, identi
                 for i in range(T.min(rows - task * _BLOCK_ROWS, _BLOCK_ROWS)):
                     row = task * _BLOCK_ROWS + i
                     encode_gathered_row(x, row, k, kp, scale_of, zero_of, source, codes, out, row, top)
+
+    @T.inline
+    def encode(x_handle, index, bounds_handle, scale_handle, zero_handle, out_handle):
+        x = T.match_buffer(x_handle, (rows, k), "float32", align=4)
+        bounds = T.match_buffer(bounds_handle, (groups + 1,), "int32", align=4)
+        scale = T.match_buffer(scale_handle, (groups,), "float32", align=4)
+        zero = T.match_buffer(zero_handle, (groups,), "int32", align=4)
+        out = T.match_buffer(out_handle, (rows, kp), "uint8", align=1)
+        if rows * kp <= FEW:
+            blocks(x, index, bounds, scale, zero, out, T.serial)
+        else:
+            blocks(x, index, bounds, scale, zero, out, T.parallel)
 
     if identity:
 
