@@ -36,7 +36,7 @@ def canonicalise(mod: IRModule) -> IRModule:
         The same functions with the same signatures.
     """
     mod = relax.transform.CanonicalizeBindings()(mod)
-    for matcher in (_match_linear, _match_convolution, _match_channel_norm, _match_attention, _match_permutation):
+    for matcher in (_match_linear, _match_convolution, _match_channel_norm, _match_attention, match_permutation):
         mod = rewrite_module(mod, lambda defs, matcher=matcher: _matches(defs, matcher))
         mod = relax.transform.CanonicalizeBindings()(mod)
     return mod
@@ -252,7 +252,7 @@ def _attention_name(defs: Definitions, query: relax.Expr) -> str | None:
     return str(expr.attrs["name"]).rpartition(".")[0]
 
 
-def _match_permutation(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
+def match_permutation(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
     """Two permutations in a row become one, or none."""
     if not is_op(value, "relax.permute_dims") or value.attrs.axes is None:
         return None

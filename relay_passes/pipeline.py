@@ -10,7 +10,8 @@
 | 5 | round: error-compensated codes | ``round.py`` |
 |   | reconstruct: learned rounding and scales, block by block | ``reconstruct.py`` |
 | 6 | realise: integer operators, coded weights | ``realise.py`` |
-| 8 | legalise, schedule: kernels | ``legalise.py``, ``schedule.py`` |
+| 8 | layout, separate: the same function, cheaper to compute | ``layout.py``, ``separate.py`` |
+|   | legalise, schedule: kernels | ``legalise.py``, ``legalise_float.py``, ``schedule.py`` |
 
 (7, partition, takes its place between these.)
 """
@@ -33,18 +34,21 @@ from tvm_ahcq.quantizers.table import QuantTable
 from tvm_ahcq.target import HostTarget
 from tvm_ahcq.tune.records import DEFAULTS, Tuning
 
+from . import legalise_float  # noqa: F401  (registers its handlers)
 from .absorb import absorb_bimodal_keys
 from .annotate import annotate
 from .calibrate import Progress, calibrate, observe
 from .canonicalise import canonicalise
 from .condition import condition
 from .equalise import equalise
+from .layout import improve_layout
 from .legalise import legalise
 from .realise import Realised, realise
 from .reconstruct import reconstruct
 from .rewrite import PARAM_NAMES
 from .round import round_weights
 from .schedule import schedule_pass
+from .separate import separate_constants
 
 __all__ = [
     "Realised",
@@ -165,7 +169,7 @@ def build(
     tvm.runtime.Executable
         With the functions of `mod` as entry points.
     """
-    mod = legalise(mod, target, tuning)
+    mod = legalise(separate_constants(improve_layout(mod)), target, tuning)
     dump(mod, "8-legalised", dump_dir)
     return relax.build(mod, target=target.tvm_target(), relax_pipeline=_lowering(), tir_pipeline="default")
 

@@ -1,7 +1,8 @@
 """Phase 8, second half: schedules for the float operators that TVM legalises, so that none is a naive loop.
 
-Element-wise chains become one parallel loop nest with the innermost axis left to the vectoriser; in matrix products the
-reduction moves outside the contiguous axis. Kernels of :mod:`tvm_ahcq.topi` are scheduled already and left alone.
+Element-wise chains become one parallel loop nest with the innermost axis left to the vectoriser; what turns rows into
+columns does so in square tiles; in matrix products the reduction moves outside the contiguous axis. Kernels of
+:mod:`tvm_ahcq.topi` are scheduled already and left alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from tvm import tirx
 from tvm.ir import IRModule
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import ScheduleError
+
+TILE = 16
+"""Side of a tile of a transposition: one cache line of float32."""
 
 
 def schedule(mod: IRModule) -> IRModule:
@@ -68,6 +72,9 @@ def _schedule_block(sch: Schedule, block, fuse: bool) -> None:
     reduction = [loop for loop, kind in zip(loops, kinds, strict=False) if kind != tirx.IterVar.DataPar]
     if len(loops) != len(kinds) or not spatial:
         return
+    if not reduction and (across := _contiguous_source(sch, block)) is not None:
+        _schedule_tiles(sch, loops, across)
+        return
     outer = spatial[:-1]
     if reduction and len(spatial) > 1:
         # accumulate along the contiguous axis: init once, then one vector update for each reduction step
@@ -81,6 +88,29 @@ def _schedule_block(sch: Schedule, block, fuse: bool) -> None:
     sch.parallel(next(several, outer[0]))
     if reduction and len(spatial) > 1:
         sch.decompose_reduction(block, reduction[0])  # after it, TVM would no longer see that the loops are parallel
+
+
+def _contiguous_source(sch: Schedule, block) -> int | None:
+    """The loop along which a transposing block reads its source in order, where its tiles come out even."""
+    found = sch.get(block)
+    places = {var.var: place for place, var in enumerate(found.iter_vars)}
+    for region in found.reads:
+        last = region.region[-1].min if len(region.region) else None
+        place = places.get(last) if isinstance(last, tirx.Var) else None
+        if place is not None and place != len(places) - 1:
+            extents = [sch.get(sch.get_loops(block)[p]).extent for p in (place, -1)]
+            if all(isinstance(extent, tirx.IntImm) and int(extent) % TILE == 0 for extent in extents):
+                return place
+    return None
+
+
+def _schedule_tiles(sch: Schedule, loops: list, across: int) -> None:
+    """Tiles of the loops `across` and last: each cache line of the source is read once, and used up."""
+    row, row_in = sch.split(loops[across], [None, TILE])
+    column, column_in = sch.split(loops[-1], [None, TILE])
+    others = [loop for place, loop in enumerate(loops[:-1]) if place != across]
+    sch.reorder(*others, row, column, row_in, column_in)
+    sch.parallel(sch.fuse(*others, row, column))
 
 
 def _is_one(extent) -> bool:

@@ -24,6 +24,7 @@ from .errors import QuantTableError, RecipeError, UnsupportedModelError
 from .evaluate.scenes import generate
 from .frontend.sam import SamModel
 from .quantizers.equalise import preserved
+from .quantizers.half import halved
 from .quantizers.recipe import Recipe
 from .quantizers.recipe import recipe as find_recipe
 from .quantizers.table import QuantTable
@@ -66,8 +67,9 @@ class QuantizedModel:
 
     @cached_property
     def params(self) -> dict[str, np.ndarray]:
-        """The prepared model's parameters, with those in place that conditioning and rounding changed."""
-        return {**self.prepared.params, **self.table.params}
+        """The prepared model's parameters, with those in place that conditioning and rounding changed, and large ones
+        that stay in float rounded to what a bundle stores of them."""
+        return halved({**self.prepared.params, **self.table.params}, self.table.weights)
 
     @cached_property
     def prepared(self) -> SamModel:

@@ -57,3 +57,7 @@ class DeviceError(AhcqError):
 
 class TuningError(AhcqError):
     """Kernels cannot be tuned, or records of tuning cannot be used."""
+
+
+class BenchmarkError(AhcqError):
+    """A comparison cannot be run: its peers are unknown, or our own model fails in it."""

@@ -55,6 +55,45 @@ def test_compile_writes_the_bundle_the_table_and_the_dumps(compiled: Compiled) -
     assert str(compiled.bundle.name) in compiled.printed and "on integers" in compiled.printed
 
 
+def test_bench_compares_with_torch_and_names_what_is_left_out(run_cli: Callable, compiled: Compiled) -> None:
+    done = run_cli("bench", compiled.bundle, "--peers", "torch float32", "--repeats", 2, "-o", "table.md",
+                   cwd=compiled.folder)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    lines = [line.split(" | ") for line in (compiled.folder / "table.md").read_text().splitlines() if line[:2] == "| "]
+    assert [line[0] for line in lines] == ["| runtime", "| ---", "| tvm-ahcq", "| torch float32"]
+    assert float(lines[2][2]) == 1 and float(lines[3][2]) > 0
+    assert "vit_t at 256 x 256" in done.stdout and "2 rounds" in done.stdout
+
+
+def test_compile_uses_what_tuning_found_and_computes_the_same(run_cli: Callable, compiled: Compiled) -> None:
+    pytest.importorskip("xgboost", reason="needs the extra `tune`")
+    from tvm_ahcq.runtime.bundle import read_bundle
+    from tvm_ahcq.target import resolve_target
+    from tvm_ahcq.topi.linear_schedule import DEFAULT, linear_space
+    from tvm_ahcq.tune.measure import make_runner
+    from tvm_ahcq.tune.records import Record, append, read
+    from tvm_ahcq.tune.tuner import tune, workloads
+
+    host, folder = resolve_target("native"), compiled.folder / "tuning"
+    if len(linear_space(host)) == 1:
+        pytest.skip(f"nothing can be chosen on {host.name}")
+    work = workloads(read_bundle(compiled.bundle))
+    first = dict(list(work.items())[:2])
+    tune(host, first, 3, folder, make_runner(host))
+    assert {record.workload for record in read(folder)} == set(first)
+    # whatever is fastest here: another schedule than the default, for the rest
+    other = next(schedule for schedule in linear_space(host) if schedule != DEFAULT)
+    append(folder, [Record(host.name, each, rows, other, 1e-9) for each, rows in work.items() if each not in first])
+    done = run_cli("compile", "--model", "vit_t", "--calibration", "table.json", "--tuning", "tuning", "-o", "t.ahcq",
+                   cwd=compiled.folder)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    tuned, default = ahcq.load(compiled.folder / "t.ahcq"), ahcq.load(compiled.bundle)
+    assert read_bundle(compiled.folder / "t.ahcq").library != read_bundle(compiled.bundle).library
+    for predictor in (tuned, default):
+        predictor.set_image(SCENE.image)
+    np.testing.assert_array_equal(tuned.get_image_embedding(), default.get_image_embedding())
+
+
 def test_info_tells_precision_and_sites(run_cli: Callable, compiled: Compiled) -> None:
     done = run_cli("info", compiled.bundle)
     assert done.returncode == 0

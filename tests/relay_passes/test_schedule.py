@@ -29,6 +29,7 @@ def legal(function, *shapes) -> tvm.IRModule:
 
 CASES = {
     "chain": (lambda a, b: relax.op.nn.gelu(relax.op.add(relax.op.multiply(a, b), b)), ((1, 6, 40), (1, 6, 40))),
+    "tiles": (lambda a: relax.op.permute_dims(relax.op.add(a, a), [0, 2, 3, 1]), ((2, 32, 4, 48),)),
     "turned": (lambda a: relax.op.permute_dims(a, [0, 2, 1]), ((1, 5, 9),)),
     "product": (lambda a, b: relax.op.matmul(a, b), ((3, 4, 6), (3, 6, 50))),
     "flat": (lambda a: relax.op.nn.relu(a), ((3000,),)),

@@ -224,6 +224,36 @@ def test_a_golden_picture_smaller_than_the_model_is_kept_as_it_is_and_resized_to
     assert not other[0].passed
 
 
+def test_what_comes_back_goes_in_again_without_a_copy(session, image):
+    embedding = session.encode(image)
+    assert to_tensor(embedding).data_ptr() == embedding.ctypes.data
+
+
+@pytest.mark.parametrize("grid, kept", [(64, 16), (56, 28), (20, 20), (17, 17), (8, 8)])
+def test_a_golden_pair_keeps_an_even_choice_of_a_large_embedding(manifest, grid, kept):
+    class Other:
+        """A model with a large embedding."""
+
+        model = dataclasses.replace(manifest.model, grid=grid, image_size=16 * grid)
+
+        def __init__(self, wrong=()):
+            self.embedding = np.random.default_rng(0).normal(size=(1, 2, grid, grid)).astype(np.float32)
+            self.embedding[(..., *wrong)] += 1 if wrong else 0
+
+        def encode(self, image):
+            return self.embedding
+
+        def decode(self, embedding, coords, labels):
+            return np.ones((1, 4, 2, 2), np.float32), np.ones((1, 4), np.float32)
+
+    prompt = np.zeros((1, 1, 2), np.float32), np.ones((1, 1), np.float32)
+    golden = golden_pair(Other(), np.zeros((8, 8, 3), np.uint8), *prompt)
+    assert golden["embedding"].shape == (1, 2, kept, kept)
+    assert all(check.passed for check in compare(Other(), golden))
+    assert all(check.passed for check in compare(Other(), golden | {"embedding": Other().embedding}))  # older bundles
+    assert not compare(Other((slice(None), slice(grid // 2))), golden)[0].passed
+
+
 def test_a_bundle_without_a_golden_pair_cannot_be_verified(session):
     with pytest.raises(BundleError, match="no golden pair"):
         session.verify()

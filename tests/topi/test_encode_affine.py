@@ -44,7 +44,7 @@ def test_gathered_codes_equal_the_reference(build, sizes: tuple[int, ...], paddi
     scale = rng.uniform(0.01, 1, len(sizes)).astype(np.float32)
     zero_point = rng.integers(0, 2**bits, len(sizes)).astype(np.int32)
     run = build(encode_affine(ANY, k, sum(sizes), len(sizes), bits, identity=False))
-    for m in (1, 31, 70):
+    for m in (1, 31, 300):  # the last one on several threads
         x = values(rng, m, k, scale)
         got = run(x, index, bounds(sizes), scale, zero_point, shape=(m, sum(sizes)), dtype="uint8")
         assert np.array_equal(got, reference.encode_affine(x, index, sizes, scale, zero_point, bits))
@@ -56,10 +56,11 @@ def test_ordered_codes_equal_the_reference(build, sizes: tuple[int, ...], bits: 
     k = sum(sizes)
     scale = rng.uniform(0.01, 1, len(sizes)).astype(np.float32)
     zero_point = rng.integers(0, 2**bits, len(sizes)).astype(np.int32)
-    x = values(rng, 45, k, scale)
     run = build(encode_affine(ANY, k, k, len(sizes), bits, identity=True))
-    got = run(x, bounds(sizes), scale, zero_point, shape=(45, k), dtype="uint8")
-    assert np.array_equal(got, reference.encode_affine(x, np.arange(k), sizes, scale, zero_point, bits))
+    for m in (45, 401):
+        x = values(rng, m, k, scale)
+        got = run(x, bounds(sizes), scale, zero_point, shape=(m, k), dtype="uint8")
+        assert np.array_equal(got, reference.encode_affine(x, np.arange(k), sizes, scale, zero_point, bits))
 
 
 def test_division_is_not_a_multiplication_by_the_reciprocal(build):

@@ -18,7 +18,7 @@ from tvm_ahcq.quantizers import reference
 from tvm_ahcq.runtime.weights import pack
 from tvm_ahcq.target import resolve_target
 from tvm_ahcq.topi import grouped_linear
-from tvm_ahcq.topi.linear import linear_kernel
+from tvm_ahcq.topi.linear import linear_kernel, match_operands
 from tvm_ahcq.topi.linear_amx import Tiles, amx_body
 
 
@@ -53,7 +53,7 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_tile_program_equals_the_reference(tiles: Path, tmp_path: Path, m: int, n: int, sizes: tuple[int, ...]):
     rng, k, groups = np.random.default_rng(m), sum(sizes), len(sizes)
     body = amx_body(m, n, k, groups, EMULATED)
-    func = linear_kernel(m, n, k, groups, (-(-n // 16), k // 4, 16, 4), body)
+    func = linear_kernel(m, n, match_operands(m, n, k, groups, (-(-n // 16), k // 4, 16, 4), body))
     tvm.compile(func, target=resolve_target("generic").tvm_target()).export_library(str(tmp_path / "kernel.so"))
     operands, weight = rng.integers(0, 256, (m, k), dtype=np.uint8), rng.integers(-128, 128, (n, k)).astype(np.int8)
     multiplier = rng.normal(size=(groups, n)).astype(np.float32)

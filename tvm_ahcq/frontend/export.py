@@ -101,6 +101,11 @@ class _DecodeMask(_Decoder):
 _WRAPPERS = {"encode_image": _EncodeImage, "decode": _Decode, "decode_mask": _DecodeMask}
 
 
+def wrapper(sam: Sam, name: str) -> nn.Module:
+    """The torch form of the functions ``encode_image``, ``decode`` and ``decode_mask``, which any exporter can take."""
+    return _WRAPPERS[name](sam)
+
+
 def export_sam(sam: Sam) -> tuple[tvm.IRModule, dict[str, list[str]]]:
     """Import an upstream SAM into Relax.
 
@@ -150,9 +155,9 @@ def export_function(sam: Sam, name: str) -> tuple[relax.Function, list[str]]:
     dynamic = {"point_coords": {0: batch, 1: points}, "point_labels": {0: batch, 1: points}, "mask_input": {0: batch}}
     try:
         with torch.no_grad():
-            wrapper = _WRAPPERS[name](sam).eval()
+            module = wrapper(sam, name).eval()
             shapes = {key: dynamic.get(key) for key in inputs}
-            program = torch.export.export(wrapper, (), inputs, dynamic_shapes=shapes, strict=False)
+            program = torch.export.export(module, (), inputs, dynamic_shapes=shapes, strict=False)
         imported = from_exported_program(
             program, keep_params_as_input=True, unwrap_unit_return_tuple=True, run_ep_decomposition=False,
             custom_convert_map=_CONVERT,

@@ -9,6 +9,7 @@ from . import torch_semantics  # noqa: F401  (registers them)
 from .attention import attention, log_attention
 from .conv2d import conv2d, im2col
 from .linear import grouped_linear, linear
+from .pixels import pixel_product
 from .quantize import encode_affine, encode_intervals, quantize
 from .register import is_op
 
@@ -22,6 +23,7 @@ __all__ = [
     "is_op",
     "linear",
     "log_attention",
+    "pixel_product",
     "quantize",
 ]
 

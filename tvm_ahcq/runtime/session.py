@@ -193,11 +193,7 @@ class Session:
 def to_tensor(array: np.ndarray) -> Any:
     """A tvm_ffi tensor with the contents of an array, aligned; shares memory where that is possible."""
     if not (array.flags.c_contiguous and array.flags.writeable and array.ctypes.data % ALIGNMENT == 0):
-        room = np.empty(array.nbytes + ALIGNMENT, np.uint8)
-        start = -room.ctypes.data % ALIGNMENT
-        aligned = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-        aligned[...] = array
-        array = aligned
+        array = _aligned_copy(array)
     if array.size == 0:
         # numpy computes strides as if an empty axis had length 1; compiled code checks for the plain products
         products = np.cumprod((1, *array.shape[:0:-1]))[::-1] * array.itemsize
@@ -205,10 +201,20 @@ def to_tensor(array: np.ndarray) -> Any:
     return tvm_ffi().from_dlpack(array)
 
 
+def _aligned_copy(array: np.ndarray) -> np.ndarray:
+    """A contiguous copy that :func:`to_tensor` takes as it is."""
+    room = np.empty(array.nbytes + ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % ALIGNMENT
+    aligned = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    aligned[...] = array
+    return aligned
+
+
 def _call(function: Any, arguments: Sequence[Any]) -> tuple[np.ndarray, ...]:
     result = function(*arguments)
     outputs = [result] if isinstance(result, tvm_ffi().Tensor) else list(result)
-    return tuple(np.from_dlpack(output).copy() for output in outputs)
+    # aligned, because an embedding comes back as the decoder's input with every prompt
+    return tuple(_aligned_copy(np.from_dlpack(output)) for output in outputs)
 
 
 def _load(name: str, library: bytes) -> Any:

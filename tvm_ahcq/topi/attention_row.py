@@ -19,7 +19,8 @@ _LINEAR = 32
 """Up to so many thresholds, comparing with every one of them in vectors beats a binary search."""
 
 
-def _reduce(name: str, x: Expr) -> Expr:
+def reduce_vector(name: str, x: Expr) -> Expr:
+    """LLVM's reduction `name` over an int32x16."""
     return T.call_llvm_pure_intrin("int32", f"llvm.vector.reduce.{name}.v{LANES}i32", x)
 
 
@@ -42,6 +43,8 @@ class AttentionShape:
         Height and width, where there are relative positions.
     n_thresholds : int
         Thresholds between the probability codes.
+    merged : int
+        Heads that lie side by side in a row of the output; 1 where each head has a matrix of its own.
     """
 
     heads: int | Expr
@@ -50,6 +53,7 @@ class AttentionShape:
     d: int
     grid: tuple[int, int] | None
     n_thresholds: int
+    merged: int = 1
 
 
 @T.inline
@@ -72,10 +76,10 @@ def normalise(logits, r, vectors, offset):
     total[1] = T.broadcast(0, LANES)
     for i in range(vectors):
         total[0] = T.max(total[0], logits[r, T.ramp(i * LANES, 1, LANES)])
-    highest[0] = _reduce("smax", total[0])
+    highest[0] = reduce_vector("smax", total[0])
     for i in range(vectors):
         total[1] = total[1] + exp2_fixed(T.broadcast(highest[0], LANES) - logits[r, T.ramp(i * LANES, 1, LANES)])
-    log2_fixed(_reduce("add", total[1]), offset)
+    log2_fixed(reduce_vector("add", total[1]), offset)
     offset[0] = offset[0] + highest[0]
 
 
@@ -109,7 +113,7 @@ def encode_row(coder, logits, r, vectors, offset, scratch, thresholds, table, ou
         coder.encode(logits[r, T.ramp(i * LANES, 1, LANES)], offset, scratch, thresholds, table, operands)
         sums[0] = sums[0] + operands[0]
         out[r, T.ramp(i * LANES, 1, LANES)] = T.cast(operands[0], "uint8x16")
-    total[r] = _reduce("add", sums[0])
+    total[r] = reduce_vector("add", sums[0])
 
 
 def _permuting(n: int) -> OperandCoder:
@@ -175,7 +179,7 @@ def _searching(n: int) -> OperandCoder:
     @T.inline
     def encode(logits, offset, scratch, thresholds, table, operands):
         operands[0] = T.broadcast(0, LANES)  # the code, and its operand, where the search does not begin
-        if _reduce("smax", logits) >= offset[0] - thresholds[0]:
+        if reduce_vector("smax", logits) >= offset[0] - thresholds[0]:
             for s in T.unroll(steps):
                 operands[0] = operands[0] + T.Select(
                     T.And(

@@ -87,6 +87,6 @@ def rows_body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
             encode_row(coder, logits, 0, vectors, offset, scratch, thresholds, table, operands, total)
             weighted_sum(operands, tokens, values, b, d, acc)
             for c in range(d):
-                out[b, row, c] = T.cast(acc[c], "float32") * out_scale[0]
+                out[b // shape.merged, b % shape.merged, row, c] = T.cast(acc[c], "float32") * out_scale[0]
 
     return body

@@ -20,6 +20,9 @@ _BLOCK_ROWS = 96
 _FEW_ROWS = 16
 """Below so many rows it does not pay to pack the weight."""
 
+_LITTLE_WORK = 1 << 18
+"""Multiply-adds up to which waking other threads takes longer than the work."""
+
 
 @dataclass(frozen=True)
 class _Tile:
@@ -76,9 +79,9 @@ def _tile(target: HostTarget, dtype: str, k: int) -> _Tile:
 
 
 @T.inline
-def _few_rows(x, w, bias, out, rows, n, k, tile):
+def _few_rows(x, w, bias, out, rows, n, k, tile, loop):
     """Dot products of rows as they are stored."""
-    for task in T.parallel((n + LANES - 1) // LANES):
+    for task in loop((n + LANES - 1) // LANES):
         acc = T.alloc_buffer((LANES,), tile.dtype, scope="local")
         for row in range(rows):
             for j in range(T.min(n - task * LANES, LANES)):
@@ -198,8 +201,10 @@ def matmul(m: int | Expr, n: int, k: int, target: HostTarget, accumulate: str = 
         w = T.match_buffer(w_handle, (n, k), "float32", align=4)
         bias = T.match_buffer(bias_handle, (n,), "float32", align=4)
         out = T.match_buffer(out_handle, (rows, n), "float32", align=4)
-        if rows < _FEW_ROWS:
-            _few_rows(x, w, bias, out, rows, n, k, tile)
+        if rows < _FEW_ROWS and rows * n * k <= _LITTLE_WORK:
+            _few_rows(x, w, bias, out, rows, n, k, tile, T.serial)
+        elif rows < _FEW_ROWS:
+            _few_rows(x, w, bias, out, rows, n, k, tile, T.parallel)
         else:
             packed = T.alloc_buffer((panels * k, tile.columns), tile.dtype)
             _pack(w, packed, n, k, tile)

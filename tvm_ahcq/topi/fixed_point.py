@@ -40,6 +40,33 @@ def exp2_fixed(x: Expr) -> Expr:
     return T.shift_right(_all(1 << EXP_BITS) - inner, whole)
 
 
+def _upper_product(a: Expr, b: Expr) -> Expr:
+    """Upper halves of the products of 16-bit lanes without a sign, of two int16x32."""
+    return T.call_llvm_pure_intrin("int16x32", "llvm.x86.avx512.pmulhu.w.512", a, b)
+
+
+def exp2_fixed_avx512(x: Expr) -> Expr:
+    """As :func:`exp2_fixed`, in fewer instructions; the fraction times 64 makes upper halves of what is shifted there.
+
+    The upper of the two 16-bit lanes of an element holds 0 in one factor of every product.
+    """
+
+    def words(value: Expr) -> Expr:
+        return T.reinterpret("int16x32", value)
+
+    def whole(value: Expr) -> Expr:
+        return T.reinterpret("int32x16", value)
+
+    unit = _all(FRACTION_BITS)
+    scaled = T.shift_left(words(x), T.broadcast(T.int16(16 - FRACTION_BITS), 2 * LANES))
+    inner = whole(_upper_product(words(_all(_C3)), scaled))
+    inner = whole(_upper_product(words(_all(_C2) - inner), scaled))
+    inner = T.shift_right((_all(_C1) - inner) * T.bitwise_and(x, _all((1 << FRACTION_BITS) - 1)), unit)
+    # unlike a shift of LLVM's own, this one gives 0 for any distance of 32 or more
+    name = "llvm.x86.avx512.psrlv.d.512"
+    return T.call_llvm_pure_intrin("int32x16", name, _all(1 << EXP_BITS) - inner, T.shift_right(x, unit))
+
+
 @T.inline
 def log2_fixed(total, result):
     """``result[0] = floor(log2(total / 2**EXP_BITS) * 2**FRACTION_BITS)`` of a scalar, by repeated squaring."""

@@ -11,6 +11,7 @@ from tvm.tirx import PrimFunc
 from ..errors import TargetError
 from ..target import HostTarget
 from .linear_amx import amx_body
+from .linear_epilogue import PLAIN, Epilogue
 from .linear_quads import quads_body
 from .linear_rows import rows_body
 from .linear_schedule import DEFAULT, LinearSchedule
@@ -60,49 +61,74 @@ def grouped_linear(
         The target has no kernel for the layout.
     """
     rows = extent(m, "m")
+    return linear_kernel(rows, n, linear_operands(rows, n, kp, groups, layout, target, weight_bits, schedule))
+
+
+def linear_kernel(rows: int | Expr, n: int, operands: Callable[..., None]) -> PrimFunc:
+    """The kernel around `operands` that gives the outputs as they are."""
+
+    @T.prim_func(s_tir=True)
+    def main(
+        a: T.handle, w: T.handle, bounds: T.handle, multiplier: T.handle, correction: T.handle, bias: T.handle,
+        out_handle: T.handle,
+    ):  # fmt: skip
+        T.func_attr({"global_symbol": "ahcq_grouped_linear", "tirx.noalias": True, "tirx.is_scheduled": True})
+        out = T.match_buffer(out_handle, (rows, n), "float32", align=4)
+        operands(a, w, bounds, multiplier, correction, bias, out)
+
+    return main
+
+
+def linear_operands(
+    rows: int | Expr,
+    n: int,
+    kp: int,
+    groups: int,
+    layout: str,
+    target: HostTarget,
+    weight_bits: int,
+    schedule: LinearSchedule,
+    epilogue: Epilogue = PLAIN,
+) -> Callable[..., None]:
+    """The whole of a kernel but its output: an inline function of six handles and what the epilogue takes.
+
+    Raises
+    ------
+    TargetError
+        The target has no kernel for the layout.
+    """
     weight_shape: tuple[int, ...]
     if layout == "rows":
         weight_shape, body = (n, kp), rows_body(rows, n, groups, target)
     elif layout == "vnni16" and target.layout == "vnni16":
         weight_shape = (-(-n // LANES), kp // 4, LANES, 4)
         if target.isa == "amx":
-            body = amx_body(rows, n, kp, groups, schedule=schedule)
+            body = amx_body(rows, n, kp, groups, schedule=schedule, epilogue=epilogue)
         elif target.isa == "avx512vnni":
-            body = vnni_body(rows, n, groups, schedule)
+            body = vnni_body(rows, n, groups, schedule, epilogue)
         else:
-            body = quads_body(rows, n, groups, target, weight_bits, schedule)
+            body = quads_body(rows, n, groups, target, weight_bits, schedule, epilogue)
     else:
         raise TargetError(
             f"no grouped_linear for weight layout {layout!r} on target {target.name!r}; "
             f"pack with layout {target.layout!r}."
         )
+    return match_operands(rows, n, kp, groups, weight_shape, body)
 
-    return linear_kernel(rows, n, kp, groups, weight_shape, body)
 
-
-def linear_kernel(
+def match_operands(
     rows: int | Expr, n: int, kp: int, groups: int, weight_shape: tuple[int, ...], body: Callable[..., None]
-) -> PrimFunc:
-    """The kernel around `body`, an inline function of its arguments."""
+) -> Callable[..., None]:
+    """Inline function of six handles and an output that calls `body` with buffers."""
 
-    @T.prim_func(s_tir=True)
-    def main(
-        a_handle: T.handle,
-        w_handle: T.handle,
-        bounds_handle: T.handle,
-        multiplier_handle: T.handle,
-        correction_handle: T.handle,
-        bias_handle: T.handle,
-        out_handle: T.handle,
-    ):
-        T.func_attr({"global_symbol": "ahcq_grouped_linear", "tirx.noalias": True, "tirx.is_scheduled": True})
+    @T.inline
+    def operands(a_handle, w_handle, bounds_handle, multiplier_handle, correction_handle, bias_handle, out):
         a = T.match_buffer(a_handle, (rows, kp), "uint8", align=1)
         w = T.match_buffer(w_handle, weight_shape, "int8", align=1)
         bounds = T.match_buffer(bounds_handle, (groups + 1,), "int32", align=4)
         multiplier = T.match_buffer(multiplier_handle, (groups, n), "float32", align=4)
         correction = T.match_buffer(correction_handle, (groups, n), "int32", align=4)
         bias = T.match_buffer(bias_handle, (n,), "float32", align=4)
-        out = T.match_buffer(out_handle, (rows, n), "float32", align=4)
         body(a, w, bounds, multiplier, correction, bias, out)
 
-    return main
+    return operands

@@ -16,6 +16,7 @@ from tvm.ir import Expr
 from tvm.script import tirx as T
 from tvm.tirx import IntImm
 
+from .linear_epilogue import PLAIN, SCRATCH, Epilogue
 from .linear_schedule import DEFAULT, LinearSchedule
 from .linear_vnni import vnni_body
 from .vector import LANES, fma
@@ -134,9 +135,17 @@ def _add_group(y, products, multiplier, correction, g, n, block, v):
 
 
 def amx_body(
-    rows: int | Expr, n: int, kp: int, groups: int, tiles: Tiles = AMX, schedule: LinearSchedule = DEFAULT
+    rows: int | Expr,
+    n: int,
+    kp: int,
+    groups: int,
+    tiles: Tiles = AMX,
+    schedule: LinearSchedule = DEFAULT,
+    epilogue: Epilogue = PLAIN,
 ) -> Callable[..., None]:
     """Inline function with the arguments of the kernel, whose weights are in layout "vnni16".
+
+    With another epilogue than `PLAIN`, outputs are a multiple of 16, and the last argument is what it takes.
 
     Matrices smaller than a register tile are left to AVX512-VNNI, which every processor with AMX has.
     """
@@ -144,12 +153,12 @@ def amx_body(
     panels = -(-blocks // 2)
     block_rows, rows_first = schedule.block_rows, schedule.rows_first
     row_blocks = (rows + block_rows - 1) // block_rows
-    small = vnni_body(rows, n, groups)
+    small = vnni_body(rows, n, groups, epilogue=epilogue)
     if kp < TILE_BYTES or (isinstance(rows, int) and rows < ROWS):
         return small
 
     @T.inline
-    def tile(a, w, bounds, multiplier, correction, bias, out, row, block):
+    def tile(a, w, bounds, multiplier, correction, bias, out, floats, ints, row, block):
         products = T.alloc_buffer((ROWS, ROWS), "int32")
         rest = T.alloc_buffer((ROWS, TILE_BYTES), "uint8")
         y = T.alloc_buffer((ROWS, ROWS), "float32")
@@ -161,8 +170,13 @@ def amx_body(
             for v in range(2):
                 _add_group(y, products, multiplier, correction, g, n, T.min(block + v, blocks - 1), v)
         for r, v in T.grid(ROWS, 2):
-            for lane in range(T.min(n - T.min(block + v, blocks - 1) * LANES, LANES)):
-                out[row + r, T.min(block + v, blocks - 1) * LANES + lane] = y[r, v * LANES + lane]
+            if n % LANES == 0:
+                epilogue.store(
+                    out, floats, ints, y[r, T.ramp(v * LANES, 1, LANES)], row + r, T.min(block + v, blocks - 1)
+                )
+            else:
+                for lane in range(T.min(n - T.min(block + v, blocks - 1) * LANES, LANES)):
+                    out[row + r, T.min(block + v, blocks - 1) * LANES + lane] = y[r, v * LANES + lane]
 
     @T.inline
     def large(a, w, bounds, multiplier, correction, bias, out):
@@ -171,10 +185,13 @@ def amx_body(
             panel = task // row_blocks if rows_first else task % panels
             config = T.alloc_buffer((64,), "uint8")
             configure(config, tiles)
+            floats = T.alloc_buffer((SCRATCH,), "float32", scope="local")
+            ints = T.alloc_buffer((SCRATCH,), "int32", scope="local")
+            epilogue.prepare(out, floats, ints)
             for i in range((T.min(rows - start, block_rows) + ROWS - 1) // ROWS):
                 # the last rows are counted from the end; rows done twice get the same values
                 row = T.min(start + i * ROWS, rows - ROWS)
-                tile(a, w, bounds, multiplier, correction, bias, out, row, panel * 2)
+                tile(a, w, bounds, multiplier, correction, bias, out, floats, ints, row, panel * 2)
 
     @T.inline
     def either(a, w, bounds, multiplier, correction, bias, out):

@@ -9,6 +9,7 @@ from tvm.ir import Expr
 from tvm.script import tirx as T
 
 from ..target import HostTarget
+from .linear_epilogue import PLAIN, SCRATCH, Epilogue
 from .linear_schedule import DEFAULT, LinearSchedule
 from .quad_dot import quad_dot
 from .vector import LANES, fma
@@ -110,8 +111,12 @@ def quads_body(
     target: HostTarget,
     weight_bits: int,
     schedule: LinearSchedule = DEFAULT,
+    epilogue: Epilogue = PLAIN,
 ) -> Callable[..., None]:
-    """Inline function with the arguments of the kernel, whose weights are in layout "vnni16"."""
+    """Inline function with the arguments of the kernel, whose weights are in layout "vnni16".
+
+    With another epilogue than `PLAIN`, outputs are a multiple of 16, and the last argument is what it takes.
+    """
     dot, blocks = quad_dot(target, weight_bits), -(-n // LANES)
     if schedule.tile_rows:
         dot = replace(dot, rows=schedule.tile_rows)
@@ -120,7 +125,7 @@ def quads_body(
     sum_lanes, partial_lanes = (int(dtype.split("x")[1]) for dtype in (dot.sum_type, dot.partial_type))
 
     @T.inline
-    def tile(a, w, bounds, multiplier, adjusted, bias, out, first_row, block):
+    def tile(a, w, bounds, multiplier, adjusted, bias, out, floats, ints, first_row, block):
         """Rows past the end repeat the last one, and store the same values again."""
         sums = T.alloc_buffer((dot.rows * dot.units,), dot.sum_type, scope="local")
         products = T.alloc_buffer((LANES,), "int32", scope="local")
@@ -134,8 +139,11 @@ def quads_body(
             )
             _add_group(y, sums, products, multiplier, adjusted, g, n, block, dot)
         for r in range(dot.rows):
-            for lane in range(T.min(n - block * LANES, LANES)):
-                out[T.min(first_row + r, rows - 1), block * LANES + lane] = y[r * LANES + lane]
+            if n % LANES == 0:
+                epilogue.store(out, floats, ints, y[T.ramp(r * LANES, 1, LANES)], T.min(first_row + r, rows - 1), block)
+            else:
+                for lane in range(T.min(n - block * LANES, LANES)):
+                    out[T.min(first_row + r, rows - 1), block * LANES + lane] = y[r * LANES + lane]
 
     @T.inline
     def body(a, w, bounds, multiplier, correction, bias, out):
@@ -145,7 +153,10 @@ def quads_body(
         for task in T.parallel(row_blocks * blocks):
             start = (task % row_blocks if rows_first else task // blocks) * block_rows
             block = task // row_blocks if rows_first else task % blocks
+            floats = T.alloc_buffer((SCRATCH,), "float32", scope="local")
+            ints = T.alloc_buffer((SCRATCH,), "int32", scope="local")
+            epilogue.prepare(out, floats, ints)
             for i in range((T.min(rows - start, block_rows) + dot.rows - 1) // dot.rows):
-                tile(a, w, bounds, multiplier, adjusted, bias, out, start + i * dot.rows, block)
+                tile(a, w, bounds, multiplier, adjusted, bias, out, floats, ints, start + i * dot.rows, block)
 
     return body

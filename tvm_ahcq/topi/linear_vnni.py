@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tvm.ir import Expr
 from tvm.script import tirx as T
 
+from .linear_epilogue import PLAIN, SCRATCH, Epilogue
 from .linear_schedule import DEFAULT, LinearSchedule
 from .vector import LANES, fma, four_codes, vpdpbusd
 
@@ -87,21 +88,26 @@ def _add_group(y, acc, multiplier, correction, g, block, tile):
 
 
 @T.inline
-def _finish(out, y, first_row, rows, block, tile):
+def _finish(out, scratch, y, first_row, rows, block, tile, epilogue):
     """Rows past the end have repeated the last one, and store the same values again."""
     for r in T.unroll(tile.rows):
         for v in T.unroll(tile.full):
-            out[T.min(first_row + r, rows - 1), T.ramp((block + v) * LANES, 1, LANES)] = y[
-                T.ramp((r * tile.vectors + v) * LANES, 1, LANES)
-            ]
-        for lane in range(tile.tail):
-            out[T.min(first_row + r, rows - 1), (block + tile.full) * LANES + lane] = y[
-                (r * tile.vectors + tile.full) * LANES + lane
-            ]
+            epilogue.store(
+                out,
+                *scratch,
+                y[T.ramp((r * tile.vectors + v) * LANES, 1, LANES)],
+                T.min(first_row + r, rows - 1),
+                block + v,
+            )
+        if tile.tail > 0:
+            for lane in range(tile.tail):
+                out[T.min(first_row + r, rows - 1), (block + tile.full) * LANES + lane] = y[
+                    (r * tile.vectors + tile.full) * LANES + lane
+                ]
 
 
 @T.inline
-def _panel(a, w, multiplier, correction, bias, out, start, end, rows, block, tile, bounds, groups):
+def _panel(a, w, multiplier, correction, bias, out, scratch, start, end, rows, block, tile, bounds, groups, epilogue):
     """One panel of columns, `tile` wide, for the rows from `start` to `end`."""
     for i in range((end - start + tile.rows - 1) // tile.rows):
         acc = T.alloc_buffer((tile.size,), "int32x16", scope="local")
@@ -110,11 +116,16 @@ def _panel(a, w, multiplier, correction, bias, out, start, end, rows, block, til
         for g in range(groups):
             _multiply(acc, a, w, start + i * tile.rows, rows, block, bounds[g] // 4, bounds[g + 1] // 4, tile)
             _add_group(y, acc, multiplier, correction, g, block, tile)
-        _finish(out, y, start + i * tile.rows, rows, block, tile)
+        _finish(out, scratch, y, start + i * tile.rows, rows, block, tile, epilogue)
 
 
-def vnni_body(rows: int | Expr, n: int, groups: int, schedule: LinearSchedule = DEFAULT) -> Callable[..., None]:
-    """Inline function with the arguments of the kernel, whose weights are in layout "vnni16"."""
+def vnni_body(
+    rows: int | Expr, n: int, groups: int, schedule: LinearSchedule = DEFAULT, epilogue: Epilogue = PLAIN
+) -> Callable[..., None]:
+    """Inline function with the arguments of the kernel, whose weights are in layout "vnni16".
+
+    With another epilogue than `PLAIN`, outputs are a multiple of 16, and the last argument is what it takes.
+    """
     blocks, tail = -(-n // LANES), n % LANES
     width = min(schedule.vectors or _panel_width(blocks), blocks)
     panels = -(-blocks // width)
@@ -133,15 +144,20 @@ def vnni_body(rows: int | Expr, n: int, groups: int, schedule: LinearSchedule = 
             start = (task % row_blocks if rows_first else task // panels) * block_rows
             panel = task // row_blocks if rows_first else task % panels
             end = T.min(rows, start + block_rows)
+            floats = T.alloc_buffer((SCRATCH,), "float32", scope="local")
+            ints = T.alloc_buffer((SCRATCH,), "int32", scope="local")
+            epilogue.prepare(out, floats, ints)
             if whole > 0:
                 if panel < whole:
                     _panel(
-                        a, w, multiplier, correction, bias, out, start, end, rows, panel * width, tile, bounds, groups
-                    )
+                        a, w, multiplier, correction, bias, out, (floats, ints), start, end, rows, panel * width, tile,
+                        bounds, groups, epilogue,
+                    )  # fmt: skip
             if whole < panels:
                 if panel >= whole:
                     _panel(
-                        a, w, multiplier, correction, bias, out, start, end, rows, whole * width, last, bounds, groups
-                    )
+                        a, w, multiplier, correction, bias, out, (floats, ints), start, end, rows, whole * width, last,
+                        bounds, groups, epilogue,
+                    )  # fmt: skip
 
     return body

@@ -1,0 +1,77 @@
+"""OpenVINO: the exported float model, run in float32 or bfloat16, and with its encoder quantized to int8 by NNCF.
+
+The decoder stays in float32 then, as users of SAM in OpenVINO do it: NNCF's int8 decoder gives empty masks.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .onnx_peer import GraphPeer, export
+from .task import Task
+
+CALIBRATION_SCENES = 4
+"""Generated scenes that NNCF observes; its statistics of a large encoder take gigabytes."""
+
+_FIRST_SCENE = 30_000_000
+
+
+def prepare(task: Task, precision: str) -> list[Path]:
+    """Export, and for "int8" quantize the encoder on generated scenes."""
+    encoder, decoder = export(task)
+    if precision != "int8":
+        return [encoder, decoder]
+    folder = task.peer_folder("openvino-int8")
+    path = folder / "encode_image.xml"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _quantize(encoder, path, _samples(task))
+    return [path, path.with_suffix(".bin"), decoder]
+
+
+def _samples(task: Task) -> list[np.ndarray]:
+    """Preprocessed scenes, ``(1, 3, S, S)`` float32 each."""
+    from ..evaluate.scenes import generate
+    from ..runtime.image import ResizeLongestSide, preprocess
+
+    resize = ResizeLongestSide(task.model.image_size).apply_image
+    images = (resize(generate(_FIRST_SCENE + number).image) for number in range(CALIBRATION_SCENES))
+    return [preprocess(image.transpose(2, 0, 1)[None], task.model) for image in images]
+
+
+def _quantize(source: Path, path: Path, samples: list[np.ndarray]) -> None:
+    import nncf
+    import openvino
+
+    graph = openvino.Core().read_model(source)
+    quantized = nncf.quantize(
+        graph, nncf.Dataset(samples), model_type=nncf.ModelType.TRANSFORMER, preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(samples),
+    )  # fmt: skip
+    partial = path.with_name(f"part-{path.name}")
+    openvino.save_model(quantized, partial, compress_to_fp16=False)
+    os.replace(partial.with_suffix(".bin"), path.with_suffix(".bin"))
+    os.replace(partial, path)  # last: it says that both are complete
+
+
+def open_session(task: Task, precision: str) -> GraphPeer:
+    """Load both graphs; what is not int8 runs in float32."""
+    import openvino
+
+    core = openvino.Core()
+    options = {
+        "INFERENCE_NUM_THREADS": task.threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+    }
+
+    def load(path: Path) -> Any:
+        compiled = core.compile_model(path, "CPU", options)
+        return lambda *arrays: tuple(np.array(value) for value in compiled(arrays).values())
+
+    encode, decode = (path for path in prepare(task, precision) if path.suffix in (".onnx", ".xml"))
+    return GraphPeer(task.model, load(encode), load(decode))

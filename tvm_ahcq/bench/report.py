@@ -1,0 +1,78 @@
+"""A finished comparison as Markdown."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from .machine import features, processor, versions
+from .rounds import Comparison, PeerResult
+from .task import STAGES
+
+STAGE_TITLES = {"encode": "image encoder", "decode": "one click", "whole": "picture and click"}
+
+
+def header() -> tuple[str, ...]:
+    """Names of the columns of :func:`rows`."""
+    stages = [title for stage in STAGES for title in (f"{STAGE_TITLES[stage]}: least, median", "x ours")]
+    return ("runtime", *stages, "of int8 peak", "most memory", "opened in", "weights", "cosine")
+
+
+def rows(found: Comparison) -> list[tuple[str, ...]]:
+    """A line for each runtime that ran."""
+    ours, peak = found.results[0], median(found.peaks) if found.peaks else None
+    return [_row(each, ours, peak, found.encoder_macs) for each in found.results]
+
+
+def _row(each: PeerResult, ours: PeerResult, peak: float | None, macs: int) -> tuple[str, ...]:
+    cells = [each.name]
+    for stage in STAGES:
+        cells += [_times(each.least(stage), each.median(stage)), f"{each.ratio(stage, ours):.2f}"]
+    cells.append("" if peak is None else f"{macs / each.median('encode') / peak:.0%}")
+    cells += [f"{each.memory / 1e9:.2f} GB", f"{each.load:.1f} s", f"{each.files / 1e6:.1f} MB"]
+    return (*cells, "" if each.cosine is None else f"{each.cosine:.4f}")
+
+
+def _times(least: float, middle: float) -> str:
+    if middle >= 1:
+        return f"{least:.2f}, {middle:.2f} s"
+    return f"{1e3 * least:.1f}, {1e3 * middle:.1f} ms"
+
+
+def summary(found: Comparison) -> list[str]:
+    """Lines for people: the machine, the run, how to read the table, who is missing."""
+    task, fastest = found.task, _fastest(found)
+    rounds = len(found.results[0].seconds["encode"])
+    lines = [
+        f"{task.model.name} at {task.model.image_size} x {task.model.image_size}, {task.threads} threads each; "
+        f"{processor()} with {', '.join(features())}; "
+        + ", ".join(f"{name} {version}" for name, version in versions().items())
+        + ".",
+        f"{rounds} rounds, in each of which every runtime took its turn at every stage, in a process of its own; "
+        '"x ours" is the median over the rounds of its time against ours in the same round.',
+    ]
+    if found.peaks:
+        low, high = min(found.peaks) / 1e9, max(found.peaks) / 1e9
+        lines.append(
+            f"The encoder has {found.encoder_macs / 1e9:.0f} GMAC in float; a loop of nothing but int8 multiply-adds, "
+            f"run in every round, did {low:.0f} to {high:.0f} GMAC/s on {task.threads} threads."
+        )
+    if fastest is not None:
+        ratio = fastest.ratio("encode", found.results[0])
+        lines.append(f"Fastest other encoder: {fastest.name}, {ratio:.2f} times our time.")
+    lines += [f"Left out: {name} ({reason})." for name, reason in found.skipped.items()]
+    return lines
+
+
+def _fastest(found: Comparison) -> PeerResult | None:
+    return min(found.results[1:], key=lambda each: each.median("encode"), default=None)
+
+
+def markdown(found: Comparison) -> str:
+    """Summary and table."""
+    table = [header(), ("---",) * len(header()), *rows(found)]
+    notes = (
+        "Memory is the most that a runtime's process held, opening included; weights are its files; cosine is that of "
+        "its embedding and torch's in float32."
+    )
+    text = [f"## {found.task.model.name}", *summary(found), "\n".join(f"| {' | '.join(row)} |" for row in table), notes]
+    return "\n\n".join(text) + "\n"

@@ -1,0 +1,88 @@
+"""What is measured: one model, one picture with a click, some threads; as files, so that every process can read it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..runtime.manifest import ModelSpec
+
+STAGES = ("encode", "decode", "whole")
+"""The image encoder; prompt encoder and mask decoder of one click; ``set_image`` and ``predict`` of a predictor."""
+
+EMBEDDING = "embedding.npy"
+"""In the folder of a peer: what its encoder made of the image."""
+
+_FILE, _INPUTS = "task.json", "inputs.npz"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A comparison.
+
+    Attributes
+    ----------
+    model : ModelSpec
+        What is run.
+    bundle : Path
+        It, compiled by us.
+    checkpoint : Path or None
+        Its float weights; None for the model that comes with the package.
+    folder : Path
+        Where peers keep what they make of the weights, so that a second run need not make it again.
+    threads : int
+        Threads of each runtime.
+    target : str or None
+        Which target of the bundle to run; None for the best.
+    """
+
+    model: ModelSpec
+    bundle: Path
+    checkpoint: Path | None
+    folder: Path
+    threads: int
+    target: str | None = None
+
+    def peer_folder(self, name: str) -> Path:
+        """Folder of what a peer, or a step that peers share, makes of the weights."""
+        return self.folder / "".join(letter if letter.isalnum() else "-" for letter in name)
+
+
+def write_task(task: Task, image: np.ndarray, click: tuple[float, float]) -> None:
+    """Put a task and its inputs into its folder.
+
+    Parameters
+    ----------
+    task : Task
+        What to measure.
+    image : numpy.ndarray
+        ``(H, W, 3)`` uint8 RGB.
+    click : tuple of float
+        x and y in pixels of the image.
+    """
+    task.folder.mkdir(parents=True, exist_ok=True)
+    np.savez(task.folder / _INPUTS, image=image, click=np.array(click, np.float64))
+    stored = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(task).items()}
+    (task.folder / _FILE).write_text(json.dumps(stored), encoding="utf-8")
+
+
+def read_task(folder: Path) -> tuple[Task, np.ndarray, np.ndarray]:
+    """Inverse of :func:`write_task`: the task, its image, and its click ``(2,)``."""
+    stored: dict[str, Any] = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+    figures: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in stored.pop("model").items()
+    }
+    checkpoint = stored.pop("checkpoint")
+    task = Task(
+        model=ModelSpec(**figures),
+        bundle=Path(stored.pop("bundle")),
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        folder=Path(stored.pop("folder")),
+        **stored,
+    )
+    with np.load(folder / _INPUTS) as inputs:
+        return task, inputs["image"], inputs["click"]
