@@ -2,11 +2,14 @@
 
 Rows are taken in tiles, outputs in sets of column blocks that fill half of the accumulators, inputs in chunks that fit
 half of ``act``. Loads of the next chunk, the array, and scaling and storing of the last set then run side by side: the
-order of the instructions below and the tokens of :mod:`.schedule` are all that it takes.
+order of the instructions below and the tokens of :mod:`.schedule` are all that it takes. Instructions are dispatched in
+order and queues are short, so what finishes a set stands between the GEMMs of the next one: in front of them it would
+hold up the loads that they need.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,12 +17,17 @@ import numpy as np
 
 from ...errors import DeviceError
 from .config import Config
+from .generated.isa import LIMITS
 from .image import MemoryImage
 from .layout import code_blocks, decode_table, encode_table, fixed_scale, pack_codes, weight_tiles
 from .schedule import Entry, synchronise
 
-ROWS = 64
-"""Rows of a tile: long enough to hide the loading of weights, short enough for many blocks of accumulators."""
+_ROWS = (64, 128, 256, 32, 16, 8)
+"""Rows of a tile, in the order in which they are tried: enough to hide the loading of weights, few enough for many
+blocks of accumulators; more for a large array, whose weights take long to load; few where nothing else fits."""
+
+_OUT_BUFFERS = 8
+"""Of results on their way to memory: each that is sent gives the vector unit a token, and a counter holds 15."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,22 @@ class _Tiling:
         fit = self.config.acc_depth // 2 // self.rows
         if self.groups > 1:
             fit = min(fit, self.config.vec_depth // (self.rows + 2 * self.groups + 2))
-        return max(1, min(fit, 7, self.outputs))
+        return min(fit, 7, self.outputs)
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is room for one column block, one chunk and one result."""
+        return self.blocks >= 1 and self.chunk >= 1 and self.rows <= self.config.out_depth
+
+    @property
+    def bytes_per_cycle(self) -> float:
+        """What has to be loaded for a cycle of the array: activations once a set, weights once a tile of rows."""
+        return self.config.dim / 2 * (1 / self.blocks + self.config.dim / self.rows)
+
+    @property
+    def out_buffers(self) -> int:
+        """Places for results of one column block in ``out``."""
+        return min(self.config.out_depth // self.rows, _OUT_BUFFERS)
 
     @property
     def chunk(self) -> int:
@@ -100,8 +123,19 @@ class _Tiling:
         return 2 * self.parameters
 
 
-def linear_program(config: Config, image: MemoryImage, layer: Linear, rows: int = ROWS) -> tuple[bytes, int]:
+def linear_program(config: Config, image: MemoryImage, layer: Linear, rows: int | None = None) -> tuple[bytes, int]:
     """Program of a layer, and the address of its codes ``(N / Dim, M, Dim)``.
+
+    Parameters
+    ----------
+    config : Config
+        Accelerator.
+    image : MemoryImage
+        Receives operands and results.
+    layer : Linear
+        Inputs.
+    rows : int, optional
+        Rows of a tile; by default those that need the least memory traffic.
 
     Raises
     ------
@@ -113,27 +147,36 @@ def linear_program(config: Config, image: MemoryImage, layer: Linear, rows: int 
     if total % 8 or layer.weight.shape[0] % dim or any(size % dim for size in layer.group_sizes):
         raise DeviceError(f"M must be a multiple of 8, N and groups of {dim}; M {total}, N {layer.weight.shape[0]}, "
                           f"groups {layer.group_sizes}: pad them.")  # fmt: skip
-    tiling = _Tiling(config, len(layer.group_sizes), outputs, min(rows, total))
-    if tiling.groups > 4 or tiling.chunk < 1:
-        raise DeviceError(f"{tiling.groups} groups and {outputs} column blocks are too many for {config.name}.")
+    tiling = _tiling(config, len(layer.group_sizes), outputs, total, (rows,) if rows else _ROWS)
     word = dim // 2
     places = _place(image, config, layer, tiling)
     result = image.reserve(outputs * total * word)
     entries = _tables(places, config, tiling)
-    state = _Rings()
+    state, pending = _Rings(), _Pending()
     for first in range(0, total, tiling.rows):
         count = min(tiling.rows, total - first)
         for block in range(0, outputs, tiling.blocks):
             blocks = min(tiling.blocks, outputs - block)
-            entries += _set(config, layer, tiling, places, state, first, count, block, blocks)
+            entries += _set(config, layer, tiling, places, state, pending, first, count, block, blocks)
             for i in range(blocks):
-                slot = state.slot("out", config.out_depth // tiling.rows) * tiling.rows
-                entries.append(_last_scale(tiling, state, count, i, slot))
-                entries.append(("store", {
+                slot = state.slot("out", tiling.out_buffers) * tiling.rows
+                pending.add(_last_scale(tiling, state, count, i, slot), ("store", {
                     "memory": "out", "rows": 1, "length": count * word // 8, "sp": slot,
                     "address": result + ((block + i) * total + first) * word,
                 }))  # fmt: skip
+    entries += pending.take_all()
     return synchronise(entries, config), result
+
+
+def _tiling(config: Config, groups: int, outputs: int, total: int, sizes: Sequence[int]) -> _Tiling:
+    """The first of these sizes of a tile that needs hardly more memory traffic than the best of them."""
+    tilings = [_Tiling(config, groups, outputs, min(rows, total)) for rows in sizes]
+    fitting = [tiling for tiling in tilings if tiling.fits]
+    if groups > LIMITS["decode_tables"] or not fitting:
+        raise DeviceError(f"{groups} groups and {outputs} column blocks are too many for {config.name}, with tiles of "
+                          f"{', '.join(map(str, sizes))} rows.")  # fmt: skip
+    least = min(tiling.bytes_per_cycle for tiling in fitting)
+    return next(tiling for tiling in fitting if tiling.bytes_per_cycle <= 1.1 * least)
 
 
 class _Rings:
@@ -151,6 +194,25 @@ class _Rings:
     def current(self, name: str) -> int:
         """The one that :meth:`slot` gave last."""
         return self._next[name]
+
+
+class _Pending:
+    """What finishes the column blocks of a set, to be put between the instructions of the next."""
+
+    def __init__(self) -> None:
+        self._blocks: list[tuple[Entry, ...]] = []
+
+    def add(self, *entries: Entry) -> None:
+        """What finishes one more block."""
+        self._blocks.append(entries)
+
+    def take(self) -> list[Entry]:
+        """What finishes the first block that is left, if there is one."""
+        return list(self._blocks.pop(0)) if self._blocks else []
+
+    def take_all(self) -> list[Entry]:
+        """What finishes all that are left."""
+        return [entry for _ in range(len(self._blocks)) for entry in self.take()]
 
 
 def _place(image: MemoryImage, config: Config, layer: Linear, tiling: _Tiling) -> dict[str, int]:
@@ -180,8 +242,8 @@ def _tables(places: dict[str, int], config: Config, tiling: _Tiling) -> list[Ent
 
 
 def _set(
-    config: Config, layer: Linear, tiling: _Tiling, places: dict[str, int], state: _Rings, first: int, count: int,
-    block: int, blocks: int,
+    config: Config, layer: Linear, tiling: _Tiling, places: dict[str, int], state: _Rings, pending: _Pending,
+    first: int, count: int, block: int, blocks: int,
 ) -> list[Entry]:  # fmt: skip
     """The sums of one row tile and one set of column blocks, but for the scale of the last group."""
     dim, word, total = config.dim, config.dim // 2, layer.codes.shape[0]
@@ -214,7 +276,9 @@ def _set(
                     "wgt_stride": dim, "zero": block + i, "zero_vector": 1, "acc": half + i * tiling.rows,
                     "decode": group, "accumulate": int(step > begin),
                 }))  # fmt: skip
+                entries += pending.take()
             step += steps
+        entries += pending.take_all()
         if group + 1 < tiling.groups:
             entries.append(("scale", {
                 "memory": "vec", "rows": count, "blocks": blocks, "acc": half, "acc_block": tiling.rows,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +14,7 @@ from tvm_ahcq.codegen.hardware.layout import fixed_scale, unpack_codes
 from tvm_ahcq.codegen.hardware.linear import Linear, linear_program
 from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.hardware.model.state import shift_round
+from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.reference import grouped_accumulators
 
 
@@ -54,6 +56,9 @@ def expected(layer: Linear) -> np.ndarray:
         ("sim_4x4", 200, 40, (256,)),
         ("sim_4x4", 72, 44, (32, 4, 160, 12)),
         ("ecp5_16x16", 136, 80, (64, 448, 16)),
+        ("ecp5_16x16", 16, 640, (64,)),  # many short results, more than a token counter holds
+        ("ecp5_32x32", 264, 96, (128, 64)),
+        ("zu_64x64", 40, 128, (192,)),
     ],
 )
 def test_codes_are_those_of_the_reference(name: str, rows: int, outputs: int, sizes: tuple[int, ...]) -> None:
@@ -67,3 +72,13 @@ def test_codes_are_those_of_the_reference(name: str, rows: int, outputs: int, si
     data = unpack_codes(bytes(memory[address : address + rows * outputs // 2]))
     codes = data.reshape(-1, rows, config.dim).swapaxes(0, 1).reshape(rows, outputs)
     np.testing.assert_array_equal(codes, expected(layer))
+
+
+def test_a_layer_that_does_not_fit_is_refused() -> None:
+    layer = random_layer(0, 64, 64, (64, 64))
+    with pytest.raises(
+        DeviceError, match="2 groups and 4 column blocks are too many for ecp5_16x16, with tiles of 256"
+    ):
+        linear_program(named("ecp5_16x16"), MemoryImage(), random_layer(0, 256, 64, (64, 64)), rows=256)
+    with pytest.raises(DeviceError, match="pad them"):
+        linear_program(named("ecp5_16x16"), MemoryImage(), replace(layer, group_sizes=(63, 65)))
