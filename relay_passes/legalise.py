@@ -6,9 +6,7 @@ share one. LayerNorm and float matrix products get our kernels too; the other op
 
 from __future__ import annotations
 
-import functools
 import itertools
-import operator
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -20,7 +18,9 @@ from tvm_ahcq import topi
 from tvm_ahcq.target import HostTarget
 from tvm_ahcq.tune.records import DEFAULTS, LinearWorkload, Tuning
 
+from .fuse import fuse
 from .rewrite import bindings, functions, replace_values
+from .shapes import dims, product, rows_of
 
 Handler = Callable[["Legaliser", relax.Call], relax.Expr]
 _HANDLERS: dict[str, Handler] = {}
@@ -71,7 +71,7 @@ def legalise(mod: IRModule, target: HostTarget, tuning: Tuning = DEFAULTS) -> IR
         for gvar, kernel in legaliser.builder.get().functions.items():
             mod[gvar] = kernel
         for var, plan in plans.items():
-            mod[var] = replace_values(mod, mod[var], plan)
+            mod[var] = relax.analysis.remove_all_unused(replace_values(mod, mod[var], plan))
 
 
 class Legaliser:
@@ -82,13 +82,19 @@ class Legaliser:
         self.taken = set(taken)
         self.builder = relax.BlockBuilder()
         self.kernels: dict[tuple, tvm.ir.GlobalVar] = {}
+        self.any = ANY
 
     def plan(self, func: relax.Function) -> dict[relax.Var, relax.Expr]:
         """New values for the variables of one function."""
-        plan = {}
+        plan = fuse(self, func)
         for binding in bindings(func):
             value = binding.value
-            if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.Op) and value.op.name in _HANDLERS:
+            if (
+                binding.var not in plan
+                and isinstance(value, relax.Call)
+                and isinstance(value.op, tvm.ir.Op)
+                and value.op.name in _HANDLERS
+            ):
                 replacement = _HANDLERS[value.op.name](self, value)
                 if replacement is not None:
                     plan[binding.var] = replacement
@@ -106,98 +112,80 @@ class Legaliser:
         return relax.call_tir(gvar, relax.Tuple(args), relax.TensorType(shape, dtype))
 
 
-def _dims(expr: relax.Expr) -> list:
-    return list(expr.ty.shape.values)
-
-
-def _product(dims: list):
-    """Product of dimensions: an int where all are constant, else an expression."""
-    if all(isinstance(d, tirx.IntImm) for d in dims):
-        return functools.reduce(operator.mul, (int(d) for d in dims), 1)
-    return tvm.sym.Analyzer().simplify(functools.reduce(operator.mul, dims))
-
-
-def _rows(expr: relax.Expr) -> tuple[relax.Expr, object]:
-    """`expr` as a matrix whose rows are all but the last axis, and the number of its rows."""
-    *leading, last = _dims(expr)
-    rows = _product(leading)
-    return (expr if len(leading) == 1 else relax.op.reshape(expr, [rows, last])), rows
-
-
 @legalises("relax.ahcq.encode_affine")
 def _encode_affine(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
     x, index, *rest = call.args
-    matrix, rows = _rows(x)
-    padded, groups = int(_dims(index)[0]), int(_dims(call.args[3])[0])
+    matrix, rows = rows_of(x)
+    padded, groups = int(dims(index)[0]), int(dims(call.args[3])[0])
     identity = bool(call.attrs["identity"])
-    options = (ANY, int(_dims(x)[-1]), padded, groups, int(call.attrs["bits"]), identity)
+    options = (ANY, int(dims(x)[-1]), padded, groups, int(call.attrs["bits"]), identity)
     args = [matrix, *([] if identity else [index]), *rest]
     codes = legaliser.call(topi.encode_affine, options, args, [rows, padded], "uint8")
-    return relax.op.reshape(codes, [*_dims(x)[:-1], padded])
+    return relax.op.reshape(codes, [*dims(x)[:-1], padded])
 
 
 @legalises("relax.ahcq.encode_intervals")
 def _encode_intervals(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
-    matrix, rows = _rows(call.args[0])
-    columns = int(_dims(call.args[0])[-1])
-    options = (ANY, columns, int(_dims(call.args[1])[0]))
+    matrix, rows = rows_of(call.args[0])
+    columns = int(dims(call.args[0])[-1])
+    options = (ANY, columns, int(dims(call.args[1])[0]))
     operands = legaliser.call(topi.encode_intervals, options, [matrix, *call.args[1:]], [rows, columns], "uint8")
-    return relax.op.reshape(operands, _dims(call.args[0]))
+    return relax.op.reshape(operands, dims(call.args[0]))
 
 
 @legalises("relax.ahcq.im2col")
 def _im2col(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
-    batch, *rest = _dims(call.args[0])
+    batch, *rest = dims(call.args[0])
     kernel = int(call.attrs["kernel"])
-    options = (_product([batch]), *map(int, rest), kernel)
+    options = (product([batch]), *map(int, rest), kernel)
     shape = [batch, *rest[:2], int(rest[2]) * kernel * kernel]
     return legaliser.call(topi.im2col, options, list(call.args), shape, "uint8")
 
 
 @legalises("relax.ahcq.grouped_linear")
 def _grouped_linear(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
-    matrix, rows = _rows(call.args[0])
-    groups, outputs = map(int, _dims(call.args[3]))
+    matrix, rows = rows_of(call.args[0])
+    groups, outputs = map(int, dims(call.args[3]))
     layout, bits = str(call.attrs["layout"]), int(call.attrs["weight_bits"])
-    inputs = int(_dims(call.args[0])[-1])
+    inputs = int(dims(call.args[0])[-1])
     schedule = legaliser.tuning.linear(legaliser.target, LinearWorkload(outputs, inputs, groups, bits))
     options = (ANY, outputs, inputs, groups, layout, legaliser.target, bits, schedule)
     y = legaliser.call(topi.grouped_linear, options, [matrix, *call.args[1:]], [rows, outputs], "float32")
-    return relax.op.reshape(y, [*_dims(call.args[0])[:-1], outputs])
+    return relax.op.reshape(y, [*dims(call.args[0])[:-1], outputs])
 
 
 @legalises("relax.ahcq.log_attention")
 def _log_attention(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
-    operands = [relax.op.reshape(arg, [_product(_dims(arg)[:-2]), *_dims(arg)[-2:]]) for arg in call.args[:3]]
-    batch = _product(_dims(call.args[0])[:-2])
-    queries, keys = (_product([_dims(arg)[-2]]) for arg in call.args[:2])
-    head_dim = int(_dims(call.args[0])[-1])
+    operands = [relax.op.reshape(arg, [product(dims(arg)[:-2]), *dims(arg)[-2:]]) for arg in call.args[:3]]
+    batch = product(dims(call.args[0])[:-2])
+    queries, keys = (product([dims(arg)[-2]]) for arg in call.args[:2])
+    head_dim = int(dims(call.args[0])[-1])
     rel = list(call.args[7:])
-    grid = tuple((int(_dims(table)[0]) + 1) // 2 for table in rel) or None
-    options = (batch, queries, keys, head_dim, grid, int(_dims(call.args[4])[0]), legaliser.target)
+    grid = tuple((int(dims(table)[0]) + 1) // 2 for table in rel) or None
+    options = (batch, queries, keys, head_dim, grid, int(dims(call.args[4])[0]), legaliser.target)
     args = [*operands, *rel, *call.args[3:7]]
     out = legaliser.call(topi.log_attention, options, args, [batch, queries, head_dim], "float32")
-    return relax.op.reshape(out, _dims(call.args[0]))
+    return relax.op.reshape(out, dims(call.args[0]))
 
 
 @legalises("relax.ahcq.linear")
 def _linear(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
-    matrix, rows = _rows(call.args[0])
-    outputs, inputs = map(int, _dims(call.args[1]))
+    matrix, rows = rows_of(call.args[0])
+    outputs, inputs = map(int, dims(call.args[1]))
     options = (ANY, outputs, inputs, legaliser.target, str(call.attrs["accumulate"]))
     y = legaliser.call(topi.matmul, options, [matrix, *call.args[1:]], [rows, outputs], "float32")
-    return relax.op.reshape(y, [*_dims(call.args[0])[:-1], outputs])
+    return relax.op.reshape(y, [*dims(call.args[0])[:-1], outputs])
 
 
 @legalises("relax.nn.layer_norm")
 def _layer_norm(legaliser: Legaliser, call: relax.Call) -> relax.Expr | None:
     if [int(a) for a in call.attrs.axes] != [-1]:
         return None
-    matrix, rows = _rows(call.args[0])
-    columns = int(_dims(call.args[0])[-1])
+    matrix, rows = rows_of(call.args[0])
+    columns = int(dims(call.args[0])[-1])
     options = (ANY, columns, float(call.attrs.epsilon))
     y = legaliser.call(topi.layer_norm, options, [matrix, *call.args[1:]], [rows, columns], "float32")
-    return relax.op.reshape(y, _dims(call.args[0]))
+    return relax.op.reshape(y, dims(call.args[0]))
 
 
 @legalises(*FREE_RESHAPES)
@@ -209,7 +197,7 @@ def _free_reshape(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
 @legalises("relax.ahcq.conv2d")
 def _conv2d(_legaliser: Legaliser, call: relax.Call) -> relax.Expr:
     """Float 3x3 convolution: left to TVM, channels moved first."""
-    margin = int(_dims(call.args[1])[-1]) // 2
+    margin = int(dims(call.args[1])[-1]) // 2
     x = relax.op.permute_dims(call.args[0], [0, 3, 1, 2])
     return relax.op.permute_dims(relax.op.nn.conv2d(x, call.args[1], padding=margin), [0, 2, 3, 1])
 
@@ -218,7 +206,7 @@ def _conv2d(_legaliser: Legaliser, call: relax.Call) -> relax.Expr:
 def _attention(_legaliser: Legaliser, call: relax.Call) -> relax.Expr:
     """Float attention, spelled out for TVM."""
     q, k, v, *rel = call.args
-    axes = list(range(len(_dims(k))))
+    axes = list(range(len(dims(k))))
     turned = relax.op.permute_dims(k, [*axes[:-2], axes[-1], axes[-2]])
     logits = relax.op.matmul(relax.op.multiply(q, relax.const(float(call.attrs["scale"]), "float32")), turned)
     if rel:
@@ -228,8 +216,8 @@ def _attention(_legaliser: Legaliser, call: relax.Call) -> relax.Expr:
 
 def _relative_logits(q: relax.Expr, rel_h: relax.Expr, rel_w: relax.Expr) -> relax.Expr:
     """Decomposed relative positions of ``(B, h * w, d)`` queries, ``(B, h * w, h * w)``."""
-    batch, tokens, channels = _dims(q)
-    height, width = ((int(_dims(table)[0]) + 1) // 2 for table in (rel_h, rel_w))
+    batch, tokens, channels = dims(q)
+    height, width = ((int(dims(table)[0]) + 1) // 2 for table in (rel_h, rel_w))
     grid = relax.op.reshape(q, [batch, height, width, channels])
     terms = []
     for table, size, subscripts in ((rel_h, height, "bhwc,hkc->bhwk"), (rel_w, width, "bhwc,wkc->bhwk")):

@@ -6,20 +6,21 @@ from tvm import relax
 
 from tvm_ahcq import topi
 
-from .legalise import ANY, Legaliser, _dims, _product, _rows, legalises
+from .legalise import ANY, Legaliser, legalises
+from .shapes import dims, product, rows_of
 
 
 @legalises("relax.nn.gelu")
 def _gelu(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
-    matrix, rows = _rows(call.args[0])
-    columns = int(_dims(call.args[0])[-1])
+    matrix, rows = rows_of(call.args[0])
+    columns = int(dims(call.args[0])[-1])
     y = legaliser.call(topi.gelu, (ANY, columns), [matrix], [rows, columns], "float32")
-    return relax.op.reshape(y, _dims(call.args[0]))
+    return relax.op.reshape(y, dims(call.args[0]))
 
 
 @legalises("relax.ahcq.pixel_product")
 def _pixel_product(legaliser: Legaliser, call: relax.Call) -> relax.Expr:
     weight, x = call.args
-    batch, masks, channels = _dims(weight)
-    options = (_product([batch]), int(masks), int(_dims(x)[1]), int(channels), str(call.attrs["activation"]))
-    return legaliser.call(topi.pixel_product, options, [weight, x], [batch, masks, _dims(x)[1]], "float32")
+    batch, masks, channels = dims(weight)
+    options = (product([batch]), int(masks), int(dims(x)[1]), int(channels), str(call.attrs["activation"]))
+    return legaliser.call(topi.pixel_product, options, [weight, x], [batch, masks, dims(x)[1]], "float32")

@@ -130,3 +130,18 @@ def test_vnni_kernel_uses_the_instruction():
     kernel = tvm.compile(log_attention(*dynamic(), 64, None, 15, target), target=target.tvm_target())
     lines = kernel.mod.inspect_source("asm").splitlines()
     assert sum("vpdpbusd" in line and "zmm" in line for line in lines) >= 48
+
+
+@pytest.mark.parametrize(("grid", "d"), [((4, 16), 32), ((14, 14), 16), ((3, 5), 20), (None, 16)], ids=str)
+def test_operands_come_together_and_heads_lie_side_by_side(build, target: HostTarget, grid, d: int):
+    rng, heads, sequences = np.random.default_rng(d), 3, 2
+    tokens = grid[0] * grid[1] if grid else 77
+    c = site(rng, d, 15, 4, grid is not None)
+    rel = tuple(rng.integers(-128, 128, (2 * size - 1, d)).astype(np.int8) for size in grid or ())
+    qkv = codes(rng, 4, 3, sequences * heads, tokens, d)
+    constants = np.array([getattr(c, name) for name in CONSTANTS], np.int32)
+    run = build(log_attention(sequences * heads, tokens, tokens, d, grid, 15, target, heads))
+    arguments = (qkv, *rel, constants, c.log_thresholds, c.table, np.array([c.out_scale], np.float32))
+    got = run(*arguments, shape=(sequences, tokens, heads * d), dtype="float32")
+    apart = reference.log_attention(*qkv, c, *rel).reshape(sequences, heads, tokens, d)
+    assert np.array_equal(got, apart.transpose(0, 2, 1, 3).reshape(sequences, tokens, heads * d))

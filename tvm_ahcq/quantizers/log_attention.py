@@ -70,6 +70,9 @@ def log_attention_constants(
 
 
 def _minus_log2(thresholds: np.ndarray) -> np.ndarray:
-    """``floor(-log2(t) * 2**FRACTION_BITS)`` int32; thresholds that no probability reaches stay out of reach."""
+    """``floor(-log2(t) * 2**FRACTION_BITS)`` int32; thresholds that no probability reaches stay out of reach.
+
+    Those of probabilities below about 2**-32, which count for nothing, are moved up to it: they then fit in 16 bits.
+    """
     exact = np.floor(-np.log2(np.minimum(thresholds.astype(np.float64), 2.0)) * 2**FRACTION_BITS)
-    return exact.astype(np.int32)
+    return np.minimum(exact, 2**15 - 2).astype(np.int32)

@@ -164,11 +164,14 @@ def _work(kind: str, shapes: Shapes) -> tuple[int, str, str]:
     if not shapes:
         return 0, "", ""
     first, last = shapes[0], shapes[-1]
+    if kind in ("linear_add", "linear_heads", "linear_intervals"):
+        outputs = shapes[5][0]  # of the bias
+        return first[0] * first[1] * outputs, "int8", f"{first[0]} x {outputs} x {first[1]}"
     if kind in ("grouped_linear", "matmul"):
         unit = "int8" if kind == "grouped_linear" else "float32"
         return first[0] * first[1] * last[1], unit, f"{first[0]} x {last[1]} x {first[1]}"
     if kind == "log_attention":
-        heads, queries, channels = first
-        keys = shapes[1][1]
+        heads, queries, channels = first[-3:]
+        keys = queries if len(first) == 4 else shapes[1][1]
         return 2 * heads * queries * keys * channels, "int8", f"{heads} heads, {queries} x {keys} x {channels}"
     return 0, "", " x ".join(map(str, last))

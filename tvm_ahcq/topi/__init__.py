@@ -13,6 +13,8 @@ from .gelu import gelu
 from .im2col import im2col
 from .layer_norm import layer_norm
 from .linear import grouped_linear
+from .linear_fused import linear_add, linear_heads, linear_intervals
+from .norm_encode import norm_encode
 from .pixel_product import pixel_product
 
 __all__ = [
@@ -22,7 +24,11 @@ __all__ = [
     "grouped_linear",
     "im2col",
     "layer_norm",
+    "linear_add",
+    "linear_heads",
+    "linear_intervals",
     "log_attention",
     "matmul",
+    "norm_encode",
     "pixel_product",
 ]

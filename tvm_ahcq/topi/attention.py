@@ -30,9 +30,10 @@ def log_attention(
     Its arguments are, in order, ``q`` uint8 ``(B, Nq, d)``; ``k`` and ``v`` uint8 ``(B, Nk, d)``; with a `grid`,
     ``rel_h`` and ``rel_w`` int8 ``(2 h - 1, d)`` and ``(2 w - 1, d)``; ``constants`` int32 ``(9,)``: q_zero, k_zero,
     v_zero, qk_shift, rel_shift, qk_multiplier, rel_h_multiplier, rel_w_multiplier, shift; ``log_thresholds`` int32
-    ``(n,)``, descending; ``table`` uint8 ``(n + 1,)`` with ``table[0] = 0``; ``out_scale`` float32 ``(1,)``; and the
-    output, float32 ``(B, Nq, d)``. With `heads`, the first argument is all of ``q``, ``k`` and ``v``, uint8
-    ``(3, B, N, d)``, and the output is float32 ``(B / heads, N, heads * d)``. What differs between sites of equal shape is in these tensors, so that they share a
+    ``(n,)``, descending, at most :data:`.attention_vnni_row.MAX_MINUS_LOG2` where there are fewer than 32; ``table``
+    uint8 ``(n + 1,)`` with ``table[0] = 0``; ``out_scale`` float32 ``(1,)``; and the output, float32 ``(B, Nq, d)``.
+    With `heads`, the first argument is all of ``q``, ``k`` and ``v``, uint8 ``(3, B, N, d)``, and the output is float32
+    ``(B / heads, N, heads * d)``. What differs between sites of equal shape is in these tensors, so that they share a
     kernel.
 
     Parameters

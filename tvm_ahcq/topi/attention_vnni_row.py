@@ -1,7 +1,7 @@
 """The part of log-domain attention between the two matrix products, with AVX-512: rows of logits to operands.
 
-The operands of 64 keys are stored in the order that packing instructions give: those of keys ``16 m + 4 s`` and on, four
-by four, in places ``16 s + 4 m`` and on.
+The operands of 64 keys are stored in the order that packing instructions give: those of keys ``16 m + 4 s`` and on,
+four by four, in places ``16 s + 4 m`` and on.
 """
 
 from __future__ import annotations

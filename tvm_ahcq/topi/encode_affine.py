@@ -106,8 +106,8 @@ def encode_affine(m: int | Expr, k: int, kp: int, groups: int, bits: int, identi
     """Kernel of :func:`tvm_ahcq.quantizers.reference.encode_affine`.
 
     Its arguments are, in order, ``x`` float32 ``(M, K)``; ``index`` int32 ``(Kp,)``, which has no channel twice, absent
-    if `identity`; ``bounds`` int32 ``(G + 1,)``, the output channels at which groups begin and end;
-    ``scale`` float32 ``(G,)``; ``zero_point`` int32 ``(G,)``; and the output, uint8 ``(M, Kp)``.
+    if `identity`; ``bounds`` int32 ``(G + 1,)``, the output channels at which groups begin and end; ``scale`` float32
+    ``(G,)``; ``zero_point`` int32 ``(G,)``; and the output, uint8 ``(M, Kp)``.
 
     Parameters
     ----------

@@ -1,0 +1,33 @@
+"""Shapes of Relax expressions, as the passes of phase 8 need them."""
+
+from __future__ import annotations
+
+import functools
+import operator
+
+import tvm
+from tvm import relax, tirx
+
+
+def dims(expr: relax.Expr) -> list:
+    """Dimensions of a tensor, each an int or an expression."""
+    return list(expr.ty.shape.values)
+
+
+def sizes(expr: relax.Expr) -> list[int]:
+    """Dimensions of a tensor whose shape is constant."""
+    return [int(dim) for dim in dims(expr)]
+
+
+def product(dims: list):
+    """Product of dimensions: an int where all are constant, else an expression."""
+    if all(isinstance(d, (int, tirx.IntImm)) for d in dims):
+        return functools.reduce(operator.mul, (int(d) for d in dims), 1)
+    return tvm.sym.Analyzer().simplify(functools.reduce(operator.mul, dims))
+
+
+def rows_of(expr: relax.Expr) -> tuple[relax.Expr, object]:
+    """`expr` as a matrix whose rows are all but the last axis, and the number of its rows."""
+    *leading, last = dims(expr)
+    rows = product(leading)
+    return (expr if len(leading) == 1 else relax.op.reshape(expr, [rows, last])), rows
