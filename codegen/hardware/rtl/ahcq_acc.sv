@@ -1,5 +1,6 @@
 // Accumulators: a memory for each column in two halves, so that the vector unit reads one half while the array adds to
-// the other. The control of a row enters column 0 and moves right with the sums.
+// the other. The control of a row enters column 0 and moves right with the sums. A word is read, added to and written in
+// four cycles; the rows of a tile are other words, and the next tile comes Dim cycles later at the earliest.
 module ahcq_acc #(
   parameter int unsigned Dim = 4,
   parameter int unsigned Depth = 16,
@@ -7,7 +8,7 @@ module ahcq_acc #(
 ) (
   input  logic                               clk_i,
   input  logic                               rst_ni,
-  input  logic                               valid_i,     // one cycle before the sum of column 0
+  input  logic                               valid_i,     // two cycles before the sum of column 0
   input  logic [$clog2(Depth)-1:0]           addr_i,
   input  logic                               accumulate_i,
   input  logic                               last_i,
@@ -58,9 +59,9 @@ module ahcq_acc #(
   for (genvar c = 0; c < Dim; c++) begin : gen_column
     logic [1:0][31:0] rdata;
     logic [1:0] use_half, read_half, we;
-    logic [31:0] sum_q;
-    logic write_q;
-    control_t write_control_q;
+    logic [31:0] base_q, sum_q;
+    logic add_q, write_q;
+    control_t add_control_q, write_control_q;
 
     for (genvar h = 0; h < 2; h++) begin : gen_half
       assign use_half[h] = valid[c] && control[c].addr[HalfWidth] == 1'(h);
@@ -80,12 +81,19 @@ module ahcq_acc #(
       );
     end
     always_ff @(posedge clk_i) begin
-      sum_q <= 32'(signed'(sums_i[c])) + (control_q[c].accumulate ? rdata[control_q[c].addr[HalfWidth]] : 32'd0);
-      write_control_q <= control_q[c];
+      base_q <= control_q[c].accumulate ? rdata[control_q[c].addr[HalfWidth]] : '0;
+      add_control_q <= control_q[c];
+      sum_q <= 32'(signed'(sums_i[c])) + base_q;
+      write_control_q <= add_control_q;
     end
     always_ff @(posedge clk_i or negedge rst_ni) begin
-      if (!rst_ni) write_q <= 1'b0;
-      else write_q <= valid_q[c];
+      if (!rst_ni) begin
+        add_q <= 1'b0;
+        write_q <= 1'b0;
+      end else begin
+        add_q <= valid_q[c];
+        write_q <= add_q;
+      end
     end
     assign read_data_o[c] = rdata[read_half_q];
     assign write_valid[c] = write_q && write_control_q.last;

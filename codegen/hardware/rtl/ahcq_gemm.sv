@@ -26,7 +26,7 @@ module ahcq_gemm
   output logic [Dim-1:0][CodeBits-1:0]          codes_o,
   output logic [1:0]                            table_o,
   output logic                                  swap_o,
-  output logic signed [Dim-1:0][WeightBits-1:0] weights_o,
+  output logic [Dim-1:0][WeightBits-1:0]        weights_o,  // sign and magnitude
   output logic                                  load_o,
   output logic                                  transpose_o,
   output logic                                  acc_valid_o,
@@ -106,28 +106,46 @@ module ahcq_gemm
   assign wgt_addr_o = wgt_addr[$clog2(WgtDepth)-1:0];
   assign wgt_re_o = state_q == Zero || issue_word;
 
-  // One cycle after the read: subtract the zero point and register.
-  logic word_valid_q, zero_valid_q, load_q, transpose_q, zero_vector_q;
-  logic [CodeBits-1:0] zero_scalar_q;
-  logic [IndexWidth-1:0] index_q;
+  // One cycle after the read: register.  Then subtract the zero point and register.
+  typedef struct packed {
+    logic                  word;
+    logic                  zero;
+    logic                  first;
+    logic                  transpose;
+    logic                  zero_vector;
+    logic [CodeBits-1:0]   zero_scalar;
+    logic [IndexWidth-1:0] index;
+  } read_t;
+  read_t read_q, held_q;
+  logic [Dim-1:0][CodeBits-1:0] held_data_q;
   logic [Dim-1:0][CodeBits-1:0] zeros_q, zeros;
   always_ff @(posedge clk_i) begin
-    word_valid_q <= issue_word;
-    zero_valid_q <= state_q == Zero;
-    load_q <= first_word && issue_word;
-    transpose_q <= instr_q.transpose;
-    zero_vector_q <= instr_q.zero_vector;
-    zero_scalar_q <= instr_q.zero[CodeBits-1:0];
-    index_q <= word_q;
-    if (zero_valid_q) zeros_q <= zero_vector_q ? wgt_data_i : {Dim{zero_scalar_q}};
+    read_q <= '{
+      word: issue_word,
+      zero: state_q == Zero,
+      first: first_word,
+      transpose: instr_q.transpose,
+      zero_vector: instr_q.zero_vector,
+      zero_scalar: instr_q.zero[CodeBits-1:0],
+      index: word_q
+    };
+    held_q <= read_q;
+    held_data_q <= wgt_data_i;
+    if (held_q.zero) zeros_q <= held_q.zero_vector ? held_data_q : {Dim{held_q.zero_scalar}};
   end
-  assign zeros = transpose_q ? {Dim{zeros_q[index_q]}} : zeros_q;
+  logic [Dim-1:0][WeightBits-1:0] weights;
+  for (genvar e = 0; e < Dim; e++) begin : gen_weight
+    ahcq_sign_magnitude u_sign_magnitude (
+      .code_i  (held_data_q[e]),
+      .zero_i  (zeros[e]),
+      .weight_o(weights[e])
+    );
+  end
+  assign zeros = held_q.transpose ? {Dim{zeros_q[held_q.index]}} : zeros_q;
   always_ff @(posedge clk_i) begin
-    for (int unsigned e = 0; e < Dim; e++) begin
-      weights_o[e] <= WeightBits'(wgt_data_i[e]) - WeightBits'(zeros[e]);
-    end
-    load_o <= load_q && word_valid_q;
-    transpose_o <= transpose_q;
+    weights_o <= weights;
+    load_o <= held_q.first && held_q.word;
+    transpose_o <= held_q.transpose;
   end
 
   // Feeder: rows of activations against the tile at work.
@@ -182,14 +200,18 @@ module ahcq_gemm
     end
   end
 
-  // Codes come out of the memory one cycle later, together with their table and the swap.
+  // Codes come out of the memory one cycle later and are registered, together with their table and the swap.
+  logic [1:0] table_q;
+  logic swap_q;
   always_ff @(posedge clk_i) begin
-    table_o <= feed_instr.decode;
-    swap_o <= swap;
+    table_q <= feed_instr.decode;
+    swap_q <= swap;
+    table_o <= table_q;
+    swap_o <= swap_q;
+    codes_o <= act_data_i;
   end
-  assign codes_o = act_data_i;
 
-  // The accumulators see a row Dim + 3 cycles after it was read.
+  // The accumulators see a row Dim + 3 cycles after it was read; its sum comes two cycles later.
   localparam int unsigned Latency = Dim + 3;
   localparam int unsigned ControlWidth = $clog2(AccDepth) + 2;
   logic [Latency-1:0] valid_delay_q;

@@ -1,4 +1,5 @@
-// log2_fixed: floor(log2(total / 2**18) * 2**10) by repeated squaring, 0 for totals under 2**18; 23 cycles.
+// log2_fixed: floor(log2(total / 2**18) * 2**10) by repeated squaring, 0 for totals under 2**18; 23 cycles. A square is
+// three products, of halves of the mantissa, in one cycle, and their sum in the next.
 module ahcq_log2 (
   input  logic        clk_i,
   input  logic        rst_ni,
@@ -11,7 +12,10 @@ module ahcq_log2 (
   typedef enum logic [1:0] {Idle, Normalise, Square, Update} state_e;
   state_e state_q;
   logic [30:0] mantissa_q;
-  logic [61:0] square_q;
+  logic [29:0] high_q;
+  logic [30:0] cross_q;
+  logic [31:0] low_q;
+  logic [61:0] square;
   logic [4:0] whole_d, whole_q;
   logic [9:0] fraction_q;
   logic [3:0] step_q;
@@ -26,7 +30,8 @@ module ahcq_log2 (
   assign valid_o = state_q == Update && step_q == 4'd9;
   logic [4:0] octave;
   assign octave = whole_q - 5'd18;
-  assign log_o = small_q ? '0 : {octave[3:0], fraction_q[8:0], square_q[61]};
+  assign square = {high_q, low_q} + {14'b0, cross_q, 17'b0};
+  assign log_o = small_q ? '0 : {octave[3:0], fraction_q[8:0], square[61]};
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
@@ -43,6 +48,9 @@ module ahcq_log2 (
   end
 
   always_ff @(posedge clk_i) begin
+    high_q <= 30'(mantissa_q[30:16]) * 30'(mantissa_q[30:16]);
+    cross_q <= 31'(mantissa_q[30:16]) * 31'(mantissa_q[15:0]);
+    low_q <= 32'(mantissa_q[15:0]) * 32'(mantissa_q[15:0]);
     unique case (state_q)
       Idle: begin
         mantissa_q <= total_i;
@@ -53,11 +61,10 @@ module ahcq_log2 (
         small_q <= whole_d < 5'd18;
         mantissa_q <= mantissa_q << (5'd30 - whole_d);
       end
-      Square: square_q <= 62'(mantissa_q) * 62'(mantissa_q);
       Update: begin
         // a square of 2 or more: take its bit and halve it
-        fraction_q <= {fraction_q[8:0], square_q[61]};
-        mantissa_q <= square_q[61] ? square_q[61:31] : square_q[60:30];
+        fraction_q <= {fraction_q[8:0], square[61]};
+        mantissa_q <= square[61] ? square[61:31] : square[60:30];
         step_q <= step_q + 1'b1;
       end
       default: ;

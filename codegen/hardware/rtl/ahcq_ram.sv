@@ -19,7 +19,7 @@ module ahcq_ram #(
     logic [GroupWidth-1:0] mem[Depth];
     logic [GroupWidth-1:0] rdata_q;
 
-    initial for (int unsigned i = 0; i < Depth; i++) mem[i] = '0;
+    initial mem = '{default: '0};
 
     always_ff @(posedge clk_i) begin
       if (we_i[g]) mem[waddr_i] <= wdata_i[g*GroupWidth+:GroupWidth];

@@ -337,7 +337,7 @@ module ahcq_top
   logic [1:0] table_select;
   logic swap, load_weights, transpose;
   logic [Dim-1:0][WeightBits-1:0] weights;
-  localparam int unsigned SumBits = OperandBits + WeightBits + $clog2(Dim);
+  localparam int unsigned SumBits = OperandBits + WeightBits - 1 + $clog2(Dim);
   logic [Dim-1:0][SumBits-1:0] sums;
   logic acc_valid, acc_accumulate, acc_last, acc_written, acc_read, acc_ready;
   logic [$clog2(AccDepth)-1:0] acc_addr;

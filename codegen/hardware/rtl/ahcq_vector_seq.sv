@@ -56,6 +56,10 @@ module ahcq_vector_seq
   assign last_block = block_q == blocks - 1'b1;
   assign last_sub = sub_q == 4'(Subs - 1);
 
+  logit_t start_logit;
+  logic start_rel;
+  assign start_logit = start_instr_i;
+  assign start_rel = start_logit.rel;
   logic uses_acc;
   assign uses_acc = op == OpScale || op == OpLogit;
   assign acc_read_o = state_q == Data && uses_acc;
@@ -89,11 +93,6 @@ module ahcq_vector_seq
       default: state_d = Idle;
     endcase
   end
-  logit_t start_logit;
-  logic start_rel;
-  assign start_logit = start_instr_i;
-  assign start_rel = start_logit.rel;
-
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) state_q <= Idle;
     else state_q <= state_d;
