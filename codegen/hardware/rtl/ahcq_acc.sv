@@ -8,6 +8,8 @@ module ahcq_acc #(
 ) (
   input  logic                               clk_i,
   input  logic                               rst_ni,
+  input  logic                               coming_i,    // valid in the next cycle
+  input  logic                               coming_half_i,
   input  logic                               valid_i,     // two cycles before the sum of column 0
   input  logic [$clog2(Depth)-1:0]           addr_i,
   input  logic                               accumulate_i,
@@ -29,7 +31,7 @@ module ahcq_acc #(
 
   logic [Dim:0] valid;
   control_t control[Dim+1];
-  logic [1:0] in_use;
+  logic [1:0] in_use_q;
   logic read_half_q;
   logic [Dim-1:0] valid_q;
   control_t control_q[Dim];
@@ -46,13 +48,20 @@ module ahcq_acc #(
     assign control[c+1] = control_q[c];
   end
 
+  // a half is in use while any column reads it; known one cycle before
+  logic [1:0] in_use_d;
   always_comb begin
-    in_use = '0;
-    for (int unsigned c = 0; c < Dim; c++) begin
-      if (valid[c]) in_use[control[c].addr[HalfWidth]] = 1'b1;
+    in_use_d = '0;
+    if (coming_i) in_use_d[coming_half_i] = 1'b1;
+    for (int unsigned c = 0; c < Dim - 1; c++) begin
+      if (valid[c]) in_use_d[control[c].addr[HalfWidth]] = 1'b1;
     end
   end
-  assign read_ready_o = !in_use[read_addr_i[HalfWidth]];
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) in_use_q <= '0;
+    else in_use_q <= in_use_d;
+  end
+  assign read_ready_o = !in_use_q[read_addr_i[HalfWidth]];
   always_ff @(posedge clk_i) read_half_q <= read_addr_i[HalfWidth];
 
   logic write_valid[Dim];

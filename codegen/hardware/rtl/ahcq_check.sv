@@ -42,7 +42,10 @@ module ahcq_check
   logic whole, whole_q, fits;
   logic [3:0] unit;
 
-  assign r = range_of(instr_i, range_q, 12'(Dim));
+  // the range of the next cycle, one bit each
+  logic [Ranges-1:0] select_q;
+  always_ff @(posedge clk_i) select_q <= range_select(instr_i[3:0], range_d);
+  assign r = range_of(instr_i, select_q, 12'(Dim));
 
   // chunks of a DMA row to words of its scratchpad
   localparam int unsigned CodeWidth = 4 * Dim;

@@ -29,6 +29,8 @@ module ahcq_gemm
   output logic [Dim-1:0][WeightBits-1:0]        weights_o,  // sign and magnitude
   output logic                                  load_o,
   output logic                                  transpose_o,
+  output logic                                  acc_coming_o,  // valid in the next cycle
+  output logic                                  acc_coming_half_o,
   output logic                                  acc_valid_o,
   output logic [$clog2(AccDepth)-1:0]           acc_addr_o,
   output logic                                  acc_accumulate_o,
@@ -48,14 +50,20 @@ module ahcq_gemm
   logic fifo_ready, feed_valid, feed_done;
   logic start;
 
-  assign start_fields = start_instr_i;
+  // counts less one, so that nothing is subtracted where they are compared
+  always_comb begin
+    start_fields = start_instr_i;
+    start_fields.rows = start_fields.rows - 1'b1;
+    start_fields.steps = start_fields.steps - 1'b1;
+    start_fields.blocks = start_fields.blocks - 1'b1;
+  end
   assign start = start_valid_i && start_ready_o;
   assign start_ready_o = state_q == Idle && fifo_ready;
   assign first_word = state_q == Tile && word_q == '0;
   assign issue_word = state_q == Tile && (word_q != '0 || !shadow_full_q);
   assign last_word = word_q == IndexWidth'(Dim - 1);
-  assign last_step = step_q == instr_q.steps - 1'b1;
-  assign last_block = block_q == instr_q.blocks - 1'b1;
+  assign last_step = step_q == instr_q.steps;
+  assign last_block = block_q == instr_q.blocks;
 
   always_comb begin
     state_d = state_q;
@@ -80,7 +88,7 @@ module ahcq_gemm
 
   always_ff @(posedge clk_i) begin
     if (start) begin
-      instr_q <= start_instr_i;
+      instr_q <= start_fields;
       block_q <= '0;
       block_base_q <= start_fields.wgt;
     end
@@ -162,7 +170,7 @@ module ahcq_gemm
     .rst_ni,
     .valid_i(start),
     .ready_o(fifo_ready),
-    .data_i (start_instr_i),
+    .data_i (start_fields),
     .valid_o(feed_valid),
     .ready_i(feed_done),
     .data_o (feed_instr)
@@ -170,9 +178,9 @@ module ahcq_gemm
 
   assign feed = feed_valid && (row_q != '0 || (shadow_full_q && give_fifo_ready));
   assign swap = feed && row_q == '0;
-  assign last_row = row_q == feed_instr.rows - 1'b1;
-  assign feed_last_step = feed_step_q == feed_instr.steps - 1'b1;
-  assign feed_last_block = feed_block_q == feed_instr.blocks - 1'b1;
+  assign last_row = row_q == feed_instr.rows;
+  assign feed_last_step = feed_step_q == feed_instr.steps;
+  assign feed_last_block = feed_block_q == feed_instr.blocks;
   assign feed_done = feed && last_row && feed_last_step && feed_last_block;
   assign act_addr = feed_instr.act + act_offset_q + 16'(row_q);
   assign acc_addr = feed_instr.acc + acc_offset_q + 16'(row_q);
@@ -227,6 +235,8 @@ module ahcq_gemm
       control_delay_q[Latency-2:0], {accumulate, feed_done, acc_addr[$clog2(AccDepth)-1:0]}
     };
   end
+  assign acc_coming_o = valid_delay_q[Latency-2];
+  assign acc_coming_half_o = control_delay_q[Latency-2][$clog2(AccDepth)-1];
   assign acc_valid_o = valid_delay_q[Latency-1];
   assign {acc_accumulate_o, acc_last_o, acc_addr_o} = control_delay_q[Latency-1];
 

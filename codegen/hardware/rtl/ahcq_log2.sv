@@ -1,4 +1,4 @@
-// log2_fixed: floor(log2(total / 2**18) * 2**10) by repeated squaring, 0 for totals under 2**18; 23 cycles. A square is
+// log2_fixed: floor(log2(total / 2**18) * 2**10) by repeated squaring, 0 for totals under 2**18; 24 cycles. A square is
 // three products, of halves of the mantissa, in one cycle, and their sum in the next.
 module ahcq_log2 (
   input  logic        clk_i,
@@ -9,7 +9,7 @@ module ahcq_log2 (
   output logic        valid_o,
   output logic [13:0] log_o
 );
-  typedef enum logic [1:0] {Idle, Normalise, Square, Update} state_e;
+  typedef enum logic [2:0] {Idle, Find, Normalise, Square, Update} state_e;
   state_e state_q;
   logic [30:0] mantissa_q;
   logic [29:0] high_q;
@@ -38,7 +38,8 @@ module ahcq_log2 (
       state_q <= Idle;
     end else begin
       unique case (state_q)
-        Idle: if (valid_i) state_q <= Normalise;
+        Idle: if (valid_i) state_q <= Find;
+        Find: state_q <= Normalise;
         Normalise: state_q <= Square;
         Square: state_q <= Update;
         Update: state_q <= step_q == 4'd9 ? Idle : Square;
@@ -56,10 +57,10 @@ module ahcq_log2 (
         mantissa_q <= total_i;
         step_q <= '0;
       end
+      Find: whole_q <= whole_d;
       Normalise: begin
-        whole_q <= whole_d;
-        small_q <= whole_d < 5'd18;
-        mantissa_q <= mantissa_q << (5'd30 - whole_d);
+        small_q <= whole_q < 5'd18;
+        mantissa_q <= mantissa_q << (5'd30 - whole_q);
       end
       Update: begin
         // a square of 2 or more: take its bit and halve it

@@ -339,7 +339,7 @@ module ahcq_top
   logic [Dim-1:0][WeightBits-1:0] weights;
   localparam int unsigned SumBits = OperandBits + WeightBits - 1 + $clog2(Dim);
   logic [Dim-1:0][SumBits-1:0] sums;
-  logic acc_valid, acc_accumulate, acc_last, acc_written, acc_read, acc_ready;
+  logic acc_coming, acc_coming_half, acc_valid, acc_accumulate, acc_last, acc_written, acc_read, acc_ready;
   logic [$clog2(AccDepth)-1:0] acc_addr;
   logic [Dim-1:0][31:0] acc_data;
   logic [15:0] acc_read_addr;
@@ -371,6 +371,8 @@ module ahcq_top
     .weights_o       (weights),
     .load_o          (load_weights),
     .transpose_o     (transpose),
+    .acc_coming_o    (acc_coming),
+    .acc_coming_half_o(acc_coming_half),
     .acc_valid_o     (acc_valid),
     .acc_addr_o      (acc_addr),
     .acc_accumulate_o(acc_accumulate),
@@ -399,6 +401,8 @@ module ahcq_top
   ) u_acc (
     .clk_i,
     .rst_ni      (core_rst_n),
+    .coming_i    (acc_coming),
+    .coming_half_i(acc_coming_half),
     .valid_i     (acc_valid),
     .addr_i      (acc_addr),
     .accumulate_i(acc_accumulate),

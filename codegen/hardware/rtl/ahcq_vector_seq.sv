@@ -48,17 +48,25 @@ module ahcq_vector_seq
   assign row_inner = op == OpScale;
   assign start_ready_o = state_q == Idle;
   assign start = start_valid_i && start_ready_o;
-  // every vector instruction has its rows and blocks first, SCALE behind the memory
-  logic [11:0] rows, blocks;
-  assign rows = op == OpScale ? scale.rows : logit.rows;
-  assign blocks = op == OpScale ? scale.blocks : logit.blocks;
-  assign last_row = row_q == rows - 1'b1;
-  assign last_block = block_q == blocks - 1'b1;
+  // every vector instruction has its rows and blocks first, SCALE behind the memory; less one, to be compared with
+  logic [11:0] last_row_q, last_block_q;
+  scale_t start_scale;
+  prob_t start_prob;
+  logit_t start_logit;
+  assign start_scale = start_instr_i;
+  assign start_prob = start_instr_i;
+  assign start_logit = start_instr_i;
+  always_ff @(posedge clk_i) begin
+    if (start) begin
+      last_row_q <= (start_scale.opcode == OpScale ? start_scale.rows : start_logit.rows) - 1'b1;
+      last_block_q <= (start_scale.opcode == OpScale ? start_scale.blocks : start_logit.blocks) - 1'b1;
+    end
+  end
+  assign last_row = row_q == last_row_q;
+  assign last_block = block_q == last_block_q;
   assign last_sub = sub_q == 4'(Subs - 1);
 
-  logit_t start_logit;
   logic start_rel;
-  assign start_logit = start_instr_i;
   assign start_rel = start_logit.rel;
   logic uses_acc;
   assign uses_acc = op == OpScale || op == OpLogit;
@@ -98,10 +106,6 @@ module ahcq_vector_seq
     else state_q <= state_d;
   end
 
-  scale_t start_scale;
-  prob_t start_prob;
-  assign start_scale = start_instr_i;
-  assign start_prob = start_instr_i;
   logic next_block, next_row;
   assign next_block = row_inner ? last_row && last_sub : last_sub;
   assign next_row = row_inner || (last_sub && last_block);
