@@ -122,7 +122,7 @@ def _write(proof: Proof, folder: Path, faulty: bool) -> None:
     names = [path.name for path in sources]
     script = [f"read_slang --threads 1 --empty-blackboxes --top {proof.top} {proof.parameters} " + " ".join(names)]
     if proof.free:
-        script += ["delete t:$meminit t:$meminit_v2", "setattr -unset init ahcq_*/w:*"]
+        script += ["delete t:$meminit t:$meminit_v2", "setattr -unset init */w:*level* */w:*even* */w:*odd*"]
     if proof.cells:
         script += ["read_verilog -overwrite -sv +/lattice/cells_sim_ecp5.v"]
     script += [f"prep -flatten -top {proof.top}", "memory_map"]

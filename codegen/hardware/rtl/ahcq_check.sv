@@ -39,7 +39,7 @@ module ahcq_check
   logic [31:0] product0_q, product1_q;
   logic [35:0] tail_q, end_q;
   logic [35:0] depth;
-  logic whole, whole_q, fits;
+  logic whole, whole_q, fits, opcode_ok_q, fields_ok_q;
   logic [3:0] unit;
 
   // the range of the next cycle, one bit each
@@ -120,8 +120,8 @@ module ahcq_check
       Fields: begin
         state_d = Range;
         if (error_i) error_d = ErrBusFetch;
-        else if (!opcode_ok(instr_i[3:0])) error_d = ErrIllegalOpcode;
-        else if (!fields_ok(instr_i)) error_d = ErrIllegalField;
+        else if (!opcode_ok_q) error_d = ErrIllegalOpcode;
+        else if (!fields_ok_q) error_d = ErrIllegalField;
         if (error_d != ErrNone || instr_i[3:0] == OpFinish) state_d = Drain;
       end
       Range: state_d = Multiply;
@@ -175,6 +175,8 @@ module ahcq_check
   end
 
   always_ff @(posedge clk_i) begin
+    opcode_ok_q <= opcode_ok(instr_i[3:0]);
+    fields_ok_q <= fields_ok(instr_i);
     if (state_q == Range) r_q <= r;
     if (state_q == Multiply) begin
       product0_q <= 32'(r_q.count0 - 12'd1) * 32'(r_q.stride0);

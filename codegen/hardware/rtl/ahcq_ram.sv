@@ -1,5 +1,6 @@
 // One write port, one read port, registered read; the word is made of groups that are written by themselves.
-// A read of the word that is written in the same cycle gives the old one.
+// What a read of the word that is written in the same cycle gives is not to be relied on: the old one in simulation, any
+// in a device.
 module ahcq_ram #(
   parameter int unsigned Width = 32,
   parameter int unsigned Depth = 16,

@@ -44,7 +44,7 @@ def synthesise(config: Config, folder: Path) -> float:
 def synthesise_netlist(folder: Path, read: list[str], top: str) -> float:
     """Any top module to ``netlist.json``, its cells to ``cells.json``; returns seconds."""
     (folder / "netlist.json").unlink(missing_ok=True)
-    commands = [*read, f"synth_ecp5 -top {top} -json netlist.json", "tee -o cells.json stat -json"]
+    commands = [*read, f"synth_ecp5 -no-rw-check -top {top} -json netlist.json", "tee -o cells.json stat -json"]
     return yosys.synthesise(folder, "synthesis", commands)
 
 
