@@ -5,7 +5,8 @@
 
 Target ``ecp5`` (the default) is a Lattice ECP5-85k (LFE5UM5G-85F, CABGA756, speed grade 8): the accelerator in a harness
 of five pins (`synthesis/ahcq_serial.sv`) goes from RTL to `ahcq.bit`, and its clock is what the router reports. The other
-targets are synthesised only and give resource counts. Needs no vendor tool: `pip install "tvm-ahcq[fpga]"`. Takes
+targets are synthesised only and give resource counts; ``vivado`` writes a project script for a Zynq UltraScale+, with the
+AXI top `ahcq_zynq.v`, that nobody has run yet. Needs no vendor tool: `pip install "tvm-ahcq[fpga]"`. Takes
 minutes (sim_4x4) to tens of minutes. Everything is left in the folder of ``--out``: netlist, logs, `report.json` with
 the critical paths, and `result.json`, from which `benchmarks/fpga_table.py` makes the published table.
 """
@@ -22,9 +23,10 @@ from typing import Any
 from ...errors import AhcqError
 from .config import Config, named
 from .generated.isa import CONFIGS
-from .synthesis import ecp5, xilinx, yosys
+from .synthesis import ecp5, vivado, xilinx, yosys
 
 ECP5 = "ecp5"
+VIVADO = "vivado"
 _MILESTONES = ("Packing constants", "Running main analytical placer", "Running router2", "Max frequency for clock")
 
 
@@ -78,7 +80,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--config", default="ecp5_16x16", help=f"{', '.join(CONFIGS)} (default: %(default)s)")
-    parser.add_argument("--target", default=ECP5, choices=[ECP5, *xilinx.FAMILIES], help="default: %(default)s")
+    parser.add_argument("--target", default=ECP5, choices=[ECP5, *xilinx.FAMILIES, VIVADO], help="default: %(default)s")
     parser.add_argument("--frequency", type=float, default=120.0, help="MHz to place and route for (default: 120)")
     parser.add_argument("--seed", type=int, default=1, help="of the placer; another one may give some MHz more")
     parser.add_argument("--out", type=Path, help="folder to work in (default: build/fpga/CONFIG-TARGET)")
@@ -92,6 +94,9 @@ def main(arguments: list[str] | None = None) -> int:
         config = named(options.config)
         folder: Path = options.out or Path("build") / "fpga" / f"{config.name}-{options.target.lower()}"
         folder.mkdir(parents=True, exist_ok=True)
+        if options.target == VIVADO:
+            say(f"written: {vivado.write_project(config, folder, options.frequency)} (untested: needs Vivado)")
+            return 0
         if options.target == ECP5:
             record = build_ecp5(config, folder, options.frequency, options.seed)
         else:

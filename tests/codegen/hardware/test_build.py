@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tvm_ahcq.codegen.hardware import build
+from tvm_ahcq.codegen.hardware.simulator import HERE, rtl_sources, verilator
 from tvm_ahcq.codegen.hardware.synthesis import ecp5, tools, yosys
 from tvm_ahcq.errors import DeviceError
 
@@ -57,3 +58,19 @@ def test_the_summary_has_every_resource_and_the_clock() -> None:
     assert build.summary(record).splitlines() == [
         "c on ecp5", "  TRELLIS_FF     5 of 9", "  clock          101.2 MHz (asked 120)",
     ]  # fmt: skip
+
+
+def test_the_vivado_project_names_its_sources_and_says_that_it_is_untested(tmp_path: Path) -> None:
+    assert build.main(["--config", "zu_64x64", "--target", "vivado", "--frequency", "250", "--out", str(tmp_path)]) == 0
+    script = (tmp_path / "project.tcl").read_text()
+    assert script.startswith("# Untested")
+    assert "Dim=64" in script
+    names = [word for word in script.split() if word.startswith("rtl/") or word.startswith("[list")]
+    assert all((tmp_path / name).is_file() for name in names if name.startswith("rtl/"))
+    assert names[1] == "rtl/ahcq_isa_pkg.sv"
+    assert "create_clock -period 4.000" in (tmp_path / "clock.xdc").read_text()
+
+
+def test_the_top_for_zynq_fits_the_accelerator() -> None:
+    files = [HERE / "lint" / "waivers.vlt", *rtl_sources(), HERE / "synthesis" / "ahcq_zynq.v"]
+    assert "%Warning" not in verilator("--lint-only", "--top-module", "ahcq_zynq", *map(str, files))
