@@ -1,14 +1,17 @@
 """Builds the accelerator for an FPGA: synthesis, place and route, bitstream, and what it takes.
 
     python -m tvm_ahcq.codegen.hardware.build --config ecp5_16x16
+    python -m tvm_ahcq.codegen.hardware.build --config ecp5_16x16 --reuse --seed 2
     python -m tvm_ahcq.codegen.hardware.build --config zu_64x64 --target UltraScale+
 
-Target ``ecp5`` (the default) is a Lattice ECP5-85k (LFE5UM5G-85F, CABGA756, speed grade 8): the accelerator in a harness
-of five pins (`synthesis/ahcq_serial.sv`) goes from RTL to `ahcq.bit`, and its clock is what the router reports. The other
-targets are synthesised only and give resource counts; ``vivado`` writes a project script for a Zynq UltraScale+, with the
-AXI top `ahcq_zynq.v`, that nobody has run yet. Needs no vendor tool: `pip install "tvm-ahcq[fpga]"`. Takes
-minutes (sim_4x4) to tens of minutes. Everything is left in the folder of ``--out``: netlist, logs, `report.json` with
-the critical paths, and `result.json`, from which `benchmarks/fpga_table.py` makes the published table.
+Target ``ecp5`` (the default) is a Lattice ECP5-85k (LFE5UM5G, CABGA756, speed grade 8): the accelerator, in a harness
+of five pins (`synthesis/ahcq_serial.sv`), goes from RTL to `ahcq.bit`. Its clock is what the router says. The families
+of AMD are synthesised only and give resource counts. ``vivado`` writes a project script for a Zynq UltraScale+ with the
+AXI top `ahcq_zynq.v`, which nobody has run yet.
+
+Needs no vendor tool: `pip install "tvm-ahcq[fpga]"`. Takes minutes (sim_4x4) to tens of minutes. Everything is left in
+the folder of ``--out``: netlist, logs, `report.json` with the critical paths, and `result.json`, from which
+`benchmarks/fpga_table.py` makes the published table.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ...errors import AhcqError
+from ...errors import AhcqError, DeviceError
 from .config import Config, named
 from .generated.isa import CONFIGS
 from .synthesis import ecp5, vivado, xilinx, yosys
@@ -41,16 +44,21 @@ def milestone(line: str) -> None:
         say(f"    {line.removeprefix('Info: ')}")
 
 
-def build_ecp5(config: Config, folder: Path, frequency_mhz: float, seed: int) -> dict[str, Any]:
+def build_ecp5(config: Config, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """RTL to bitstream; the record of `result.json`."""
-    say(f"synthesis of {config.name} for the ECP5 ...")
-    seconds = {"synthesis": ecp5.synthesise(config, folder)}
-    say(f"  {seconds['synthesis']:.0f} s; place and route ...")
+    frequency_mhz, seed, seconds = options.frequency, options.seed, {}
+    if not options.reuse:
+        say(f"synthesis of {config.name} for the ECP5 ...")
+        seconds["synthesis"] = ecp5.synthesise(config, folder)
+        say(f"  {seconds['synthesis']:.0f} s")
+    elif not (folder / ecp5.NETLIST).is_file():
+        raise DeviceError(f"There is no {folder / ecp5.NETLIST} to reuse; run without --reuse first.")
+    say("place and route ...")
     routed = ecp5.place_and_route(folder, frequency_mhz, seed, milestone)
     seconds |= routed.seconds
     say(f"  {seconds['route']:.0f} s; bitstream ...")
     seconds["pack"] = ecp5.bitstream(folder)
-    cells = yosys.cells_in(folder / "cells.json")
+    cells = yosys.cells_of_netlist(folder / ecp5.NETLIST, ecp5.TOP)
     return {"target": ECP5, "seed": seed, "asked_mhz": frequency_mhz} | asdict(routed) | {
         "seconds": seconds, "cells": cells, "bitstream_bytes": (folder / "ahcq.bit").stat().st_size,
     }  # fmt: skip
@@ -83,6 +91,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--target", default=ECP5, choices=[ECP5, *xilinx.FAMILIES, VIVADO], help="default: %(default)s")
     parser.add_argument("--frequency", type=float, default=120.0, help="MHz to place and route for (default: 120)")
     parser.add_argument("--seed", type=int, default=1, help="of the placer; another one may give some MHz more")
+    parser.add_argument("--reuse", action="store_true", help="take the netlist that is in the folder (ecp5)")
     parser.add_argument("--out", type=Path, help="folder to work in (default: build/fpga/CONFIG-TARGET)")
     return parser.parse_args(arguments)
 
@@ -98,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
             say(f"written: {vivado.write_project(config, folder, options.frequency)} (untested: needs Vivado)")
             return 0
         if options.target == ECP5:
-            record = build_ecp5(config, folder, options.frequency, options.seed)
+            record = build_ecp5(config, folder, options)
         else:
             record = build_xilinx(config, options.target, folder)
     except AhcqError as error:

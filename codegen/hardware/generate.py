@@ -138,7 +138,8 @@ def _range_check(isa: dict[str, Any]) -> list[str]:
     out += [f"  localparam int unsigned Ranges = {len(cases)};", ""]
     out += ["  function automatic logic [Ranges-1:0] range_select(logic [3:0] opcode, logic [2:0] index);"]
     out += ["    logic [Ranges-1:0] select;"]
-    out += [f"    select[{n}] = opcode == Op{_camel(name)} && index == 3'd{i};" for n, (name, _, i, _) in enumerate(cases)]
+    for n, (name, _, i, _) in enumerate(cases):
+        out.append(f"    select[{n}] = opcode == Op{_camel(name)} && index == 3'd{i};")
     out += ["    return select;", "  endfunction", ""]
     out += ["  function automatic range_t range_of(logic [255:0] bits, logic [Ranges-1:0] select, logic [11:0] dim);"]
     out += ["    range_t r;", "    r = '0;", "    r.count0 = 12'd1;", "    r.count1 = 12'd1;", "    r.last = 1'b1;"]

@@ -62,25 +62,39 @@ class Proof:
 
 _MULTIPLY = ("ahcq_sign_magnitude", "ahcq_multiply", "ahcq_add_sub")
 PROOFS = {
-    "multiply": Proof("multiply", _MULTIPLY, "bmc", 1, ("ahcq_sign_magnitude.sv", "? -difference", "? difference")),
-    "multiply_ecp5": Proof("multiply", _MULTIPLY, "bmc", 1, ("ecp5_multiply.sv", ">>> 2", ">> 2"), cells=True),
-    "add_sub_ecp5": Proof("multiply", _MULTIPLY, "bmc", 1, ("ecp5_add_sub.sv", ".C1  (subtract_i)", ".C1  (1'b0)"), cells=True),
+    "multiply": Proof(
+        "multiply", _MULTIPLY, "bmc", 1, ("ahcq_sign_magnitude.sv", "? -difference", "? difference")
+    ),
+    "multiply_ecp5": Proof(
+        "multiply", _MULTIPLY, "bmc", 1, ("ecp5_multiply.sv", ">>> 2", ">> 2"), cells=True
+    ),
+    "add_sub_ecp5": Proof(
+        "multiply", _MULTIPLY, "bmc", 1, ("ecp5_add_sub.sv", ".C1  (subtract_i)", ".C1  (1'b0)"), cells=True
+    ),
     "decoder": Proof(
-        "decoder", ("ahcq_decoder",), "prove", 3, ("ahcq_decoder.sv", "odd[waddr_i] <= wdata_i[1]", "odd[waddr_i] <= wdata_i[0]")
+        "decoder", ("ahcq_decoder",), "prove", 3,
+        ("ahcq_decoder.sv", "odd[waddr_i] <= wdata_i[1]", "odd[waddr_i] <= wdata_i[0]"),
     ),
     "scaler_first_shift": Proof(
-        "scaler", ("ahcq_scaler",), "bmc", 12, ("ahcq_scaler.sv", "+ 32'(shifted_3_q[0])", ""), parameters="-G First=1"
+        "scaler", ("ahcq_scaler",), "bmc", 12, ("ahcq_scaler.sv", "+ 32'(shifted_3_q[0])", ""),
+        parameters="-G First=1",
     ),
     "scaler_second_shift": Proof(
-        "scaler", ("ahcq_scaler",), "bmc", 12, ("ahcq_scaler.sv", "|| shifted_10_q[0]", ""), parameters="-G First=0"
+        "scaler", ("ahcq_scaler",), "bmc", 12, ("ahcq_scaler.sv", "|| shifted_10_q[0]", ""),
+        parameters="-G First=0",
     ),
     "encoder": Proof(
-        "encoder", ("ahcq_encoder",), "bmc", 8, ("ahcq_encoder.sv", "value_q[1] > level2", "value_q[1] >= level2"), free=True
+        "encoder", ("ahcq_encoder",), "bmc", 8,
+        ("ahcq_encoder.sv", "value_q[1] > level2", "value_q[1] >= level2"), free=True,
     ),
     "encoder_tables": Proof(
-        "encoder_tables", ("ahcq_encoder",), "prove", 3, ("ahcq_encoder.sv", "waddr_i[2:0] == 3'b011", "waddr_i[2:0] == 3'b001")
+        "encoder_tables", ("ahcq_encoder",), "prove", 3,
+        ("ahcq_encoder.sv", "waddr_i[2:0] == 3'b011", "waddr_i[2:0] == 3'b001"),
     ),
-    "fifo": Proof("fifo", ("ahcq_fifo",), "prove", 7, ("ahcq_fifo.sv", "(AddrWidth+1)'(Depth);", "(AddrWidth+1)'(Depth - 1);")),
+    "fifo": Proof(
+        "fifo", ("ahcq_fifo",), "prove", 7,
+        ("ahcq_fifo.sv", "(AddrWidth+1)'(Depth);", "(AddrWidth+1)'(Depth - 1);"),
+    ),
 }  # fmt: skip
 
 

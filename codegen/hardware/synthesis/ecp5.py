@@ -13,6 +13,7 @@ from . import tools, yosys
 DEVICE = ("--um5g-85k", "--package", "CABGA756", "--speed", "8")
 CLOCK_SITE = "B29"
 TOP = "ahcq_serial"
+NETLIST = "netlist.json"
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,10 @@ def synthesise(config: Config, folder: Path) -> float:
 
 
 def synthesise_netlist(folder: Path, read: list[str], top: str) -> float:
-    """Any top module to ``netlist.json``, its cells to ``cells.json``; returns seconds."""
-    (folder / "netlist.json").unlink(missing_ok=True)
-    commands = [*read, f"synth_ecp5 -no-rw-check -top {top} -json netlist.json", "tee -o cells.json stat -json"]
+    """Any top module to ``netlist.json``; returns seconds."""
+    (folder / NETLIST).unlink(missing_ok=True)
+    # no program reads a word while it is written, so nothing need decide what such a read gives
+    commands = [*read, f"synth_ecp5 -no-rw-check -top {top} -json {NETLIST}"]
     return yosys.synthesise(folder, "synthesis", commands)
 
 
@@ -59,7 +61,7 @@ def place_and_route(
     """``netlist.json`` to ``routed.config``; a missed target is no error, the report says what was reached."""
     (folder / "pins.lpf").write_text(constraints())
     arguments = [
-        *DEVICE, "--json", "netlist.json", "--lpf", "pins.lpf", "--lpf-allow-unconstrained",
+        *DEVICE, "--json", NETLIST, "--lpf", "pins.lpf", "--lpf-allow-unconstrained",
         "--textcfg", "routed.config", "--report", "report.json", "--router", "router2",
         "--freq", str(frequency_mhz), "--seed", str(seed), "--timing-allow-fail",
     ]  # fmt: skip

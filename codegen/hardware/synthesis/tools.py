@@ -1,7 +1,7 @@
 """Runs the WebAssembly builds of Yosys, nextpnr and ecppack that the extra ``fpga`` installs.
 
-They see the working folder and what lies under it, but neither ``/tmp`` nor any link out of it: give them relative paths,
-and copy what they read. Yosys prints nothing more after its first technology mapping: results come from files.
+They see the working folder and what lies under it, but a ``/tmp`` of their own: give them relative paths, and copy what
+they read. Yosys prints nothing more after its first technology mapping: results come from files.
 """
 
 from __future__ import annotations
@@ -76,5 +76,6 @@ def run(
             if show is not None:
                 show(line.rstrip())
     if process.returncode:
-        raise DeviceError(f"{tool} failed with {process.returncode}; the end of {folder / log}:\n{''.join(lines[-15:])}")
+        end = "".join(lines[-15:])
+        raise DeviceError(f"{tool} failed with {process.returncode}; the end of {folder / log}:\n{end}")
     return "".join(lines), time.perf_counter() - start

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ..config import Config
 from ..simulator import rtl_sources
 from . import tools
 
@@ -56,3 +56,9 @@ def cells_in(path: Path) -> dict[str, int]:
     text = path.read_text()
     stat: dict[str, Any] = json.loads(text[text.index("{") :])
     return {str(kind): int(count) for kind, count in stat["design"]["num_cells_by_type"].items()}
+
+
+def cells_of_netlist(path: Path, top: str) -> dict[str, int]:
+    """Cells by type, of the top module of a file that ``write_json`` wrote."""
+    module = json.loads(path.read_text())["modules"][top]
+    return dict(sorted(Counter(str(cell["type"]) for cell in module["cells"].values()).items()))

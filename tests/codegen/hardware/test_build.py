@@ -21,7 +21,7 @@ def synthesise(folder: Path, cells: tuple[str, ...]) -> dict[str, int]:
     wanted = ("pkg", "ahcq_pe.", "multiply", "add_sub", "cells")
     files = [name for name in sources if any(part in name for part in wanted)]
     ecp5.synthesise_netlist(folder, [yosys.read_command(files, "ahcq_pe", {"SumBits": 17})], "ahcq_pe")
-    return yosys.cells_in(folder / "cells.json")
+    return yosys.cells_of_netlist(folder / ecp5.NETLIST, "ahcq_pe")
 
 
 @needs_tools
@@ -51,6 +51,11 @@ def test_what_a_tool_says_when_it_fails_is_shown(tmp_path: Path) -> None:
 def test_the_command_refuses_an_unknown_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert build.main(["--config", "ecp5_1x1", "--out", str(tmp_path)]) == 1
     assert "ecp5_16x16" in capsys.readouterr().err
+
+
+def test_reuse_without_a_netlist_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert build.main(["--config", "sim_4x4", "--reuse", "--out", str(tmp_path)]) == 1
+    assert "without --reuse" in capsys.readouterr().err
 
 
 def test_the_summary_has_every_resource_and_the_clock() -> None:
