@@ -40,7 +40,7 @@ module ahcq_check
   logic [35:0] tail_q, end_q;
   logic [35:0] depth;
   logic whole, whole_q, fits, opcode_ok_q, fields_ok_q;
-  logic [3:0] unit;
+  logic [3:0] unit, unit_q;
 
   // the range of the next cycle, one bit each
   logic [Ranges-1:0] select_q;
@@ -139,8 +139,8 @@ module ahcq_check
         end
       end
       Dispatch: begin
-        queue_valid_o = unit;
-        if ((unit & queue_ready_i) != '0) begin
+        queue_valid_o = unit_q;
+        if ((unit_q & queue_ready_i) != '0) begin
           ready_o = 1'b1;
           index_d = index_q + 1'b1;
           state_d = Wait;
@@ -175,6 +175,7 @@ module ahcq_check
   end
 
   always_ff @(posedge clk_i) begin
+    unit_q <= unit;
     opcode_ok_q <= opcode_ok(instr_i[3:0]);
     fields_ok_q <= fields_ok(instr_i);
     if (state_q == Range) r_q <= r;

@@ -16,12 +16,12 @@ module ahcq_fifo #(
 
   logic [Width-1:0] mem[Depth];
   logic [Width-1:0] oldest_q;
-  logic [AddrWidth:0] level_q;   // all entries
-  logic [AddrWidth:0] stored_q;  // those in the memory
+  logic [AddrWidth:0] level_d, level_q;  // all entries
+  logic [AddrWidth:0] stored_q;          // those in the memory
   logic [AddrWidth-1:0] head_q, tail_q;
   logic push, pop, oldest_valid_q, refill, store, load;
 
-  assign ready_o = level_q != (AddrWidth+1)'(Depth);
+  assign level_d = level_q + (AddrWidth+1)'(push) - (AddrWidth+1)'(pop);
   assign valid_o = oldest_valid_q;
   assign data_o = oldest_q;
   assign push = valid_i && ready_o;
@@ -37,13 +37,15 @@ module ahcq_fifo #(
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
+      ready_o <= 1'b1;
       level_q <= '0;
       stored_q <= '0;
       oldest_valid_q <= 1'b0;
       head_q <= '0;
       tail_q <= '0;
     end else begin
-      level_q <= level_q + (AddrWidth+1)'(push) - (AddrWidth+1)'(pop);
+      ready_o <= level_d != (AddrWidth+1)'(Depth);
+      level_q <= level_d;
       stored_q <= stored_q + (AddrWidth+1)'(store) - (AddrWidth+1)'(load);
       if (refill) oldest_valid_q <= stored_q != '0 || push;
       if (store) tail_q <= tail_q + 1'b1;
