@@ -10,6 +10,8 @@ import argparse
 import json
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -24,6 +26,7 @@ from tvm_ahcq.evaluate.scenes import generate, scenes
 from tvm_ahcq.frontend.sam import build_module
 from tvm_ahcq.quantizers.table import QuantTable
 from tvm_ahcq.runtime.image import ResizeLongestSide, preprocess
+from tvm_ahcq.runtime.predictor import _CELLS_A_CALL
 
 RESULTS = Path(__file__).parent / "results" / "vit_b.md"
 
@@ -53,6 +56,22 @@ def seconds(function, repeats: int) -> float:
 def peak_gigabytes() -> float:
     """Most memory that this process has held so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+_RUNS = """
+import sys, numpy as np, tvm_ahcq
+session = tvm_ahcq.load(sys.argv[1]).session
+side = session.model.image_size
+embedding = session.encode(np.zeros((1, 3, side, side), np.float32))
+session.decode(embedding, np.full((8, 2, 2), side / 2, np.float32), np.tile(np.float32([1, -1]), (8, 1)))
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+def running_gigabytes(bundle: Path) -> float:
+    """Most memory of a process that does nothing but run the bundle: an image, and 8 clicks at once."""
+    done = subprocess.run([sys.executable, "-c", _RUNS, str(bundle)], check=True, capture_output=True, text=True)
+    return int(done.stdout) / 1e6
 
 
 @dataclass(frozen=True)
@@ -95,6 +114,19 @@ def decode_times(session, embedding: np.ndarray, repeats: int) -> list[tuple[int
     return rows
 
 
+def batch_time(session, embedding: np.ndarray, count: int, repeats: int) -> float:
+    """Median time of `count` clicks, decoded as many at a time as a predictor does."""
+    coords = np.random.default_rng(0).uniform(0, 1024, (count, 2, 2)).astype(np.float32)
+    labels = np.tile(np.array([[1, -1]], np.float32), (count, 1))
+    step = max(1, _CELLS_A_CALL // session.model.grid**2)
+
+    def run() -> None:
+        for start in range(0, count, step):
+            session.decode(embedding, coords[start : start + step], labels[start : start + step])
+
+    return seconds(run, repeats)
+
+
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
     """Cosine of the angle between two arrays."""
     return float((a * b).sum(dtype=np.float64) / np.linalg.norm(a) / np.linalg.norm(b))
@@ -116,7 +148,7 @@ def main() -> None:
         manifest = ahcq.compile(qmodel).save(bundle)
         compilation, megabytes = Cost(time.perf_counter() - start, peak_gigabytes()), bundle.stat().st_size / 1e6
         print(compilation, flush=True)
-        session = ahcq.load(bundle).session
+        memory, session = running_gigabytes(bundle), ahcq.load(bundle).session
         small = ResizeLongestSide(1024).apply_image(generate(1000).image)
         image = preprocess(small.transpose(2, 0, 1)[None], session.model)
         simulated = qmodel.fake_quant_predictor().session.encode(image)
@@ -145,10 +177,14 @@ def main() -> None:
         f"| image encoder, compiled | {encode:.2f} s |",
         f"| image encoder, torch float32 | {float_encode:.2f} s ({float_encode / encode:.1f}x the compiled time) |",
     ]
+    clicks = decode_times(session, embedding, args.repeats)
     lines += [
         f"| prompt and decode, {points} points and padding | {1e3 * later:.0f} ms (first call {1e3 * first:.0f} ms) |"
-        for points, first, later in decode_times(session, embedding, args.repeats)
+        for points, first, later in clicks
     ]
+    batch, single = batch_time(session, embedding, 64, args.repeats), clicks[0][2]
+    lines.append(f"| prompt and decode, 64 clicks | {1e3 * batch:.0f} ms ({batch / single:.1f}x one click) |")
+    lines.append(f"| most memory of a process that loads, encodes and decodes | {memory:.2f} GB |")
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))

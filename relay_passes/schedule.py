@@ -19,6 +19,11 @@ TILE = 16
 """Side of a tile of a transposition: one cache line of float32."""
 
 
+LITTLE_WORK = 1 << 14
+"""Steps up to which a loop runs on the calling thread: waking the others takes longer, and very long where the machine
+is busy. Sizes that are not known yet (prompts, points) count as 1."""
+
+
 def schedule(mod: IRModule) -> IRModule:
     """Schedule every PrimFunc of `mod` that is not marked ``tirx.is_scheduled``."""
     result = IRModule(dict(mod.functions), attrs=mod.attrs)
@@ -72,7 +77,8 @@ def _schedule_block(sch: Schedule, block, fuse: bool) -> None:
     reduction = [loop for loop, kind in zip(loops, kinds, strict=False) if kind != tirx.IterVar.DataPar]
     if len(loops) != len(kinds) or not spatial:
         return
-    if not reduction and (across := _contiguous_source(sch, block)) is not None:
+    parallel = _work(sch, loops) > LITTLE_WORK
+    if not reduction and parallel and (across := _contiguous_source(sch, block)) is not None:
         _schedule_tiles(sch, loops, across)
         return
     outer = spatial[:-1]
@@ -83,11 +89,23 @@ def _schedule_block(sch: Schedule, block, fuse: bool) -> None:
         outer = [sch.split(spatial[0], [None, 1024])[0]] if not reduction else spatial
     if fuse and len(outer) > 1:
         outer = [sch.fuse(*outer)]
-    extents = [sch.get(loop).extent for loop in outer]
-    several = (loop for loop, extent in zip(outer, extents, strict=True) if not _is_one(extent))
-    sch.parallel(next(several, outer[0]))
+    if parallel:
+        extents = [sch.get(loop).extent for loop in outer]
+        several = (loop for loop, extent in zip(outer, extents, strict=True) if not _is_one(extent))
+        sch.parallel(next(several, outer[0]))
     if reduction and len(spatial) > 1:
         sch.decompose_reduction(block, reduction[0])  # after it, TVM would no longer see that the loops are parallel
+
+
+def _work(sch: Schedule, loops: list) -> int:
+    """Steps of all loops together, as far as they are known."""
+    total, analyzer = 1, tvm.sym.Analyzer()
+    extents = [sch.get(loop).extent for loop in loops]
+    for unknown in {var for extent in extents for var in tirx.analysis.undefined_vars(extent)}:
+        analyzer.bind(unknown, tirx.IntImm(unknown.ty.dtype, 1))
+    for extent in extents:
+        total *= int(analyzer.simplify(extent))
+    return total
 
 
 def _contiguous_source(sch: Schedule, block) -> int | None:

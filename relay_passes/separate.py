@@ -25,7 +25,7 @@ _TOLERANCE = 1e-5
 
 def separate_constants(mod: IRModule) -> IRModule:
     """Rewrite ``x + constant`` for constants ``(1, h * h, C)`` of rank 2 over the grid in every Relax function."""
-    known: dict[bytes, tuple[np.ndarray, np.ndarray] | None] = {}
+    known: dict[bytes, list[tuple[relax.Expr, relax.Expr]] | None] = {}  # equal constants must be one object
     return relax.transform.CanonicalizeBindings()(rewrite_module(mod, lambda defs: _plan(defs, known)))
 
 
@@ -47,17 +47,20 @@ def _separated(defs: Definitions, value: relax.Call, known: dict) -> relax.Expr 
             continue
         key = array.tobytes()
         if key not in known:
-            known[key] = factors(array[0])
+            known[key] = _products(array[0])
         if known[key] is None:
             continue
-        rows, columns = known[key]
-        side, batch = rows.shape[1], x.ty.shape.values[0]
-        terms = [
-            relax.op.multiply(relax.const(rows[r][:, None]), relax.const(columns[r][None])) for r in range(_RANK)
-        ]
-        grid = relax.op.reshape(x, [batch, side, side, array.shape[2]])
+        side = round(array.shape[1] ** 0.5)
+        terms = [relax.op.multiply(rows, columns) for rows, columns in known[key]]
+        grid = relax.op.reshape(x, [x.ty.shape.values[0], side, side, array.shape[2]])
         return relax.op.reshape(relax.op.add(grid, relax.op.add(*terms)), list(value.ty.shape.values))
     return None
+
+
+def _products(encoding: np.ndarray) -> list[tuple[relax.Expr, relax.Expr]] | None:
+    """What :func:`factors` finds, as constants ``(h, 1, C)`` and ``(1, h, C)``."""
+    found = factors(encoding)
+    return found and [(relax.const(r[:, None]), relax.const(c[None])) for r, c in zip(*found, strict=True)]
 
 
 def factors(encoding: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

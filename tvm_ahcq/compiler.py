@@ -323,7 +323,8 @@ def _library(executable: tvm.runtime.Executable, host: HostTarget) -> bytes:
     """The executable as a shared library, linked for the target's architecture."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "library.so"
-        executable.export_library(str(path), **link_options(host))
+        # without symbols and debugging information, which are a third of it and of no use to a deployed file
+        executable.export_library(str(path), options=["-Wl,--strip-all"], **link_options(host))
         return path.read_bytes()
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from .compiler import QuantizedModel, quantize
 from .errors import CalibrationError, RecipeError
-from .evaluate.probes import Probe, random_probes
+from .evaluate.probes import Probe
 from .evaluate.sensitivity import measure
+from .evaluate.settled_probes import settled_probes
 from .frontend.sam import SamModel
 from .quantizers.recipe import Recipe
 
@@ -59,7 +60,8 @@ def raise_bits(
     model : SamModel
         Float.
     images : sequence of numpy.ndarray
-        Calibration pictures, ``(H, W, 3)`` uint8; the masks of the first few are compared, on random clicks and boxes.
+        Calibration pictures, ``(H, W, 3)`` uint8; the masks of the first few are compared, on
+        clicks whose masks the float model is sure of, and boxes around these.
     recipe : Recipe
         Where it starts from.
     max_drop : float
@@ -76,7 +78,7 @@ def raise_bits(
     """
     if not 0 < max_drop < 1:
         raise RecipeError(f"max_drop is {max_drop!r}; expected a number between 0 and 1, such as 0.01 for 1 %.")
-    probes = random_probes(images[:PROBES])
+    probes = settled_probes(model, images[:PROBES], progress=progress)
     qmodel = quantize(model, images, recipe, progress=progress)
     drops = [_drop(qmodel, probes, progress)]
     if drops[0] <= max_drop:

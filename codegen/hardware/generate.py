@@ -202,19 +202,27 @@ def _fields_ok(isa: dict[str, Any]) -> list[str]:
 
 
 def _range_check(isa: dict[str, Any]) -> list[str]:
-    """A function: the i-th range of an instruction that the decoder must check."""
+    """Two functions: which range is the i-th of an opcode, one bit each, and what must be checked of it."""
+    cases = [
+        (name, entry, i, check) for name, entry in isa["instructions"].items() for i, check in enumerate(entry["range"])
+    ]
     out = ["  typedef struct packed {"]
     out += ["    logic last;", "    logic enable;", "    logic [3:0] memory;", "    logic [31:0] base;"]
     out += ["    logic [11:0] count0;", "    logic [19:0] stride0;", "    logic [11:0] count1;"]
     out += ["    logic [15:0] stride1;", "    logic [11:0] tail;", "    logic tail_chunks;", "  } range_t;", ""]
-    out += ["  function automatic range_t range_of(logic [255:0] bits, logic [2:0] index, logic [11:0] dim);"]
+    out += [f"  localparam int unsigned Ranges = {len(cases)};", ""]
+    out += ["  function automatic logic [Ranges-1:0] range_select(logic [3:0] opcode, logic [2:0] index);"]
+    out += ["    logic [Ranges-1:0] select;"]
+    for n, (name, _, i, _) in enumerate(cases):
+        out.append(f"    select[{n}] = opcode == Op{_camel(name)} && index == 3'd{i};")
+    out += ["    return select;", "  endfunction", ""]
+    out += ["  function automatic range_t range_of(logic [255:0] bits, logic [Ranges-1:0] select, logic [11:0] dim);"]
     out += ["    range_t r;", "    r = '0;", "    r.count0 = 12'd1;", "    r.count1 = 12'd1;", "    r.last = 1'b1;"]
-    out += ["    case ({bits[3:0], index})"]
-    for name, entry in isa["instructions"].items():
-        for i, check in enumerate(entry["range"]):
-            out.append(f"      {{Op{_camel(name)}, 3'd{i}}}: begin")
-            out += [f"        {line}" for line in _one_range(isa, entry, check, i + 1 == len(entry["range"]))]
-            out.append("      end")
+    out += ["    unique case (1'b1)"]
+    for n, (_, entry, i, check) in enumerate(cases):
+        out.append(f"      select[{n}]: begin")
+        out += [f"        {line}" for line in _one_range(isa, entry, check, i + 1 == len(entry["range"]))]
+        out.append("      end")
     return [*out, "      default: ;", "    endcase", "    return r;", "  endfunction"]
 
 

@@ -27,25 +27,32 @@ def legal(function, *shapes) -> tvm.IRModule:
     return tvm.transform.Sequential(passes)(builder.get())
 
 
+B, N = tirx.Var("b", "int64"), tirx.Var("n", "int64")
+
 CASES = {
-    "chain": (lambda a, b: relax.op.nn.gelu(relax.op.add(relax.op.multiply(a, b), b)), ((1, 6, 40), (1, 6, 40))),
-    "tiles": (lambda a: relax.op.permute_dims(relax.op.add(a, a), [0, 2, 3, 1]), ((2, 32, 4, 48),)),
-    "turned": (lambda a: relax.op.permute_dims(a, [0, 2, 1]), ((1, 5, 9),)),
+    "chain": (lambda a, b: relax.op.nn.gelu(relax.op.add(relax.op.multiply(a, b), b)), ((1, 60, 400), (1, 60, 400))),
+    "tiles": (lambda a: relax.op.permute_dims(relax.op.add(a, a), [0, 2, 3, 1]), ((2, 64, 4, 48),)),
+    "turned": (lambda a: relax.op.permute_dims(a, [0, 2, 1]), ((1, 205, 109),)),
+    "product": (lambda a, b: relax.op.matmul(a, b), ((3, 64, 6), (3, 6, 50))),
+    "flat": (lambda a: relax.op.nn.relu(a), ((30000,),)),
+    "symbolic": (lambda a, b: relax.op.matmul(a, b), ((B, 64, 6), (1, 6, 50))),
+}
+LITTLE = {
+    "chain": (lambda a, b: relax.op.add(relax.op.multiply(a, b), b), ((1, 6, 40), (1, 6, 40))),
+    "turned": (lambda a: relax.op.permute_dims(a, [0, 2, 1]), ((1, 16, 32),)),
     "product": (lambda a, b: relax.op.matmul(a, b), ((3, 4, 6), (3, 6, 50))),
-    "flat": (lambda a: relax.op.nn.relu(a), ((3000,),)),
-    "symbolic": (lambda a, b: relax.op.matmul(a, b), ((tirx.Var("b", "int64"), 4, 6), (1, 6, 50))),
+    "tokens": (lambda a: relax.op.nn.relu(a), ((B, N, 256),)),
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_scheduled_functions_compute_the_same_in_parallel(case):
-    function, shapes = CASES[case]
+@pytest.mark.parametrize("case, parallel", [(case, True) for case in CASES] + [(case, False) for case in LITTLE])
+def test_scheduled_functions_compute_the_same_in_parallel_where_there_is_work(case, parallel):
+    function, shapes = (CASES if parallel else LITTLE)[case]
     plain = legal(function, *shapes)
     scheduled = schedule(plain)
     rng = np.random.default_rng(0)
-    arrays = [
-        rng.normal(size=[dim if isinstance(dim, int) else 2 for dim in shape]).astype(np.float32) for shape in shapes
-    ]
+    sizes = [[dim if isinstance(dim, int) else 2 if dim.same_as(B) else 7 for dim in shape] for shape in shapes]
+    arrays = [rng.normal(size=size).astype(np.float32) for size in sizes]
     results = []
     for mod in (plain, scheduled):
         machine = relax.VirtualMachine(relax.build(mod, target="llvm"), tvm.cpu())
@@ -53,7 +60,7 @@ def test_scheduled_functions_compute_the_same_in_parallel(case):
     np.testing.assert_allclose(results[0], results[1], rtol=1e-5, atol=1e-6)
     for func in scheduled.functions.values():
         if isinstance(func, tirx.PrimFunc):
-            assert "T.parallel(" in func.script()
+            assert ("T.parallel(" in func.script()) == parallel
 
 
 def test_functions_that_are_scheduled_are_left_alone():

@@ -280,14 +280,44 @@ package ahcq_isa_pkg;
     logic tail_chunks;
   } range_t;
 
-  function automatic range_t range_of(logic [255:0] bits, logic [2:0] index, logic [11:0] dim);
+  localparam int unsigned Ranges = 23;
+
+  function automatic logic [Ranges-1:0] range_select(logic [3:0] opcode, logic [2:0] index);
+    logic [Ranges-1:0] select;
+    select[0] = opcode == OpLoad && index == 3'd0;
+    select[1] = opcode == OpLoad && index == 3'd1;
+    select[2] = opcode == OpStore && index == 3'd0;
+    select[3] = opcode == OpStore && index == 3'd1;
+    select[4] = opcode == OpGemm && index == 3'd0;
+    select[5] = opcode == OpGemm && index == 3'd1;
+    select[6] = opcode == OpGemm && index == 3'd2;
+    select[7] = opcode == OpGemm && index == 3'd3;
+    select[8] = opcode == OpScale && index == 3'd0;
+    select[9] = opcode == OpScale && index == 3'd1;
+    select[10] = opcode == OpScale && index == 3'd2;
+    select[11] = opcode == OpScale && index == 3'd3;
+    select[12] = opcode == OpScale && index == 3'd4;
+    select[13] = opcode == OpLogit && index == 3'd0;
+    select[14] = opcode == OpLogit && index == 3'd1;
+    select[15] = opcode == OpLogit && index == 3'd2;
+    select[16] = opcode == OpLogit && index == 3'd3;
+    select[17] = opcode == OpLogit && index == 3'd4;
+    select[18] = opcode == OpExpsum && index == 3'd0;
+    select[19] = opcode == OpExpsum && index == 3'd1;
+    select[20] = opcode == OpProb && index == 3'd0;
+    select[21] = opcode == OpProb && index == 3'd1;
+    select[22] = opcode == OpProb && index == 3'd2;
+    return select;
+  endfunction
+
+  function automatic range_t range_of(logic [255:0] bits, logic [Ranges-1:0] select, logic [11:0] dim);
     range_t r;
     r = '0;
     r.count0 = 12'd1;
     r.count1 = 12'd1;
     r.last = 1'b1;
-    case ({bits[3:0], index})
-      {OpLoad, 3'd0}: begin
+    unique case (1'b1)
+      select[0]: begin
         r.last = 1'b0;
         r.enable = 1'b1;
         r.memory = {1'b0, bits[14:12]};
@@ -297,7 +327,7 @@ package ahcq_isa_pkg;
         r.tail = bits[38:27];
         r.tail_chunks = 1'b1;
       end
-      {OpLoad, 3'd1}: begin
+      select[1]: begin
         r.last = 1'b1;
         r.enable = 1'b1;
         r.memory = MemDram;
@@ -307,7 +337,7 @@ package ahcq_isa_pkg;
         r.tail = bits[38:27];
         r.tail_chunks = 1'b1;
       end
-      {OpStore, 3'd0}: begin
+      select[2]: begin
         r.last = 1'b0;
         r.enable = 1'b1;
         r.memory = {1'b0, bits[14:12]};
@@ -317,7 +347,7 @@ package ahcq_isa_pkg;
         r.tail = bits[38:27];
         r.tail_chunks = 1'b1;
       end
-      {OpStore, 3'd1}: begin
+      select[3]: begin
         r.last = 1'b1;
         r.enable = 1'b1;
         r.memory = MemDram;
@@ -327,7 +357,7 @@ package ahcq_isa_pkg;
         r.tail = bits[38:27];
         r.tail_chunks = 1'b1;
       end
-      {OpGemm, 3'd0}: begin
+      select[4]: begin
         r.last = 1'b0;
         r.enable = 1'b1;
         r.memory = MemAct;
@@ -336,7 +366,7 @@ package ahcq_isa_pkg;
         r.stride0 = 20'(bits[79:64]);
         r.tail = bits[23:12];
       end
-      {OpGemm, 3'd1}: begin
+      select[5]: begin
         r.last = 1'b0;
         r.enable = 1'b1;
         r.memory = MemWgt;
@@ -347,7 +377,7 @@ package ahcq_isa_pkg;
         r.stride1 = 16'(bits[127:112]);
         r.tail = dim;
       end
-      {OpGemm, 3'd2}: begin
+      select[6]: begin
         r.last = 1'b0;
         r.enable = 1'b1;
         r.memory = MemAcc;
@@ -356,14 +386,14 @@ package ahcq_isa_pkg;
         r.stride0 = 20'(bits[175:160]);
         r.tail = bits[23:12];
       end
-      {OpGemm, 3'd3}: begin
+      select[7]: begin
         r.last = 1'b1;
         r.enable = bits[179];
         r.memory = MemWgt;
         r.base = 32'(bits[143:128]);
         r.tail = bits[47:36];
       end
-      {OpScale, 3'd0}: begin
+      select[8]: begin
         r.last = 1'b0;
         r.enable = 1'b1;
         r.memory = MemAcc;
@@ -372,21 +402,21 @@ package ahcq_isa_pkg;
         r.stride0 = 20'(bits[70:55]);
         r.tail = bits[26:15];
       end
-      {OpScale, 3'd1}: begin
+      select[9]: begin
         r.last = 1'b0;
         r.enable = 1'b1;
         r.memory = MemVec;
         r.base = 32'(bits[86:71]);
         r.tail = bits[38:27];
       end
-      {OpScale, 3'd2}: begin
+      select[10]: begin
         r.last = 1'b0;
         r.enable = bits[88:87] == 1;
         r.memory = MemVec;
         r.base = 32'(bits[104:89]);
         r.tail = bits[38:27];
       end
-      {OpScale, 3'd3}: begin
+      select[11]: begin
         r.last = 1'b0;
         r.enable = bits[88:87] == 2;
         r.memory = MemVec;
@@ -395,7 +425,7 @@ package ahcq_isa_pkg;
         r.stride0 = 20'(bits[120:105]);
         r.tail = bits[26:15];
       end
-      {OpScale, 3'd4}: begin
+      select[12]: begin
         r.last = 1'b1;
         r.enable = 1'b1;
         r.memory = {1'b0, bits[14:12]};
@@ -404,7 +434,7 @@ package ahcq_isa_pkg;
         r.stride0 = 20'(bits[152:137]);
         r.tail = bits[26:15];
       end
-      {OpLogit, 3'd0}: begin
+      select[13]: begin
         r.last = 1'b0;
         r.enable = 1'b1;
         r.memory = MemAcc;
@@ -413,7 +443,7 @@ package ahcq_isa_pkg;
         r.stride0 = 20'(bits[67:52]);
         r.tail = bits[23:12];
       end
-      {OpLogit, 3'd1}: begin
+      select[14]: begin
         r.last = 1'b0;
         r.enable = 1'b1;
         r.memory = MemLgt;
@@ -422,14 +452,14 @@ package ahcq_isa_pkg;
         r.stride0 = 20'(bits[99:84]);
         r.tail = bits[35:24];
       end
-      {OpLogit, 3'd2}: begin
+      select[15]: begin
         r.last = 1'b0;
         r.enable = 1'b1;
         r.memory = MemStat;
         r.base = 32'(bits[107:100]);
         r.tail = bits[23:12];
       end
-      {OpLogit, 3'd3}: begin
+      select[16]: begin
         r.last = 1'b0;
         r.enable = bits[148];
         r.memory = MemVec;
@@ -438,7 +468,7 @@ package ahcq_isa_pkg;
         r.stride0 = 20'(bits[176:165]);
         r.tail = bits[35:24];
       end
-      {OpLogit, 3'd4}: begin
+      select[17]: begin
         r.last = 1'b1;
         r.enable = bits[148];
         r.memory = MemVec;
@@ -447,7 +477,7 @@ package ahcq_isa_pkg;
         r.stride0 = 20'(bits[204:193]);
         r.tail = 12'd1;
       end
-      {OpExpsum, 3'd0}: begin
+      select[18]: begin
         r.last = 1'b0;
         r.enable = 1'b1;
         r.memory = MemLgt;
@@ -456,14 +486,14 @@ package ahcq_isa_pkg;
         r.stride0 = 20'(bits[67:52]);
         r.tail = bits[35:24];
       end
-      {OpExpsum, 3'd1}: begin
+      select[19]: begin
         r.last = 1'b1;
         r.enable = 1'b1;
         r.memory = MemStat;
         r.base = 32'(bits[75:68]);
         r.tail = bits[23:12];
       end
-      {OpProb, 3'd0}: begin
+      select[20]: begin
         r.last = 1'b0;
         r.enable = 1'b1;
         r.memory = MemLgt;
@@ -472,14 +502,14 @@ package ahcq_isa_pkg;
         r.stride0 = 20'(bits[67:52]);
         r.tail = bits[35:24];
       end
-      {OpProb, 3'd1}: begin
+      select[21]: begin
         r.last = 1'b0;
         r.enable = 1'b1;
         r.memory = MemStat;
         r.base = 32'(bits[75:68]);
         r.tail = bits[23:12];
       end
-      {OpProb, 3'd2}: begin
+      select[22]: begin
         r.last = 1'b1;
         r.enable = 1'b1;
         r.memory = MemAct;

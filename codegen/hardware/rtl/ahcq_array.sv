@@ -5,7 +5,7 @@ module ahcq_array
   import ahcq_isa_pkg::*;
 #(
   parameter int unsigned Dim = 4,
-  parameter int unsigned SumBits = OperandBits + WeightBits + $clog2(Dim)
+  parameter int unsigned SumBits = OperandBits + WeightBits - 1 + $clog2(Dim)
 ) (
   input  logic                                  clk_i,
   input  logic                                  decode_we_i,
@@ -14,7 +14,7 @@ module ahcq_array
   input  logic [Dim-1:0][CodeBits-1:0]          codes_i,
   input  logic [1:0]                            table_i,
   input  logic                                  swap_i,
-  input  logic signed [Dim-1:0][WeightBits-1:0] weights_i,    // one cycle after the codes of the same step
+  input  logic [Dim-1:0][WeightBits-1:0]        weights_i,    // sign and magnitude, one cycle after the codes of the same step
   input  logic                                  load_i,
   input  logic                                  transpose_i,
   output logic signed [Dim-1:0][SumBits-1:0]    sums_o        // column c: Dim + c + 3 cycles after the codes

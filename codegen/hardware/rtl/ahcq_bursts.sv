@@ -3,7 +3,7 @@ module ahcq_bursts (
   input  logic        clk_i,
   input  logic        rst_ni,
   input  logic        start_i,
-  input  logic [31:0] address_i,
+  input  logic [31:0] address_i,   // this and what follows: one cycle after the start
   input  logic [19:0] stride_i,
   input  logic [11:0] rows_i,
   input  logic [11:0] length_i,  // chunks of a row
@@ -14,7 +14,7 @@ module ahcq_bursts (
   output logic [7:0]  beats_o,   // minus 1
   output logic        busy_o
 );
-  logic active_q, ready_q;
+  logic start_q, active_q, ready_q;
   logic [31:0] row_q, at_q;
   logic [19:0] stride_q;
   logic [11:0] rows_q, length_q;
@@ -25,25 +25,30 @@ module ahcq_bursts (
   assign valid_o = ready_q;
   assign address_o = {at_q[31:3], 3'b0};
   assign beats_o = 8'(burst_q - 13'd1);
-  assign busy_o = active_q;
+  assign busy_o = start_q || active_q;
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
+      start_q <= 1'b0;
       active_q <= 1'b0;
       ready_q <= 1'b0;
-    end else if (start_i) begin
+    end else if (start_q) begin
+      start_q <= 1'b0;
       active_q <= 1'b1;
       ready_q <= 1'b0;
-    end else if (active_q && !ready_q) begin
-      ready_q <= !stop_i;
-    end else if (valid_o && ready_i) begin
-      ready_q <= 1'b0;
-      active_q <= left_q != burst_q || rows_q != 12'd1;
+    end else begin
+      start_q <= start_i;
+      if (active_q && !ready_q) begin
+        ready_q <= !stop_i;
+      end else if (valid_o && ready_i) begin
+        ready_q <= 1'b0;
+        active_q <= left_q != burst_q || rows_q != 12'd1;
+      end
     end
   end
 
   always_ff @(posedge clk_i) begin
-    if (start_i) begin
+    if (start_q) begin
       row_q <= address_i;
       at_q <= address_i;
       stride_q <= stride_i;

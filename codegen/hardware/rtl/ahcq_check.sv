@@ -39,10 +39,13 @@ module ahcq_check
   logic [31:0] product0_q, product1_q;
   logic [35:0] tail_q, end_q;
   logic [35:0] depth;
-  logic whole, whole_q, fits;
-  logic [3:0] unit;
+  logic whole, whole_q, fits, opcode_ok_q, fields_ok_q;
+  logic [3:0] unit, unit_q;
 
-  assign r = range_of(instr_i, range_q, 12'(Dim));
+  // the range of the next cycle, one bit each
+  logic [Ranges-1:0] select_q;
+  always_ff @(posedge clk_i) select_q <= range_select(instr_i[3:0], range_d);
+  assign r = range_of(instr_i, select_q, 12'(Dim));
 
   // chunks of a DMA row to words of its scratchpad
   localparam int unsigned CodeWidth = 4 * Dim;
@@ -117,8 +120,8 @@ module ahcq_check
       Fields: begin
         state_d = Range;
         if (error_i) error_d = ErrBusFetch;
-        else if (!opcode_ok(instr_i[3:0])) error_d = ErrIllegalOpcode;
-        else if (!fields_ok(instr_i)) error_d = ErrIllegalField;
+        else if (!opcode_ok_q) error_d = ErrIllegalOpcode;
+        else if (!fields_ok_q) error_d = ErrIllegalField;
         if (error_d != ErrNone || instr_i[3:0] == OpFinish) state_d = Drain;
       end
       Range: state_d = Multiply;
@@ -136,8 +139,8 @@ module ahcq_check
         end
       end
       Dispatch: begin
-        queue_valid_o = unit;
-        if ((unit & queue_ready_i) != '0) begin
+        queue_valid_o = unit_q;
+        if ((unit_q & queue_ready_i) != '0) begin
           ready_o = 1'b1;
           index_d = index_q + 1'b1;
           state_d = Wait;
@@ -172,6 +175,9 @@ module ahcq_check
   end
 
   always_ff @(posedge clk_i) begin
+    unit_q <= unit;
+    opcode_ok_q <= opcode_ok(instr_i[3:0]);
+    fields_ok_q <= fields_ok(instr_i);
     if (state_q == Range) r_q <= r;
     if (state_q == Multiply) begin
       product0_q <= 32'(r_q.count0 - 12'd1) * 32'(r_q.stride0);

@@ -26,9 +26,11 @@ module ahcq_gemm
   output logic [Dim-1:0][CodeBits-1:0]          codes_o,
   output logic [1:0]                            table_o,
   output logic                                  swap_o,
-  output logic signed [Dim-1:0][WeightBits-1:0] weights_o,
+  output logic [Dim-1:0][WeightBits-1:0]        weights_o,  // sign and magnitude
   output logic                                  load_o,
   output logic                                  transpose_o,
+  output logic                                  acc_coming_o,  // valid in the next cycle
+  output logic                                  acc_coming_half_o,
   output logic                                  acc_valid_o,
   output logic [$clog2(AccDepth)-1:0]           acc_addr_o,
   output logic                                  acc_accumulate_o,
@@ -40,22 +42,38 @@ module ahcq_gemm
   // Loader: zero points of a column block, then its tiles, each Dim words without a pause.
   typedef enum logic [1:0] {Idle, Zero, Tile} state_e;
   state_e state_d, state_q;
-  gemm_t start_fields, instr_q, feed_instr;
-  logic [11:0] step_q, block_q;
+  gemm_t start_fields, instr_q;
+  logic [11:0] block;
   logic [IndexWidth-1:0] word_q;
   logic [15:0] block_base_q, tile_base_q;
   logic shadow_full_q, swap, first_word, issue_word, last_word, last_step, last_block;
-  logic fifo_ready, feed_valid, feed_done;
+  logic can_feed;
   logic start;
 
   assign start_fields = start_instr_i;
   assign start = start_valid_i && start_ready_o;
-  assign start_ready_o = state_q == Idle && fifo_ready;
+  assign start_ready_o = state_q == Idle && can_feed;
   assign first_word = state_q == Tile && word_q == '0;
   assign issue_word = state_q == Tile && (word_q != '0 || !shadow_full_q);
   assign last_word = word_q == IndexWidth'(Dim - 1);
-  assign last_step = step_q == instr_q.steps - 1'b1;
-  assign last_block = block_q == instr_q.blocks - 1'b1;
+  ahcq_count u_step (
+    .clk_i,
+    .load_i (start),
+    .count_i(start_fields.steps),
+    .step_i (issue_word && last_word),
+    .value_o(),
+    .first_o(),
+    .last_o (last_step)
+  );
+  ahcq_count u_block (
+    .clk_i,
+    .load_i (start),
+    .count_i(start_fields.blocks),
+    .step_i (issue_word && last_word && last_step),
+    .value_o(block),
+    .first_o(),
+    .last_o (last_block)
+  );
 
   always_comb begin
     state_d = state_q;
@@ -80,122 +98,160 @@ module ahcq_gemm
 
   always_ff @(posedge clk_i) begin
     if (start) begin
-      instr_q <= start_instr_i;
-      block_q <= '0;
+      instr_q <= start_fields;
       block_base_q <= start_fields.wgt;
     end
     if (state_q == Zero) begin
-      step_q <= '0;
       word_q <= '0;
       tile_base_q <= block_base_q;
     end
     if (issue_word) begin
       word_q <= word_q + 1'b1;
       if (last_word) begin
-        step_q <= step_q + 1'b1;
         tile_base_q <= tile_base_q + instr_q.wgt_stride;
-        if (last_step) begin
-          block_q <= block_q + 1'b1;
-          block_base_q <= block_base_q + instr_q.wgt_block;
-        end
+        if (last_step) block_base_q <= block_base_q + instr_q.wgt_block;
       end
     end
   end
   logic [15:0] wgt_addr;
-  assign wgt_addr = state_q == Zero ? instr_q.zero + 16'(block_q) : tile_base_q + 16'(word_q);
+  assign wgt_addr = state_q == Zero ? instr_q.zero + 16'(block) : tile_base_q + 16'(word_q);
   assign wgt_addr_o = wgt_addr[$clog2(WgtDepth)-1:0];
   assign wgt_re_o = state_q == Zero || issue_word;
 
-  // One cycle after the read: subtract the zero point and register.
-  logic word_valid_q, zero_valid_q, load_q, transpose_q, zero_vector_q;
-  logic [CodeBits-1:0] zero_scalar_q;
-  logic [IndexWidth-1:0] index_q;
+  // One cycle after the read: register.  Then subtract the zero point and register.
+  typedef struct packed {
+    logic                  word;
+    logic                  zero;
+    logic                  first;
+    logic                  transpose;
+    logic                  zero_vector;
+    logic [CodeBits-1:0]   zero_scalar;
+    logic [IndexWidth-1:0] index;
+  } read_t;
+  read_t read_q, held_q;
+  logic [Dim-1:0][CodeBits-1:0] held_data_q;
   logic [Dim-1:0][CodeBits-1:0] zeros_q, zeros;
   always_ff @(posedge clk_i) begin
-    word_valid_q <= issue_word;
-    zero_valid_q <= state_q == Zero;
-    load_q <= first_word && issue_word;
-    transpose_q <= instr_q.transpose;
-    zero_vector_q <= instr_q.zero_vector;
-    zero_scalar_q <= instr_q.zero[CodeBits-1:0];
-    index_q <= word_q;
-    if (zero_valid_q) zeros_q <= zero_vector_q ? wgt_data_i : {Dim{zero_scalar_q}};
+    read_q <= '{
+      word: issue_word,
+      zero: state_q == Zero,
+      first: first_word,
+      transpose: instr_q.transpose,
+      zero_vector: instr_q.zero_vector,
+      zero_scalar: instr_q.zero[CodeBits-1:0],
+      index: word_q
+    };
+    held_q <= read_q;
+    held_data_q <= wgt_data_i;
+    if (held_q.zero) zeros_q <= held_q.zero_vector ? held_data_q : {Dim{held_q.zero_scalar}};
   end
-  assign zeros = transpose_q ? {Dim{zeros_q[index_q]}} : zeros_q;
+  logic [Dim-1:0][WeightBits-1:0] weights;
+  for (genvar e = 0; e < Dim; e++) begin : gen_weight
+    ahcq_sign_magnitude u_sign_magnitude (
+      .code_i  (held_data_q[e]),
+      .zero_i  (zeros[e]),
+      .weight_o(weights[e])
+    );
+  end
+  assign zeros = held_q.transpose ? {Dim{zeros_q[held_q.index]}} : zeros_q;
   always_ff @(posedge clk_i) begin
-    for (int unsigned e = 0; e < Dim; e++) begin
-      weights_o[e] <= WeightBits'(wgt_data_i[e]) - WeightBits'(zeros[e]);
-    end
-    load_o <= load_q && word_valid_q;
-    transpose_o <= transpose_q;
+    weights_o <= weights;
+    load_o <= held_q.first && held_q.word;
+    transpose_o <= held_q.transpose;
   end
 
   // Feeder: rows of activations against the tile at work.
-  logic [11:0] row_q, feed_step_q, feed_block_q;
+  // The instruction at work and the next one.
+  gemm_t feed_q, next_q, coming;
+  logic feed_valid_q, next_valid_q, advance;
+  logic [11:0] row;
   logic [15:0] act_offset_q, acc_offset_q, act_addr, acc_addr;
-  logic feed, last_row, feed_last_step, feed_last_block, give_fifo_ready, give_fifo_valid;
+  logic feed, first_row, last_row, first_step, feed_last_step, feed_last_block, feed_done;
+  logic give_fifo_ready, give_fifo_valid;
   logic [2:0] complete_q;
-
-  ahcq_fifo #(
-    .Width(256),
-    .Depth(2)
-  ) u_feed_fifo (
+  assign can_feed = !next_valid_q;
+  assign coming = next_valid_q ? next_q : start_fields;
+  assign advance = (!feed_valid_q || feed_done) && (next_valid_q || start);
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      feed_valid_q <= 1'b0;
+      next_valid_q <= 1'b0;
+    end else begin
+      if (advance) feed_valid_q <= 1'b1;
+      else if (feed_done) feed_valid_q <= 1'b0;
+      if (start && !(advance && !next_valid_q)) next_valid_q <= 1'b1;
+      else if (advance) next_valid_q <= 1'b0;
+    end
+  end
+  always_ff @(posedge clk_i) begin
+    if (advance) feed_q <= coming;
+    if (start) next_q <= start_fields;
+  end
+  ahcq_count u_feed_row (
     .clk_i,
-    .rst_ni,
-    .valid_i(start),
-    .ready_o(fifo_ready),
-    .data_i (start_instr_i),
-    .valid_o(feed_valid),
-    .ready_i(feed_done),
-    .data_o (feed_instr)
+    .load_i (advance),
+    .count_i(coming.rows),
+    .step_i (feed),
+    .value_o(row),
+    .first_o(first_row),
+    .last_o (last_row)
+  );
+  ahcq_count u_feed_step (
+    .clk_i,
+    .load_i (advance),
+    .count_i(coming.steps),
+    .step_i (feed && last_row),
+    .value_o(),
+    .first_o(first_step),
+    .last_o (feed_last_step)
+  );
+  ahcq_count u_feed_block (
+    .clk_i,
+    .load_i (advance),
+    .count_i(coming.blocks),
+    .step_i (feed && last_row && feed_last_step),
+    .value_o(),
+    .first_o(),
+    .last_o (feed_last_block)
   );
 
-  assign feed = feed_valid && (row_q != '0 || (shadow_full_q && give_fifo_ready));
-  assign swap = feed && row_q == '0;
-  assign last_row = row_q == feed_instr.rows - 1'b1;
-  assign feed_last_step = feed_step_q == feed_instr.steps - 1'b1;
-  assign feed_last_block = feed_block_q == feed_instr.blocks - 1'b1;
+  assign feed = feed_valid_q && (!first_row || (shadow_full_q && give_fifo_ready));
+  assign swap = feed && first_row;
   assign feed_done = feed && last_row && feed_last_step && feed_last_block;
-  assign act_addr = feed_instr.act + act_offset_q + 16'(row_q);
-  assign acc_addr = feed_instr.acc + acc_offset_q + 16'(row_q);
+  assign act_addr = feed_q.act + act_offset_q + 16'(row);
+  assign acc_addr = feed_q.acc + acc_offset_q + 16'(row);
   assign act_addr_o = act_addr[$clog2(ActDepth)-1:0];
   assign act_re_o = feed;
   assign feed_o = feed;
 
-  always_ff @(posedge clk_i or negedge rst_ni) begin
-    if (!rst_ni) begin
-      row_q <= '0;
-      feed_step_q <= '0;
-      feed_block_q <= '0;
+  always_ff @(posedge clk_i) begin
+    if (advance) begin
       act_offset_q <= '0;
       acc_offset_q <= '0;
-    end else if (feed) begin
-      row_q <= last_row ? '0 : row_q + 1'b1;
-      if (last_row) begin
-        feed_step_q <= feed_last_step ? '0 : feed_step_q + 1'b1;
-        act_offset_q <= feed_last_step ? '0 : act_offset_q + feed_instr.act_stride;
-        if (feed_last_step) begin
-          feed_block_q <= feed_last_block ? '0 : feed_block_q + 1'b1;
-          acc_offset_q <= feed_last_block ? '0 : acc_offset_q + feed_instr.acc_block;
-        end
-      end
+    end else if (feed && last_row) begin
+      act_offset_q <= feed_last_step ? '0 : act_offset_q + feed_q.act_stride;
+      if (feed_last_step) acc_offset_q <= acc_offset_q + feed_q.acc_block;
     end
   end
 
-  // Codes come out of the memory one cycle later, together with their table and the swap.
+  // Codes come out of the memory one cycle later and are registered, together with their table and the swap.
+  logic [1:0] table_q;
+  logic swap_q;
   always_ff @(posedge clk_i) begin
-    table_o <= feed_instr.decode;
-    swap_o <= swap;
+    table_q <= feed_q.decode;
+    swap_q <= swap;
+    table_o <= table_q;
+    swap_o <= swap_q;
+    codes_o <= act_data_i;
   end
-  assign codes_o = act_data_i;
 
-  // The accumulators see a row Dim + 3 cycles after it was read.
+  // The accumulators see a row Dim + 3 cycles after it was read; its sum comes two cycles later.
   localparam int unsigned Latency = Dim + 3;
   localparam int unsigned ControlWidth = $clog2(AccDepth) + 2;
   logic [Latency-1:0] valid_delay_q;
   logic [Latency-1:0][ControlWidth-1:0] control_delay_q;
   logic accumulate;
-  assign accumulate = feed_instr.accumulate || feed_step_q != '0;
+  assign accumulate = feed_q.accumulate || !first_step;
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) valid_delay_q <= '0;
     else valid_delay_q <= {valid_delay_q[Latency-2:0], feed};
@@ -205,6 +261,8 @@ module ahcq_gemm
       control_delay_q[Latency-2:0], {accumulate, feed_done, acc_addr[$clog2(AccDepth)-1:0]}
     };
   end
+  assign acc_coming_o = valid_delay_q[Latency-2];
+  assign acc_coming_half_o = control_delay_q[Latency-2][$clog2(AccDepth)-1];
   assign acc_valid_o = valid_delay_q[Latency-1];
   assign {acc_accumulate_o, acc_last_o, acc_addr_o} = control_delay_q[Latency-1];
 
@@ -217,7 +275,7 @@ module ahcq_gemm
     .rst_ni,
     .valid_i(feed_done),
     .ready_o(give_fifo_ready),
-    .data_i (feed_instr.push),
+    .data_i (feed_q.push),
     .valid_o(give_fifo_valid),
     .ready_i(give_valid_o && give_ready_i),
     .data_o (give_mask_o)
@@ -227,5 +285,5 @@ module ahcq_gemm
     if (!rst_ni) complete_q <= '0;
     else complete_q <= complete_q + 3'(acc_last_i) - 3'(give_valid_o && give_ready_i);
   end
-  assign busy_o = state_q != Idle || feed_valid || give_fifo_valid;
+  assign busy_o = state_q != Idle || feed_valid_q || give_fifo_valid;
 endmodule

@@ -39,7 +39,7 @@ module ahcq_load
 
   load_t fields, instr_q;
   logic active_q, done_q, start, burst_busy, burst_taken;
-  logic [11:0] row_q, chunk_q;
+  logic [11:0] row_q, chunk_q, last_row_q, last_chunk_q;
   logic [15:0] row_word_q, word_q;
   logic [4:0] part_q, parts;
   logic misaligned_q, primed_q;
@@ -56,10 +56,10 @@ module ahcq_load
     .clk_i,
     .rst_ni,
     .start_i  (start),
-    .address_i(fields.address),
-    .stride_i (fields.stride),
-    .rows_i   (fields.rows),
-    .length_i (fields.length),
+    .address_i(instr_q.address),
+    .stride_i (instr_q.stride),
+    .rows_i   (instr_q.rows),
+    .length_i (instr_q.length),
     .stop_i   (stop_i || flying_q[7]),
     .valid_o  (ar_valid_o),
     .ready_i  (ar_ready_i),
@@ -77,8 +77,8 @@ module ahcq_load
   assign parts = instr_q.memory == 3'(MemVec) ? 5'(VecChunks - 1) : is_code ? 5'(CodeChunks - 1) : 5'd0;
   assign last_sub = !is_code || sub_q == 2'(WordsInChunk - 1);
   assign last_part = part_q == parts;
-  assign last_chunk = chunk_q == instr_q.length - 1'b1;
-  assign last_row = row_q == instr_q.rows - 1'b1;
+  assign last_chunk = chunk_q == last_chunk_q;
+  assign last_row = row_q == last_row_q;
   assign write_valid_o = active_q && r_valid_i && !fill;
   assign step = write_valid_o && write_ready_i;
   assign take = step && last_sub;
@@ -113,6 +113,8 @@ module ahcq_load
   always_ff @(posedge clk_i) begin
     if (start) begin
       instr_q <= start_instr_i;
+      last_row_q <= fields.rows - 1'b1;
+      last_chunk_q <= fields.length - 1'b1;
       row_q <= '0;
       chunk_q <= '0;
       sub_q <= '0;

@@ -1,5 +1,6 @@
 // One write port, one read port, registered read; the word is made of groups that are written by themselves.
-// A read of the word that is written in the same cycle gives the old one.
+// What a read of the word that is written in the same cycle gives is not to be relied on: the old one in simulation, any
+// in a device.
 module ahcq_ram #(
   parameter int unsigned Width = 32,
   parameter int unsigned Depth = 16,
@@ -19,7 +20,7 @@ module ahcq_ram #(
     logic [GroupWidth-1:0] mem[Depth];
     logic [GroupWidth-1:0] rdata_q;
 
-    initial for (int unsigned i = 0; i < Depth; i++) mem[i] = '0;
+    initial mem = '{default: '0};
 
     always_ff @(posedge clk_i) begin
       if (we_i[g]) mem[waddr_i] <= wdata_i[g*GroupWidth+:GroupWidth];

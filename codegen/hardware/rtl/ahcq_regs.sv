@@ -49,19 +49,32 @@ module ahcq_regs
   error_e error_q;
   logic [31:0] index_q, program_q, length_q, base_q, limit_q, watchdog_q, idle_q;
   logic irq_enable_q, irq_q, core_rst_nq;
-  logic write, read, start, reset, ended, expired;
+  logic write_q, read, start, reset, ended;
   logic [31:0] rdata;
   logic fatal;
 
-  assign write = aw_valid_i && w_valid_i && !b_valid_o;
-  assign aw_ready_o = write;
-  assign w_ready_o = write;
+  // A write is taken in one cycle and done in the next, before it is answered.
+  logic take_write;
+  logic [7:0] write_addr_q;
+  logic write_control_q, expired_q, run_q, stop_q;
+  logic [31:0] write_data_q;
+  assign take_write = aw_valid_i && w_valid_i && !b_valid_o && !write_q;
+  assign aw_ready_o = take_write;
+  assign w_ready_o = take_write;
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) write_q <= 1'b0;
+    else write_q <= take_write;
+  end
+  always_ff @(posedge clk_i) begin
+    write_addr_q <= aw_addr_i;
+    write_control_q <= aw_addr_i == RegControl;
+    write_data_q <= w_data_i;
+  end
   assign read = ar_valid_i && !r_valid_o;
   assign ar_ready_o = read;
-  assign start = write && aw_addr_i == RegControl && w_data_i[0] && state_q inside {Idle, Done};
-  assign reset = write && aw_addr_i == RegControl && w_data_i[1];
-  assign expired = watchdog_q != '0 && idle_q == watchdog_q;
-  assign fatal = read_error_i || write_error_i || expired;
+  assign start = write_q && write_control_q && write_data_q[0] && state_q inside {Idle, Done};
+  assign reset = write_q && write_control_q && write_data_q[1];
+  assign fatal = read_error_i || write_error_i || expired_q;
   assign ended = state_q == Run && (done_i || fatal);
 
   always_comb begin
@@ -81,6 +94,9 @@ module ahcq_regs
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       state_q <= Idle;
+      run_q <= 1'b0;
+      stop_q <= 1'b0;
+      expired_q <= 1'b0;
       error_q <= ErrNone;
       index_q <= '0;
       program_q <= '0;
@@ -96,6 +112,9 @@ module ahcq_regs
       r_valid_o <= 1'b0;
     end else begin
       state_q <= state_d;
+      run_q <= state_d == Run;
+      stop_q <= state_d inside {Flush, Error, Quieten};
+      expired_q <= state_q == Run && watchdog_q != '0 && idle_q == watchdog_q;
       core_rst_nq <= !(state_d inside {Reset, Clear});
       if (start || state_q == Reset) begin
         error_q <= ErrNone;
@@ -104,23 +123,23 @@ module ahcq_regs
         index_q <= index_i;
         if (read_error_i) error_q <= ErrBusRead;
         else if (write_error_i) error_q <= ErrBusWrite;
-        else error_q <= expired ? ErrDeadlock : error_i;
+        else error_q <= expired_q ? ErrDeadlock : error_i;
       end
       idle_q <= state_q != Run || progress_i ? '0 : idle_q + 1'b1;
       if (state_d inside {Done, Error} && state_q != state_d) irq_q <= 1'b1;
-      else if (write && aw_addr_i == RegIrqStatus && w_data_i[0]) irq_q <= 1'b0;
-      if (write) begin
-        unique case (aw_addr_i)
-          RegIrqEnable: irq_enable_q <= w_data_i[0];
-          RegProgram: program_q <= w_data_i;
-          RegProgramLength: length_q <= w_data_i;
-          RegMemoryBase: base_q <= w_data_i;
-          RegMemoryLimit: limit_q <= w_data_i;
-          RegWatchdog: watchdog_q <= w_data_i;
+      else if (write_q && write_addr_q == RegIrqStatus && write_data_q[0]) irq_q <= 1'b0;
+      if (write_q) begin
+        unique case (write_addr_q)
+          RegIrqEnable: irq_enable_q <= write_data_q[0];
+          RegProgram: program_q <= write_data_q;
+          RegProgramLength: length_q <= write_data_q;
+          RegMemoryBase: base_q <= write_data_q;
+          RegMemoryLimit: limit_q <= write_data_q;
+          RegWatchdog: watchdog_q <= write_data_q;
           default: ;
         endcase
       end
-      if (write) b_valid_o <= 1'b1;
+      if (write_q) b_valid_o <= 1'b1;
       else if (b_ready_i) b_valid_o <= 1'b0;
       if (read) r_valid_o <= 1'b1;
       else if (r_ready_i) r_valid_o <= 1'b0;
@@ -169,8 +188,8 @@ module ahcq_regs
 
   assign irq_o = irq_q && irq_enable_q;
   assign start_o = start;
-  assign run_o = state_q == Run;
-  assign stop_o = state_q inside {Flush, Error, Quieten};
+  assign run_o = run_q;
+  assign stop_o = stop_q;
   assign core_rst_no = core_rst_nq;
   assign program_o = program_q;
   assign length_o = length_q;

@@ -56,7 +56,7 @@ module ahcq_store
   typedef enum logic [1:0] {Read, Capture, Send} state_e;
   state_e state_q;
   logic reading_q;
-  logic [11:0] row_q, chunk_q;
+  logic [11:0] row_q, chunk_q, last_row_q, last_chunk_q;
   logic [19:0] row_at_q, at_q;  // in reads
   logic [4:0] part_q, parts;
   logic [1:0] sub_q;
@@ -73,8 +73,8 @@ module ahcq_store
   assign out_addr_o = at_q[$clog2(OutDepth)-1:0];
   assign vec_addr_o = at_q[$clog2(VecDepth*Subs)-1:0];
   assign last_part = part_q == parts;
-  assign last_chunk = chunk_q == instr_q.length - 1'b1;
-  assign last_row = row_q == instr_q.rows - 1'b1;
+  assign last_chunk = chunk_q == last_chunk_q;
+  assign last_row = row_q == last_row_q;
   assign fifo_in_valid = state_q == Send;
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
@@ -98,6 +98,8 @@ module ahcq_store
   always_ff @(posedge clk_i) begin
     if (start) begin
       instr_q <= start_instr_i;
+      last_row_q <= fields.rows - 1'b1;
+      last_chunk_q <= fields.length - 1'b1;
       row_q <= '0;
       chunk_q <= '0;
       part_q <= '0;
@@ -147,10 +149,10 @@ module ahcq_store
     .clk_i,
     .rst_ni,
     .start_i  (start),
-    .address_i(fields.address),
-    .stride_i (fields.stride),
-    .rows_i   (fields.rows),
-    .length_i (fields.length),
+    .address_i(instr_q.address),
+    .stride_i (instr_q.stride),
+    .rows_i   (instr_q.rows),
+    .length_i (instr_q.length),
     .stop_i   (stop_i || sending_q || flying_q[7]),
     .valid_o  (burst_valid),
     .ready_i  (aw_ready_i),

@@ -69,9 +69,6 @@ module ahcq_top
   localparam int unsigned ActGroups = CodeWidth / GroupWidth;
   localparam int unsigned WgtGroups = CodeWidth > 64 ? CodeWidth / 64 : 1;
   localparam int unsigned LoadWidth = CodeWidth < 64 ? CodeWidth : 64;
-  localparam int unsigned LaneChunks = Lanes / 2;
-  localparam int unsigned VecWords = VecDepth * Subs;
-  localparam int unsigned LgtWords = LgtDepth * Subs;
   localparam bit IdLoad = 1'b0;
 
   if (Dim < 4 || Dim > 64 || (Dim & (Dim - 1)) != 0) begin : gen_bad_dim
@@ -288,13 +285,11 @@ module ahcq_top
   );
 
   // Scratchpads. The vector unit's accesses go before those of LOAD and STORE.
-  logic number_valid, code_valid;
-  slot_t number_slot, code_slot;
-  logic [Lanes-1:0][31:0] number;
+  logic code_valid;
+  slot_t code_slot;
   logic [Lanes-1:0][CodeBits-1:0] code;
   logic vector_act, vector_vec;
   assign vector_act = code_valid && code_slot.memory == MemAct;
-  assign vector_vec = number_valid && number_slot.memory == MemVec;
   assign write_ready = !(write_memory == MemAct && vector_act) && !(write_memory == MemVec && vector_vec);
 
   logic act_re, wgt_re;
@@ -333,94 +328,51 @@ module ahcq_top
   );
 
   // GEMM.
-  logic [Dim-1:0][CodeBits-1:0] codes;
-  logic [1:0] table_select;
-  logic swap, load_weights, transpose;
-  logic [Dim-1:0][WeightBits-1:0] weights;
-  localparam int unsigned SumBits = OperandBits + WeightBits + $clog2(Dim);
-  logic [Dim-1:0][SumBits-1:0] sums;
-  logic acc_valid, acc_accumulate, acc_last, acc_written, acc_read, acc_ready;
-  logic [$clog2(AccDepth)-1:0] acc_addr;
+  logic acc_read, acc_ready;
   logic [Dim-1:0][31:0] acc_data;
   logic [15:0] acc_read_addr;
-  ahcq_gemm #(
+  ahcq_matrix #(
     .Dim     (Dim),
     .ActDepth(ActDepth),
     .WgtDepth(WgtDepth),
     .AccDepth(AccDepth)
-  ) u_gemm (
+  ) u_matrix (
     .clk_i,
-    .rst_ni          (core_rst_n),
-    .start_valid_i   (start_valid[UnitGemm]),
-    .start_instr_i   (head[UnitGemm]),
-    .start_ready_o   (start_ready[UnitGemm]),
-    .give_valid_o    (give_valid[UnitGemm]),
-    .give_mask_o     (give_mask[UnitGemm]),
-    .give_ready_i    (give_ready[UnitGemm]),
-    .busy_o          (unit_busy[UnitGemm]),
-    .feed_o          (feed),
-    .act_re_o        (act_re),
-    .act_addr_o      (act_addr),
-    .act_data_i      (act_data),
-    .wgt_re_o        (wgt_re),
-    .wgt_addr_o      (wgt_addr),
-    .wgt_data_i      (wgt_data),
-    .codes_o         (codes),
-    .table_o         (table_select),
-    .swap_o          (swap),
-    .weights_o       (weights),
-    .load_o          (load_weights),
-    .transpose_o     (transpose),
-    .acc_valid_o     (acc_valid),
-    .acc_addr_o      (acc_addr),
-    .acc_accumulate_o(acc_accumulate),
-    .acc_last_o      (acc_last),
-    .acc_last_i      (acc_written)
-  );
-  ahcq_array #(
-    .Dim(Dim)
-  ) u_array (
-    .clk_i,
+    .rst_ni        (core_rst_n),
+    .start_valid_i (start_valid[UnitGemm]),
+    .start_instr_i (head[UnitGemm]),
+    .start_ready_o (start_ready[UnitGemm]),
+    .give_valid_o  (give_valid[UnitGemm]),
+    .give_mask_o   (give_mask[UnitGemm]),
+    .give_ready_i  (give_ready[UnitGemm]),
+    .busy_o        (unit_busy[UnitGemm]),
+    .feed_o        (feed),
+    .act_re_o      (act_re),
+    .act_addr_o    (act_addr),
+    .act_data_i    (act_data),
+    .wgt_re_o      (wgt_re),
+    .wgt_addr_o    (wgt_addr),
+    .wgt_data_i    (wgt_data),
     .decode_we_i   (write_valid && write_memory == MemDecode),
     .decode_waddr_i(write_word[4:0]),
     .decode_wdata_i({write_data[32+:OperandBits], write_data[0+:OperandBits]}),
-    .codes_i       (codes),
-    .table_i       (table_select),
-    .swap_i        (swap),
-    .weights_i     (weights),
-    .load_i        (load_weights),
-    .transpose_i   (transpose),
-    .sums_o        (sums)
-  );
-  ahcq_acc #(
-    .Dim    (Dim),
-    .Depth  (AccDepth),
-    .SumBits(SumBits)
-  ) u_acc (
-    .clk_i,
-    .rst_ni      (core_rst_n),
-    .valid_i     (acc_valid),
-    .addr_i      (acc_addr),
-    .accumulate_i(acc_accumulate),
-    .last_i      (acc_last),
-    .sums_i      (sums),
-    .last_o      (acc_written),
-    .read_i      (acc_read),
-    .read_ready_o(acc_ready),
-    .read_addr_i (acc_read_addr[$clog2(AccDepth)-1:0]),
-    .read_data_o (acc_data)
+    .read_i        (acc_read),
+    .read_ready_o  (acc_ready),
+    .read_addr_i   (acc_read_addr[$clog2(AccDepth)-1:0]),
+    .read_data_o   (acc_data)
   );
 
   // Vector unit.
-  logic lanes_busy, rows_ready, slot_valid;
-  slot_t slot;
-  logic [19:0] vec_read_addr, lgt_read_addr, number_addr;
+  logic vector_active, store_vec_re, store_vec_ready;
+  logic [$clog2(VecDepth*Subs)-1:0] store_vec_addr;
   logic [Lanes-1:0][31:0] vec_data;
-  logic [Lanes-1:0][LogitBits-1:0] lgt_data, logits;
-  ahcq_vector_seq #(
-    .Dim  (Dim),
-    .Lanes(Lanes)
-  ) u_vector_seq (
+  ahcq_vector #(
+    .Dim      (Dim),
+    .Lanes    (Lanes),
+    .VecDepth (VecDepth),
+    .LgtDepth (LgtDepth),
+    .StatDepth(StatDepth)
+  ) u_vector (
     .clk_i,
     .rst_ni       (core_rst_n),
     .start_valid_i(start_valid[UnitVector]),
@@ -430,75 +382,24 @@ module ahcq_top
     .give_mask_o  (give_mask[UnitVector]),
     .give_ready_i (give_ready[UnitVector]),
     .busy_o       (unit_busy[UnitVector]),
-    .lanes_busy_i (lanes_busy),
-    .rows_ready_i (rows_ready),
-    .acc_ready_i  (acc_ready),
+    .active_o     (vector_active),
     .acc_read_o   (acc_read),
-    .valid_o      (slot_valid),
-    .slot_o       (slot),
+    .acc_ready_i  (acc_ready),
     .acc_addr_o   (acc_read_addr),
-    .vec_addr_o   (vec_read_addr),
-    .lgt_addr_o   (lgt_read_addr)
-  );
-  ahcq_lanes #(
-    .Dim      (Dim),
-    .Lanes    (Lanes),
-    .StatDepth(StatDepth)
-  ) u_lanes (
-    .clk_i,
-    .rst_ni        (core_rst_n),
-    .valid_i       (slot_valid),
-    .slot_i        (slot),
-    .busy_o        (lanes_busy),
-    .rows_ready_o  (rows_ready),
-    .acc_data_i    (acc_data),
-    .vec_data_i    (vec_data),
-    .lgt_data_i    (lgt_data),
-    .encode_we_i   (write_valid && write_memory == MemEncode),
-    .encode_waddr_i(write_word[4:0]),
-    .encode_wdata_i(write_data),
-    .number_valid_o(number_valid),
-    .number_slot_o (number_slot),
-    .number_o      (number),
-    .code_valid_o  (code_valid),
-    .code_slot_o   (code_slot),
-    .code_o        (code)
-  );
-  assign number_addr = (20'(number_slot.dst) << $clog2(Subs)) + 20'(number_slot.sub);
-
-  logic store_vec_re, vector_reads_vec;
-  logic [$clog2(VecWords)-1:0] store_vec_addr;
-  assign vector_reads_vec = slot_valid && (slot.kind != Compute || slot.row_addend);
-  logic [19:0] load_vec_addr;
-  assign load_vec_addr = (20'(write_word) << $clog2(Subs)) + 20'(write_part) / 20'(LaneChunks);
-  ahcq_ram #(
-    .Width (32 * Lanes),
-    .Depth (VecWords),
-    .Groups(LaneChunks)
-  ) u_vec (
-    .clk_i,
-    .we_i   (vector_vec ? '1 : write_valid && write_memory == MemVec ?
-             LaneChunks'(1) << (write_part % 5'(LaneChunks)) : '0),
-    .waddr_i(vector_vec ? number_addr[$clog2(VecWords)-1:0] : load_vec_addr[$clog2(VecWords)-1:0]),
-    .wdata_i(vector_vec ? number : {LaneChunks{write_data}}),
-    .re_i   (vector_reads_vec || store_vec_re),
-    .raddr_i(vector_reads_vec ? vec_read_addr[$clog2(VecWords)-1:0] : store_vec_addr),
-    .rdata_o(vec_data)
-  );
-  for (genvar l = 0; l < Lanes; l++) begin : gen_logit
-    assign logits[l] = number[l][LogitBits-1:0];
-  end
-  ahcq_ram #(
-    .Width(LogitBits * Lanes),
-    .Depth(LgtWords)
-  ) u_lgt (
-    .clk_i,
-    .we_i   (number_valid && number_slot.memory == MemLgt),
-    .waddr_i(number_addr[$clog2(LgtWords)-1:0]),
-    .wdata_i(logits),
-    .re_i   (slot_valid),
-    .raddr_i(lgt_read_addr[$clog2(LgtWords)-1:0]),
-    .rdata_o(lgt_data)
+    .acc_data_i   (acc_data),
+    .encode_we_i  (write_valid && write_memory == MemEncode),
+    .vec_we_i     (write_valid && write_memory == MemVec),
+    .write_word_i (write_word),
+    .write_part_i (write_part),
+    .write_data_i (write_data),
+    .vec_busy_o   (vector_vec),
+    .store_re_i   (store_vec_re),
+    .store_ready_o(store_vec_ready),
+    .store_addr_i (store_vec_addr),
+    .vec_data_o   (vec_data),
+    .code_valid_o (code_valid),
+    .code_slot_o  (code_slot),
+    .code_o       (code)
   );
 
   // STORE.
@@ -548,12 +449,12 @@ module ahcq_top
     .out_addr_o   (out_addr),
     .out_data_i   (out_data),
     .vec_re_o     (store_vec_re),
-    .vec_ready_i  (!vector_reads_vec),
+    .vec_ready_i  (store_vec_ready),
     .vec_addr_o   (store_vec_addr),
     .vec_data_i   (vec_data)
   );
 
-  assign progress = feed || slot_valid || lanes_busy || queue_valid != '0 && queue_ready != '0 && instr_ready ||
+  assign progress = feed || vector_active || queue_valid != '0 && queue_ready != '0 && instr_ready ||
       (start_valid & start_ready) != '0 || finish != '0 || load_chunk || store_chunk ||
       (m_rvalid_i && m_rready_o) || m_bvalid_i;
 endmodule

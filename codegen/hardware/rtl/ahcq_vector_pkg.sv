@@ -2,6 +2,10 @@
 package ahcq_vector_pkg;
   import ahcq_isa_pkg::*;
 
+  localparam int unsigned LogBits = 20;
+  localparam logic signed [LogitBits-1:0] Masked = {1'b1, {(LogitBits - 1) {1'b0}}};
+  localparam logic signed [LogitBits-1:0] LogitMax = {1'b0, {(LogitBits - 1) {1'b1}}};
+
   typedef enum logic [1:0] {Compute, SetMult, SetBias, SetRelH} kind_e;
 
   typedef struct packed {
@@ -22,4 +26,31 @@ package ahcq_vector_pkg;
     memory_e                 memory;
     logic [15:0]             dst;
   } slot_t;
+
+  typedef enum logic [2:0] {AddNothing, AddBias, AddVec, AddStat, SubStat} addend_e;
+
+  // What a scaler must know, each at the stage in its name, decoded one stage before.
+  typedef struct packed {
+    logic [4:0]              pre_2;
+    logic                    set_mult_3;
+    logic                    scale_3;
+    logic [MantissaBits-1:0] mult_3;
+    logic [5:0]              shift_3;
+    logic                    rel_6;
+    logic                    set_bias_9;
+    addend_e                 addend_9;
+    logic                    negate_10;
+    logic                    carry_10;
+    logic                    logit_11;
+  } scaler_control_t;
+
+  // The control of one stage from the slots of the stage before.
+  function automatic addend_e addend_of(slot_t slot);
+    unique case (slot.op)
+      OpScale: return slot.row_addend ? AddVec : slot.bias ? AddBias : AddNothing;
+      OpProb: return SubStat;
+      OpExpsum: return AddStat;
+      default: return AddNothing;
+    endcase
+  endfunction
 endpackage

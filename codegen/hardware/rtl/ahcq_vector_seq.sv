@@ -35,32 +35,65 @@ module ahcq_vector_seq
   prob_t prob;
   logic [255:0] instr_q;
   logic [3:0] op;
-  logic [11:0] row_q, block_q;
+  logic [11:0] row, block;
+  logic first_block, next_row, next_block;
   logic [3:0] sub_q;
   logic [15:0] acc_q, add_q, dst_q, lgt_q, rel_w_q, rel_h_q;  // of the block (acc, add, dst) or row (the others)
-  logic row_inner, issue, last_row, last_block, last_sub, blocked, start;
+  logic issue, last_row, last_block, last_sub, blocked, start;
   logic [19:0] vec_word;
 
   assign scale = instr_q;
   assign logit = instr_q;
   assign prob = instr_q;
   assign op = instr_q[3:0];
-  assign row_inner = op == OpScale;
   assign start_ready_o = state_q == Idle;
   assign start = start_valid_i && start_ready_o;
+  scale_t start_scale;
+  prob_t start_prob;
+  logit_t start_logit;
+  assign start_scale = start_instr_i;
+  assign start_prob = start_instr_i;
+  assign start_logit = start_instr_i;
+  // what the opcode says, held from the start on
+  logic is_scale_q, is_logit_q, uses_acc_q, row_addend_q;
+  always_ff @(posedge clk_i) begin
+    if (start) begin
+      is_scale_q <= start_scale.opcode == OpScale;
+      is_logit_q <= start_scale.opcode == OpLogit;
+      uses_acc_q <= start_scale.opcode == OpScale || start_scale.opcode == OpLogit;
+      row_addend_q <= start_scale.opcode == OpScale ? start_scale.add_mode == 2'd2 :
+          start_scale.opcode == OpLogit && start_logit.rel;
+    end
+  end
+  assign next_block = is_scale_q ? last_row && last_sub : last_sub;
+  assign next_row = is_scale_q || (last_sub && last_block);
+
   // every vector instruction has its rows and blocks first, SCALE behind the memory
-  logic [11:0] rows, blocks;
-  assign rows = op == OpScale ? scale.rows : logit.rows;
-  assign blocks = op == OpScale ? scale.blocks : logit.blocks;
-  assign last_row = row_q == rows - 1'b1;
-  assign last_block = block_q == blocks - 1'b1;
+  ahcq_count u_row (
+    .clk_i,
+    .load_i (start),
+    .count_i(start_scale.opcode == OpScale ? start_scale.rows : start_logit.rows),
+    .step_i (issue && next_row),
+    .value_o(row),
+    .first_o(),
+    .last_o (last_row)
+  );
+  ahcq_count u_block (
+    .clk_i,
+    .load_i (start),
+    .count_i(start_scale.opcode == OpScale ? start_scale.blocks : start_logit.blocks),
+    .step_i (issue && next_block),
+    .value_o(block),
+    .first_o(first_block),
+    .last_o (last_block)
+  );
   assign last_sub = sub_q == 4'(Subs - 1);
 
-  logic uses_acc;
-  assign uses_acc = op == OpScale || op == OpLogit;
-  assign acc_read_o = state_q == Data && uses_acc;
-  assign blocked = (uses_acc && !acc_ready_i) ||
-      (op == OpExpsum && block_q == '0 && sub_q == '0 && !rows_ready_i);
+  logic start_rel;
+  assign start_rel = start_logit.rel;
+  assign acc_read_o = state_q == Data && uses_acc_q;
+  assign blocked = (uses_acc_q && !acc_ready_i) ||
+      (op == OpExpsum && first_block && sub_q == '0 && !rows_ready_i);
   assign issue = state_q == Data && !blocked;
 
   always_comb begin
@@ -77,10 +110,10 @@ module ahcq_vector_seq
       Bias, RelH: state_d = Data;
       Data: begin
         if (issue) begin
-          if (row_inner && last_row) state_d = last_sub && last_block ? Drain : Mult;
-          if (!row_inner && last_sub && last_block) begin
+          if (is_scale_q && last_row) state_d = last_sub && last_block ? Drain : Mult;
+          if (!is_scale_q && last_sub && last_block) begin
             if (last_row) state_d = Drain;
-            else if (op == OpLogit && logit.rel) state_d = RelH;
+            else if (is_logit_q && logit.rel) state_d = RelH;
           end
         end
       end
@@ -89,29 +122,14 @@ module ahcq_vector_seq
       default: state_d = Idle;
     endcase
   end
-  logit_t start_logit;
-  logic start_rel;
-  assign start_logit = start_instr_i;
-  assign start_rel = start_logit.rel;
-
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) state_q <= Idle;
     else state_q <= state_d;
   end
 
-  scale_t start_scale;
-  prob_t start_prob;
-  assign start_scale = start_instr_i;
-  assign start_prob = start_instr_i;
-  logic next_block, next_row;
-  assign next_block = row_inner ? last_row && last_sub : last_sub;
-  assign next_row = row_inner || (last_sub && last_block);
-
   always_ff @(posedge clk_i) begin
     if (start) begin
       instr_q <= start_instr_i;
-      row_q <= '0;
-      block_q <= '0;
       sub_q <= '0;
       acc_q <= start_instr_i[3:0] == OpScale ? start_scale.acc : start_logit.acc;
       add_q <= start_scale.add;
@@ -120,17 +138,14 @@ module ahcq_vector_seq
       rel_w_q <= start_logit.rel_w;
       rel_h_q <= start_logit.rel_h;
     end else if (issue) begin
-      if (row_inner) begin
-        row_q <= last_row ? '0 : row_q + 1'b1;
+      if (is_scale_q) begin
         if (last_row) sub_q <= last_sub ? '0 : sub_q + 1'b1;
       end else begin
         sub_q <= last_sub ? '0 : sub_q + 1'b1;
-        if (next_row) row_q <= row_q + 1'b1;
       end
       if (next_block) begin
-        block_q <= last_block ? '0 : block_q + 1'b1;
         add_q <= add_q + scale.add_block;
-        if (row_inner) begin
+        if (is_scale_q) begin
           acc_q <= acc_q + scale.acc_block;
           dst_q <= dst_q + scale.dst_block;
         end else begin
@@ -138,8 +153,8 @@ module ahcq_vector_seq
           dst_q <= last_block ? prob.dst : dst_q + prob.dst_block;
         end
       end
-      if (!row_inner && next_row) begin
-        lgt_q <= lgt_q + (op == OpLogit ? logit.lgt_row : prob.lgt_row);
+      if (!is_scale_q && next_row) begin
+        lgt_q <= lgt_q + (is_logit_q ? logit.lgt_row : prob.lgt_row);
         rel_w_q <= rel_w_q + 16'(logit.rel_w_row);
         rel_h_q <= rel_h_q + 16'(logit.rel_h_row);
       end
@@ -149,10 +164,10 @@ module ahcq_vector_seq
   // Addresses. `vec` gives a parameter, the addend of a row, or the width terms of a block.
   always_comb begin
     unique case (state_q)
-      Mult: vec_word = 20'(scale.mult) + 20'(block_q);
-      Bias: vec_word = 20'(scale.add) + 20'(block_q);
+      Mult: vec_word = 20'(scale.mult) + 20'(block);
+      Bias: vec_word = 20'(scale.add) + 20'(block);
       RelH: vec_word = 20'(rel_h_q);
-      default: vec_word = op == OpLogit ? 20'(rel_w_q) + 20'(block_q) : 20'(add_q) + 20'(row_q);
+      default: vec_word = is_logit_q ? 20'(rel_w_q) + 20'(block) : 20'(add_q) + 20'(row);
     endcase
   end
   logic [5:0] rel_h_lane;
@@ -160,8 +175,8 @@ module ahcq_vector_seq
   logic [19:0] vec_sub;
   assign vec_sub = state_q == RelH ? 20'(rel_h_lane) >> $clog2(Lanes) : 20'(sub_q);
   assign vec_addr_o = (vec_word << SubBits) + vec_sub;
-  assign acc_addr_o = acc_q + 16'(row_q);
-  assign lgt_addr_o = ((20'(lgt_q) + 20'(block_q)) << SubBits) + 20'(sub_q);
+  assign acc_addr_o = acc_q + 16'(row);
+  assign lgt_addr_o = ((20'(lgt_q) + 20'(block)) << SubBits) + 20'(sub_q);
 
   assign valid_o = issue || state_q inside {Mult, Bias, RelH};
   always_comb begin
@@ -174,20 +189,20 @@ module ahcq_vector_seq
       default: slot_o.kind = Compute;
     endcase
     slot_o.sub = sub_q;
-    slot_o.first = row_inner || (block_q == '0 && sub_q == '0);
-    slot_o.last = row_inner || (last_block && last_sub);
+    slot_o.first = is_scale_q || (first_block && sub_q == '0);
+    slot_o.last = is_scale_q || (last_block && last_sub);
     slot_o.fresh = logit.first;
-    slot_o.stat = (op == OpLogit ? logit.stat : prob.stat) + row_q[7:0];
-    slot_o.pre = op == OpScale ? scale.pre : op == OpLogit ? logit.pre : '0;
-    slot_o.shift = op == OpLogit ? 6'(logit.shift) : '0;
-    slot_o.mult = op == OpLogit ? logit.mult : MantissaBits'(1);
-    slot_o.row_addend = op == OpScale ? scale.add_mode == 2'd2 : op == OpLogit && logit.rel;
-    slot_o.bias = op == OpScale && scale.add_mode == 2'd1;
+    slot_o.stat = (is_logit_q ? logit.stat : prob.stat) + row[7:0];
+    slot_o.pre = is_scale_q ? scale.pre : is_logit_q ? logit.pre : '0;
+    slot_o.shift = is_logit_q ? 6'(logit.shift) : '0;
+    slot_o.mult = is_logit_q ? logit.mult : MantissaBits'(1);
+    slot_o.row_addend = row_addend_q;
+    slot_o.bias = is_scale_q && scale.add_mode == 2'd1;
     slot_o.lane = rel_h_lane & 6'(Lanes - 1);
     // lanes of this group that hold real keys
-    slot_o.real_lanes = last_block && op == OpLogit ? logit.valid : 7'd127;
-    slot_o.memory = op == OpScale ? memory_e'({1'b0, scale.memory}) : op == OpProb ? MemAct : MemLgt;
-    slot_o.dst = op == OpLogit ? lgt_q + 16'(block_q) : dst_q + 16'(row_q);
+    slot_o.real_lanes = last_block && is_logit_q ? logit.valid : 7'd127;
+    slot_o.memory = is_scale_q ? memory_e'({1'b0, scale.memory}) : op == OpProb ? MemAct : MemLgt;
+    slot_o.dst = is_logit_q ? lgt_q + 16'(block) : dst_q + 16'(row);
   end
 
   assign give_valid_o = state_q == Give;

@@ -1,0 +1,84 @@
+"""Collects what builds of the accelerator took into ``benchmarks/results/fpga.json`` and the table ``fpga.md``.
+
+    python -m tvm_ahcq.codegen.hardware.build --config ecp5_16x16
+    python benchmarks/fpga_table.py build/fpga/*/result.json
+
+A build of the same configuration, target and seed replaces the one recorded before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+ECP5 = "ecp5"
+
+
+def key(record: dict[str, Any]) -> str:
+    """What a build is recorded under."""
+    return f"{record['config']} {record['target']} {record.get('seed', 0)}"
+
+
+def ecp5_table(records: list[dict[str, Any]]) -> list[str]:
+    """Routed builds: what is used of what there is, and the clock."""
+    lines = [
+        "| configuration | 4-input table sites | FF | DSP | block RAM | clock, MHz | synthesis, route: s |",
+        "|---" * 7 + "|",
+    ]
+    for record in records:
+        cells = [record["config"]]
+        for name in ("TRELLIS_COMB", "TRELLIS_FF", "MULT18X18D", "DP16KD"):
+            used, there = record["used"].get(name, (0, 0))
+            cells.append(f"{used} ({used / there:.0%})" if there else "0")
+        seconds = record["seconds"]
+        times = ", ".join(f"{seconds[stage]:.0f}" if stage in seconds else "-" for stage in ("synthesis", "route"))
+        lines.append("| " + " | ".join([*cells, f"**{record['fmax_mhz']:.1f}**", times]) + " |")
+    return lines
+
+
+def count_table(records: list[dict[str, Any]]) -> list[str]:
+    """Synthesised builds: resource counts."""
+    kinds = list(records[0]["used"])
+    lines = ["| configuration | family | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 2) + "|"]
+    for record in records:
+        counts = [str(record["used"][kind]) for kind in kinds]
+        lines.append("| " + " | ".join([record["config"], record["target"], *counts]) + " |")
+    return lines
+
+
+def markdown(records: list[dict[str, Any]]) -> str:
+    """The page."""
+    routed = [record for record in records if record["target"] == ECP5]
+    counted = [record for record in records if record["target"] != ECP5]
+    lines = ["# The accelerator on FPGAs", "", "Written by `benchmarks/fpga_table.py` from builds of "]
+    lines[-1] += "`python -m tvm_ahcq.codegen.hardware.build`."
+    if routed:
+        lines += ["", "## ECP5-85k, placed and routed (yosys, nextpnr, speed grade 8)", "", *ecp5_table(routed)]
+        lines += ["", "The harness of `ahcq_serial.sv` is included. Seconds are of a shared machine."]
+    if counted:
+        lines += ["", "## Resource counts of `synth_xilinx`; nothing is placed", "", *count_table(counted)]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", nargs="+", type=Path, help="result.json of builds")
+    path = RESULTS / "fpga.json"
+    kept: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    for result in parser.parse_args().results:
+        record = json.loads(result.read_text())
+        kept[key(record)] = record
+    kept = dict(sorted(kept.items()))
+    path.write_text(json.dumps(kept, indent=1) + "\n")
+    (RESULTS / "fpga.md").write_text(markdown(list(kept.values())))
+    print(f"written: {path} and {RESULTS / 'fpga.md'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Builds the accelerator for an FPGA: synthesis, place and route, bitstream, and what it takes.
+
+    python -m tvm_ahcq.codegen.hardware.build --config ecp5_16x16
+    python -m tvm_ahcq.codegen.hardware.build --config ecp5_16x16 --reuse --seed 2
+    python -m tvm_ahcq.codegen.hardware.build --config zu_64x64 --target UltraScale+
+
+Target ``ecp5`` (the default) is a Lattice ECP5-85k (LFE5UM5G, CABGA756, speed grade 8): the accelerator, in a harness
+of five pins (`synthesis/ahcq_serial.sv`), goes from RTL to `ahcq.bit`. Its clock is what the router says. The families
+of AMD are synthesised only and give resource counts. ``vivado`` writes a project script for a Zynq UltraScale+ with the
+AXI top `ahcq_zynq.v`, which nobody has run yet.
+
+Needs no vendor tool: `pip install "tvm-ahcq[fpga]"`. Takes minutes (sim_4x4) to tens of minutes. Everything is left in
+the folder of ``--out``: netlist, logs, `report.json` with the critical paths, and `result.json`, from which
+`benchmarks/fpga_table.py` makes the published table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ...errors import AhcqError, DeviceError
+from .config import Config, named
+from .generated.isa import CONFIGS
+from .synthesis import ecp5, vivado, xilinx, yosys
+
+ECP5 = "ecp5"
+VIVADO = "vivado"
+_MILESTONES = ("Packing constants", "Running main analytical placer", "Running router2", "Max frequency for clock")
+
+
+def say(text: str) -> None:
+    """Prints progress at once."""
+    print(text, flush=True)
+
+
+def milestone(line: str) -> None:
+    """Prints the lines of the router's log by which one sees how far it is."""
+    if any(mark in line for mark in _MILESTONES) or "iter=" in line or "overused" in line:
+        say(f"    {line.removeprefix('Info: ')}")
+
+
+def build_ecp5(config: Config, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """RTL to bitstream; the record of `result.json`."""
+    frequency_mhz, seed, seconds = options.frequency, options.seed, {}
+    if not options.reuse:
+        say(f"synthesis of {config.name} for the ECP5 ...")
+        seconds["synthesis"] = ecp5.synthesise(config, folder)
+        say(f"  {seconds['synthesis']:.0f} s")
+    elif not (folder / ecp5.NETLIST).is_file():
+        raise DeviceError(f"There is no {folder / ecp5.NETLIST} to reuse; run without --reuse first.")
+    say("place and route ...")
+    routed = ecp5.place_and_route(folder, frequency_mhz, seed, milestone)
+    seconds |= routed.seconds
+    say(f"  {seconds['route']:.0f} s; bitstream ...")
+    seconds["pack"] = ecp5.bitstream(folder)
+    cells = yosys.cells_of_netlist(folder / ecp5.NETLIST, ecp5.TOP)
+    return {"target": ECP5, "seed": seed, "asked_mhz": frequency_mhz} | asdict(routed) | {
+        "seconds": seconds, "cells": cells, "bitstream_bytes": (folder / "ahcq.bit").stat().st_size,
+    }  # fmt: skip
+
+
+def build_xilinx(config: Config, family: str, folder: Path) -> dict[str, Any]:
+    """Resource counts; the record of `result.json`."""
+    say(f"synthesis of {config.name} for {family} ...")
+    used, seconds = xilinx.count(config, family, folder)
+    return {"target": family, "used": used, "seconds": {"synthesis": seconds}}
+
+
+def summary(record: dict[str, Any]) -> str:
+    """A few lines for people."""
+    lines = [f"{record['config']} on {record['target']}"]
+    for name, used in record["used"].items():
+        lines.append(f"  {name:14} {used}" if isinstance(used, int) else f"  {name:14} {used[0]} of {used[1]}")
+    if "fmax_mhz" in record:
+        lines.append(f"  {'clock':14} {record['fmax_mhz']:.1f} MHz (asked {record['asked_mhz']:g})")
+    return "\n".join(lines)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tvm_ahcq.codegen.hardware.build", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--config", default="ecp5_16x16", help=f"{', '.join(CONFIGS)} (default: %(default)s)")
+    parser.add_argument("--target", default=ECP5, choices=[ECP5, *xilinx.FAMILIES, VIVADO], help="default: %(default)s")
+    parser.add_argument("--frequency", type=float, default=120.0, help="MHz to place and route for (default: 120)")
+    parser.add_argument("--seed", type=int, default=1, help="of the placer; another one may give some MHz more")
+    parser.add_argument("--reuse", action="store_true", help="take the netlist that is in the folder (ecp5)")
+    parser.add_argument("--out", type=Path, help="folder to work in (default: build/fpga/CONFIG-TARGET)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns 1 with a message if something is missing or fails."""
+    options = parse(arguments)
+    try:
+        config = named(options.config)
+        folder: Path = options.out or Path("build") / "fpga" / f"{config.name}-{options.target.lower()}"
+        folder.mkdir(parents=True, exist_ok=True)
+        if options.target == VIVADO:
+            say(f"written: {vivado.write_project(config, folder, options.frequency)} (untested: needs Vivado)")
+            return 0
+        if options.target == ECP5:
+            record = build_ecp5(config, folder, options)
+        else:
+            record = build_xilinx(config, options.target, folder)
+    except AhcqError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    record = {"config": config.name, **record}
+    (folder / "result.json").write_text(json.dumps(record, indent=1) + "\n")
+    say(f"{summary(record)}\nwritten: {folder / 'result.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

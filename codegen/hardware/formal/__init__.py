@@ -1,0 +1,1 @@
+"""Formal proofs of the RTL's arithmetic and queues; see ``proofs.py``."""

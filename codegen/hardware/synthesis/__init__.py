@@ -1,0 +1,1 @@
+"""From RTL to bitstreams and resource counts with tools from PyPI; see ``build.py``."""

@@ -1,0 +1,82 @@
+"""The ECP5-85k: synthesis, placement, routing, bitstream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import Config
+from . import tools, yosys
+
+DEVICE = ("--um5g-85k", "--package", "CABGA756", "--speed", "8")
+CLOCK_SITE = "B29"
+TOP = "ahcq_serial"
+NETLIST = "netlist.json"
+
+
+@dataclass(frozen=True)
+class Routed:
+    """What place and route says.
+
+    Attributes
+    ----------
+    used : dict of str to tuple of int
+        Resource -> used and available; TRELLIS_COMB are sites of 4-input tables, half a carry cell or a RAM included.
+    fmax_mhz : float
+        Of the routed clock, worst process corner of the speed grade.
+    seconds : dict of str to float
+        Stage -> time it took.
+    """
+
+    used: dict[str, tuple[int, int]]
+    fmax_mhz: float
+    seconds: dict[str, float]
+
+
+def synthesise(config: Config, folder: Path) -> float:
+    """RTL to ``netlist.json``; returns seconds."""
+    sources = yosys.copy_sources(folder, yosys.ECP5_CELLS, ("ahcq_serial.sv",))
+    read = yosys.read_command(sources, TOP, config.parameters())
+    return synthesise_netlist(folder, [read], TOP)
+
+
+def synthesise_netlist(folder: Path, read: list[str], top: str) -> float:
+    """Any top module to ``netlist.json``; returns seconds."""
+    (folder / NETLIST).unlink(missing_ok=True)
+    # no program reads a word while it is written, so nothing need decide what such a read gives
+    commands = [*read, f"synth_ecp5 -no-rw-check -top {top} -json {NETLIST}"]
+    return yosys.synthesise(folder, "synthesis", commands)
+
+
+def constraints(clock: str = "clk_i") -> str:
+    """The LPF file: only the clock must have its pin, others go where they like."""
+    return f'LOCATE COMP "{clock}" SITE "{CLOCK_SITE}";\nIOBUF PORT "{clock}" IO_TYPE=LVCMOS33;\n'
+
+
+def place_and_route(
+    folder: Path, frequency_mhz: float, seed: int = 1, show: Callable[[str], None] | None = None
+) -> Routed:
+    """``netlist.json`` to ``routed.config``; a missed target is no error, the report says what was reached."""
+    (folder / "pins.lpf").write_text(constraints())
+    arguments = [
+        *DEVICE, "--json", NETLIST, "--lpf", "pins.lpf", "--lpf-allow-unconstrained",
+        "--textcfg", "routed.config", "--report", "report.json", "--router", "router2",
+        "--freq", str(frequency_mhz), "--seed", str(seed), "--timing-allow-fail",
+    ]  # fmt: skip
+    _, seconds = tools.run("nextpnr-ecp5", arguments, folder, "route.log", show)
+    return _report(folder / "report.json", seconds)
+
+
+def bitstream(folder: Path) -> float:
+    """``routed.config`` to ``ahcq.bit``; returns seconds."""
+    _, seconds = tools.run("ecppack", ["--compress", "routed.config", "ahcq.bit"], folder, "pack.log")
+    return seconds
+
+
+def _report(path: Path, seconds: float) -> Routed:
+    report = json.loads(path.read_text())
+    used = {name: (entry["used"], entry["available"]) for name, entry in report["utilization"].items()}
+    clocks = [entry["achieved"] for entry in report["fmax"].values()]
+    return Routed({name: pair for name, pair in used.items() if pair[0]}, min(clocks), {"route": seconds})

@@ -1,0 +1,19 @@
+"""Each statement about the RTL is proved, and its proof fails with a fault in the RTL."""
+
+from __future__ import annotations
+
+import pytest
+
+from tvm_ahcq.codegen.hardware.formal.proofs import PROOFS, available, holds
+
+pytestmark = pytest.mark.skipif(not available(), reason="needs the extra fpga")
+
+
+@pytest.mark.parametrize("name", PROOFS)
+def test_the_statement_holds(name: str) -> None:
+    assert holds(PROOFS[name])
+
+
+@pytest.mark.parametrize("name", PROOFS)
+def test_the_proof_finds_a_fault(name: str) -> None:
+    assert not holds(PROOFS[name], faulty=True)

@@ -1,0 +1,81 @@
+"""The FPGA flow on one processing element: seconds instead of minutes, the same tools and files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tvm_ahcq.codegen.hardware import build
+from tvm_ahcq.codegen.hardware.simulator import HERE, rtl_sources, verilator
+from tvm_ahcq.codegen.hardware.synthesis import ecp5, tools, yosys
+from tvm_ahcq.errors import DeviceError
+
+needs_tools = pytest.mark.skipif(
+    not (tools.available("yosys") and tools.available("nextpnr-ecp5")), reason="needs the extra fpga"
+)
+
+
+def synthesise(folder: Path, cells: tuple[str, ...]) -> dict[str, int]:
+    sources = yosys.copy_sources(folder, cells)
+    wanted = ("pkg", "ahcq_pe.", "multiply", "add_sub", "cells")
+    files = [name for name in sources if any(part in name for part in wanted)]
+    ecp5.synthesise_netlist(folder, [yosys.read_command(files, "ahcq_pe", {"SumBits": 17})], "ahcq_pe")
+    return yosys.cells_of_netlist(folder / ecp5.NETLIST, "ahcq_pe")
+
+
+@needs_tools
+def test_an_element_of_device_cells_is_smaller_and_goes_to_a_bitstream(tmp_path: Path) -> None:
+    plain = synthesise(tmp_path, ())
+    cells = synthesise(tmp_path, yosys.ECP5_CELLS)
+    assert plain["MULT18X18D"] == 1
+    assert "MULT18X18D" not in cells
+    # two chains of 5 cells, one of 6, and the adder
+    assert cells["CCU2C"] == 5 + 5 + 6 + 9
+    assert cells["TRELLIS_FF"] == plain["TRELLIS_FF"]
+    lines: list[str] = []
+    routed = ecp5.place_and_route(tmp_path, 100.0, show=lines.append)
+    assert routed.used["TRELLIS_FF"][0] == cells["TRELLIS_FF"]
+    assert routed.fmax_mhz > 100
+    assert any("Max frequency" in line for line in lines)
+    ecp5.bitstream(tmp_path)
+    assert (tmp_path / "ahcq.bit").stat().st_size > 10_000
+
+
+@needs_tools
+def test_what_a_tool_says_when_it_fails_is_shown(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="no_such_module"):
+        yosys.synthesise(tmp_path, "bad", ["hierarchy -top no_such_module"])
+
+
+def test_the_command_refuses_an_unknown_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert build.main(["--config", "ecp5_1x1", "--out", str(tmp_path)]) == 1
+    assert "ecp5_16x16" in capsys.readouterr().err
+
+
+def test_reuse_without_a_netlist_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert build.main(["--config", "sim_4x4", "--reuse", "--out", str(tmp_path)]) == 1
+    assert "without --reuse" in capsys.readouterr().err
+
+
+def test_the_summary_has_every_resource_and_the_clock() -> None:
+    record = {"config": "c", "target": "ecp5", "used": {"TRELLIS_FF": (5, 9)}, "fmax_mhz": 101.25, "asked_mhz": 120.0}
+    assert build.summary(record).splitlines() == [
+        "c on ecp5", "  TRELLIS_FF     5 of 9", "  clock          101.2 MHz (asked 120)",
+    ]  # fmt: skip
+
+
+def test_the_vivado_project_names_its_sources_and_says_that_it_is_untested(tmp_path: Path) -> None:
+    assert build.main(["--config", "zu_64x64", "--target", "vivado", "--frequency", "250", "--out", str(tmp_path)]) == 0
+    script = (tmp_path / "project.tcl").read_text()
+    assert script.startswith("# Untested")
+    assert "Dim=64" in script
+    names = [word for word in script.split() if word.startswith("rtl/") or word.startswith("[list")]
+    assert all((tmp_path / name).is_file() for name in names if name.startswith("rtl/"))
+    assert names[1] == "rtl/ahcq_isa_pkg.sv"
+    assert "create_clock -period 4.000" in (tmp_path / "clock.xdc").read_text()
+
+
+def test_the_top_for_zynq_fits_the_accelerator() -> None:
+    files = [HERE / "lint" / "waivers.vlt", *rtl_sources(), HERE / "synthesis" / "ahcq_zynq.v"]
+    assert "%Warning" not in verilator("--lint-only", "--top-module", "ahcq_zynq", *map(str, files))
