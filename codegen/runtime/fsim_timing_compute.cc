@@ -45,7 +45,7 @@ bool GemmUnit::ClockFeeder(uint64_t now) {
   feed_step_ = 0;
   if (++feed_block_ != feed.blocks) return false;
   feed_block_ = 0;
-  complete_.push({now + 2 * dim_ + 5, feed.push});
+  complete_.push({now + 2 * dim_ + 6, feed.push});
   return true;
 }
 
@@ -132,14 +132,14 @@ void VectorUnit::ClockLogarithm(uint64_t now, bool issues) {
   }
   if (!issues || op_ != isa::Opcode::kExpsum) return;
   if (block_ == 0 && sub_ == 0) ++pending_;
-  if (block_ + 1 == blocks_ && sub_ + 1 == subs_) sums_.push(now + kStages);
+  if (block_ + 1 == blocks_ && sub_ + 1 == subs_) sums_.push(now + stages_ + 1);
 }
 
 void VectorUnit::Clock(uint64_t now, const Instruction* started, bool issues, bool given) {
   const bool lanes_busy = (valid_ >> 1) != 0 || pending_ != 0;
   const bool data = issues && state_ == State::kData;
   ClockLogarithm(now, data);
-  valid_ = ((valid_ << 1) | static_cast<uint32_t>(issues) << 1) & ((1u << (kStages + 1)) - 1);
+  valid_ = ((valid_ << 1) | static_cast<uint32_t>(issues) << 1) & ((1u << (stages_ + 1)) - 1);
   numbers_ = (numbers_ << 1) | static_cast<uint32_t>(data && to_vec_) << 1;
   codes_ = (codes_ << 1) | static_cast<uint32_t>(data && to_act_) << 1;
   switch (state_) {

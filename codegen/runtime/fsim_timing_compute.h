@@ -54,7 +54,10 @@ struct GemmUnit {
 
 /*! \brief Progress of an instruction of the vector unit, slot by slot. */
 struct VectorUnit {
-  explicit VectorUnit(const isa::Config& config) : subs_(config.dim / config.lanes) {}
+  explicit VectorUnit(const isa::Config& config) : subs_(config.dim / config.lanes) {
+    // the sum of a row goes through a tree with a register a level
+    for (uint32_t lanes = 1; lanes < config.lanes; lanes *= 2) ++stages_;
+  }
 
   bool StartReady() const { return state_ == State::kIdle; }
   bool GiveValid() const { return state_ == State::kGive; }
@@ -67,18 +70,20 @@ struct VectorUnit {
   bool Issues(bool acc_ready) const;
   bool ReadsVec(bool issues) const { return issues && (state_ != State::kData || row_addend_); }
   /*! \brief Results that reach `vec` or `act` in this cycle. */
-  bool WritesVec() const { return numbers_ >> 9 & 1; }
-  bool WritesAct() const { return codes_ >> 15 & 1; }
+  bool WritesVec() const { return numbers_ >> kNumberStage & 1; }
+  bool WritesAct() const { return codes_ >> kCodeStage & 1; }
   void Clock(uint64_t now, const Instruction* started, bool issues, bool given);
 
  private:
   enum class State { kIdle, kMult, kBias, kRelH, kData, kDrain, kGive };
-  static constexpr uint32_t kPending = 4, kStages = 15, kLogCycles = 22;
+  static constexpr uint32_t kPending = 8, kLogCycles = 24;
+  static constexpr uint32_t kNumberStage = 12, kCodeStage = kNumberStage + 6, kExpStage = kNumberStage + 7;
   void Start(const Instruction& f);
   void Advance();
   void ClockLogarithm(uint64_t now, bool issues);
 
   const uint32_t subs_;
+  uint32_t stages_ = kExpStage;  // the last one: there the sums of rows are
   State state_ = State::kIdle;
   isa::Opcode op_ = isa::Opcode::kFinish;
   bool uses_acc_ = false, row_addend_ = false, bias_ = false, rel_ = false, to_vec_ = false, to_act_ = false;

@@ -23,7 +23,7 @@ void Bursts::Start(const Instruction& f) {
   stride_ = f[isa::load::kStride];
   rows_ = f[isa::load::kRows];
   length_ = f[isa::load::kLength];
-  active = true;
+  active = starting = true;
   ready = false;
   NextRow();
 }
@@ -35,6 +35,10 @@ void Bursts::NextRow() {
 
 void Bursts::Clock(bool stop, bool taken) {
   if (!active) return;
+  if (starting) {
+    starting = false;
+    return;
+  }
   if (!ready) {
     beats = std::min({left_, kBurstBeats, kPageBeats - static_cast<uint32_t>(at_ >> 3 & (kPageBeats - 1))});
     ready = !stop;
