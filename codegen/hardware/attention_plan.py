@@ -78,11 +78,14 @@ class Plan:
         self.row_blocks = -(-self.width // dim)
         self.row_keys = self.row_blocks * dim
         self.keys, self.blocks = self.height * self.row_keys, self.height * self.row_blocks
-        self._places()
+        self._size_relative()
+        self._size_chunks()
+        self._place_vec()
         self._check()
 
-    def _places(self) -> None:
-        config, rows, dim = self.config, self.rows, self.config.dim
+    def _size_relative(self) -> None:
+        """Blocks and entries of relative positions, and their places at the start of ``wgt``."""
+        rows, dim = self.rows, self.config.dim
         segment = min(rows, self.width)
         self.h_blocks = -(-self.height // dim) if self.relative else 0
         self.w_blocks = -(-(self.width + segment - 1) // dim) if self.relative else 0
@@ -91,6 +94,10 @@ class Plan:
         self.entries = [-(-size // granule) * granule if self.relative else 0 for size in entries]
         self.rel_wgt = [0, 2 * self.parts * self.entries[0]]
         self.ring = 2 * self.parts * sum(self.entries)
+
+    def _size_chunks(self) -> None:
+        """Picture rows of a chunk, and what depends on them in ``acc`` and ``act``."""
+        config, rows = self.config, self.rows
         # Keys of a chunk: two chunks behind the tables of relative positions. A single chunk has the first half of the
         # accumulators to itself; of several, each second is in the second half, and relative positions in the first.
         half, line = config.acc_depth // 2, self.row_blocks * rows
@@ -104,8 +111,18 @@ class Plan:
         self.acc_relative = (self.acc_sums if single else half) - relative
         self.chunks = -(-self.height // self.chunk_rows) if self.chunk_rows else 0
         self.chunk_keys, self.chunk_blocks = self.chunk_rows * self.row_keys, self.chunk_rows * self.row_blocks
-        # vec: a word of scales for sums, heights and widths; height terms, width terms; sums and, where there is room
-        # for both, widths on their way to memory
+        queries = QUERY_BUFFERS * self.parts * rows
+        # chunks whose values are multiplied a tile later, to give the array work while row sums are taken
+        self.prob_slots = (config.act_depth - queries) // max(1, self.chunk_blocks * rows)
+        self.prob_at = queries
+        self.lag = max(0, min(self.chunks // 2, self.prob_slots - 2))
+
+    def _place_vec(self) -> None:
+        """A word of scales for sums, heights and widths; height terms, width terms; sums on their way to memory.
+
+        Width terms on their way to memory have a place of their own where there is room, else that of the sums.
+        """
+        config, rows = self.config, self.rows
         self.vec_h = 3
         self.h_buffers = 2 if self.chunks == 1 else 1
         self.vec_w = self.vec_h + self.h_buffers * self.h_blocks * rows
@@ -115,11 +132,6 @@ class Plan:
         if self.vec_end > config.vec_depth:
             self.vec_far = self.vec_out
             self.vec_end = self.vec_out + max(self.parts, self.w_blocks) * rows
-        queries = QUERY_BUFFERS * self.parts * rows
-        # chunks whose values are multiplied a tile later, to give the array work while row sums are taken
-        self.prob_slots = (config.act_depth - queries) // max(1, self.chunk_blocks * rows)
-        self.prob_at = queries
-        self.lag = max(0, min(self.chunks // 2, self.prob_slots - 2))
 
     def _check(self) -> None:
         config, rows = self.config, self.rows

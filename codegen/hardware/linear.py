@@ -248,12 +248,11 @@ def _set(
     """The sums of one row tile and one set of column blocks, but for the scale of the last group."""
     dim, word, total = config.dim, config.dim // 2, layer.codes.shape[0]
     inputs = layer.codes.shape[1] // dim
-    at = state.slot("vec", 2) * tiling.parameters
+    at, step = state.slot("vec", 2) * tiling.parameters, 0
     entries: list[Entry] = [("load", {
         "memory": "vec", "rows": tiling.groups + 1, "length": blocks * dim // 2, "sp": at, "sp_stride": tiling.blocks,
         "address": places["vec"] + 4 * dim * block, "stride": 4 * layer.weight.shape[0],
     })]  # fmt: skip
-    step = 0
     for group, size in enumerate(layer.group_sizes):
         half = state.slot("acc", 2) * (config.acc_depth // 2)
         begin, end = step, step + size // dim

@@ -146,8 +146,9 @@ def _scale(rng: np.random.Generator, config: Config, data: int, result: int) -> 
     dst = _base(rng, config.depth(memory), reach)
     start = _base(rng, config.vec_depth, (blocks - 1) * add + rows)
     if memory == "vec":  # what is read while it is overwritten: the same words in the same order, or others
-        mult = int(rng.integers(0, 100))
-        dst, start, add = max(dst, 103) if dst + reach < config.vec_depth - 103 else 103, dst, pitch
+        room = 100 if config.vec_depth >= 256 else config.vec_depth // 4  # for scales, in front of what is written
+        mult, least = int(rng.integers(0, room)), room + 3
+        dst, start, add = max(dst, least) if dst + reach < config.vec_depth - least else least, dst, pitch
         start = dst if rng.integers(2) else min(start, dst - reach) if dst > reach else dst
     else:
         mult = _base(rng, config.vec_depth, blocks)

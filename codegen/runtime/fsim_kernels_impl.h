@@ -181,11 +181,6 @@ void Pack(const uint8_t* tile, const uint8_t* zero, bool transpose, uint32_t dim
   }
 }
 
-inline int64_t ShiftRound(int64_t value, int64_t shift) {
-  const int64_t half = shift > 0 ? int64_t{1} << (shift > 0 ? shift - 1 : 0) : 0;
-  return (value + half) >> shift;
-}
-
 /*! \brief Codes of numbers. */
 inline void Encode(const int32_t* values, uint32_t count, const Encoder& encoder, uint8_t* codes) {
   constexpr uint32_t kChunk = 64;

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from tvm_ahcq.codegen.device import Device
+from tvm_ahcq.codegen.device import Device, open_device
 from tvm_ahcq.codegen.hardware.agreement import disagreement
 from tvm_ahcq.codegen.hardware.config import named
 from tvm_ahcq.codegen.hardware.generated.isa import CONFIGS
+from tvm_ahcq.codegen.hardware.image import MemoryImage, SerialProgram
+from tvm_ahcq.codegen.hardware.layout import fixed_scale
+from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.hardware.random_program import FAULTS
 from tvm_ahcq.errors import DeviceError
 
@@ -34,3 +38,35 @@ def test_programs_with_a_fault_end_as_the_model_says(fault: str) -> None:
     for name in CONFIGS:
         for seed in range(10):
             assert disagreement(named(name), seed, fault, backends=["fsim"]) is None
+
+
+@pytest.mark.parametrize("name", ["ecp5_16x16", "zu_64x64"])
+def test_threads_share_the_rows_of_an_instruction_and_change_nothing(name: str) -> None:
+    config, image, rng = named(name), MemoryImage(), np.random.default_rng(0)
+    rows, blocks = 200, 3
+    scales = fixed_scale(rng.uniform(1e-3, 1e-2, blocks * config.dim), 4)
+    operands = {
+        "act": rng.bytes(rows * config.dim // 2), "wgt": rng.bytes(blocks * config.dim**2 // 2),
+        "decode": rng.integers(-256, 256, 64).astype(np.int32).tobytes(),
+        "encode": np.sort(rng.integers(-4000, 4000, 64)).astype(np.int32).tobytes(), "vec": scales.tobytes(),
+    }  # fmt: skip
+    program, result = SerialProgram(), image.reserve(rows * config.dim // 2)
+    for memory, data in operands.items():
+        program.add("load", memory=memory, rows=1, length=len(data) // 8, address=image.place(data))
+    program.add("gemm", rows=rows, steps=1, blocks=blocks, zero=7, wgt_block=config.dim, acc_block=rows)
+    program.add("scale", memory="out", rows=rows, blocks=2, acc_block=rows, dst_block=rows)
+    program.add("logit", rows=60, blocks=blocks, acc_block=rows, lgt_row=blocks, mult=3, valid=5, first=1)
+    program.add("expsum", rows=60, blocks=blocks, lgt_row=blocks)
+    program.add("prob", rows=60, blocks=blocks, lgt_row=blocks, dst=300, dst_block=60)
+    program.add("gemm", rows=60, steps=blocks, blocks=1, act=300, act_stride=60, zero=7, wgt_stride=config.dim)
+    program.add("scale", memory="out", rows=60, blocks=1, dst=7)
+    program.add("store", memory="out", rows=1, length=rows * config.dim // 16, address=result)
+    start = image.place(program.finish())
+    memory = image.finish()
+    before = bytes(memory)
+    assert Machine(config, memory).run(start, len(program)).error == "none"
+    for threads in (1, 2, 5):
+        with open_device("fsim", config, memory_bytes=len(memory), threads=threads) as device:
+            device.copy_in(0, before)
+            assert device.run(start, len(program)).error == "none"
+            assert device.copy_out(0, len(memory)) == memory
