@@ -23,7 +23,7 @@ void Bursts::Start(const Instruction& f) {
   stride_ = f[isa::load::kStride];
   rows_ = f[isa::load::kRows];
   length_ = f[isa::load::kLength];
-  active = starting = true;  // it looks at the instruction a cycle after the start
+  active = starting = true;
   ready = false;
   NextRow();
 }

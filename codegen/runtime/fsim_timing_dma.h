@@ -32,7 +32,8 @@ class Ring {
 
 /*! \brief The rows of a DMA as bursts of at most 16 beats that stay within 4 KiB. */
 struct Bursts {
-  bool active = false, ready = false, starting = false;
+  bool active = false, ready = false;
+  bool starting = false;  // the first cycle: fields are looked at
   uint32_t beats = 0;  // of the burst that is offered
 
   void Start(const Instruction& f);

@@ -229,7 +229,7 @@ def test_what_comes_back_goes_in_again_without_a_copy(session, image):
     assert to_tensor(embedding).data_ptr() == embedding.ctypes.data
 
 
-@pytest.mark.parametrize("grid, kept", [(64, 16), (56, 28), (20, 20), (17, 17), (8, 8)])
+@pytest.mark.parametrize("grid, kept", [(64, 8), (56, 8), (20, 10), (17, 17), (8, 8), (4, 4)])
 def test_a_golden_pair_keeps_an_even_choice_of_a_large_embedding(manifest, grid, kept):
     class Other:
         """A model with a large embedding."""

@@ -23,7 +23,7 @@ SCORE_TOLERANCE = 0.02
 """Largest difference of a predicted IoU."""
 
 
-_SIDE = 16
+_SIDE = 8
 """Rows and columns of the embedding that a golden pair keeps at least: an even choice of pixels, with all channels."""
 
 
