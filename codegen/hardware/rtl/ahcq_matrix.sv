@@ -41,10 +41,10 @@ module ahcq_matrix
   logic acc_coming, acc_coming_half, acc_valid, acc_accumulate, acc_last, acc_written;
   logic [$clog2(AccDepth)-1:0] acc_addr;
   ahcq_gemm #(
-    .Dim,
-    .ActDepth,
-    .WgtDepth,
-    .AccDepth
+    .Dim(Dim),
+    .ActDepth(ActDepth),
+    .WgtDepth(WgtDepth),
+    .AccDepth(AccDepth)
   ) u_gemm (
     .clk_i,
     .rst_ni,
@@ -77,7 +77,7 @@ module ahcq_matrix
     .acc_last_i      (acc_written)
   );
   ahcq_array #(
-    .Dim
+    .Dim(Dim)
   ) u_array (
     .clk_i,
     .decode_we_i,
@@ -92,9 +92,9 @@ module ahcq_matrix
     .sums_o        (sums)
   );
   ahcq_acc #(
-    .Dim,
+    .Dim(Dim),
     .Depth  (AccDepth),
-    .SumBits
+    .SumBits(SumBits)
   ) u_acc (
     .clk_i,
     .rst_ni,
