@@ -48,7 +48,7 @@ module ahcq_vector
   logic [19:0] vec_read_addr, lgt_read_addr, number_addr;
   logic [Lanes-1:0][LogitBits-1:0] lgt_data, logits;
   ahcq_vector_seq #(
-    .Dim(Dim),
+    .Dim  (Dim),
     .Lanes(Lanes)
   ) u_vector_seq (
     .clk_i,
@@ -60,19 +60,19 @@ module ahcq_vector
     .give_mask_o,
     .give_ready_i,
     .busy_o,
-    .lanes_busy_i (lanes_busy),
-    .rows_ready_i (rows_ready),
+    .lanes_busy_i(lanes_busy),
+    .rows_ready_i(rows_ready),
     .acc_ready_i,
     .acc_read_o,
-    .valid_o      (slot_valid),
-    .slot_o       (slot),
+    .valid_o     (slot_valid),
+    .slot_o      (slot),
     .acc_addr_o,
-    .vec_addr_o   (vec_read_addr),
-    .lgt_addr_o   (lgt_read_addr)
+    .vec_addr_o  (vec_read_addr),
+    .lgt_addr_o  (lgt_read_addr)
   );
   ahcq_lanes #(
-    .Dim(Dim),
-    .Lanes(Lanes),
+    .Dim      (Dim),
+    .Lanes    (Lanes),
     .StatDepth(StatDepth)
   ) u_lanes (
     .clk_i,
@@ -108,7 +108,7 @@ module ahcq_vector
     .Groups(LaneChunks)
   ) u_vec (
     .clk_i,
-    .we_i   (vec_busy_o ? '1 : vec_we_i ?
+    .we_i(vec_busy_o ? '1 : vec_we_i ?
              LaneChunks'(1) << (write_part_i % 5'(LaneChunks)) : '0),
     .waddr_i(vec_busy_o ? number_addr[$clog2(VecWords)-1:0] : load_vec_addr[$clog2(VecWords)-1:0]),
     .wdata_i(vec_busy_o ? number : {LaneChunks{write_data_i}}),
