@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tvm_ahcq.codegen.hardware import build
+from tvm_ahcq.codegen.hardware.config import named
 from tvm_ahcq.codegen.hardware.simulator import HERE, rtl_sources, verilator
 from tvm_ahcq.codegen.hardware.synthesis import ecp5, tools, yosys
 from tvm_ahcq.errors import DeviceError
@@ -40,6 +41,16 @@ def test_an_element_of_device_cells_is_smaller_and_goes_to_a_bitstream(tmp_path:
     assert any("Max frequency" in line for line in lines)
     ecp5.bitstream(tmp_path)
     assert (tmp_path / "ahcq.bit").stat().st_size > 10_000
+
+
+@needs_tools
+@pytest.mark.parametrize("name", ["sim_4x4", "ecp5_16x16"])
+def test_the_whole_accelerator_is_read_with_its_harness(tmp_path: Path, name: str) -> None:
+    sources = yosys.copy_sources(tmp_path, yosys.ECP5_CELLS, ("ahcq_serial.sv",))
+    read = yosys.read_command(sources, ecp5.TOP, named(name).parameters())
+    yosys.synthesise(tmp_path, "read", [read, f"hierarchy -check -top {ecp5.TOP}", "stat"])
+    log = (tmp_path / "read.log").read_text()
+    assert "Build succeeded: 0 errors" in log
 
 
 @needs_tools
