@@ -80,7 +80,7 @@ def test_the_vivado_project_names_its_sources_and_says_that_it_is_untested(tmp_p
     assert build.main(["--config", "zu_64x64", "--target", "vivado", "--frequency", "250", "--out", str(tmp_path)]) == 0
     script = (tmp_path / "project.tcl").read_text()
     assert script.startswith("# Untested")
-    assert "Dim=64" in script
+    assert "Dim=32'd64" in script
     names = [word for word in script.split() if word.startswith("rtl/") or word.startswith("[list")]
     assert all((tmp_path / name).is_file() for name in names if name.startswith("rtl/"))
     assert names[1] == "rtl/ahcq_isa_pkg.sv"
