@@ -162,7 +162,7 @@ module ahcq_gemm
 
   // Feeder: rows of activations against the tile at work.
   // The instruction at work and the next one.
-  gemm_t feed_q, next_q, coming;
+  gemm_t feed_q, next_q;
   logic feed_valid_q, next_valid_q, advance;
   logic [11:0] row;
   logic [15:0] act_offset_q, acc_offset_q, act_addr, acc_addr;
@@ -170,8 +170,7 @@ module ahcq_gemm
   logic give_fifo_ready, give_fifo_valid;
   logic [2:0] complete_q;
   assign can_feed = !next_valid_q;
-  assign coming = next_valid_q ? next_q : start_fields;
-  assign advance = (!feed_valid_q || feed_done) && (next_valid_q || start);
+  assign advance = (!feed_valid_q || feed_done) && next_valid_q;
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       feed_valid_q <= 1'b0;
@@ -179,18 +178,18 @@ module ahcq_gemm
     end else begin
       if (advance) feed_valid_q <= 1'b1;
       else if (feed_done) feed_valid_q <= 1'b0;
-      if (start && !(advance && !next_valid_q)) next_valid_q <= 1'b1;
+      if (start) next_valid_q <= 1'b1;
       else if (advance) next_valid_q <= 1'b0;
     end
   end
   always_ff @(posedge clk_i) begin
-    if (advance) feed_q <= coming;
+    if (advance) feed_q <= next_q;
     if (start) next_q <= start_fields;
   end
   ahcq_count u_feed_row (
     .clk_i,
     .load_i (advance),
-    .count_i(coming.rows),
+    .count_i(next_q.rows),
     .step_i (feed),
     .value_o(row),
     .first_o(first_row),
@@ -199,7 +198,7 @@ module ahcq_gemm
   ahcq_count u_feed_step (
     .clk_i,
     .load_i (advance),
-    .count_i(coming.steps),
+    .count_i(next_q.steps),
     .step_i (feed && last_row),
     .value_o(),
     .first_o(first_step),
@@ -208,7 +207,7 @@ module ahcq_gemm
   ahcq_count u_feed_block (
     .clk_i,
     .load_i (advance),
-    .count_i(coming.blocks),
+    .count_i(next_q.blocks),
     .step_i (feed && last_row && feed_last_step),
     .value_o(),
     .first_o(),

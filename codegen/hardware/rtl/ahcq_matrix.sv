@@ -41,10 +41,10 @@ module ahcq_matrix
   logic acc_coming, acc_coming_half, acc_valid, acc_accumulate, acc_last, acc_written;
   logic [$clog2(AccDepth)-1:0] acc_addr;
   ahcq_gemm #(
-    .Dim,
-    .ActDepth,
-    .WgtDepth,
-    .AccDepth
+    .Dim     (Dim),
+    .ActDepth(ActDepth),
+    .WgtDepth(WgtDepth),
+    .AccDepth(AccDepth)
   ) u_gemm (
     .clk_i,
     .rst_ni,
@@ -62,50 +62,50 @@ module ahcq_matrix
     .wgt_re_o,
     .wgt_addr_o,
     .wgt_data_i,
-    .codes_o         (codes),
-    .table_o         (table_select),
-    .swap_o          (swap),
-    .weights_o       (weights),
-    .load_o          (load_weights),
-    .transpose_o     (transpose),
-    .acc_coming_o    (acc_coming),
+    .codes_o          (codes),
+    .table_o          (table_select),
+    .swap_o           (swap),
+    .weights_o        (weights),
+    .load_o           (load_weights),
+    .transpose_o      (transpose),
+    .acc_coming_o     (acc_coming),
     .acc_coming_half_o(acc_coming_half),
-    .acc_valid_o     (acc_valid),
-    .acc_addr_o      (acc_addr),
-    .acc_accumulate_o(acc_accumulate),
-    .acc_last_o      (acc_last),
-    .acc_last_i      (acc_written)
+    .acc_valid_o      (acc_valid),
+    .acc_addr_o       (acc_addr),
+    .acc_accumulate_o (acc_accumulate),
+    .acc_last_o       (acc_last),
+    .acc_last_i       (acc_written)
   );
   ahcq_array #(
-    .Dim
+    .Dim(Dim)
   ) u_array (
     .clk_i,
     .decode_we_i,
     .decode_waddr_i,
     .decode_wdata_i,
-    .codes_i       (codes),
-    .table_i       (table_select),
-    .swap_i        (swap),
-    .weights_i     (weights),
-    .load_i        (load_weights),
-    .transpose_i   (transpose),
-    .sums_o        (sums)
+    .codes_i    (codes),
+    .table_i    (table_select),
+    .swap_i     (swap),
+    .weights_i  (weights),
+    .load_i     (load_weights),
+    .transpose_i(transpose),
+    .sums_o     (sums)
   );
   ahcq_acc #(
-    .Dim,
+    .Dim    (Dim),
     .Depth  (AccDepth),
-    .SumBits
+    .SumBits(SumBits)
   ) u_acc (
     .clk_i,
     .rst_ni,
-    .coming_i    (acc_coming),
+    .coming_i     (acc_coming),
     .coming_half_i(acc_coming_half),
-    .valid_i     (acc_valid),
-    .addr_i      (acc_addr),
-    .accumulate_i(acc_accumulate),
-    .last_i      (acc_last),
-    .sums_i      (sums),
-    .last_o      (acc_written),
+    .valid_i      (acc_valid),
+    .addr_i       (acc_addr),
+    .accumulate_i (acc_accumulate),
+    .last_i       (acc_last),
+    .sums_i       (sums),
+    .last_o       (acc_written),
     .read_i,
     .read_ready_o,
     .read_addr_i,

@@ -49,7 +49,8 @@ module ahcq_regs
   error_e error_q;
   logic [31:0] index_q, program_q, length_q, base_q, limit_q, watchdog_q, idle_q;
   logic irq_enable_q, irq_q, core_rst_nq;
-  logic write_q, read, start, reset, ended;
+  logic [7:0] read_addr_q;
+  logic write_q, read, read_q, start, reset, ended;
   logic [31:0] rdata;
   logic fatal;
 
@@ -70,7 +71,7 @@ module ahcq_regs
     write_control_q <= aw_addr_i == RegControl;
     write_data_q <= w_data_i;
   end
-  assign read = ar_valid_i && !r_valid_o;
+  assign read = ar_valid_i && !r_valid_o && !read_q;
   assign ar_ready_o = read;
   assign start = write_q && write_control_q && write_data_q[0] && state_q inside {Idle, Done};
   assign reset = write_q && write_control_q && write_data_q[1];
@@ -110,6 +111,7 @@ module ahcq_regs
       core_rst_nq <= 1'b0;
       b_valid_o <= 1'b0;
       r_valid_o <= 1'b0;
+      read_q <= 1'b0;
     end else begin
       state_q <= state_d;
       run_q <= state_d == Run;
@@ -141,11 +143,15 @@ module ahcq_regs
       end
       if (write_q) b_valid_o <= 1'b1;
       else if (b_ready_i) b_valid_o <= 1'b0;
-      if (read) r_valid_o <= 1'b1;
+      read_q <= read;
+      if (read_q) r_valid_o <= 1'b1;
       else if (r_ready_i) r_valid_o <= 1'b0;
     end
   end
-  always_ff @(posedge clk_i) if (read) r_data_o <= rdata;
+  always_ff @(posedge clk_i) begin
+    read_addr_q <= ar_addr_i;
+    if (read_q) r_data_o <= rdata;
+  end
 
   // cycles, array, busy, stall, finished instructions, chunks, in the order of their registers
   localparam int unsigned Counters = 16;
@@ -164,7 +170,7 @@ module ahcq_regs
   end
 
   always_comb begin
-    unique case (ar_addr_i)
+    unique case (read_addr_q)
       RegId: rdata = 32'h41484351;
       RegVersion: rdata = Version;
       RegConfigHash: rdata = Hash;
@@ -182,7 +188,7 @@ module ahcq_regs
       RegMemoryBase: rdata = base_q;
       RegMemoryLimit: rdata = limit_q;
       RegWatchdog: rdata = watchdog_q;
-      default: rdata = ar_addr_i >= RegCycles && ar_addr_i <= RegStoreChunks ? counter_q[ar_addr_i[5:2]] : '0;
+      default: rdata = read_addr_q >= RegCycles && read_addr_q <= RegStoreChunks ? counter_q[read_addr_q[5:2]] : '0;
     endcase
   end
 

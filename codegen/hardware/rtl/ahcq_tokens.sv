@@ -16,6 +16,7 @@ module ahcq_tokens
   localparam logic [TokenBits-1:0] Full = '1;
 
   logic [3:0][3:0][TokenBits-1:0] token_d, token_q;  // [giver][taker]
+  logic [3:0][3:0] none_q, full_q;  // of the counters, so that nothing is compared before an instruction starts
   logic [3:0] start, give;
 
   always_comb begin
@@ -23,8 +24,8 @@ module ahcq_tokens
       start_valid_o[u] = head_valid_i[u] && !stop_i;
       give_ready_o[u] = 1'b1;
       for (int unsigned v = 0; v < 4; v++) begin
-        if (head_pop_i[u][v] && token_q[v][u] == '0) start_valid_o[u] = 1'b0;
-        if (give_mask_i[u][v] && token_q[u][v] == Full) give_ready_o[u] = 1'b0;
+        if (head_pop_i[u][v] && none_q[v][u]) start_valid_o[u] = 1'b0;
+        if (give_mask_i[u][v] && full_q[u][v]) give_ready_o[u] = 1'b0;
       end
     end
   end
@@ -42,7 +43,18 @@ module ahcq_tokens
   end
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
-    if (!rst_ni) token_q <= '0;
-    else token_q <= token_d;
+    if (!rst_ni) begin
+      token_q <= '0;
+      none_q <= '1;
+      full_q <= '0;
+    end else begin
+      token_q <= token_d;
+      for (int unsigned u = 0; u < 4; u++) begin
+        for (int unsigned v = 0; v < 4; v++) begin
+          none_q[u][v] <= token_d[u][v] == '0;
+          full_q[u][v] <= token_d[u][v] == Full;
+        end
+      end
+    end
   end
 endmodule

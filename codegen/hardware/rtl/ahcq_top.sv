@@ -130,34 +130,12 @@ module ahcq_top
   assign s_rresp_o = 2'b00;
 
   // Instructions.
-  logic fetch_ar_valid, fetch_ar_ready, fetch_quiet, fetch_r_valid;
+  logic fetch_ar_valid, fetch_ar_ready, fetch_quiet, fetch_r_valid, dispatch;
   logic [31:0] fetch_ar_addr;
-  logic instr_valid, instr_ready, instr_error;
-  logic [255:0] instr, queue_instr;
-  logic [3:0] queue_valid, queue_ready, head_valid, start_valid, start_ready, give_valid, give_ready;
+  logic [3:0] start_valid, start_ready, give_valid, give_ready;
   logic [3:0][255:0] head;
-  logic [3:0][3:0] head_pop, give_mask;
-
-  ahcq_fetch u_fetch (
-    .clk_i,
-    .rst_ni    (core_rst_n),
-    .start_i   (start),
-    .stop_i    (stop),
-    .program_i (program_start),
-    .length_i  (program_length),
-    .ar_valid_o(fetch_ar_valid),
-    .ar_ready_i(fetch_ar_ready),
-    .ar_addr_o (fetch_ar_addr),
-    .r_valid_i (fetch_r_valid),
-    .r_data_i  (m_rdata_i),
-    .r_error_i (m_rresp_i[1]),
-    .quiet_o   (fetch_quiet),
-    .valid_o   (instr_valid),
-    .instr_o   (instr),
-    .error_o   (instr_error),
-    .ready_i   (instr_ready)
-  );
-  ahcq_check #(
+  logic [3:0][3:0] give_mask;
+  ahcq_control #(
     .Dim      (Dim),
     .ActDepth (ActDepth),
     .WgtDepth (WgtDepth),
@@ -166,55 +144,37 @@ module ahcq_top
     .OutDepth (OutDepth),
     .LgtDepth (LgtDepth),
     .StatDepth(StatDepth)
-  ) u_check (
+  ) u_control (
     .clk_i,
     .rst_ni       (core_rst_n),
+    .start_i      (start),
+    .stop_i       (stop),
     .run_i        (run),
+    .program_i    (program_start),
     .length_i     (program_length),
     .base_i       (memory_base),
     .limit_i      (memory_limit),
-    .valid_i      (instr_valid),
-    .instr_i      (instr),
-    .error_i      (instr_error),
-    .ready_o      (instr_ready),
-    .queue_valid_o(queue_valid),
-    .queue_ready_i(queue_ready),
-    .queue_instr_o(queue_instr),
-    .drained_i    (head_valid == '0 && unit_busy == '0),
+    .ar_valid_o   (fetch_ar_valid),
+    .ar_ready_i   (fetch_ar_ready),
+    .ar_addr_o    (fetch_ar_addr),
+    .r_valid_i    (fetch_r_valid),
+    .r_data_i     (m_rdata_i),
+    .r_error_i    (m_rresp_i[1]),
+    .quiet_o      (fetch_quiet),
+    .start_valid_o(start_valid),
+    .start_ready_i(start_ready),
+    .head_o       (head),
+    .give_valid_i (give_valid),
+    .give_mask_i  (give_mask),
+    .give_ready_o (give_ready),
+    .busy_i       (unit_busy),
+    .dispatch_o   (dispatch),
+    .stall_o      (stall),
+    .finish_o     (finish),
     .done_o       (done),
     .error_o      (error),
     .index_o      (index)
   );
-  for (genvar u = 0; u < 4; u++) begin : gen_queue
-    ahcq_fifo #(
-      .Width(256),
-      .Depth(QueueDepth)
-    ) u_queue (
-      .clk_i,
-      .rst_ni (core_rst_n),
-      .valid_i(queue_valid[u]),
-      .ready_o(queue_ready[u]),
-      .data_i (queue_instr),
-      .valid_o(head_valid[u]),
-      .ready_i(start_valid[u] && start_ready[u]),
-      .data_o (head[u])
-    );
-    assign head_pop[u] = head[u][7:4];
-  end
-  ahcq_tokens u_tokens (
-    .clk_i,
-    .rst_ni       (core_rst_n),
-    .stop_i       (!run),
-    .head_valid_i (head_valid),
-    .head_pop_i   (head_pop),
-    .start_valid_o(start_valid),
-    .start_ready_i(start_ready),
-    .give_valid_i (give_valid),
-    .give_mask_i  (give_mask),
-    .give_ready_o (give_ready)
-  );
-  assign stall = head_valid & start_ready & ~start_valid;
-  assign finish = give_valid & give_ready;
 
   // External memory.
   logic load_ar_valid, load_ar_ready, load_r_ready, load_quiet, store_quiet;
@@ -454,7 +414,7 @@ module ahcq_top
     .vec_data_i   (vec_data)
   );
 
-  assign progress = feed || vector_active || queue_valid != '0 && queue_ready != '0 && instr_ready ||
+  assign progress = feed || vector_active || dispatch ||
       (start_valid & start_ready) != '0 || finish != '0 || load_chunk || store_chunk ||
       (m_rvalid_i && m_rready_o) || m_bvalid_i;
 endmodule

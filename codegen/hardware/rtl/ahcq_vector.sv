@@ -43,12 +43,13 @@ module ahcq_vector
 
   logic lanes_busy, rows_ready, slot_valid, number_valid;
   slot_t slot, number_slot;
+  logic reads_vec;
   logic [Lanes-1:0][31:0] number;
   logic [19:0] vec_read_addr, lgt_read_addr, number_addr;
   logic [Lanes-1:0][LogitBits-1:0] lgt_data, logits;
   ahcq_vector_seq #(
-    .Dim,
-    .Lanes
+    .Dim  (Dim),
+    .Lanes(Lanes)
   ) u_vector_seq (
     .clk_i,
     .rst_ni,
@@ -59,20 +60,20 @@ module ahcq_vector
     .give_mask_o,
     .give_ready_i,
     .busy_o,
-    .lanes_busy_i (lanes_busy),
-    .rows_ready_i (rows_ready),
+    .lanes_busy_i(lanes_busy),
+    .rows_ready_i(rows_ready),
     .acc_ready_i,
     .acc_read_o,
-    .valid_o      (slot_valid),
-    .slot_o       (slot),
+    .valid_o     (slot_valid),
+    .slot_o      (slot),
     .acc_addr_o,
-    .vec_addr_o   (vec_read_addr),
-    .lgt_addr_o   (lgt_read_addr)
+    .vec_addr_o  (vec_read_addr),
+    .lgt_addr_o  (lgt_read_addr)
   );
   ahcq_lanes #(
-    .Dim,
-    .Lanes,
-    .StatDepth
+    .Dim      (Dim),
+    .Lanes    (Lanes),
+    .StatDepth(StatDepth)
   ) u_lanes (
     .clk_i,
     .rst_ni,
@@ -98,7 +99,6 @@ module ahcq_vector
   assign store_ready_o = !reads_vec;
   assign number_addr = (20'(number_slot.dst) << $clog2(Subs)) + 20'(number_slot.sub);
 
-  logic reads_vec;
   assign reads_vec = slot_valid && (slot.kind != Compute || slot.row_addend);
   logic [19:0] load_vec_addr;
   assign load_vec_addr = (20'(write_word_i) << $clog2(Subs)) + 20'(write_part_i) / 20'(LaneChunks);
@@ -108,7 +108,7 @@ module ahcq_vector
     .Groups(LaneChunks)
   ) u_vec (
     .clk_i,
-    .we_i   (vec_busy_o ? '1 : vec_we_i ?
+    .we_i(vec_busy_o ? '1 : vec_we_i ?
              LaneChunks'(1) << (write_part_i % 5'(LaneChunks)) : '0),
     .waddr_i(vec_busy_o ? number_addr[$clog2(VecWords)-1:0] : load_vec_addr[$clog2(VecWords)-1:0]),
     .wdata_i(vec_busy_o ? number : {LaneChunks{write_data_i}}),

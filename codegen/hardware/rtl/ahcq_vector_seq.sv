@@ -38,7 +38,8 @@ module ahcq_vector_seq
   logic [11:0] row, block;
   logic first_block, next_row, next_block;
   logic [3:0] sub_q;
-  logic [15:0] acc_q, add_q, dst_q, lgt_q, rel_w_q, rel_h_q;  // of the block (acc, add, dst) or row (the others)
+  logic [15:0] acc_at_q;
+  logic [15:0] acc_q, add_q, dst_q, lgt_q, rel_w_q, rel_h_q;  // of the block (add, dst; acc of SCALE) or row
   logic issue, last_row, last_block, last_sub, blocked, start;
   logic [19:0] vec_word;
 
@@ -132,12 +133,18 @@ module ahcq_vector_seq
       instr_q <= start_instr_i;
       sub_q <= '0;
       acc_q <= start_instr_i[3:0] == OpScale ? start_scale.acc : start_logit.acc;
+      acc_at_q <= start_instr_i[3:0] == OpScale ? start_scale.acc : start_logit.acc;
       add_q <= start_scale.add;
       dst_q <= start_instr_i[3:0] == OpScale ? start_scale.dst : start_prob.dst;
       lgt_q <= start_instr_i[3:0] == OpLogit ? start_logit.lgt : start_prob.lgt;
       rel_w_q <= start_logit.rel_w;
       rel_h_q <= start_logit.rel_h;
     end else if (issue) begin
+      // SCALE: every row of a block, once for each group of lanes.  LOGIT: every block of a row
+      if (is_scale_q) acc_at_q <= !last_row ? acc_at_q + 1'b1 : last_sub ? acc_q + scale.acc_block : acc_q;
+      else if (next_row) acc_at_q <= acc_q + 1'b1;
+      else if (next_block) acc_at_q <= acc_at_q + logit.acc_block;
+      if (!is_scale_q && next_row) acc_q <= acc_q + 1'b1;
       if (is_scale_q) begin
         if (last_row) sub_q <= last_sub ? '0 : sub_q + 1'b1;
       end else begin
@@ -149,7 +156,6 @@ module ahcq_vector_seq
           acc_q <= acc_q + scale.acc_block;
           dst_q <= dst_q + scale.dst_block;
         end else begin
-          acc_q <= last_block ? logit.acc : acc_q + logit.acc_block;
           dst_q <= last_block ? prob.dst : dst_q + prob.dst_block;
         end
       end
@@ -175,7 +181,7 @@ module ahcq_vector_seq
   logic [19:0] vec_sub;
   assign vec_sub = state_q == RelH ? 20'(rel_h_lane) >> $clog2(Lanes) : 20'(sub_q);
   assign vec_addr_o = (vec_word << SubBits) + vec_sub;
-  assign acc_addr_o = acc_q + 16'(row);
+  assign acc_addr_o = acc_at_q;
   assign lgt_addr_o = ((20'(lgt_q) + 20'(block)) << SubBits) + 20'(sub_q);
 
   assign valid_o = issue || state_q inside {Mult, Bias, RelH};

@@ -69,7 +69,7 @@ def run(
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
     )  # fmt: skip
     assert process.stdout is not None
-    with process, (folder / log).open("w") as kept:
+    with process, (folder / log).open("w", buffering=1) as kept:
         for line in process.stdout:
             kept.write(line)
             lines.append(line)

@@ -36,7 +36,7 @@ def write_project(config: Config, folder: Path, frequency_mhz: float) -> Path:
     """Copies the RTL and writes ``project.tcl`` and ``clock.xdc``; returns the script."""
     sources = yosys.copy_sources(folder, ())
     shutil.copyfile(yosys.HERE / "ahcq_zynq.v", folder / "ahcq_zynq.v")
-    generics = " ".join(f"{name}={value}" for name, value in config.parameters().items())
+    generics = " ".join(f"{name}=32'd{value}" for name, value in config.parameters().items())
     script = folder / "project.tcl"
     script.write_text(_SCRIPT.format(part=PART, sources=" ".join(sources), generics=generics))
     (folder / "clock.xdc").write_text(f"create_clock -period {1000 / frequency_mhz:.3f} [get_ports aclk]\n")

@@ -37,7 +37,7 @@ def copy_sources(folder: Path, cells: tuple[str, ...], extra: tuple[str, ...] = 
 
 def read_command(sources: list[str], top: str, parameters: dict[str, int]) -> str:
     """The line that reads and elaborates; assertions are for simulation."""
-    values = " ".join(f"-G {name}={value}" for name, value in parameters.items())
+    values = " ".join(f"-G {name}=32'd{value}" for name, value in parameters.items())
     return (
         f"read_slang --threads 1 --ignore-assertions --empty-blackboxes -DSYNTHESIS --top {top} {values} "
         + " ".join(sources)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tvm_ahcq.codegen.hardware import build
+from tvm_ahcq.codegen.hardware.config import named
 from tvm_ahcq.codegen.hardware.simulator import HERE, rtl_sources, verilator
 from tvm_ahcq.codegen.hardware.synthesis import ecp5, tools, yosys
 from tvm_ahcq.errors import DeviceError
@@ -43,6 +44,16 @@ def test_an_element_of_device_cells_is_smaller_and_goes_to_a_bitstream(tmp_path:
 
 
 @needs_tools
+@pytest.mark.parametrize("name", ["sim_4x4", "ecp5_16x16"])
+def test_the_whole_accelerator_is_read_with_its_harness(tmp_path: Path, name: str) -> None:
+    sources = yosys.copy_sources(tmp_path, yosys.ECP5_CELLS, ("ahcq_serial.sv",))
+    read = yosys.read_command(sources, ecp5.TOP, named(name).parameters())
+    yosys.synthesise(tmp_path, "read", [read, f"hierarchy -check -top {ecp5.TOP}", "stat"])
+    log = (tmp_path / "read.log").read_text()
+    assert "Build succeeded: 0 errors" in log
+
+
+@needs_tools
 def test_what_a_tool_says_when_it_fails_is_shown(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="no_such_module"):
         yosys.synthesise(tmp_path, "bad", ["hierarchy -top no_such_module"])
@@ -69,7 +80,7 @@ def test_the_vivado_project_names_its_sources_and_says_that_it_is_untested(tmp_p
     assert build.main(["--config", "zu_64x64", "--target", "vivado", "--frequency", "250", "--out", str(tmp_path)]) == 0
     script = (tmp_path / "project.tcl").read_text()
     assert script.startswith("# Untested")
-    assert "Dim=64" in script
+    assert "Dim=32'd64" in script
     names = [word for word in script.split() if word.startswith("rtl/") or word.startswith("[list")]
     assert all((tmp_path / name).is_file() for name in names if name.startswith("rtl/"))
     assert names[1] == "rtl/ahcq_isa_pkg.sv"
