@@ -44,6 +44,8 @@ def disagreement(
     program = random_program(config, seed, fault)
     memory = bytearray(program.memory)
     wanted = Machine(config, memory).run(program.start, program.length)
+    if (wanted.error == "none") != (fault == "none"):
+        return f"seed {seed}, {fault}: the model ends with {wanted}"
     counted: dict[str, dict[str, int]] = {}
     for backend in backends:
         found, result, counted[backend] = _run(config, seed, program, backend, kernels)

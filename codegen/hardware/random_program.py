@@ -137,6 +137,10 @@ def _gemm(rng: np.random.Generator, config: Config, data: int, result: int) -> E
     }  # fmt: skip
 
 
+_SCALE_REACH = 68
+"""Words of the largest result of a SCALE: 20 rows in 3 blocks, 4 words apart."""
+
+
 def _scale(rng: np.random.Generator, config: Config, data: int, result: int) -> Entry:
     memory = ("act", "vec", "out")[rng.integers(3)]
     rows, blocks, mode = _count(rng, 20), _count(rng, 3), int(rng.integers(3))
@@ -146,8 +150,9 @@ def _scale(rng: np.random.Generator, config: Config, data: int, result: int) -> 
     dst = _base(rng, config.depth(memory), reach)
     start = _base(rng, config.vec_depth, (blocks - 1) * add + rows)
     if memory == "vec":  # what is read while it is overwritten: the same words in the same order, or others
-        mult = int(rng.integers(0, 100))
-        dst, start, add = max(dst, 103) if dst + reach < config.vec_depth - 103 else 103, dst, pitch
+        first = min(103, config.vec_depth - _SCALE_REACH)  # multipliers before it, results from there on
+        mult = int(rng.integers(0, first - 3))
+        dst, start, add = max(dst, first) if dst + reach < config.vec_depth - first else first, dst, pitch
         start = dst if rng.integers(2) else min(start, dst - reach) if dst > reach else dst
     else:
         mult = _base(rng, config.vec_depth, blocks)
