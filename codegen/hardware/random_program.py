@@ -137,6 +137,10 @@ def _gemm(rng: np.random.Generator, config: Config, data: int, result: int) -> E
     }  # fmt: skip
 
 
+_SCALE_REACH = 68
+"""Words of the largest result of a SCALE: 20 rows in 3 blocks, 4 words apart."""
+
+
 def _scale(rng: np.random.Generator, config: Config, data: int, result: int) -> Entry:
     memory = ("act", "vec", "out")[rng.integers(3)]
     rows, blocks, mode = _count(rng, 20), _count(rng, 3), int(rng.integers(3))
