@@ -119,8 +119,8 @@ class Tiling:
 
     @property
     def slots(self) -> int:
-        """Column blocks of a tile that fit ``vec`` behind the parameters."""
-        return (self.config.vec_depth - 2 * self.parameters) // self.rows
+        """Column blocks of a tile that fit ``vec`` behind the parameters; more than two sets are of no use."""
+        return min(2 * self.blocks, (self.config.vec_depth - 2 * self.parameters) // self.rows)
 
     @property
     def fits(self) -> bool:
@@ -266,7 +266,7 @@ class _Lowering:
         tiling, last = self.tiling, group + 1 == self.tiling.groups
         encoded = last and self.encode is not None
         if encoded:
-            target = self.rings.slot("out", self.config.out_depth // tiling.rows) * tiling.rows
+            target = self.rings.slot("out", min(4, self.config.out_depth // tiling.rows)) * tiling.rows
         else:
             target = sums
         yield "scale", {
