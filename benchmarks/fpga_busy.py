@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from tvm_ahcq.codegen.device import open_device
 from tvm_ahcq.codegen.hardware.attention_tiles import Heads, heads_program
 from tvm_ahcq.codegen.hardware.config import Config, named
 from tvm_ahcq.codegen.hardware.image import MemoryImage, instruction_count
 from tvm_ahcq.codegen.hardware.linear import Linear, linear_program
 from tvm_ahcq.codegen.hardware.model.machine import Machine
-from tvm_ahcq.codegen.hardware.simulator import RtlDevice, Timing
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.lnq import LnqParams
 from tvm_ahcq.quantizers.log_attention import log_attention_constants
@@ -70,7 +70,7 @@ def measure(config: Config, image: MemoryImage, program: bytes) -> tuple[dict[st
     """Counters of a program on the RTL, and cycles a second; memory must be that of the model."""
     start, length = image.place(program), instruction_count(program)
     memory = image.finish()
-    with RtlDevice(config, len(memory), Timing(latency=40, bytes_per_cycle=8)) as device:
+    with open_device("rtl", config, memory_bytes=len(memory)) as device:
         device.copy_in(0, memory)
         begin = time.perf_counter()
         found = device.run(start, length, 3600)

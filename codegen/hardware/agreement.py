@@ -1,11 +1,13 @@
-"""One random program on the model and on a device: do memory, error and counters agree?"""
+"""One random program on the model and on devices: do memory, error and counters agree?"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ..device import Timing, open_device
 from .config import Config
-from .model.machine import Machine
-from .random_program import random_program
-from .simulator import RtlDevice, Timing
+from .model.machine import Machine, Result
+from .random_program import RandomProgram, random_program
 
 WATCHDOG = 3000
 """Cycles; more than any instruction of a random program takes, stalls included."""
@@ -17,19 +19,55 @@ def timing_of(seed: int) -> Timing:
                   stall_permille=(0, 100, 500)[seed % 3], seed=seed)  # fmt: skip
 
 
-def disagreement(config: Config, seed: int, fault: str = "none") -> str | None:
-    """What differs between the model and the RTL, None if nothing does."""
+def disagreement(
+    config: Config, seed: int, fault: str = "none", backends: Sequence[str] = ("fsim", "rtl"), kernels: str = ""
+) -> str | None:
+    """What differs between the model and devices, None if nothing does.
+
+    Memory, error code, its index and the exact counters are compared with the model's; where nothing stalls and nothing
+    goes wrong, all counters of the devices with each other: the estimate of the functional simulator is exact.
+
+    Parameters
+    ----------
+    config : Config
+        What to simulate.
+    seed : int
+        Of the program and of the memory's timing.
+    fault : str
+        ``"none"`` or a name of ``random_program.FAULTS``.
+    backends : sequence of str
+        Devices.
+    kernels : str
+        Of ``fsim``; the best of this processor if empty.
+    """
     program = random_program(config, seed, fault)
     memory = bytearray(program.memory)
     wanted = Machine(config, memory).run(program.start, program.length)
-    with RtlDevice(config, len(memory), timing_of(seed)) as device:
+    counted: dict[str, dict[str, int]] = {}
+    for backend in backends:
+        found, result, counted[backend] = _run(config, seed, program, backend, kernels)
+        if found != wanted:
+            return f"seed {seed}, {fault}: the model ends with {wanted}, {backend} with {found}"
+        if result != memory:
+            first = next(i for i, (a, b) in enumerate(zip(result, memory, strict=True)) if a != b)
+            return f"seed {seed}, {fault}: memory of {backend} differs from byte {first} on"
+    if fault == "none" and timing_of(seed).stall_permille == 0:
+        first_counters = counted[backends[0]]
+        for backend, counters in counted.items():
+            if counters != first_counters:
+                return f"seed {seed}: {backends[0]} counts {first_counters}, {backend} {counters}"
+    return None
+
+
+def _run(
+    config: Config, seed: int, program: RandomProgram, backend: str, kernels: str
+) -> tuple[Result, bytes, dict[str, int]]:
+    """How a program ended on a device, what memory was left, and all counters."""
+    size, threads = len(program.memory), 1 + seed % 3
+    with open_device(
+        backend, config, memory_bytes=size, timing=timing_of(seed), threads=threads, kernels=kernels
+    ) as device:
         device.copy_in(0, program.memory)
         device.write_register("watchdog", WATCHDOG)
         found = device.run(program.start, program.length)
-        result = device.copy_out(0, len(memory))
-    if found != wanted:
-        return f"seed {seed}, {fault}: the model ends with {wanted}, the RTL with {found}"
-    if result != memory:
-        first = next(i for i, (a, b) in enumerate(zip(result, memory, strict=True)) if a != b)
-        return f"seed {seed}, {fault}: memory differs from byte {first} on"
-    return None
+        return found, device.copy_out(0, size), device.counters()

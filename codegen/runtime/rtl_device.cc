@@ -1,14 +1,14 @@
 /*!
  * \file rtl_device.cc
- * \brief The Verilated RTL as a device, and the C functions that Python calls. Built on demand (hardware/simulator.py).
+ * \brief The Verilated RTL as a device, in a library of its own that hardware/simulator.py builds on demand.
  */
+#include <cstdio>
 #include <cstring>
-#include <memory>
 #include <string>
 
 #include "Vahcq_top.h"
 #include "axi_memory.h"
-#include "device.h"
+#include "device_options.h"
 
 namespace ahcq {
 namespace {
@@ -24,6 +24,7 @@ class RtlDevice : public Device {
   }
   ~RtlDevice() override { top_.final(); }
 
+  std::string Name() const override { return "rtl"; }
   size_t MemoryBytes() const override { return const_cast<AxiMemory&>(memory_).bytes().size(); }
 
   void CopyIn(uint64_t address, const void* data, size_t bytes) override {
@@ -60,12 +61,12 @@ class RtlDevice : public Device {
     if (context_.gotError()) throw DeviceError("an assertion of the RTL failed; its text is on standard output");
   }
 
-  void SetFaults(uint64_t first, uint64_t end) { memory_.SetFaults(first, end); }
+  void SetFaults(uint64_t first, uint64_t end) override { memory_.SetFaults(first, end); }
 
  private:
   uint8_t* At(uint64_t address, size_t bytes) {
     if (bytes > MemoryBytes() || address > MemoryBytes() - bytes) {
-      throw DeviceError(std::to_string(bytes) + " bytes at " + std::to_string(address) +
+      throw DeviceError(Name() + ": " + std::to_string(bytes) + " bytes at " + std::to_string(address) +
                         " lie outside of the memory of " + std::to_string(MemoryBytes()));
     }
     return memory_.bytes().data() + address;
@@ -127,75 +128,27 @@ class RtlDevice : public Device {
   Vahcq_top top_;
 };
 
-thread_local std::string last_error;
-
-/*! \brief Runs `body`; an exception becomes -1 and a text for ahcq_last_error. */
-template <typename Body>
-int64_t Guard(Body body) {
-  try {
-    return static_cast<int64_t>(body());
-  } catch (const std::exception& error) {
-    last_error = error.what();
-    return -1;
-  }
-}
-
 }  // namespace
 }  // namespace ahcq
 
 extern "C" {
 
-const char* ahcq_last_error() { return ahcq::last_error.c_str(); }
+AHCQ_PUBLIC uint32_t ahcq_device_abi() { return ahcq::kDeviceAbi; }
 
-void* ahcq_create(uint64_t bytes, uint32_t latency, uint32_t bytes_per_cycle, uint32_t stall_permille, uint32_t seed) {
-  ahcq::AxiTiming timing;
-  timing.latency = latency;
-  timing.bytes_per_cycle = bytes_per_cycle;
-  timing.stall_permille = stall_permille;
-  timing.seed = seed;
-  return new ahcq::RtlDevice(bytes, timing);
-}
-
-void ahcq_destroy(void* device) { delete static_cast<ahcq::RtlDevice*>(device); }
-
-int64_t ahcq_allocate(void* device, uint64_t bytes) {
-  return ahcq::Guard([&] { return static_cast<ahcq::RtlDevice*>(device)->Allocate(bytes); });
-}
-
-int64_t ahcq_free_all(void* device) {
-  return ahcq::Guard([&] { return static_cast<ahcq::RtlDevice*>(device)->FreeAll(), 0; });
-}
-
-int64_t ahcq_copy_in(void* device, uint64_t address, const void* data, uint64_t bytes) {
-  return ahcq::Guard([&] { return static_cast<ahcq::RtlDevice*>(device)->CopyIn(address, data, bytes), 0; });
-}
-
-int64_t ahcq_copy_out(void* device, uint64_t address, void* data, uint64_t bytes) {
-  return ahcq::Guard([&] { return static_cast<ahcq::RtlDevice*>(device)->CopyOut(address, data, bytes), 0; });
-}
-
-int64_t ahcq_write_register(void* device, uint32_t offset, uint32_t value) {
-  return ahcq::Guard([&] { return static_cast<ahcq::RtlDevice*>(device)->WriteRegister(offset, value), 0; });
-}
-
-int64_t ahcq_read_register(void* device, uint32_t offset) {
-  return ahcq::Guard([&] { return static_cast<ahcq::RtlDevice*>(device)->ReadRegister(offset); });
-}
-
-int64_t ahcq_submit(void* device, uint64_t program, uint32_t length) {
-  return ahcq::Guard([&] { return static_cast<ahcq::RtlDevice*>(device)->Submit(program, length), 0; });
-}
-
-int64_t ahcq_wait(void* device, double seconds) {
-  return ahcq::Guard([&] { return static_cast<ahcq::RtlDevice*>(device)->Wait(seconds); });
-}
-
-int64_t ahcq_soft_reset(void* device, double seconds) {
-  return ahcq::Guard([&] { return static_cast<ahcq::RtlDevice*>(device)->SoftReset(seconds); });
-}
-
-int64_t ahcq_set_faults(void* device, uint64_t first, uint64_t end) {
-  return ahcq::Guard([&] { return static_cast<ahcq::RtlDevice*>(device)->SetFaults(first, end), 0; });
+/*! \brief DeviceOpener; options `memory`, `latency`, `width`, `stalls` (permille), `seed`. */
+AHCQ_PUBLIC ahcq::Device* ahcq_open_device(const char* text, char* error, size_t error_bytes) {
+  try {
+    const ahcq::DeviceOptions options(text, {"memory", "latency", "width", "stalls", "seed"});
+    ahcq::AxiTiming timing;
+    timing.latency = static_cast<uint32_t>(options.Number("latency", timing.latency, 0, 1 << 20));
+    timing.bytes_per_cycle = static_cast<uint32_t>(options.Number("width", timing.bytes_per_cycle, 1, 8));
+    timing.stall_permille = static_cast<uint32_t>(options.Number("stalls", timing.stall_permille, 0, 999));
+    timing.seed = static_cast<uint32_t>(options.Number("seed", timing.seed));
+    return new ahcq::RtlDevice(options.Number("memory", 1 << 26, 32, ahcq::kMaxMemory), timing);
+  } catch (const std::exception& failure) {
+    std::snprintf(error, error_bytes, "%s", failure.what());
+    return nullptr;
+  }
 }
 
 }  // extern "C"

@@ -218,6 +218,138 @@ constexpr Field kPop = {4, 4};
 constexpr Field kPush = {8, 4};
 }  // namespace finish
 
+/*! \brief Sizes of one accelerator; see configs.yaml. */
+struct Config {
+  const char* name;
+  uint32_t dim, lanes, act_depth, wgt_depth, acc_depth, vec_depth, out_depth, lgt_depth, stat_depth, hash;
+};
+
+/*! \brief How long the last stretch of a range is. */
+enum class Tail : uint8_t { kField, kChunks, kDim, kOne };
+
+/*! \brief base + sum (count - 1) * stride + tail <= depth of the memory, where the condition holds. */
+struct Range {
+  int memory;          // -1: the one that the instruction names
+  Field base;
+  Field count[2];      // width 0: unused
+  Field stride[2];
+  Tail tail_kind;
+  Field tail;
+  Field condition;     // width 0: always
+  uint32_t wanted;
+};
+
+/*! \brief What the decoder knows of an instruction; unused entries have width 0. */
+struct Entry {
+  Opcode opcode;
+  int unit;            // -1: none
+  int bits;            // reserved from here on
+  uint32_t memories;   // mask of ids; 0: the instruction names none
+  Field nonzero[3];
+  int ranges;
+  Range range[5];
+};
+
+struct Name {
+  uint32_t value;
+  const char* name;
+};
+
+constexpr Entry kEntries[] = {
+    {Opcode::kLoad, 0, 123, 0x37, {load::kRows, load::kLength}, 2, {
+         {-1, load::kSp, {load::kRows, {0, 0}}, {load::kSpStride, {0, 0}}, Tail::kChunks, load::kLength, {0, 0}, 1},
+         {9, load::kAddress, {load::kRows, {0, 0}}, {load::kStride, {0, 0}}, Tail::kChunks, load::kLength, {0, 0}, 1},
+     }},
+    {Opcode::kStore, 3, 123, 0xc, {store::kRows, store::kLength}, 2, {
+         {-1, store::kSp, {store::kRows, {0, 0}}, {store::kSpStride, {0, 0}}, Tail::kChunks, store::kLength, {0, 0}, 1},
+         {9, store::kAddress, {store::kRows, {0, 0}}, {store::kStride, {0, 0}}, Tail::kChunks, store::kLength, {0, 0}, 1},
+     }},
+    {Opcode::kGemm, 1, 181, 0x0, {gemm::kRows, gemm::kSteps, gemm::kBlocks}, 4, {
+         {0, gemm::kAct, {gemm::kSteps, {0, 0}}, {gemm::kActStride, {0, 0}}, Tail::kField, gemm::kRows, {0, 0}, 1},
+         {1, gemm::kWgt, {gemm::kSteps, gemm::kBlocks}, {gemm::kWgtStride, gemm::kWgtBlock}, Tail::kDim, {0, 0}, {0, 0}, 1},
+         {6, gemm::kAcc, {gemm::kBlocks, {0, 0}}, {gemm::kAccBlock, {0, 0}}, Tail::kField, gemm::kRows, {0, 0}, 1},
+         {1, gemm::kZero, {{0, 0}, {0, 0}}, {{0, 0}, {0, 0}}, Tail::kField, gemm::kBlocks, gemm::kZeroVector, 1},
+     }},
+    {Opcode::kScale, 2, 158, 0xd, {scale::kRows, scale::kBlocks}, 5, {
+         {6, scale::kAcc, {scale::kBlocks, {0, 0}}, {scale::kAccBlock, {0, 0}}, Tail::kField, scale::kRows, {0, 0}, 1},
+         {2, scale::kMult, {{0, 0}, {0, 0}}, {{0, 0}, {0, 0}}, Tail::kField, scale::kBlocks, {0, 0}, 1},
+         {2, scale::kAdd, {{0, 0}, {0, 0}}, {{0, 0}, {0, 0}}, Tail::kField, scale::kBlocks, scale::kAddMode, 1},
+         {2, scale::kAdd, {scale::kBlocks, {0, 0}}, {scale::kAddBlock, {0, 0}}, Tail::kField, scale::kRows, scale::kAddMode, 2},
+         {-1, scale::kDst, {scale::kBlocks, {0, 0}}, {scale::kDstBlock, {0, 0}}, Tail::kField, scale::kRows, {0, 0}, 1},
+     }},
+    {Opcode::kLogit, 2, 211, 0x0, {logit::kRows, logit::kBlocks, logit::kValid}, 5, {
+         {6, logit::kAcc, {logit::kBlocks, {0, 0}}, {logit::kAccBlock, {0, 0}}, Tail::kField, logit::kRows, {0, 0}, 1},
+         {7, logit::kLgt, {logit::kRows, {0, 0}}, {logit::kLgtRow, {0, 0}}, Tail::kField, logit::kBlocks, {0, 0}, 1},
+         {8, logit::kStat, {{0, 0}, {0, 0}}, {{0, 0}, {0, 0}}, Tail::kField, logit::kRows, {0, 0}, 1},
+         {2, logit::kRelW, {logit::kRows, {0, 0}}, {logit::kRelWRow, {0, 0}}, Tail::kField, logit::kBlocks, logit::kRel, 1},
+         {2, logit::kRelH, {logit::kRows, {0, 0}}, {logit::kRelHRow, {0, 0}}, Tail::kOne, {0, 0}, logit::kRel, 1},
+     }},
+    {Opcode::kExpsum, 2, 76, 0x0, {expsum::kRows, expsum::kBlocks}, 2, {
+         {7, expsum::kLgt, {expsum::kRows, {0, 0}}, {expsum::kLgtRow, {0, 0}}, Tail::kField, expsum::kBlocks, {0, 0}, 1},
+         {8, expsum::kStat, {{0, 0}, {0, 0}}, {{0, 0}, {0, 0}}, Tail::kField, expsum::kRows, {0, 0}, 1},
+     }},
+    {Opcode::kProb, 2, 108, 0x0, {prob::kRows, prob::kBlocks}, 3, {
+         {7, prob::kLgt, {prob::kRows, {0, 0}}, {prob::kLgtRow, {0, 0}}, Tail::kField, prob::kBlocks, {0, 0}, 1},
+         {8, prob::kStat, {{0, 0}, {0, 0}}, {{0, 0}, {0, 0}}, Tail::kField, prob::kRows, {0, 0}, 1},
+         {0, prob::kDst, {prob::kBlocks, {0, 0}}, {prob::kDstBlock, {0, 0}}, Tail::kField, prob::kRows, {0, 0}, 1},
+     }},
+    {Opcode::kFinish, -1, 12, 0x0, {{0, 0}}, 0, {
+     }},
+};
+
+constexpr Config kConfigs[] = {
+    {"sim_4x4", 4, 2, 4096, 2048, 1024, 512, 256, 2048, 64, 0x98636f41},
+    {"ecp5_16x16", 16, 8, 4096, 4096, 1024, 256, 512, 8192, 64, 0x3bcf41d6},
+    {"ecp5_32x32", 32, 16, 2048, 2048, 1024, 128, 512, 2048, 64, 0x81391d68},
+    {"zu_64x64", 64, 64, 4096, 4096, 2048, 1024, 1024, 4096, 256, 0x686be35},
+};
+
+constexpr Name kErrorNames[] = {
+    {0, "none"},
+    {1, "illegal_opcode"},
+    {2, "illegal_field"},
+    {3, "scratchpad_range"},
+    {4, "address_range"},
+    {5, "program_end"},
+    {6, "deadlock"},
+    {7, "bus_fetch"},
+    {8, "bus_read"},
+    {9, "bus_write"},
+};
+
+constexpr Name kRegisterNames[] = {
+    {0, "id"},
+    {4, "version"},
+    {8, "config_hash"},
+    {12, "control"},
+    {16, "status"},
+    {20, "error"},
+    {24, "error_index"},
+    {28, "irq_enable"},
+    {32, "irq_status"},
+    {36, "program"},
+    {40, "program_length"},
+    {44, "memory_base"},
+    {48, "memory_limit"},
+    {52, "watchdog"},
+    {64, "cycles"},
+    {68, "array_busy"},
+    {72, "load_busy"},
+    {76, "gemm_busy"},
+    {80, "vector_busy"},
+    {84, "store_busy"},
+    {88, "load_stall"},
+    {92, "gemm_stall"},
+    {96, "vector_stall"},
+    {100, "store_stall"},
+    {104, "load_count"},
+    {108, "gemm_count"},
+    {112, "vector_count"},
+    {116, "store_count"},
+    {120, "load_chunks"},
+    {124, "store_chunks"},
+};
+
 }  // namespace isa
 }  // namespace ahcq
 

@@ -1,0 +1,176 @@
+/*!
+ * \file fsim_timing_dma.cc
+ * \brief Clock edges of the units that talk to external memory.
+ */
+#include "fsim_timing_dma.h"
+
+#include <algorithm>
+
+namespace ahcq {
+namespace fsim {
+namespace {
+
+constexpr uint32_t kBurstBeats = 16, kPageBeats = 512, kFifo = 16, kMaxFlying = 128, kMaxWrites = 4;
+
+bool IsCode(uint32_t memory) {
+  return memory == static_cast<uint32_t>(isa::Memory::kAct) || memory == static_cast<uint32_t>(isa::Memory::kWgt);
+}
+
+}  // namespace
+
+void Bursts::Start(const Instruction& f) {
+  row_ = f[isa::load::kAddress];
+  stride_ = f[isa::load::kStride];
+  rows_ = f[isa::load::kRows];
+  length_ = f[isa::load::kLength];
+  active = true;
+  ready = false;
+  NextRow();
+}
+
+void Bursts::NextRow() {
+  at_ = row_;
+  left_ = length_ + (row_ >> 2 & 1);
+}
+
+void Bursts::Clock(bool stop, bool taken) {
+  if (!active) return;
+  if (!ready) {
+    beats = std::min({left_, kBurstBeats, kPageBeats - static_cast<uint32_t>(at_ >> 3 & (kPageBeats - 1))});
+    ready = !stop;
+  } else if (taken) {
+    ready = false;
+    if (left_ != beats) {
+      left_ -= beats;
+      at_ = (at_ & ~uint64_t{7}) + 8 * beats;
+    } else if (--rows_ == 0) {
+      active = false;
+    } else {
+      row_ += stride_;
+      NextRow();
+    }
+  }
+}
+
+void ReadPort::Drive(uint64_t now, uint32_t beat_cycles) {
+  if (valid) return;
+  for (int id = 0; id < 2 && current < 0; ++id) {
+    if (!bursts[id].empty() && bursts[id].front().due <= now) current = id;
+  }
+  if (current < 0 || free > now) return;
+  free = now + beat_cycles;
+  valid = true;
+}
+
+bool ReadPort::Take() {
+  valid = false;
+  if (--bursts[current].front().beats != 0) return false;
+  bursts[current].pop();
+  current = -1;
+  return true;
+}
+
+void LoadUnit::Start(const Instruction& f, uint32_t dim) {
+  active = true;
+  push = f.push();
+  memory = f[isa::load::kMemory];
+  rows_ = f[isa::load::kRows];
+  length_ = f[isa::load::kLength];
+  chunk_ = sub_ = 0;
+  subs_ = IsCode(memory) && dim < 16 ? 16 / dim : 1;
+  misaligned_ = f[isa::load::kAddress] >> 2 & 1;
+  flips_ = f[isa::load::kStride] >> 2 & 1;
+  primed_ = false;
+  bursts.Start(f);
+}
+
+LoadUnit::Beat LoadUnit::Look(bool valid, bool writable) const {
+  const bool fill = misaligned_ && !primed_;
+  const bool last_sub = sub_ + 1 == subs_;
+  return {active ? fill || (writable && last_sub) : true, fill, active && valid && !fill && writable};
+}
+
+void LoadUnit::Clock(const Beat& beat, bool valid, bool given) {
+  const bool chunk = beat.step && sub_ + 1 == subs_;
+  if (given) done = false;
+  if (valid && beat.ready && beat.fill) primed_ = true;
+  if (beat.step) sub_ = chunk ? 0 : sub_ + 1;
+  if (!chunk || ++chunk_ != length_) return;
+  chunk_ = 0;
+  primed_ = false;
+  misaligned_ ^= flips_;
+  if (--rows_ == 0) {
+    active = false;
+    done = true;
+  }
+}
+
+void StoreUnit::Start(const Instruction& f, uint32_t dim, uint32_t lanes) {
+  active = reading_ = true;
+  push = f.push();
+  vec_ = f[isa::store::kMemory] == static_cast<uint32_t>(isa::Memory::kVec);
+  rows_ = f[isa::store::kRows];
+  length_ = f[isa::store::kLength];
+  chunk_ = part_ = sub_ = 0;
+  parts_ = vec_ ? lanes / 2 : std::max(1u, dim / 16);
+  subs_ = vec_ || dim >= 16 ? 1 : 16 / dim;
+  bursts_.Start(f);
+}
+
+void StoreUnit::ClockReader(bool vec_free, bool fifo_ready) {
+  switch (state_) {
+    case State::kRead:
+      if (reading_ && (!vec_ || vec_free)) state_ = State::kCapture;
+      return;
+    case State::kCapture:
+      sub_ = sub_ + 1 == subs_ ? 0 : sub_ + 1;
+      state_ = sub_ == 0 ? State::kSend : State::kRead;
+      return;
+    case State::kSend:
+      if (!fifo_ready) return;
+      ++fifo_;
+      const bool last_part = part_ + 1 == parts_, last_chunk = chunk_ + 1 == length_;
+      part_ = last_part ? 0 : part_ + 1;
+      chunk_ = last_chunk ? 0 : chunk_ + 1;
+      if (last_part || last_chunk) state_ = State::kRead;
+      if (last_chunk && --rows_ == 0) reading_ = false;
+  }
+}
+
+void StoreUnit::Clock(uint64_t now, bool vec_free, uint32_t latency, uint32_t beat_cycles, bool given) {
+  // what the bus sees in this cycle
+  const bool offered = bursts_.ready && wanted_ < kMaxWrites, fifo_ready = fifo_ != kFifo;
+  const bool sent = sending_ && fifo_ != 0 && wanted_ != 0 && free_ <= now;
+  const bool answered = !answers_.empty() && answers_.front() <= now;
+  const bool idle = active && !bursts_.active && !sending_ && flying_ == 0;
+  const uint32_t beats = bursts_.beats;
+  bursts_.Clock(sending_ || flying_ >= kMaxFlying, offered);
+  ClockReader(vec_free, fifo_ready);
+  if (given) done = false;
+  if (idle) {
+    active = false;
+    done = true;
+  }
+  if (sent) {
+    --fifo_;
+    free_ = now + beat_cycles;
+    if (--beats_ == 0) {
+      sending_ = false;
+      --wanted_;
+      answers_.push(now + latency);
+    }
+  }
+  if (answered) {
+    answers_.pop();
+    --flying_;
+  }
+  if (offered) {
+    sending_ = true;
+    beats_ = beats;
+    ++wanted_;
+    ++flying_;
+  }
+}
+
+}  // namespace fsim
+}  // namespace ahcq
