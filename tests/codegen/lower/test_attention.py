@@ -19,6 +19,7 @@ from tvm_ahcq.codegen.lower.attention import (
     choose_attention_tiling,
 )
 from tvm_ahcq.codegen.lower.memory import DeviceMemory, move_constants
+from tvm_ahcq.codegen.lower.verify import verify
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.reference import LogAttention, log_attention, log_attention_scale
 
@@ -47,6 +48,7 @@ def run(tiling: AttentionTiling, q, k, v) -> np.ndarray:
     entries = attention_entries(memory, tiling, sources, result)
     base = -(-memory.scratch_bytes // 64) * 64
     program = move_constants(synchronise(entries, config), base)
+    verify(program, config, base + len(memory.constants))
     at = base + len(memory.constants)
     external = bytearray(bytes(base) + memory.constants + program)
     for address, each in zip(sources, data, strict=True):

@@ -13,6 +13,7 @@ from tvm_ahcq.codegen.hardware.schedule import synchronise
 from tvm_ahcq.codegen.lower.fixed import fraction_bits, stage_reference
 from tvm_ahcq.codegen.lower.linear import LinearStage, choose_tiling, linear_entries
 from tvm_ahcq.codegen.lower.memory import DeviceMemory, move_constants
+from tvm_ahcq.codegen.lower.verify import verify
 from tvm_ahcq.errors import DeviceError
 
 CONFIG = named("sim_4x4")
@@ -35,6 +36,7 @@ def run(entries, memory: DeviceMemory, inputs: dict[int, bytes]) -> bytearray:
     """External memory after the program, scratch first."""
     base = -(-memory.scratch_bytes // 64) * 64
     program = move_constants(synchronise(entries, CONFIG), base)
+    verify(program, CONFIG, base + len(memory.constants))
     at = base + len(memory.constants)
     external = bytearray(bytes(base) + memory.constants + program)
     for address, data in inputs.items():
