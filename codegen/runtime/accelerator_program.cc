@@ -4,6 +4,7 @@
  */
 #include "accelerator_program.h"
 
+#include <array>
 #include <cstring>
 #include <utility>
 
@@ -56,10 +57,16 @@ class Reader {
   const char* end_;
 };
 
-uint64_t Checksum(const char* data, size_t size) {  // FNV-1a
-  uint64_t hash = UINT64_C(0xcbf29ce484222325);
-  for (size_t i = 0; i < size; ++i) hash = (hash ^ static_cast<uint8_t>(data[i])) * UINT64_C(0x100000001b3);
-  return hash;
+/*! \brief CRC-32 as zlib computes it. */
+uint32_t Checksum(const char* data, size_t size) {
+  std::array<uint32_t, 256> table;
+  for (uint32_t i = 0; i < table.size(); ++i) {
+    table[i] = i;
+    for (int bit = 0; bit < 8; ++bit) table[i] = table[i] >> 1 ^ (table[i] & 1 ? UINT32_C(0xedb88320) : 0);
+  }
+  uint32_t crc = UINT32_MAX;
+  for (size_t i = 0; i < size; ++i) crc = crc >> 8 ^ table[(crc ^ static_cast<uint8_t>(data[i])) & 255];
+  return ~crc;
 }
 
 void CheckScratch(uint64_t address, size_t bytes, uint64_t scratch) {
@@ -137,7 +144,7 @@ AcceleratorPrograms AcceleratorPrograms::Parse(const char* data, size_t size) {
     throw ArtifactError("they have format " + std::to_string(version) + "; this library reads format " +
                         std::to_string(kVersion));
   }
-  const uint64_t checksum = reader.Next<uint64_t>();
+  const uint32_t checksum = reader.Next<uint32_t>();
   if (Checksum(data + (size - reader.Left()), reader.Left()) != checksum) throw ArtifactError("they are damaged");
   AcceleratorPrograms programs;
   programs.config_hash = reader.Next<uint32_t>();
