@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -84,21 +85,37 @@ class Lowered:
 
     Attributes
     ----------
-    program : bytes
-        With constants from ``CONSTANTS_AT`` on.
+    config : Config
+        What it is for.
+    entries : list of Entry
+        Instructions without tokens; constants from ``CONSTANTS_AT`` on.
     memory : DeviceMemory
         Its constants, and the size of its scratch.
     inputs, output
         Between the host's tensors and device memory.
-    work : Work
-        Of the program.
     """
 
-    program: bytes
+    config: Config
+    entries: list[Entry]
     memory: DeviceMemory
     inputs: tuple[CodesInput, ...]
     output: SumsOutput
-    work: Work
+
+    @cached_property
+    def program(self) -> bytes:
+        """The instructions, with tokens."""
+        return synchronise(self.entries, self.config)
+
+    @cached_property
+    def work(self) -> Work:
+        """Busy cycles of the program."""
+        return work_of(self.entries, self.config)
+
+    @property
+    def transfer_bytes(self) -> int:
+        """Bytes between the host and the device's memory."""
+        codes = sum(x.batch * len(x.row_at) * len(x.channel_at) // 2 for x in self.inputs)
+        return codes + 4 * self.output.batch * self.output.blocks * self.output.places * self.output.dim
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,11 +182,11 @@ def _lower(config: Config, rows: int, channels: int, layers: list[_Layer], outpu
     row_at = np.where(np.arange(padded) < rows, np.arange(padded), -1)
     last = layers[-1].stage
     return Lowered(
-        synchronise(entries, config),
+        config,
+        entries,
         memory,
         (CodesInput(source, 1, rows, channels, dim, row_at, layers[0].channel_at),),
         SumsOutput(at, 1, rows, outputs, last.outputs // dim, dim, padded, 2.0**-last.fraction_bits),
-        work_of(entries, config),
     )
 
 
@@ -256,7 +273,7 @@ def lower_attention(
     entries = attention_entries(memory, tiling, sources, result)
     scale = float(np.float32(constants.out_scale))
     output = SumsOutput(result, heads, queries, channels, tiling.parts, dim, tiling.padded_queries, scale)
-    return Lowered(synchronise(entries, config), memory, inputs, output, work_of(entries, config))
+    return Lowered(config, entries, memory, inputs, output)
 
 
 def _head_codes(memory: DeviceMemory, tiling: AttentionTiling, rows: int, row_at: np.ndarray) -> CodesInput:
