@@ -62,6 +62,7 @@ def _input(given: CodesInput) -> bytes:
 
 
 def _output(given: SumsOutput) -> bytes:
-    sizes = (given.batch, given.rows, given.channels, given.blocks, given.dim, given.places)
-    return struct.pack("<Q6If", given.address, *sizes, given.scale)
-
+    groups, channels = given.multiplier.shape
+    sizes = (given.batch, given.rows, channels, given.blocks, given.dim, given.places, groups)
+    numbers = given.multiplier.astype("<f4").tobytes() + given.bias.astype("<f4").tobytes()
+    return struct.pack("<Q7I", given.address, *sizes) + numbers

@@ -42,7 +42,7 @@ def _ceil_log2(value: float) -> int:
 
 
 def stage_reference(stage: LinearStage, codes: np.ndarray) -> np.ndarray:
-    """What :func:`.linear.linear_entries` computes, in numpy: int64 sums ``(rows, N)``, or uint8 codes.
+    """What :func:`.linear.linear_entries` computes, in numpy.
 
     Parameters
     ----------
@@ -50,18 +50,25 @@ def stage_reference(stage: LinearStage, codes: np.ndarray) -> np.ndarray:
         Layer.
     codes : numpy.ndarray
         ``(rows, K)`` uint8.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64 accumulators ``(G, rows, N)``, or uint8 codes ``(rows, N)``.
     """
     weight = stage.weight.astype(np.int64) - stage.zero[:, None].astype(np.int64)
-    words = fixed_scale(stage.multiplier, stage.fraction_bits).astype(np.int64)
+    bounds = np.cumsum([0, *stage.group_sizes])
+    operands = [np.asarray(table, np.int64)[codes[:, low:high]]
+                for table, (low, high) in zip(stage.tables, pairwise(bounds), strict=True)]  # fmt: skip
+    sums = [x @ weight[:, low:high].T for x, (low, high) in zip(operands, pairwise(bounds), strict=True)]
+    if stage.encoder is None:
+        return np.stack(sums)
+    encoder = stage.encoder
+    words = fixed_scale(encoder.multiplier, encoder.fraction_bits).astype(np.int64)
     shift, mantissa = words >> _MANTISSA & 63, words & ((1 << _MANTISSA) - 1)
     mantissa -= (mantissa >> (_MANTISSA - 1)) << _MANTISSA
-    y = np.broadcast_to(np.rint(stage.bias * 2.0**stage.fraction_bits).astype(np.int64), (len(codes), stage.outputs))
-    bounds = np.cumsum([0, *stage.group_sizes])
-    for group, (low, high) in enumerate(pairwise(bounds)):
-        operands = np.asarray(stage.tables[group], np.int64)[codes[:, low:high]]
-        product = (operands @ weight[:, low:high].T) * mantissa[group]
-        half = np.where(shift[group] > 0, np.int64(1) << np.maximum(shift[group] - 1, 0), 0)
-        y = np.clip(((product + half) >> shift[group]) + y, -(2**31), INT32_MAX)
-    if stage.thresholds is None or stage.out_codes is None:
-        return y
-    return np.asarray(stage.out_codes, np.uint8)[np.searchsorted(stage.thresholds, y, side="left")]
+    y = np.rint(encoder.bias * 2.0**encoder.fraction_bits).astype(np.int64)[None]
+    for acc, scale, down in zip(sums, mantissa, shift, strict=True):
+        half = np.where(down > 0, np.int64(1) << np.maximum(down - 1, 0), 0)
+        y = np.clip(((acc * scale + half) >> down) + y, -(2**31), INT32_MAX)
+    return np.asarray(encoder.codes, np.uint8)[np.searchsorted(encoder.thresholds, y, side="left")]

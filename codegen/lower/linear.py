@@ -1,7 +1,8 @@
-"""A linear layer as instructions: codes in memory in, codes or fixed-point numbers in memory out.
+"""A linear layer as instructions: codes in memory in, codes or accumulators in memory out.
 
-As :mod:`..hardware.linear` (tiles of rows, sets of column blocks, chunks of inputs), with results either encoded, for
-the next layer on the accelerator, or as int32 in units of ``2**-fraction_bits``, for the host.
+As :mod:`..hardware.linear` (tiles of rows, sets of column blocks, chunks of inputs), with results either scaled and
+encoded, for the next layer on the accelerator, or as the accumulators of each channel group, for the host: these it
+scales with the very roundings of its own kernel, so that both agree in every bit.
 """
 
 from __future__ import annotations
@@ -30,6 +31,27 @@ ROWS = (64, 32, 16, 8)
 
 
 @dataclass(frozen=True, eq=False)
+class Encoder:
+    """From accumulators to codes.
+
+    Attributes
+    ----------
+    multiplier, bias : numpy.ndarray
+        ``(G, N)`` and ``(N,)`` real numbers.
+    fraction_bits : int
+        Of the scaled sums.
+    thresholds, codes : numpy.ndarray
+        Intervals of the sums in units of ``2**-fraction_bits``, and the code of each.
+    """
+
+    multiplier: np.ndarray
+    bias: np.ndarray
+    fraction_bits: int
+    thresholds: np.ndarray
+    codes: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class LinearStage:
     """A layer whose operands are 4-bit codes.
 
@@ -43,12 +65,8 @@ class LinearStage:
         Channels of each group, multiples of Dim; they sum to K.
     tables : numpy.ndarray
         ``(G, 16)`` operands of each group's codes.
-    multiplier, bias : numpy.ndarray
-        ``(G, N)`` and ``(N,)`` real numbers.
-    fraction_bits : int
-        Of the sums.
-    thresholds, out_codes : numpy.ndarray or None
-        Interval encoder of the result, in units of ``2**-fraction_bits``; None: the sums are the result.
+    encoder : Encoder or None
+        What makes codes of the result; None: the accumulators are the result.
     """
 
     rows: int
@@ -56,11 +74,7 @@ class LinearStage:
     zero: np.ndarray
     group_sizes: tuple[int, ...]
     tables: np.ndarray
-    multiplier: np.ndarray
-    bias: np.ndarray
-    fraction_bits: int
-    thresholds: np.ndarray | None = None
-    out_codes: np.ndarray | None = None
+    encoder: Encoder | None = None
 
     @property
     def outputs(self) -> int:
@@ -68,8 +82,9 @@ class LinearStage:
         return self.weight.shape[0]
 
     def result_bytes(self) -> int:
-        """Bytes of the result: ``(N / Dim, rows, Dim)`` codes or int32."""
-        return self.rows * self.outputs // 2 if self.thresholds is not None else self.rows * self.outputs * 4
+        """Bytes of the result: codes ``(N / Dim, rows, Dim)``, or int32 ``(G, N / Dim, rows, Dim)``."""
+        size = self.rows * self.outputs
+        return size // 2 if self.encoder is not None else 4 * len(self.group_sizes) * size
 
 
 @dataclass(frozen=True)
@@ -97,7 +112,7 @@ class Tiling:
     @property
     def in_vec(self) -> bool:
         """Whether sums pass through ``vec``."""
-        return self.groups > 1 or self.stage.thresholds is None
+        return self.groups > 1 or self.stage.encoder is None
 
     @cached_property
     def zeros(self) -> int:
@@ -114,8 +129,8 @@ class Tiling:
 
     @property
     def parameters(self) -> int:
-        """Words of ``vec`` for scales and biases of a set; there are two such places."""
-        return (self.groups + 1) * self.blocks
+        """Words of ``vec`` for scales and biases of a set; there are two such places. Accumulators need a 1 alone."""
+        return (self.groups + 1) * self.blocks if self.stage.encoder is not None else 1
 
     @property
     def slots(self) -> int:
@@ -188,21 +203,26 @@ class _Lowering:
         stage, dim = self.stage, self.config.dim
         zeros = np.zeros(self.tiling.zeros * dim, np.uint8)
         zeros[: stage.outputs] = stage.zero
-        scales = fixed_scale(stage.multiplier, stage.fraction_bits)
-        bias = np.rint(stage.bias * 2.0**stage.fraction_bits).astype(np.int32)[None]
         self.weights = memory.constant(pack_codes(weight_tiles(stage.weight, dim)))
         self.zero_points = memory.constant(pack_codes(zeros))
         self.decode = memory.constant(np.concatenate([decode_table(table) for table in stage.tables]))
+        if stage.encoder is None:
+            self.parameters = memory.constant(np.ones(dim, np.int32))  # a mantissa of 1, shifted by 0
+            return
+        encoder = stage.encoder
+        scales = fixed_scale(encoder.multiplier, encoder.fraction_bits)
+        bias = np.rint(encoder.bias * 2.0**encoder.fraction_bits).astype(np.int32)[None]
         self.parameters = memory.constant(np.concatenate([scales, bias]).astype(np.int32))
-        self.encode = None
-        if stage.thresholds is not None and stage.out_codes is not None:
-            self.encode = memory.constant(encode_table(stage.thresholds, stage.out_codes))
+        self.encode = memory.constant(encode_table(encoder.thresholds, encoder.codes))
 
     def entries(self) -> Iterator[Entry]:
         tiling, groups = self.tiling, self.tiling.groups
         yield "load", {"memory": "decode", "rows": 1, "length": 8 * groups, "address": self.decode}
-        if self.encode is not None:
+        if self.stage.encoder is not None:
             yield "load", {"memory": "encode", "rows": 1, "length": 32, "address": self.encode}
+        else:
+            length = self.config.dim // 2
+            yield "load", {"memory": "vec", "rows": 1, "length": length, "address": self.parameters}
         chunks = tiling.zeros * self.config.dim // 16
         yield "load", {"memory": "wgt", "rows": 1, "length": chunks, "address": self.zero_points}
         outputs = self.stage.outputs // self.config.dim
@@ -214,20 +234,25 @@ class _Lowering:
     def _set(self, first: int, count: int, block: int, blocks: int) -> Iterator[Entry]:
         """One tile of rows and one set of column blocks."""
         tiling, config = self.tiling, self.config
-        at = self.rings.slot("vec", 2) * tiling.parameters
-        yield "load", {
-            "memory": "vec", "rows": tiling.groups + 1, "length": blocks * config.dim // 2, "sp": at,
-            "sp_stride": tiling.blocks, "address": self.parameters + 4 * config.dim * block,
-            "stride": 4 * self.stage.outputs,
-        }  # fmt: skip
-        sums = [self._slot() for _ in range(blocks)] if tiling.in_vec else [0] * blocks
+        at, sums = 0, [0] * blocks
+        if self.stage.encoder is not None:
+            at = self.rings.slot("vec", 2) * tiling.parameters
+            yield "load", {
+                "memory": "vec", "rows": tiling.groups + 1, "length": blocks * config.dim // 2, "sp": at,
+                "sp_stride": tiling.blocks, "address": self.parameters + 4 * config.dim * block,
+                "stride": 4 * self.stage.outputs,
+            }  # fmt: skip
+            sums = [self._slot() for _ in range(blocks)] if tiling.in_vec else sums
         step = 0
         for group, size in enumerate(self.stage.group_sizes):
             half = self.rings.slot("acc", 2) * (config.acc_depth // 2)
             yield from self._products(first, count, block, blocks, group, step, half)
             step += size // config.dim
             for i in range(blocks):
-                yield from self._scale(first, count, block, i, group, half, at, sums[i])
+                if self.stage.encoder is None:
+                    yield from self._accumulators(first, count, block + i, group, half + i * tiling.rows)
+                else:
+                    yield from self._scale(first, count, block, i, group, half, at, sums[i])
 
     def _slot(self) -> int:
         return 2 * self.tiling.parameters + self.rings.slot("sums", self.tiling.slots) * self.tiling.rows
@@ -262,21 +287,25 @@ class _Lowering:
     def _scale(
         self, first: int, count: int, block: int, i: int, group: int, half: int, at: int, sums: int
     ) -> Iterator[Entry]:
-        """Adds up the groups of one column block; behind the last group, stores the result."""
+        """Adds up the groups of one column block; behind the last group, encodes and stores them."""
         tiling, last = self.tiling, group + 1 == self.tiling.groups
-        encoded = last and self.encode is not None
-        if encoded:
-            target = self.rings.slot("out", min(4, self.config.out_depth // tiling.rows)) * tiling.rows
-        else:
-            target = sums
+        slots = min(4, self.config.out_depth // tiling.rows)
+        target = self.rings.slot("out", slots) * tiling.rows if last else sums
         yield "scale", {
-            "memory": "out" if encoded else "vec", "rows": count, "blocks": 1, "acc": half + i * tiling.rows,
+            "memory": "out" if last else "vec", "rows": count, "blocks": 1, "acc": half + i * tiling.rows,
             "mult": at + group * tiling.blocks + i, "add_mode": 2 if group else 1,
             "add": sums if group else at + tiling.groups * tiling.blocks + i, "dst": target,
         }  # fmt: skip
         if last:
-            size = self.word if encoded else 4 * self.config.dim
             yield "store", {
-                "memory": "out" if encoded else "vec", "rows": 1, "length": count * size // 8, "sp": target,
-                "address": self.result + ((block + i) * self.stage.rows + first) * size,
+                "memory": "out", "rows": 1, "length": count * self.word // 8, "sp": target,
+                "address": self.result + ((block + i) * self.stage.rows + first) * self.word,
             }  # fmt: skip
+
+    def _accumulators(self, first: int, count: int, block: int, group: int, acc: int) -> Iterator[Entry]:
+        """Stores the sums of one group and column block as they are."""
+        dim, slot = self.config.dim, self._slot()
+        yield "scale", {"memory": "vec", "rows": count, "blocks": 1, "acc": acc, "mult": 0, "dst": slot}
+        place = (group * (self.stage.outputs // dim) + block) * self.stage.rows + first
+        yield "store", {"memory": "vec", "rows": 1, "length": count * dim // 2, "sp": slot,
+                        "address": self.result + 4 * dim * place}  # fmt: skip

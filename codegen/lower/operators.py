@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -15,7 +15,7 @@ from ..hardware.layout import fixed_thresholds
 from ..hardware.schedule import Entry, synchronise
 from .attention import AttentionStage, AttentionTiling, attention_entries, choose_attention_tiling
 from .fixed import fraction_bits
-from .linear import LinearStage, choose_tiling, linear_entries
+from .linear import Encoder, LinearStage, choose_tiling, linear_entries
 from .memory import DeviceMemory
 from .work import Work, work_of
 
@@ -65,18 +65,22 @@ class CodesInput:
     channel_at: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SumsOutput:
-    """How int32 sums become float32 ``(batch, rows, channels)``."""
+    """How int32 sums ``(group, batch, block, place, dim)`` become float32 ``(batch, rows, channels)``.
+
+    ``y = bias``, then for each group ``y = fma(float32(sum), multiplier, y)``: the arithmetic of
+    :func:`tvm_ahcq.quantizers.reference.grouped_linear`.
+    """
 
     address: int
     batch: int
     rows: int
-    channels: int
     blocks: int
     dim: int
     places: int
-    scale: float
+    multiplier: np.ndarray
+    bias: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,15 +119,21 @@ class Lowered:
     def transfer_bytes(self) -> int:
         """Bytes between the host and the device's memory."""
         codes = sum(x.batch * len(x.row_at) * len(x.channel_at) // 2 for x in self.inputs)
-        return codes + 4 * self.output.batch * self.output.blocks * self.output.places * self.output.dim
+        words = self.output.batch * self.output.blocks * self.output.places * self.output.dim
+        return codes + 4 * len(self.output.multiplier) * words
 
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
-    """A stage, and the operand channel in each of its input channels (-1: padding)."""
+    """A stage, the operand channel in each of its input channels (-1: padding), and its groups' numbers.
+
+    ``multiplier`` is float32 ``(groups, N)``; ``largest`` bounds the accumulators, ``(groups, N)``.
+    """
 
     stage: LinearStage
     channel_at: np.ndarray
+    multiplier: np.ndarray
+    largest: np.ndarray
 
 
 def lower_linear(config: Config, rows: int, constants: LinearConstants) -> Lowered:
@@ -134,8 +144,7 @@ def lower_linear(config: Config, rows: int, constants: LinearConstants) -> Lower
     DeviceError
         If it does not fit the accelerator.
     """
-    layer = _layer(config, rows, constants)
-    return _lower(config, rows, int(constants.bounds[-1]), [layer], len(constants.bias))
+    return _lower(config, rows, int(constants.bounds[-1]), [_layer(config, rows, constants)], constants.bias)
 
 
 def lower_mlp(
@@ -163,14 +172,21 @@ def lower_mlp(
     table = np.zeros(CODES, int)
     table[: len(values)] = values
     plain = _layer(config, rows, first)
-    edges = fixed_thresholds(thresholds, plain.stage.fraction_bits)
-    between = LinearStage(**{**vars(plain.stage), "thresholds": edges, "out_codes": codes.astype(np.uint8)})
-    follower = _layer(config, rows, second, table, every=len(between.weight))
-    layers = [_Layer(between, plain.channel_at), follower]
-    return _lower(config, rows, int(first.bounds[-1]), layers, len(second.bias))
+    encoder = _encoder(plain, first.bias, thresholds, codes.astype(np.uint8))
+    layers = [replace(plain, stage=replace(plain.stage, encoder=encoder)),
+              _layer(config, rows, second, table, every=plain.stage.outputs)]  # fmt: skip
+    return _lower(config, rows, int(first.bounds[-1]), layers, second.bias)
 
 
-def _lower(config: Config, rows: int, channels: int, layers: list[_Layer], outputs: int) -> Lowered:
+def _encoder(layer: _Layer, bias: np.ndarray, thresholds: np.ndarray, codes: np.ndarray) -> Encoder:
+    """Fixed-point scales, padded to the layer's outputs, and thresholds in their unit."""
+    bits = fraction_bits(layer.multiplier, bias, layer.largest)
+    multiplier, padded = np.zeros((len(layer.multiplier), layer.stage.outputs)), np.zeros(layer.stage.outputs)
+    multiplier[:, : len(bias)], padded[: len(bias)] = layer.multiplier, bias
+    return Encoder(multiplier, padded, bits, fixed_thresholds(thresholds, bits), codes)
+
+
+def _lower(config: Config, rows: int, channels: int, layers: list[_Layer], bias: np.ndarray) -> Lowered:
     memory, dim = DeviceMemory(), config.dim
     padded = layers[0].stage.rows
     source = memory.scratch(padded * len(layers[0].channel_at) // 2)
@@ -186,7 +202,7 @@ def _lower(config: Config, rows: int, channels: int, layers: list[_Layer], outpu
         entries,
         memory,
         (CodesInput(source, 1, rows, channels, dim, row_at, layers[0].channel_at),),
-        SumsOutput(at, 1, rows, outputs, last.outputs // dim, dim, padded, 2.0**-last.fraction_bits),
+        SumsOutput(at, 1, rows, last.outputs // dim, dim, padded, layers[-1].multiplier, bias),
     )
 
 
@@ -215,22 +231,17 @@ def _layer(
         operands = np.arange(CODES) - _zero_point(inside, constants.correction[group]) if table is None else table
         parts.append(np.concatenate([used, np.full(max(-len(used) % dim, every - len(used)), -1)]))
         tables.append(operands)
-        scales.append(constants.multiplier[group].astype(np.float64))
+        scales.append(constants.multiplier[group])
         largest.append(np.abs(inside).sum(1) * np.abs(operands).max())
     if not parts:
         raise DeviceError("all weights are zero")
     outputs = -(-len(weight) // dim) * dim
     channel_at = np.concatenate(parts)
     codes = np.where(channel_at >= 0, weight[:, np.maximum(channel_at, 0)], 0) + zero[:, None]
-    multiplier, bias = np.zeros((len(parts), outputs)), np.zeros(outputs)
-    multiplier[:, : len(weight)], bias[: len(weight)] = scales, constants.bias
     full_codes, full_zero = np.zeros((outputs, len(channel_at)), np.uint8), np.zeros(outputs, np.uint8)
     full_codes[: len(weight)], full_zero[: len(weight)] = codes, zero
-    bits = fraction_bits(multiplier[:, : len(weight)], constants.bias, np.array(largest))
-    stage = LinearStage(
-        -(-rows // 8) * 8, full_codes, full_zero, tuple(map(len, parts)), np.array(tables), multiplier, bias, bits
-    )
-    return _Layer(stage, channel_at)
+    stage = LinearStage(-(-rows // 8) * 8, full_codes, full_zero, tuple(map(len, parts)), np.array(tables))
+    return _Layer(stage, channel_at, np.array(scales, np.float32), np.array(largest))
 
 
 def _zero_point(weight: np.ndarray, correction: np.ndarray) -> int:
@@ -271,8 +282,8 @@ def lower_attention(
     result = memory.scratch(heads * tiling.padded_queries * channels * 4)
     sources = inputs[0].address, inputs[1].address, inputs[2].address
     entries = attention_entries(memory, tiling, sources, result)
-    scale = float(np.float32(constants.out_scale))
-    output = SumsOutput(result, heads, queries, channels, tiling.parts, dim, tiling.padded_queries, scale)
+    scale, zero = np.full((1, channels), constants.out_scale, np.float32), np.zeros(channels, np.float32)
+    output = SumsOutput(result, heads, queries, tiling.parts, dim, tiling.padded_queries, scale, zero)
     return Lowered(config, entries, memory, inputs, output)
 
 

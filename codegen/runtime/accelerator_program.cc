@@ -4,7 +4,9 @@
  */
 #include "accelerator_program.h"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -44,6 +46,12 @@ class Reader {
     }
     return values;
   }
+  std::vector<float> Floats(uint64_t count) {
+    if (count > Left() / 4) throw ArtifactError("they end too early");
+    std::vector<float> values(count);
+    std::memcpy(values.data(), Take(count * 4), count * 4);
+    return values;
+  }
   size_t Left() const { return static_cast<size_t>(end_ - at_); }
   const char* Take(size_t bytes) {
     if (bytes > Left()) throw ArtifactError("they end too early");
@@ -69,6 +77,14 @@ uint32_t Checksum(const char* data, size_t size) {
   return ~crc;
 }
 
+// In hardware where there is an instruction for it, chosen when the library is loaded.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+__attribute__((target_clones("fma", "default")))
+#endif
+void MultiplyAdd(const int32_t* sums, const float* multiplier, float* values, uint32_t count) {
+  for (uint32_t i = 0; i < count; ++i) values[i] = std::fma(static_cast<float>(sums[i]), multiplier[i], values[i]);
+}
+
 void CheckScratch(uint64_t address, size_t bytes, uint64_t scratch) {
   if (bytes > scratch || address > scratch - bytes) throw ArtifactError("a tensor lies outside of its memory");
 }
@@ -91,10 +107,11 @@ SumsOutput ReadOutput(Reader* reader, uint64_t scratch) {
   SumsOutput output{};
   output.address = reader->Next<uint64_t>();
   for (uint32_t* field :
-       {&output.batch, &output.rows, &output.channels, &output.blocks, &output.dim, &output.places}) {
+       {&output.batch, &output.rows, &output.channels, &output.blocks, &output.dim, &output.places, &output.groups}) {
     *field = reader->Size();
   }
-  output.scale = reader->Next<float>();
+  output.multiplier = reader->Floats(uint64_t{output.groups} * output.channels);
+  output.bias = reader->Floats(output.channels);
   const bool fits = output.rows <= output.places && output.channels <= uint64_t{output.blocks} * output.dim;
   if (!fits) throw ArtifactError("a result is larger than its memory");
   CheckScratch(output.address, output.DeviceBytes(), scratch);
@@ -124,11 +141,15 @@ std::vector<uint8_t> CodesInput::Pack(const uint8_t* codes) const {
 
 void SumsOutput::Unpack(const int32_t* sums, float* values) const {
   for (uint32_t b = 0; b < batch; ++b) {
-    for (uint32_t channel = 0; channel < channels; ++channel) {
-      const int32_t* from = sums + (size_t{b} * blocks + channel / dim) * places * dim + channel % dim;
-      float* to = values + size_t{b} * rows * channels + channel;
-      for (uint32_t row = 0; row < rows; ++row) {
-        to[size_t{row} * channels] = static_cast<float>(from[size_t{row} * dim]) * scale;
+    for (uint32_t row = 0; row < rows; ++row) {
+      float* to = values + (size_t{b} * rows + row) * channels;
+      std::memcpy(to, bias.data(), size_t{channels} * sizeof(float));
+      for (uint32_t group = 0; group < groups; ++group) {
+        for (uint32_t block = 0; block * dim < channels; ++block) {
+          const size_t at = ((size_t{group} * batch + b) * blocks + block) * places + row;
+          const uint32_t first = block * dim, count = std::min(dim, channels - first);
+          MultiplyAdd(sums + at * dim, multiplier.data() + size_t{group} * channels + first, to + first, count);
+        }
       }
     }
   }

@@ -30,14 +30,19 @@ struct CodesInput {
   std::vector<uint8_t> Pack(const uint8_t* codes) const;
 };
 
-/*! \brief int32 `(batch, block, place, dim)` on the device that become float32 `(batch, rows, channels)`. */
+/*!
+ * \brief int32 sums `(group, batch, block, place, dim)` on the device that become float32 `(batch, rows, channels)`.
+ *
+ * y = bias, then for each group y = fma(sum, multiplier, y), as the host's kernels do it: equal in every bit.
+ */
 struct SumsOutput {
   uint64_t address;
-  uint32_t batch, rows, channels, blocks, dim, places;
-  float scale;
+  uint32_t batch, rows, channels, blocks, dim, places, groups;
+  std::vector<float> multiplier; /*!< (groups, channels) */
+  std::vector<float> bias;       /*!< (channels) */
 
   size_t Elements() const { return size_t{batch} * rows * channels; }
-  size_t DeviceBytes() const { return size_t{4} * batch * blocks * places * dim; }
+  size_t DeviceBytes() const { return size_t{4} * groups * batch * blocks * places * dim; }
   void Unpack(const int32_t* sums, float* values) const;
 };
 

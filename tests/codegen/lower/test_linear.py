@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.hardware.program import INSTRUCTION_BYTES
 from tvm_ahcq.codegen.hardware.schedule import synchronise
 from tvm_ahcq.codegen.lower.fixed import fraction_bits, stage_reference
-from tvm_ahcq.codegen.lower.linear import LinearStage, choose_tiling, linear_entries
+from tvm_ahcq.codegen.lower.linear import Encoder, LinearStage, choose_tiling, linear_entries
 from tvm_ahcq.codegen.lower.memory import DeviceMemory, move_constants
 from tvm_ahcq.codegen.lower.verify import verify
 from tvm_ahcq.errors import DeviceError
@@ -23,13 +25,16 @@ def random_stage(rng, rows, outputs, groups, encoded) -> LinearStage:
     inputs, dim = sum(groups), CONFIG.dim
     weight, zero = rng.integers(0, 16, (outputs, inputs)), rng.integers(0, 16, outputs)
     tables = rng.integers(-15, 16, (len(groups), 16))
-    multiplier, bias = rng.uniform(1e-4, 1e-2, (len(groups), outputs)), rng.normal(size=outputs)
-    bits = fraction_bits(multiplier, bias, np.full(multiplier.shape, 15 * 15 * inputs))
-    edges = np.sort(rng.integers(-(2**bits), 2**bits, 31)).astype(np.int32) if encoded else None
-    codes = rng.integers(0, 16, 32).astype(np.uint8) if encoded else None
     assert all(size % dim == 0 for size in groups)
-    return LinearStage(rows, weight.astype(np.uint8), zero.astype(np.uint8), groups, tables, multiplier, bias, bits,
-                       edges, codes)  # fmt: skip
+    encoder = random_encoder(rng, len(groups), outputs, 15 * 15 * inputs) if encoded else None
+    return LinearStage(rows, weight.astype(np.uint8), zero.astype(np.uint8), groups, tables, encoder)
+
+
+def random_encoder(rng, groups, outputs, largest) -> Encoder:
+    multiplier, bias = rng.uniform(1e-4, 1e-2, (groups, outputs)), rng.normal(size=outputs)
+    bits = fraction_bits(multiplier, bias, np.full(multiplier.shape, largest))
+    edges = np.sort(rng.integers(-(2**bits), 2**bits, 31)).astype(np.int32)
+    return Encoder(multiplier, bias, bits, edges, rng.integers(0, 16, 32).astype(np.uint8))
 
 
 def run(entries, memory: DeviceMemory, inputs: dict[int, bytes]) -> bytearray:
@@ -46,7 +51,13 @@ def run(entries, memory: DeviceMemory, inputs: dict[int, bytes]) -> bytearray:
     return external
 
 
-def test_sums_of_one_group_and_of_several_equal_integer_arithmetic():
+def accumulators(external: bytearray, at: int, stage: LinearStage) -> np.ndarray:
+    shape = len(stage.group_sizes), stage.outputs // CONFIG.dim, stage.rows, CONFIG.dim
+    sums = np.frombuffer(external, np.int32, int(np.prod(shape)), at).reshape(shape)
+    return sums.swapaxes(1, 2).reshape(shape[0], stage.rows, stage.outputs)
+
+
+def test_accumulators_of_one_group_and_of_several_equal_integer_arithmetic():
     rng = np.random.default_rng(0)
     for rows, outputs, groups in ((8, 4, (8,)), (72, 28, (8, 4, 12, 4)), (136, 12, (160,)), (64, 40, (4, 300))):
         stage = random_stage(rng, rows, outputs, groups, encoded=False)
@@ -55,8 +66,7 @@ def test_sums_of_one_group_and_of_several_equal_integer_arithmetic():
         source, result = memory.scratch(codes.size // 2), memory.scratch(stage.result_bytes())
         entries = linear_entries(memory, choose_tiling(CONFIG, stage), source, result)
         external = run(entries, memory, {source: pack_codes(code_blocks(codes, CONFIG.dim))})
-        found = np.frombuffer(external, np.int32, rows * outputs, result).reshape(-1, rows, CONFIG.dim)
-        assert np.array_equal(found.swapaxes(0, 1).reshape(rows, outputs), stage_reference(stage, codes))
+        assert np.array_equal(accumulators(external, result, stage), stage_reference(stage, codes))
 
 
 def test_the_codes_of_one_layer_are_the_input_of_the_next():
@@ -71,21 +81,22 @@ def test_the_codes_of_one_layer_are_the_input_of_the_next():
     between = stage_reference(first, codes)
     stored = unpack_codes(bytes(external[at[1] : at[1] + between.size // 2])).reshape(-1, 40, CONFIG.dim)
     assert np.array_equal(stored.swapaxes(0, 1).reshape(40, 24), between)
-    found = np.frombuffer(external, np.int32, 40 * 8, at[2]).reshape(-1, 40, CONFIG.dim)
-    assert np.array_equal(found.swapaxes(0, 1).reshape(40, 8), stage_reference(second, between))
+    assert np.array_equal(accumulators(external, at[2], second), stage_reference(second, between))
 
 
-def test_fixed_point_sums_are_the_real_ones_within_what_their_bits_allow():
+def test_codes_are_those_of_real_numbers_but_within_what_fixed_point_rounds():
     rng = np.random.default_rng(2)
-    stage = random_stage(rng, 64, 16, (32, 16), encoded=False)
+    stage = random_stage(rng, 64, 16, (32, 16), encoded=True)
+    encoder = stage.encoder
     codes = rng.integers(0, 16, (64, 48)).astype(np.uint8)
-    weight = stage.weight.astype(float) - stage.zero[:, None]
-    parts = [
-        table[codes[:, low:high]] @ weight[:, low:high].T * scale
-        for table, scale, low, high in zip(stage.tables, stage.multiplier, (0, 32), (32, 48), strict=True)
-    ]
-    error = stage_reference(stage, codes) / 2.0**stage.fraction_bits - (sum(parts) + stage.bias)
-    assert np.abs(error).max() <= 2 * 2.0**-stage.fraction_bits + 2.0**-21 * np.abs(parts).sum(0).max()
+    sums = stage_reference(replace(stage, encoder=None), codes)
+    parts = sums * encoder.multiplier[:, None]
+    real = (parts.sum(0) + encoder.bias) * 2.0**encoder.fraction_bits
+    rounding = 2 + 2.0**-21 * np.abs(parts).sum(0) * 2.0**encoder.fraction_bits
+    found = stage_reference(stage, codes)
+    low, high = (encoder.codes[np.searchsorted(encoder.thresholds, real + sign * rounding)] for sign in (-1, 1))
+    certain = low == high
+    assert certain.mean() > 0.99 and np.array_equal(found[certain], low[certain])
 
 
 def test_what_does_not_fit_is_refused():

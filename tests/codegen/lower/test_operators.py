@@ -63,26 +63,14 @@ def call(function, inputs, shape) -> np.ndarray:
 @needs_library
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
 @pytest.mark.parametrize("layout", ["vnni16", "rows"])
-def test_linear_layers_agree_with_the_host_to_fixed_point(config, layout):
+def test_linear_layers_are_the_hosts_in_every_bit(config, layout):
     rng = np.random.default_rng(0)
     for rows, outputs, sizes, zeros in ((37, 21, (12,), (7,)), (130, 48, (40, 8, 24, 32), (3, 0, 15, 8))):
         constants, weight = layer(rng, outputs, sizes, zeros, layout)
         codes = rng.integers(0, 16, (rows, sum(sizes))).astype(np.uint8)
         function = module(config, {"layer": lower_linear(config, rows, constants)})["layer"]
         expected = host_linear(codes, constants, weight)
-        assert np.abs(call(function, [codes], (rows, outputs)) - expected).max() < 2e-6 * np.abs(expected).max()
-
-
-@needs_library
-def test_integer_sums_are_the_hosts_in_every_bit():
-    """With scales of 1 nothing is rounded: what the accelerator adds up is what the host's kernel does."""
-    rng, config = np.random.default_rng(1), CONFIGS[1]
-    constants, weight = layer(rng, 32, (20, 12), (5, 9))
-    exact = LinearConstants(constants.packed, constants.bounds, np.ones_like(constants.multiplier),
-                            constants.correction, np.zeros(32, np.float32))  # fmt: skip
-    codes = rng.integers(0, 16, (64, 32)).astype(np.uint8)
-    function = module(config, {"layer": lower_linear(config, 64, exact)})["layer"]
-    assert np.array_equal(call(function, [codes], (64, 32)), host_linear(codes, exact, weight))
+        assert np.array_equal(call(function, [codes], (rows, outputs)), expected)
 
 
 @needs_library
@@ -96,7 +84,8 @@ def test_codes_stay_on_the_accelerator_between_two_layers(config):
     function = module(config, {"mlp": lower_mlp(config, 48, first, thresholds, operands, second)})["mlp"]
     found = call(function, [codes], (48, 20))
     expected = host_linear(encode_intervals(host_linear(codes, first, w1), thresholds, operands), second, w2)
-    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+    # the encoder between the layers sees fixed-point numbers: a code may differ where a sum lies on a threshold
+    assert (found == expected).all(1).mean() > 0.9
 
 
 @needs_library
@@ -123,7 +112,7 @@ def test_several_functions_share_a_device_and_equal_operators_give_equal_bytes()
     loaded, codes = module(config, functions), rng.integers(0, 16, (16, 16)).astype(np.uint8)
     for i in (0, 1, 0):
         expected = host_linear(codes, *layers[i])
-        assert np.allclose(call(loaded[f"layer{i}"], [codes], (16, 16)), expected, atol=1e-5)
+        assert np.array_equal(call(loaded[f"layer{i}"], [codes], (16, 16)), expected)
     calls = {str(entry[0]): list(entry[1:]) for entry in loaded["ahcq.counters"]()}
     assert calls["layer0"][0] == 2 and calls["layer1"][0] == 1
     assert calls["layer0"][1] > 0 and list(loaded["ahcq.counter_names"]())[0] == "cycles"
