@@ -72,7 +72,7 @@ def synchronise(entries: Sequence[Entry], config: Config) -> bytes:
         If more tokens between two units would be under way than a counter holds: the dependent instructions must come
         closer together.
     """
-    history: list[list[tuple[int, list[Access]]]] = [[] for _ in UNITS]
+    history: list[dict[str, _History]] = [{} for _ in UNITS]
     synced = [[-1] * len(UNITS) for _ in UNITS]  # [giver][taker]: last instruction of the giver that was waited for
     pairs: dict[tuple[int, int], list[tuple[int, int]]] = {}
     pop: list[set[int]] = [set() for _ in entries]
@@ -88,7 +88,8 @@ def synchronise(entries: Sequence[Entry], config: Config) -> bytes:
             push[needed].add(taker)
             pop[index].add(giver)
             pairs.setdefault((giver, taker), []).append((needed, index))
-        history[taker].append((index, touched))
+        for access in touched:
+            history[taker].setdefault(access.memory, _History()).add(index, access)
     for (giver, taker), tokens in pairs.items():
         _check_counter(tokens, UNITS[giver], UNITS[taker])
     program = [
@@ -98,13 +99,36 @@ def synchronise(entries: Sequence[Entry], config: Config) -> bytes:
     return b"".join([*program, instruction("finish")])
 
 
-def _last_conflict(history: list[tuple[int, list[Access]]], touched: list[Access], known: int) -> int | None:
-    for index, earlier in reversed(history):
-        if index <= known:
-            return None
-        if any(mine.conflicts(other) for mine in touched for other in earlier):
-            return index
-    return None
+class _History:
+    """What a unit has touched of one memory, in order, and between which words all of that lies."""
+
+    def __init__(self) -> None:
+        self._touched: list[tuple[int, Access]] = []
+        self._first, self._end = 0, 0
+
+    def add(self, index: int, access: Access) -> None:
+        self._first = min(self._first, access.first) if self._touched else access.first
+        self._end = max(self._end, access.end)
+        self._touched.append((index, access))
+
+    def last_conflict(self, access: Access, known: int) -> int:
+        """The last instruction behind `known` whose order with `access` matters, else `known`."""
+        if access.first >= self._end or access.end <= self._first:
+            return known
+        for index, earlier in reversed(self._touched):
+            if index <= known:
+                break
+            if access.conflicts(earlier):
+                return index
+        return known
+
+
+def _last_conflict(history: dict[str, _History], touched: list[Access], known: int) -> int | None:
+    last = known
+    for access in touched:
+        if access.memory in history:
+            last = history[access.memory].last_conflict(access, last)
+    return last if last > known else None
 
 
 def _check_counter(tokens: list[tuple[int, int]], giver: str, taker: str) -> None:

@@ -146,15 +146,19 @@ class _History:
     def __init__(self) -> None:
         self._rows = np.zeros((64, 4), np.int64)  # instruction, first, end, write
         self._count = 0
+        self._first, self._end = 2**63, 0
 
     def add(self, index: int, access: Access) -> None:
         if self._count == len(self._rows):
             self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+        self._first, self._end = min(self._first, access.first), max(self._end, access.end)
         self._rows[self._count] = index, access.first, access.end, access.write
         self._count += 1
 
     def conflict(self, access: Access, known: int) -> int | None:
         """An instruction behind `known` that touches the same words, one of the two writing."""
+        if access.first >= self._end or access.end <= self._first:
+            return None
         rows = self._rows[: self._count]
         rows = rows[np.searchsorted(rows[:, 0], known, side="right") :]
         found = (rows[:, 1] < access.end) & (rows[:, 2] > access.first)
