@@ -1,12 +1,14 @@
-"""How busy the array of the Verilated accelerator is in the layers of a SAM-B encoder block.
+"""How busy the array of the accelerator is in the layers of a SAM-B encoder block; cycles of fsim against the RTL.
 
-    python benchmarks/fpga_busy.py --config sim_4x4 --rows 128 --outputs 112
+    python benchmarks/fpga_busy.py --config ecp5_16x16 --rows 512
 
-Each GEMM is simulated for its full depth K, for some rows and outputs of it: the program repeats the same loop over row
-tiles and sets of outputs. Start and end are included, so whole layers do better. Memory: 8 bytes a cycle, latency 40.
-Attention is without relative positions: 196 tokens of 64 channels on 16 x 16; where ``wgt`` is smaller, fewer of both,
-with the same work of the vector unit for each product of the array. Results are compared with the model.
-Writes ``benchmarks/results/fpga_busy_<config>.md``.
+Each program runs on the functional simulator, which counts cycles, and a shorter one of the same kind on it and on the
+Verilated RTL: memory and every counter are compared. GEMMs have their full depth K; rows and outputs can be cut, as the
+program repeats one loop over tiles of both. Start and end are included. Attention has relative positions: windows of
+14 x 14 tokens, and a picture of 64 x 64 of which only some tiles of queries are computed, each against all 4096 keys;
+an array of 4 x 4 takes what its scratchpads hold. Memory: 8 bytes a cycle, latency 40.
+
+Writes ``benchmarks/results/fpga_busy_<config>.md``; exits with 1 if RTL and functional simulator disagree.
 """
 
 from __future__ import annotations
@@ -14,16 +16,18 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tvm_ahcq.codegen.device import open_device
-from tvm_ahcq.codegen.hardware.attention_tiles import Heads, heads_program
+from tvm_ahcq.codegen.hardware.attention_plan import PictureHeads
+from tvm_ahcq.codegen.hardware.attention_stream import stream_program
 from tvm_ahcq.codegen.hardware.config import Config, named
 from tvm_ahcq.codegen.hardware.image import MemoryImage, instruction_count
 from tvm_ahcq.codegen.hardware.linear import Linear, linear_program
-from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.lnq import LnqParams
 from tvm_ahcq.quantizers.log_attention import log_attention_constants
@@ -36,6 +40,22 @@ LAYERS = {
     "lin2": (3072, 768, 1),
 }
 """Name -> (K, N, channel groups)."""
+
+PICTURES = {
+    4: {"window attention": ((12, 12), 12, 16), "global attention": ((32, 32), 4, 16)},
+    16: {"window attention": ((14, 14), 28, 64), "global attention": ((64, 64), 16, 64)},
+}
+"""Dim -> name -> (height and width, queries of a tile, channels of a head)."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A program of which `make` places any number of pieces (rows, heads or tiles) into an image."""
+
+    name: str
+    make: Callable[[MemoryImage, int], tuple[bytes, str]]
+    pieces: int
+    rtl_pieces: int
 
 
 def layer(rows: int, inputs: int, outputs: int, groups: int) -> Linear:
@@ -55,71 +75,136 @@ def layer(rows: int, inputs: int, outputs: int, groups: int) -> Linear:
     )
 
 
-def heads(config: Config, count: int) -> Heads:
-    """Random operands of attention heads of a window that fits."""
-    channels = 4 * config.dim
-    tokens = min(196, config.wgt_depth // 16)
+def picture(count: int, sides: tuple[int, int], channels: int) -> PictureHeads:
+    """Random operands of heads with relative positions."""
     rng = np.random.default_rng(0)
     q, k, v = (UniformParams(bits=4, scale=0.2, zero_point=8) for _ in range(3))
-    probs = LnqParams(bits=4, alpha=20.0, scale=0.7)
-    constants, _, _ = log_attention_constants(q, k, v, probs, scale=channels**-0.5, head_dim=channels)
-    return Heads(*rng.integers(0, 16, (3, count, tokens, channels)).astype(np.uint8), constants)
+    tables = [rng.normal(size=(2 * side - 1, channels)) for side in sides]
+    constants, rel_h, rel_w = log_attention_constants(
+        q, k, v, LnqParams(bits=4, alpha=20.0, scale=0.7), scale=channels**-0.5, head_dim=channels,
+        rel_h=tables[0], rel_w=tables[1],
+    )  # fmt: skip
+    codes = rng.integers(0, 16, (3, count, sides[0] * sides[1], channels)).astype(np.uint8)
+    return PictureHeads(codes[0], codes[1], codes[2], constants, sides, rel_h, rel_w)
 
 
-def measure(config: Config, image: MemoryImage, program: bytes) -> tuple[dict[str, int], float]:
-    """Counters of a program on the RTL, and cycles a second; memory must be that of the model."""
-    start, length = image.place(program), instruction_count(program)
-    memory = image.finish()
-    with open_device("rtl", config, memory_bytes=len(memory)) as device:
+def cases(config: Config, rows: int, outputs: int) -> list[Case]:
+    """What is measured on a configuration."""
+    found = []
+    for name, (inputs, size, groups) in LAYERS.items():
+        found.append(Case(name, linear_maker(config, inputs, min(size, outputs), groups), rows, min(rows, 128)))
+    for name, (sides, tile, channels) in PICTURES.get(config.dim, {}).items():
+        whole = name.startswith("global")
+        make = picture_maker(config, sides, tile, channels, whole)
+        found.append(Case(name, make, 48 if whole else 25, 6 if whole else 3))
+    return found
+
+
+def linear_maker(
+    config: Config, inputs: int, outputs: int, groups: int
+) -> Callable[[MemoryImage, int], tuple[bytes, str]]:
+    """Programs of some rows of a layer."""
+
+    def make(image: MemoryImage, rows: int) -> tuple[bytes, str]:
+        return linear_program(config, image, layer(rows, inputs, outputs, groups))[0], f"{rows} x {inputs} x {outputs}"
+
+    return make
+
+
+def picture_maker(
+    config: Config, sides: tuple[int, int], tile: int, channels: int, whole: bool
+) -> Callable[[MemoryImage, int], tuple[bytes, str]]:
+    """Programs of some heads, or of some tiles of one head."""
+
+    def make(image: MemoryImage, pieces: int) -> tuple[bytes, str]:
+        heads = picture(1 if whole else pieces, sides, channels)
+        program, _ = stream_program(config, image, heads, tile, pieces if whole else None)
+        tokens = sides[0] * sides[1]
+        size = f"{tile * pieces} of {tokens}" if whole else f"{pieces} heads, {tokens}"
+        return program, f"{size} queries, {tokens} keys, {channels} channels"
+
+    return make
+
+
+def run(
+    config: Config, backend: str, memory: bytearray, start: int, length: int, estimate: bool = True
+) -> tuple[bytes, dict[str, int], float]:
+    """Memory, counters and seconds of a program."""
+    with open_device(backend, config, memory_bytes=len(memory), threads=2, estimate=estimate) as device:
         device.copy_in(0, memory)
         begin = time.perf_counter()
-        found = device.run(start, length, 3600)
+        result = device.run(start, length, 3600)
         seconds = time.perf_counter() - begin
-        result, counters = device.copy_out(0, len(memory)), device.counters()
-    wanted = Machine(config, memory).run(start, length)
-    if found != wanted or result != memory:
-        raise DeviceError(f"{config.name}: model and RTL disagree ({wanted} and {found}).")
-    return counters, counters["cycles"] / seconds
+        if result.error != "none":
+            raise DeviceError(f"{config.name}: {backend} ends with {result}.")
+        return device.copy_out(0, len(memory)), device.counters(), seconds
+
+
+def measure(config: Config, case: Case, rtl: bool) -> str:
+    """A row of the table."""
+    image = MemoryImage()
+    program, size = case.make(image, case.pieces)
+    start, length = image.place(program), instruction_count(program)
+    memory = image.finish()
+    _, counters, seconds = run(config, "fsim", memory, start, length)
+    _, _, blind = run(config, "fsim", memory, start, length, estimate=False)
+    cycles, products = counters["cycles"], counters["array_busy"] * config.dim**2 / 1e9
+    cells = [case.name, size, cycles, f"{counters['array_busy'] / cycles:.1%}",
+             f"{counters['vector_busy'] / cycles:.0%}", f"{8 * counters['load_chunks'] / cycles:.2f}",
+             f"{products / seconds:.1f}", f"{products / blind:.1f}"]  # fmt: skip
+    cells += compare(config, case) if rtl else ["", "", "", ""]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def compare(config: Config, case: Case) -> list[str]:
+    """Cells of the table about a shorter program on RTL and functional simulator.
+
+    Raises
+    ------
+    DeviceError
+        If memory, or a counter that does not depend on time, differs.
+    """
+    image = MemoryImage()
+    program, _ = case.make(image, case.rtl_pieces)
+    start, length = image.place(program), instruction_count(program)
+    memory = image.finish()
+    found, counters, seconds = run(config, "rtl", memory, start, length)
+    wanted, estimate, _ = run(config, "fsim", memory, start, length)
+    if found != wanted:
+        raise DeviceError(f"{config.name}: memory of RTL and functional simulator differs after {case.name}.")
+    cycles = counters["cycles"]
+    equal = sum(counters[name] == estimate[name] for name in counters)
+    return [str(cycles), f"{estimate['cycles'] / cycles - 1:+.2%}", f"{equal}/{len(counters)}",
+            f"{cycles / seconds / 1e3:.0f}"]  # fmt: skip
 
 
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="sim_4x4", help="of configs.yaml (default: %(default)s)")
-    parser.add_argument("--rows", type=int, default=128, help="rows of each GEMM (default: %(default)s)")
-    parser.add_argument("--outputs", type=int, default=112, help="outputs of each GEMM (default: %(default)s)")
-    parser.add_argument("--heads", type=int, default=0, help="heads of attention; 0 leaves it out (default)")
+    parser.add_argument("--rows", type=int, default=256, help="rows of each GEMM (default: %(default)s)")
+    parser.add_argument("--outputs", type=int, default=4096, help="outputs of each GEMM, at most (default: all)")
+    parser.add_argument("--no-rtl", action="store_true", help="functional simulator only")
     options = parser.parse_args()
     config = named(options.config)
-    table = [f"# Array of `{config.name}`: share of cycles in which it works", "", f"`{' '.join(sys.argv)}`", ""]
-    table += [
-        "| layer | simulated | cycles | array busy | bytes loaded a cycle | kcycles/s |",
-        "|---|---|---|---|---|---|",
-    ]
-    cases = []
-    for name, (inputs, outputs, groups) in LAYERS.items():
-        image = MemoryImage()
-        size = min(outputs, options.outputs)
-        program, _ = linear_program(config, image, layer(options.rows, inputs, size, groups))
-        cases.append((name, f"{options.rows} x {inputs} x {size}", image, program))
-    if options.heads:
-        image = MemoryImage()
-        operands = heads(config, options.heads)
-        program, _ = heads_program(config, image, operands, rows=16)
-        count, tokens, channels = operands.q.shape
-        cases.append(("attention", f"{count} heads, {tokens} x {tokens} x {channels}", image, program))
-    for name, size, image, program in cases:
-        counters, speed = measure(config, image, program)
-        cycles = counters["cycles"]
-        table.append(
-            f"| {name} | {size} | {cycles} | {counters['array_busy'] / cycles:.1%} "
-            f"| {8 * counters['load_chunks'] / cycles:.2f} | {speed / 1e3:.0f} |"
-        )
+    table = [f"# Array of `{config.name}`: share of cycles in which it works", "",
+             f"`{' '.join(sys.argv)}`; speed of simulation on a machine of 2 cores that others use too", "",
+             "| layer | simulated | cycles | array busy | vector busy | bytes loaded a cycle | fsim GMAC/s "
+             "| without cycles | shorter program: RTL cycles | fsim cycles off by | counters equal | RTL kcycles/s |",
+             "|---" * 12 + "|"]  # fmt: skip
+    print("\n".join(table), flush=True)
+    failed = False
+    for case in cases(config, options.rows, options.outputs):
+        try:
+            table.append(measure(config, case, not options.no_rtl))
+        except DeviceError as error:
+            table.append(f"| {case.name} | {error} |" + " |" * 10)
+            failed = failed or "differs" in str(error)
         print(table[-1], flush=True)
     path = Path(__file__).resolve().parent / "results" / f"fpga_busy_{config.name}.md"
     path.write_text("\n".join(table) + "\n")
     print(f"written: {path}")
-    return 0
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..device import Timing, open_device
 from .config import Config
 from .model.machine import Machine, Result
+from .program import INSTRUCTION_BYTES, fields_of
 from .random_program import RandomProgram, random_program
 
 WATCHDOG = 3000
@@ -59,8 +60,54 @@ def disagreement(
     return None
 
 
+def bus_disagreement(config: Config, seed: int, error: str, backends: Sequence[str] = ("fsim", "rtl")) -> str | None:
+    """What differs where memory answers one access of a random program with an error, None if nothing does.
+
+    What such a program leaves in memory and in the counters is undefined, the index too but for ``bus_fetch``.
+
+    Parameters
+    ----------
+    config, seed, backends
+        As of :func:`disagreement`.
+    error : str
+        ``"bus_fetch"``, ``"bus_read"`` or ``"bus_write"``.
+    """
+    found_access = None
+    while found_access is None:
+        program = random_program(config, seed)
+        found_access = _access(program, error)
+        seed += _NEXT_SEED
+    wanted, first = found_access
+    for backend in backends:
+        found, _, _ = _run(config, seed, program, backend, "", (first, first + 8))
+        if found.error != error or (error == "bus_fetch" and found.error_index != wanted):
+            return f"seed {seed}, {error} at instruction {wanted}: {backend} ends with {found}"
+    return None
+
+
+BUS_ERRORS = ("bus_fetch", "bus_read", "bus_write")
+"""Errors of :func:`bus_disagreement`."""
+
+
+_NEXT_SEED = 1_000_000
+"""From a seed to the next one, if its program makes no access of the kind that is asked for."""
+
+
+def _access(program: RandomProgram, error: str) -> tuple[int, int] | None:
+    """The first instruction that makes an access of that kind (of fetches, the middle one), and its address."""
+    unit = {"bus_read": "load", "bus_write": "store"}.get(error)
+    for index in range(program.length):
+        at = program.start + index * INSTRUCTION_BYTES
+        name, values = fields_of(bytes(program.memory[at : at + INSTRUCTION_BYTES]))
+        if unit is None and index == program.length // 2:
+            return index, at
+        if name == unit:
+            return index, values["address"] // 8 * 8
+    return None
+
+
 def _run(
-    config: Config, seed: int, program: RandomProgram, backend: str, kernels: str
+    config: Config, seed: int, program: RandomProgram, backend: str, kernels: str, faults: tuple[int, int] = (0, 0)
 ) -> tuple[Result, bytes, dict[str, int]]:
     """How a program ended on a device, what memory was left, and all counters."""
     size, threads = len(program.memory), 1 + seed % 3
@@ -69,5 +116,6 @@ def _run(
     ) as device:
         device.copy_in(0, program.memory)
         device.write_register("watchdog", WATCHDOG)
+        device.set_faults(*faults)
         found = device.run(program.start, program.length)
         return found, device.copy_out(0, size), device.counters()

@@ -2,7 +2,9 @@
 
 Rows are taken in tiles, outputs in sets of column blocks that fill half of the accumulators, inputs in chunks that fit
 half of ``act``. Loads of the next chunk, the array, and scaling and storing of the last set then run side by side: the
-order of the instructions below and the tokens of :mod:`.schedule` are all that it takes.
+order of the instructions below and the tokens of :mod:`.schedule` are all that it takes. Instructions are dispatched in
+order and queues are short, so what finishes a set stands between the GEMMs of the next one: in front of them it would
+hold up the loads that they need.
 """
 
 from __future__ import annotations
@@ -120,19 +122,19 @@ def linear_program(config: Config, image: MemoryImage, layer: Linear, rows: int 
     places = _place(image, config, layer, tiling)
     result = image.reserve(outputs * total * word)
     entries = _tables(places, config, tiling)
-    state = _Rings()
+    state, pending = _Rings(), _Pending()
     for first in range(0, total, tiling.rows):
         count = min(tiling.rows, total - first)
         for block in range(0, outputs, tiling.blocks):
             blocks = min(tiling.blocks, outputs - block)
-            entries += _set(config, layer, tiling, places, state, first, count, block, blocks)
+            entries += _set(config, layer, tiling, places, state, pending, first, count, block, blocks)
             for i in range(blocks):
                 slot = state.slot("out", config.out_depth // tiling.rows) * tiling.rows
-                entries.append(_last_scale(tiling, state, count, i, slot))
-                entries.append(("store", {
+                pending.add(_last_scale(tiling, state, count, i, slot), ("store", {
                     "memory": "out", "rows": 1, "length": count * word // 8, "sp": slot,
                     "address": result + ((block + i) * total + first) * word,
                 }))  # fmt: skip
+    entries += pending.take_all()
     return synchronise(entries, config), result
 
 
@@ -151,6 +153,25 @@ class _Rings:
     def current(self, name: str) -> int:
         """The one that :meth:`slot` gave last."""
         return self._next[name]
+
+
+class _Pending:
+    """What finishes the column blocks of a set, to be put between the instructions of the next."""
+
+    def __init__(self) -> None:
+        self._blocks: list[tuple[Entry, ...]] = []
+
+    def add(self, *entries: Entry) -> None:
+        """What finishes one more block."""
+        self._blocks.append(entries)
+
+    def take(self) -> list[Entry]:
+        """What finishes the first block that is left, if there is one."""
+        return list(self._blocks.pop(0)) if self._blocks else []
+
+    def take_all(self) -> list[Entry]:
+        """What finishes all that are left."""
+        return [entry for _ in range(len(self._blocks)) for entry in self.take()]
 
 
 def _place(image: MemoryImage, config: Config, layer: Linear, tiling: _Tiling) -> dict[str, int]:
@@ -180,8 +201,8 @@ def _tables(places: dict[str, int], config: Config, tiling: _Tiling) -> list[Ent
 
 
 def _set(
-    config: Config, layer: Linear, tiling: _Tiling, places: dict[str, int], state: _Rings, first: int, count: int,
-    block: int, blocks: int,
+    config: Config, layer: Linear, tiling: _Tiling, places: dict[str, int], state: _Rings, pending: _Pending,
+    first: int, count: int, block: int, blocks: int,
 ) -> list[Entry]:  # fmt: skip
     """The sums of one row tile and one set of column blocks, but for the scale of the last group."""
     dim, word, total = config.dim, config.dim // 2, layer.codes.shape[0]
@@ -214,7 +235,9 @@ def _set(
                     "wgt_stride": dim, "zero": block + i, "zero_vector": 1, "acc": half + i * tiling.rows,
                     "decode": group, "accumulate": int(step > begin),
                 }))  # fmt: skip
+                entries += pending.take()
             step += steps
+        entries += pending.take_all()
         if group + 1 < tiling.groups:
             entries.append(("scale", {
                 "memory": "vec", "rows": count, "blocks": blocks, "acc": half, "acc_block": tiling.rows,

@@ -20,6 +20,7 @@ constexpr uint32_t kStart = 1, kReset = 2;
 constexpr uint32_t kId = 0x41484351;  // "AHCQ"
 constexpr uint32_t kWatchdog = 100000;
 constexpr uint32_t kRegisterBytes = 0x80;
+constexpr size_t kLong = 100;  // instructions
 
 /*! \brief States of SPEC 7 that a driver can see. */
 enum class Status : uint32_t { kIdle = 0, kBusy = 1, kDone = 2, kError = 4 };
@@ -146,16 +147,19 @@ class FsimDevice : public Device {
   }
 
   void RunProgram() {
-    const Window window = {registers_[isa::reg::kMemoryBase / 4], registers_[isa::reg::kMemoryLimit / 4]};
-    const Program program = Decode(memory_, config_, registers_[isa::reg::kProgram / 4],
-                                   registers_[isa::reg::kProgramLength / 4], window, faults_);
+    const Window window = {ReadRegister(isa::reg::kMemoryBase), ReadRegister(isa::reg::kMemoryLimit)};
+    const Program program = Decode(memory_, config_, ReadRegister(isa::reg::kProgram),
+                                   ReadRegister(isa::reg::kProgramLength), window, faults_);
     Estimate estimate = {};
     std::thread timer;
-    // in its own thread: the estimate needs the instructions only, not the data
-    if (timed_) timer = std::thread([&] { estimate = EstimateCycles(program, config_, timing_, stop_); });
+    auto count = [&] { estimate = EstimateCycles(program, config_, timing_, stop_); };
+    // in a thread of its own unless it is short: it needs the instructions only, not the data
+    const bool aside = timed_ && program.instructions.size() >= kLong;
+    if (aside) timer = std::thread(count);
     const Outcome outcome = machine_.Run(program, faults_, stop_);
+    if (timed_ && !aside) count();
     if (timer.joinable()) timer.join();
-    const bool watched = registers_[isa::reg::kWatchdog / 4] != 0;
+    const bool watched = ReadRegister(isa::reg::kWatchdog) != 0;
     if (outcome.error == isa::Error::kDeadlock && !watched) return;  // busy until it is reset, as the hardware
     Publish(outcome, estimate);
   }

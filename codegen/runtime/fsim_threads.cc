@@ -23,10 +23,7 @@ void Relax() {
 
 }  // namespace
 
-Threads::Threads(uint32_t count) {
-  if (count == 0) count = std::max(1u, std::thread::hardware_concurrency());
-  for (uint32_t i = 1; i < count; ++i) workers_.emplace_back(&Threads::Work, this);
-}
+Threads::Threads(uint32_t count) : count_(count != 0 ? count : std::max(1u, std::thread::hardware_concurrency())) {}
 
 Threads::~Threads() {
   {
@@ -38,9 +35,10 @@ Threads::~Threads() {
 }
 
 void Threads::For(uint32_t size, uint32_t grain, const Body& body) {
-  const uint32_t share = (size + count() - 1) / count();
+  const uint32_t share = (size + count_ - 1) / count_;
   const uint32_t piece = std::max(grain, (share + grain - 1) / grain * grain);
-  if (workers_.empty() || piece >= size) return body(0, size);
+  if (piece >= size) return body(0, size);
+  while (workers_.size() + 1 < count_) workers_.emplace_back(&Threads::Work, this);  // with the first work to share
   const uint32_t pieces = (size + piece - 1) / piece;
   body_ = &body;
   size_ = size;

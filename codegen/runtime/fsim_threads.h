@@ -29,7 +29,6 @@ class Threads {
   Threads(const Threads&) = delete;
   Threads& operator=(const Threads&) = delete;
 
-  uint32_t count() const { return static_cast<uint32_t>(workers_.size()) + 1; }
   /*! \brief Calls body(first, end) for pieces that cover 0 .. size - 1, each a multiple of `grain` but for the last. */
   void For(uint32_t size, uint32_t grain, const Body& body);
 
@@ -38,6 +37,7 @@ class Threads {
   /*! \brief Does pieces while there are any; false if there was none. */
   bool TakePieces();
 
+  const uint32_t count_;
   std::vector<std::thread> workers_;
   std::mutex mutex_;
   std::condition_variable wake_;

@@ -32,6 +32,12 @@ def test_random_programs_with_a_fault_end_as_the_model_says(fault: str) -> None:
         assert agreement.disagreement(CONFIG, 5000 + seed, fault) is None
 
 
+@pytest.mark.parametrize("error", agreement.BUS_ERRORS)
+def test_bus_errors_of_random_programs_end_them_with_their_code(error: str) -> None:
+    for seed in range(10):
+        assert agreement.bus_disagreement(CONFIG, seed, error) is None
+
+
 def test_a_missing_tool_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(DeviceError, match="needs perl, which is not on PATH"):

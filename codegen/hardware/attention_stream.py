@@ -1,0 +1,151 @@
+"""Heads of any size, with relative positions, as a program that keeps the array busy.
+
+Keys and values are streamed: of each tile of queries, the array multiplies one chunk of keys after the other while the
+vector unit turns the sums before them into logits, and then, while it works on the logits of the next tile, those of
+this one into probabilities, which meet the values chunk by chunk. See :mod:`.attention_plan` for sizes and places.
+
+Relative positions are products of the queries with a table of int8, held in two halves like keys. All queries of a
+segment have one height: their height terms are a stretch of the table. Width terms differ from query to query: those of
+every distance go to memory and come back with a pitch one number short, which slides each query's window into place.
+"""
+
+from __future__ import annotations
+
+from ...errors import DeviceError
+from .attention_plan import PictureHeads, Plan
+from .attention_writer import Step, Tile, Writer, tables
+from .config import Config
+from .image import MemoryImage
+from .schedule import Entry, synchronise
+
+
+def stream_program(
+    config: Config, image: MemoryImage, heads: PictureHeads, rows: int | None = None, tiles: int | None = None
+) -> tuple[bytes, int]:
+    """Program of the heads, and the address of its sums: int32 ``(heads, d / Dim, tokens, Dim)``.
+
+    Parameters
+    ----------
+    config : Config
+        Accelerator.
+    image : MemoryImage
+        Receives operands and results.
+    heads : PictureHeads
+        Inputs.
+    rows : int, optional
+        Queries of a tile: whole picture rows, or a part of one; by default the most that fit.
+    tiles : int, optional
+        Only so many tiles, for measurements; sums of the others stay 0.
+
+    Raises
+    ------
+    DeviceError
+        If a head does not fit the scratchpads.
+    """
+    plan = Plan(config, heads, rows) if rows else largest_plan(config, heads)
+    plan.place(image)
+    starts = [(head, first) for head in range(plan.count) for first in range(0, plan.tokens, plan.rows)][:tiles]
+    every = _Tiles([Tile(head, first, number) for number, (head, first) in enumerate(starts)])
+    writer = Writer(plan)
+    steps = [Step(None, [*tables(plan), *writer.queries(every[0]), *writer.queries(every[1])])]
+    steps.append(Step(None, [*writer.heights(every[0]), *writer.widths(every[0])]))
+    period = _whole if plan.chunks == 1 else _in_chunks
+    if plan.chunks == 1:
+        steps.append(Step(None, [*writer.queries(every[2]), *writer.widths(every[1]), *writer.windows(every[0])]))
+        writer.upcoming = writer.scores(every[0], 0)
+        steps.append(Step(None, writer.upcoming.loads()))
+    for number in range(len(starts) + 2):
+        steps += period(writer, every, number)
+    return synchronise(_in_order(steps), config), plan.result
+
+
+class _Tiles:
+    """Tiles by number; None before the first and after the last."""
+
+    def __init__(self, tiles: list[Tile]) -> None:
+        self._tiles = tiles
+
+    def __getitem__(self, number: int) -> Tile | None:
+        return self._tiles[number] if 0 <= number < len(self._tiles) else None
+
+
+def _in_order(steps: list[Step]) -> list[Entry]:
+    """Instructions of the steps, each chunk loaded before what works on the one before it."""
+    loads = [entry for step in steps for entry in step.loads()]
+    entries, done = loads[:1], 1
+    for step in steps:
+        if step.load is not None:
+            entries += loads[done : done + 1]
+            done += 1
+        entries += step.entries
+    return entries
+
+
+def largest_plan(config: Config, heads: PictureHeads) -> Plan:
+    """The plan with the most queries in a tile.
+
+    Raises
+    ------
+    DeviceError
+        If none fits; the message is that of the smallest.
+    """
+    height, width = heads.sides
+    sizes = [width * lines for lines in range(height, 0, -1)] + [part for part in range(width - 1, 0, -1)]
+    refusal = DeviceError("A picture has at least one query.")
+    for rows in sizes:
+        if height * width % rows or (rows < width and width % rows):
+            continue
+        try:
+            return Plan(config, heads, rows)
+        except DeviceError as error:
+            refusal = error
+    raise refusal
+
+
+def _whole(writer: Writer, tiles: _Tiles, number: int) -> list[Step]:
+    """One tile after the other, all keys at a time.
+
+    The array: width terms of the tile after next and height terms of the next, scores of this one, sums of the one
+    before. The vector unit follows half a tile behind. Loads stand where nothing that waits is in front of them.
+    """
+    now, before = tiles[number], tiles[number - 1]
+    groups = [writer.row_sums(before, *group) for group in writer.row_groups()] if before else []
+    scores, codes, sums = writer.upcoming, writer.probabilities(before, 0), writer.sums(before, 0)
+    writer.upcoming = writer.scores(tiles[number + 1], 0)
+    widths, heights = writer.widths(tiles[number + 2]), writer.heights(tiles[number + 1])
+    first = [entry for entry in widths + heights if entry[0] == "gemm"]
+    then = [entry for entry in widths + heights if entry[0] != "gemm"]
+    entries = [*first, *scores.entries, *sums.loads(), *groups, *then, *writer.finish(tiles[number - 2]), *codes]
+    entries += [*sums.entries, *writer.queries(tiles[number + 3]), *writer.upcoming.loads()]
+    return [Step(None, [*entries, *writer.logits(now, 0), *writer.windows(tiles[number + 1])])]
+
+
+def _in_chunks(writer: Writer, tiles: _Tiles, number: int) -> list[Step]:
+    """Scores of one tile chunk by chunk, meanwhile row sums of the tile before; then probabilities and sums of that.
+
+    The last chunks of its sums come a tile later, to give the array work while the vector unit takes row sums.
+    """
+    plan, steps = writer.plan, []
+    now, before, last, after = (tiles[number + shift] for shift in (0, -1, -2, 1))
+    late = plan.chunks - plan.lag
+    groups = [writer.row_sums(before, *group) for group in writer.row_groups()] if before else []
+    waiting = writer.windows(now)
+    taken = 0
+    for chunk in range(plan.chunks):
+        steps.append(writer.scores(now, chunk))
+        behind = (chunk + 1) * plan.lag // plan.chunks
+        if behind > taken:
+            steps.append(writer.sums(last, late + taken))
+            taken = behind
+        share = groups[chunk * len(groups) // plan.chunks : (chunk + 1) * len(groups) // plan.chunks]
+        steps.append(Step(None, [*waiting, *share]))
+        waiting = writer.logits(now, chunk)
+    for chunk in range(plan.chunks):
+        steps.append(Step(None, writer.probabilities(before, chunk)))
+        if chunk < late:
+            steps.append(writer.sums(before, chunk))
+        if chunk == 0:
+            steps.append(Step(None, [*waiting, *writer.finish(last), *writer.queries(after)]))
+        if chunk == 1:
+            steps.append(Step(None, [*writer.widths(after), *writer.heights(after)]))
+    return steps
