@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import DeviceError
 from .lower.operators import Lowered
+
+OFFLOAD = ("auto", "all")
+"""Which operators go to the accelerator: those that it does sooner than a small host, or all that it can do."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,19 @@ class CostModel:
     link: float = 400e6
     host: float = 1e9
     call: float = 20e-6
+
+    @classmethod
+    def named(cls, offload: str) -> CostModel:
+        """``"auto"``: a small board; ``"all"``: a host so slow that whatever the accelerator can do goes there.
+
+        Raises
+        ------
+        DeviceError
+            For any other name.
+        """
+        if offload not in OFFLOAD:
+            raise DeviceError(f"offload is {offload!r}; expected one of {', '.join(OFFLOAD)}.")
+        return cls() if offload == "auto" else cls(host=1.0)
 
     def reason(self, lowered: Lowered, macs: int) -> str:
         """Why the operator stays on the host; "" if the accelerator is faster."""

@@ -158,15 +158,17 @@ class Offloaded:
     report: OffloadReport
 
 
-def partition(realised: Realised, config: str) -> Offloaded:
+def partition(realised: Realised, config: str, offload: str = "auto") -> Offloaded:
     """Phase 7: move what is faster there to the accelerator `config`.
 
     Raises
     ------
     DeviceError
-        If there is no such configuration.
+        If there is no such configuration, or `offload` is not "auto" or "all".
     """
     # imported here: what compiles for the host alone needs neither the code generator nor the runtime library
+    from tvm_ahcq.codegen.cost import CostModel
+
     from .partition import partition_for_ahcq
 
     params: dict[str, np.ndarray] = {}
@@ -180,7 +182,7 @@ def partition(realised: Realised, config: str) -> Offloaded:
             parts = [next(flat) for _ in arrays]
             params |= dict(zip(parts, arrays, strict=True))
             records[function].append((name, parts))
-    found = partition_for_ahcq(realised.module, config, params)
+    found = partition_for_ahcq(realised.module, config, params, CostModel.named(offload))
     left = {function: set(map(str, found.module[function].attrs[PARAM_NAMES])) for function in records}
     kept = {function: [name for name, parts in named if left[function].issuperset(parts)]
             for function, named in records.items()}  # fmt: skip

@@ -224,6 +224,7 @@ def compile(
     dump_dir: str | os.PathLike[str] | None = None,
     tuning: str | os.PathLike[str] | None = None,
     accelerator: str | None = None,
+    offload: str = "auto",
 ) -> CompiledModel:
     """Compile a model for a processor.
 
@@ -242,6 +243,8 @@ def compile(
     accelerator : str, optional
         Configuration of an accelerator, as named in ``configs.yaml``: what is faster there becomes programs for it, in
         the same bundle. Each target's library holds them.
+    offload : {"auto", "all"}
+        With an accelerator: what it does sooner than the processor of a small board, or all that it can do.
 
     Returns
     -------
@@ -250,7 +253,7 @@ def compile(
     Raises
     ------
     DeviceError
-        If there is no such accelerator.
+        If there is no such accelerator, or `offload` is neither.
     TargetError
         If a target is unknown, or needs a linker that is not installed.
     UnsupportedModelError
@@ -258,7 +261,7 @@ def compile(
     """
     hosts = _hosts(target)
     if accelerator is not None:
-        _check_accelerator(model, accelerator)
+        _check_accelerator(model, accelerator, offload)
     tuned = DEFAULTS if tuning is None else Tuning.read(tuning)
     folder = None if dump_dir is None else Path(dump_dir)
     if isinstance(model, QuantizedModel):
@@ -271,7 +274,7 @@ def compile(
         pipeline.dump(realised.module, "6-realised", folder)
         report = None
         if accelerator is not None:
-            parts = {layout: pipeline.partition(form, accelerator) for layout, form in forms.items()}
+            parts = {layout: pipeline.partition(form, accelerator, offload) for layout, form in forms.items()}
             modules, first_part = {layout: part.module for layout, part in parts.items()}, parts[hosts[0].layout]
             function_params, report = first_part.function_params, first_part.report
             kept = {name for names in function_params.values() for name in names}
@@ -309,11 +312,13 @@ def _hosts(target: str | HostTarget | Sequence[HostTarget]) -> tuple[HostTarget,
     return hosts
 
 
-def _check_accelerator(model: SamModel | QuantizedModel, accelerator: str) -> None:
+def _check_accelerator(model: SamModel | QuantizedModel, accelerator: str, offload: str) -> None:
     """Refused before minutes of work: an unknown configuration, and a model that has nothing for it."""
+    from .codegen.cost import CostModel
     from .codegen.hardware.config import named
 
     named(accelerator)
+    CostModel.named(offload)
     if not isinstance(model, QuantizedModel):
         raise UnsupportedModelError("An accelerator runs quantized models; quantize() this one first.")
 

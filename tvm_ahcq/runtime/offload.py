@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..errors import BundleError
@@ -103,6 +103,10 @@ class OffloadReport:
             raise BundleError(f"the offload report lacks a field or has one of a wrong type: {error!r}") from error
 
 
+HEADER = ("operator", "kind", "where", "MMAC", "kB moved", "kcycles", "why on the host")
+"""Columns of :func:`rows`."""
+
+
 def summary(report: OffloadReport, function: str = "encode_image") -> str:
     """One line: how much of a function runs on the accelerator."""
     places = report.offloaded(function)
@@ -111,8 +115,23 @@ def summary(report: OffloadReport, function: str = "encode_image") -> str:
             f"multiply-adds, about {cycles / 1e6:.2f} M cycles")  # fmt: skip
 
 
+def condensed(places: Sequence[OperatorPlace]) -> list[OperatorPlace]:
+    """The same with operators that stay on the host for one reason taken together, by kind."""
+    merged: dict[tuple[str, ...], OperatorPlace] = {}
+    for place in places:
+        own = place.where == ACCELERATOR
+        key = (place.function, place.kind, place.reason, place.name if own else "")
+        if key not in merged:
+            merged[key] = place
+            continue
+        before = merged[key]
+        count, macs = before.count + place.count, before.macs + place.macs
+        merged[key] = replace(before, name=place.kind, count=count, macs=macs)
+    return list(merged.values())
+
+
 def rows(places: Sequence[OperatorPlace]) -> list[tuple[str, ...]]:
-    """Cells of a table: operator, kind, where, MMAC, kB, kcycles, reason."""
+    """Cells of a table under :data:`HEADER`."""
     return [
         (
             place.name if place.count == 1 else f"{place.name} x{place.count}",
