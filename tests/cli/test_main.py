@@ -13,7 +13,8 @@ from PIL import Image
 import tvm_ahcq
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-COMMANDS = ("demo", "compile", "segment", "eval", "analyze", "info", "verify", "profile", "tune", "scenes")
+COMMANDS = ("demo", "compile", "segment", "eval", "analyze", "info", "verify", "profile", "disasm", "tune",
+            "scenes")
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
