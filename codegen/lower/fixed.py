@@ -8,8 +8,8 @@ import numpy as np
 
 from ...errors import DeviceError
 from ..hardware.generated.isa import LIMITS
-from ..hardware.layout import INT32_MAX, fixed_scale
-from .linear import LinearStage
+from ..hardware.layout import INT32_MAX
+from .linear import LinearStage, scale_parts
 
 _MANTISSA = LIMITS["mantissa_bits"]
 
@@ -64,11 +64,10 @@ def stage_reference(stage: LinearStage, codes: np.ndarray) -> np.ndarray:
     if stage.encoder is None:
         return np.stack(sums)
     encoder = stage.encoder
-    words = fixed_scale(encoder.multiplier, encoder.fraction_bits).astype(np.int64)
-    shift, mantissa = words >> _MANTISSA & 63, words & ((1 << _MANTISSA) - 1)
-    mantissa -= (mantissa >> (_MANTISSA - 1)) << _MANTISSA
     y = np.rint(encoder.bias * 2.0**encoder.fraction_bits).astype(np.int64)[None]
-    for acc, scale, down in zip(sums, mantissa, shift, strict=True):
-        half = np.where(down > 0, np.int64(1) << np.maximum(down - 1, 0), 0)
-        y = np.clip(((acc * scale + half) >> down) + y, -(2**31), INT32_MAX)
+    for acc, *words in zip(sums, *encoder.scales(), strict=True):
+        for word in words:
+            scale, down = scale_parts(word)
+            half = np.where(down > 0, np.int64(1) << np.maximum(down - 1, 0), 0)
+            y = np.clip(((acc * scale + half) >> down) + y, -(2**31), INT32_MAX)
     return np.asarray(encoder.codes, np.uint8)[np.searchsorted(encoder.thresholds, y, side="left")]

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...errors import DeviceError
 from ..hardware.config import Config
+from ..hardware.generated.isa import LIMITS
 from ..hardware.layout import decode_table, encode_table, fixed_scale, pack_codes, weight_tiles
 from ..hardware.schedule import Entry
 from .memory import DeviceMemory
@@ -28,6 +29,21 @@ MAX_BLOCKS = 6
 
 ROWS = (64, 32, 16, 8)
 """Rows of a tile, the first that leaves room for two column blocks."""
+
+
+_MANTISSA = LIMITS["mantissa_bits"]
+
+
+def scale_parts(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mantissas and shifts of scales in the format of ``vec``, int64."""
+    shift, mantissa = words.astype(np.int64) >> _MANTISSA & 63, words.astype(np.int64) & ((1 << _MANTISSA) - 1)
+    return mantissa - ((mantissa >> (_MANTISSA - 1)) << _MANTISSA), shift
+
+
+def scale_value(words: np.ndarray) -> np.ndarray:
+    """What scales in the format of ``vec`` multiply by, exact in float64."""
+    mantissa, shift = scale_parts(words)
+    return mantissa / 2.0**shift
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +65,16 @@ class Encoder:
     fraction_bits: int
     thresholds: np.ndarray
     codes: np.ndarray
+
+    def scales(self) -> tuple[np.ndarray, np.ndarray]:
+        """Multipliers in two parts, ``(G, N)`` words of ``vec`` each: what a mantissa holds, and what that leaves.
+
+        The host's multipliers have 24 bits, a mantissa 21. With both parts, codes differ from the host's only where a
+        sum lies within float32's own rounding of a threshold; with one, four times as often.
+        """
+        high = fixed_scale(self.multiplier, self.fraction_bits)
+        rest = self.multiplier - scale_value(high) * 2.0**-self.fraction_bits
+        return high, fixed_scale(rest, self.fraction_bits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,11 +135,6 @@ class Tiling:
         """Channel groups."""
         return len(self.stage.group_sizes)
 
-    @property
-    def in_vec(self) -> bool:
-        """Whether sums pass through ``vec``."""
-        return self.groups > 1 or self.stage.encoder is None
-
     @cached_property
     def zeros(self) -> int:
         """Words of zero points, at the start of ``wgt``; whole chunks of memory."""
@@ -130,7 +151,7 @@ class Tiling:
     @property
     def parameters(self) -> int:
         """Words of ``vec`` for scales and biases of a set; there are two such places. Accumulators need a 1 alone."""
-        return (self.groups + 1) * self.blocks if self.stage.encoder is not None else 1
+        return (2 * self.groups + 1) * self.blocks if self.stage.encoder is not None else 1
 
     @property
     def slots(self) -> int:
@@ -144,7 +165,7 @@ class Tiling:
             self.chunk >= 1
             and self.blocks * self.rows <= self.config.acc_depth // 2
             and self.rows <= self.config.out_depth
-            and self.slots >= (self.blocks if self.in_vec else 0)
+            and self.slots >= self.blocks
         )
 
 
@@ -210,9 +231,8 @@ class _Lowering:
             self.parameters = memory.constant(np.ones(dim, np.int32))  # a mantissa of 1, shifted by 0
             return
         encoder = stage.encoder
-        scales = fixed_scale(encoder.multiplier, encoder.fraction_bits)
         bias = np.rint(encoder.bias * 2.0**encoder.fraction_bits).astype(np.int32)[None]
-        self.parameters = memory.constant(np.concatenate([scales, bias]).astype(np.int32))
+        self.parameters = memory.constant(np.concatenate([*encoder.scales(), bias]).astype(np.int32))
         self.encode = memory.constant(encode_table(encoder.thresholds, encoder.codes))
 
     def entries(self) -> Iterator[Entry]:
@@ -238,11 +258,11 @@ class _Lowering:
         if self.stage.encoder is not None:
             at = self.rings.slot("vec", 2) * tiling.parameters
             yield "load", {
-                "memory": "vec", "rows": tiling.groups + 1, "length": blocks * config.dim // 2, "sp": at,
+                "memory": "vec", "rows": 2 * tiling.groups + 1, "length": blocks * config.dim // 2, "sp": at,
                 "sp_stride": tiling.blocks, "address": self.parameters + 4 * config.dim * block,
                 "stride": 4 * self.stage.outputs,
             }  # fmt: skip
-            sums = [self._slot() for _ in range(blocks)] if tiling.in_vec else sums
+            sums = [self._slot() for _ in range(blocks)]
         step = 0
         for group, size in enumerate(self.stage.group_sizes):
             half = self.rings.slot("acc", 2) * (config.acc_depth // 2)
@@ -291,10 +311,14 @@ class _Lowering:
         tiling, last = self.tiling, group + 1 == self.tiling.groups
         slots = min(4, self.config.out_depth // tiling.rows)
         target = self.rings.slot("out", slots) * tiling.rows if last else sums
+        scaled = {"rows": count, "blocks": 1, "acc": half + i * tiling.rows}
         yield "scale", {
-            "memory": "out" if last else "vec", "rows": count, "blocks": 1, "acc": half + i * tiling.rows,
-            "mult": at + group * tiling.blocks + i, "add_mode": 2 if group else 1,
-            "add": sums if group else at + tiling.groups * tiling.blocks + i, "dst": target,
+            **scaled, "memory": "vec", "mult": at + group * tiling.blocks + i, "add_mode": 2 if group else 1,
+            "add": sums if group else at + 2 * tiling.groups * tiling.blocks + i, "dst": sums,
+        }  # fmt: skip
+        yield "scale", {
+            **scaled, "memory": "out" if last else "vec", "mult": at + (tiling.groups + group) * tiling.blocks + i,
+            "add_mode": 2, "add": sums, "dst": target,
         }  # fmt: skip
         if last:
             yield "store", {
