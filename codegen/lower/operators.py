@@ -13,7 +13,8 @@ from ...quantizers.reference import LogAttention
 from ..hardware.config import Config
 from ..hardware.layout import fixed_thresholds
 from ..hardware.schedule import Entry, synchronise
-from .attention import AttentionStage, AttentionTiling, attention_entries, choose_attention_tiling
+from .attention import attention_entries
+from .attention_tiling import AttentionStage, AttentionTiling, choose_attention_tiling
 from .fixed import fraction_bits
 from .linear import Encoder, LinearStage, choose_tiling, linear_entries
 from .memory import DeviceMemory
@@ -277,8 +278,9 @@ def lower_attention(
     tiling = choose_attention_tiling(config, AttentionStage(heads, queries, keys, channels, constants, rel_h, rel_w))
     memory, dim = DeviceMemory(), config.dim
     query_at = np.where(np.arange(tiling.padded_queries) < queries, np.arange(tiling.padded_queries), -1)
-    inputs = tuple(_head_codes(memory, tiling, rows, at)
-                   for rows, at in ((queries, query_at), (keys, tiling.key_rows()), (keys, tiling.key_rows())))  # fmt: skip
+    key_at = tiling.key_rows()
+    places = (queries, query_at), (keys, key_at), (keys, key_at)
+    inputs = tuple(_head_codes(memory, tiling, rows, at) for rows, at in places)
     result = memory.scratch(heads * tiling.padded_queries * channels * 4)
     sources = inputs[0].address, inputs[1].address, inputs[2].address
     entries = attention_entries(memory, tiling, sources, result)

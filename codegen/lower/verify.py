@@ -90,9 +90,7 @@ def _balance(instructions: list[_Instruction]) -> None:
             left[giver, unit] -= 1
     for giver, taker in np.argwhere(left):
         what = "more" if left[giver, taker] > 0 else "fewer"
-        raise DeviceError(
-            f"{UNITS[giver]} gives {UNITS[taker]} {abs(left[giver, taker])} tokens {what} than it takes"
-        )
+        raise DeviceError(f"{UNITS[giver]} gives {UNITS[taker]} {abs(left[giver, taker])} tokens {what} than it takes")
 
 
 def _order(instructions: list[_Instruction]) -> None:

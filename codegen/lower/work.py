@@ -12,8 +12,6 @@ LATENCY = 40
 """Cycles of memory latency that the estimate assumes."""
 
 
-
-
 @dataclass(frozen=True)
 class Work:
     """Busy cycles of each unit.

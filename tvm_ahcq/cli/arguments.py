@@ -59,8 +59,8 @@ def box(text: str) -> tuple[float, float, float, float]:
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     """Options of every command that runs bundles."""
     parser.add_argument("--device", metavar="D",
-                        help="what runs the accelerator's part of a bundle that has one: fsim, the functional simulator "
-                             "(default); rtl, the simulated RTL; board:/dev/uio0,/dev/udmabuf0")
+                        help="what runs the accelerator's part of a bundle that has one: fsim, the functional "
+                             "simulator (default); rtl, the simulated RTL; board:/dev/uio0,/dev/udmabuf0")
     parser.add_argument("--on-device-error", choices=("raise", "host"), default="raise",
                         help="when the device fails: raise an error (default), or go on with the functional simulator "
                              "on the host, which gives the same masks")

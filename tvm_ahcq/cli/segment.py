@@ -53,9 +53,9 @@ def run(args: argparse.Namespace) -> None:
     import numpy as np
     from PIL import Image
 
+    from ..runtime.bundle import read_bundle
     from ..runtime.image import load_image
     from ..runtime.overlay import save_overlay
-    from ..runtime.bundle import read_bundle
     from ..runtime.predictor import SamPredictor
     from ..runtime.session import Session
 

@@ -111,8 +111,10 @@ def summary(report: OffloadReport, function: str = "encode_image") -> str:
     """One line: how much of a function runs on the accelerator."""
     places = report.offloaded(function)
     cycles = sum(place.cycles for place in places)
-    return (f"{len(places)} operators of {function} on {report.config}: {report.share(function):.1%} of its "
-            f"multiply-adds, about {cycles / 1e6:.2f} M cycles")  # fmt: skip
+    unknown = any("number of prompts" in place.reason for place in report.of(function))
+    share = f"{report.share(function):.1%} of its multiply-adds"
+    share += " but for those whose number depends on the prompts" if unknown else ""
+    return f"{len(places)} operators of {function} on {report.config}: {share}, about {cycles / 1e6:.2f} M cycles"
 
 
 def condensed(places: Sequence[OperatorPlace]) -> list[OperatorPlace]:

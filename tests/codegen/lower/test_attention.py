@@ -12,12 +12,8 @@ from tvm_ahcq.codegen.hardware.layout import code_blocks, pack_codes
 from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.hardware.program import INSTRUCTION_BYTES
 from tvm_ahcq.codegen.hardware.schedule import synchronise
-from tvm_ahcq.codegen.lower.attention import (
-    AttentionStage,
-    AttentionTiling,
-    attention_entries,
-    choose_attention_tiling,
-)
+from tvm_ahcq.codegen.lower.attention import attention_entries
+from tvm_ahcq.codegen.lower.attention_tiling import AttentionStage, AttentionTiling, choose_attention_tiling
 from tvm_ahcq.codegen.lower.memory import DeviceMemory, move_constants
 from tvm_ahcq.codegen.lower.verify import verify
 from tvm_ahcq.errors import DeviceError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def layer(rng, outputs, sizes, zero_points, layout="vnni16", bits=4) -> tuple[Li
     bounds = np.cumsum([0, *sizes]).astype(np.int32)
     for end in bounds[1:]:
         weight[:, end - 2 : end] = 0
-    sums = np.stack([weight[:, a:b].sum(1, dtype=np.int32) for a, b in zip(bounds, bounds[1:], strict=False)])
+    sums = np.stack([weight[:, a:b].sum(1, dtype=np.int32) for a, b in pairwise(bounds)])
     correction = (-np.asarray(zero_points, np.int32)[:, None] * sums).astype(np.int32)
     multiplier = rng.uniform(1e-4, 1e-2, correction.shape).astype(np.float32)
     bias = rng.normal(size=outputs).astype(np.float32)
@@ -115,7 +116,7 @@ def test_several_functions_share_a_device_and_equal_operators_give_equal_bytes()
         assert np.array_equal(call(loaded[f"layer{i}"], [codes], (16, 16)), expected)
     calls = {str(entry[0]): list(entry[1:]) for entry in loaded["ahcq.counters"]()}
     assert calls["layer0"][0] == 2 and calls["layer1"][0] == 1
-    assert calls["layer0"][1] > 0 and list(loaded["ahcq.counter_names"]())[0] == "cycles"
+    assert calls["layer0"][1] > 0 and next(iter(loaded["ahcq.counter_names"]())) == "cycles"
 
 
 def test_what_the_accelerator_cannot_do_is_refused():
@@ -135,7 +136,7 @@ def test_damaged_programs_a_wrong_device_and_a_wrong_tensor_are_errors():
     load = ahcq_library().get_global_func("ahcq.accelerator_module")
     ahcq_library().register_error("DeviceError", DeviceError)
     for broken in (data[:-1], data[:40], b"", b"x" + data[1:], data[:60] + bytes([data[60] ^ 1]) + data[61:]):
-        with pytest.raises(DeviceError, match="cannot be used.*compile the model again"):
+        with pytest.raises(DeviceError, match=r"cannot be used.*compile the model again"):
             load(broken)
     with pytest.raises(DeviceError, match="sim_4x4"):
         call(module(config, functions, "fsim:ecp5_16x16")["layer"], [codes], (8, 8))
