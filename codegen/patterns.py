@@ -38,7 +38,13 @@ def patterns() -> list[tuple[str, DFPattern]]:
     ]
 
 
-def lower(config: Config, kind: str, calls: list[relax.Call], constants: list[list[np.ndarray]]) -> Lowered:
+def lower(
+    config: Config,
+    kind: str,
+    calls: list[relax.Call],
+    constants: list[list[np.ndarray]],
+    operands: np.ndarray | None = None,
+) -> Lowered:
     """Instructions for one match of a pattern.
 
     Parameters
@@ -51,6 +57,8 @@ def lower(config: Config, kind: str, calls: list[relax.Call], constants: list[li
         Its calls, in order.
     constants : list of list of numpy.ndarray
         The constant arguments of each.
+    operands : numpy.ndarray, optional
+        Of a linear layer behind an interval encoder: the encoder's table.
 
     Raises
     ------
@@ -66,7 +74,7 @@ def lower(config: Config, kind: str, calls: list[relax.Call], constants: list[li
     batch, rows, _ = matrix_shape(calls[0].args[0])
     first = LinearConstants(*constants[0])
     if kind == LINEAR:
-        return lower_linear(config, batch * rows, first)
+        return lower_linear(config, batch * rows, first, operands)
     return lower_mlp(config, batch * rows, first, *constants[1], LinearConstants(*constants[2]))
 
 

@@ -55,6 +55,7 @@ def partition_for_ahcq(
     config: Config | str,
     params: Mapping[str, np.ndarray] | None = None,
     cost: CostModel | None = None,
+    chain: bool = False,
 ) -> Partitioned:
     """Move operators of an integer module to the accelerator.
 
@@ -69,6 +70,9 @@ def partition_for_ahcq(
         An operator whose parameters are neither here nor constants stays on the host.
     cost : CostModel, optional
         Decides; by default that of a small board.
+    chain : bool
+        Keep the codes between the two layers of an MLP on the accelerator. That saves most of their traffic; but a code
+        can then differ from the host's, where without it every result equals the host's in every bit.
 
     Returns
     -------
@@ -82,7 +86,7 @@ def partition_for_ahcq(
     config = named(config) if isinstance(config, str) else config
     result, external, places = dict(mod.functions), [], []
     for var, func in functions(mod):
-        plan = _Plan(var.name_hint, func, config, params or {}, cost or CostModel())
+        plan = _Plan(var.name_hint, func, config, params or {}, cost or CostModel(), chain)
         places += plan.places
         if plan.taken:
             result[var], modules = _offload(mod, var, plan, config)
@@ -107,8 +111,9 @@ class _Plan:
     """
 
     def __init__(
-        self, name: str, func: relax.Function, config: Config, params: Mapping[str, np.ndarray], cost: CostModel
-    ) -> None:
+        self, name: str, func: relax.Function, config: Config, params: Mapping[str, np.ndarray], cost: CostModel,
+        chain: bool,
+    ) -> None:  # fmt: skip
         self.name, self.func, self.config, self.params, self.cost = name, func, config, params, cost
         self.defs = Definitions(func)
         self.taken: dict[str, Lowered] = {}
@@ -119,15 +124,15 @@ class _Plan:
                         for arg in binding.value.args if isinstance(arg, relax.Var))  # fmt: skip
         self.once = {var for var, count in users.items() if count == 1}
         calls = [binding.value for binding in bindings(func) if isinstance(binding.value, relax.Call)]
-        self._decide(calls)
+        self._decide(calls, chain)
 
-    def _decide(self, calls: list[relax.Call]) -> None:
+    def _decide(self, calls: list[relax.Call], chain: bool) -> None:
         inside: set[relax.Call] = set()  # what is part of an operator that was reported already
         reported: dict[relax.Call, OperatorPlace] = {}
         for call in reversed(calls):
             if call in inside or not _heavy(call):
                 continue
-            before = self._mlp(call)
+            before = self._mlp(call) if chain else None
             if before is not None and (place := self._consider(MLP, [*before, call])).where == ACCELERATOR:
                 inside |= set(before)
                 reported[call] = place
@@ -163,7 +168,8 @@ class _Plan:
         if any(found is None for found in constants):
             return replace(place, reason="its weights are not known when it is compiled")
         try:
-            lowered = lower(self.config, kind, calls, [found for found in constants if found is not None])
+            numbers = [found for found in constants if found is not None]
+            lowered = lower(self.config, kind, calls, numbers, self._operands(calls[0]))
             reason = self.cost.reason(lowered, place.macs)
         except DeviceError as error:
             return replace(place, reason=str(error))
@@ -174,6 +180,12 @@ class _Plan:
         self.taken[key], self.kinds[key] = lowered, kind
         self.bound |= {arg.name for args in arguments for arg in args if isinstance(arg, relax.Var)}
         return replace(place, where=ACCELERATOR, symbol=symbol_of(self.name, key))
+
+    def _operands(self, call: relax.Call) -> np.ndarray | None:
+        """All values of a layer's input, where an interval encoder made it of a table that is known."""
+        encode = self.defs.call(self.defs.through(call.args[0], *_MOVES), "relax.ahcq.encode_intervals")
+        found = None if encode is None else constants_of(self.params, [encode.args[2]])
+        return None if found is None else found[0]
 
     def _macs(self, calls: list[relax.Call]) -> int:
         return sum(multiply_adds(call) for call in calls if _heavy(call))
@@ -191,8 +203,10 @@ class _Plan:
         wide = [int(call.attrs["weight_bits"]) for call in calls if is_op(call, "relax.ahcq.grouped_linear")]
         for operand in calls[0].args[: 3 if kind == ATTENTION else 1]:
             producer = self.defs.call(self.defs.through(operand, *_MOVES), "relax.ahcq.encode_affine")
+            if producer is None and kind == LINEAR and self._operands(calls[0]) is not None:
+                continue
             if producer is None:
-                return "its input is no codes of 4 bits but operands of a table"
+                return "its input is no codes"
             wide.append(int(producer.attrs["bits"]))
         return f"{max(wide)}-bit codes: the accelerator takes {CODE_BITS} bits in this version" \
             if max(wide) > CODE_BITS else ""  # fmt: skip

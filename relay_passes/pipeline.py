@@ -158,7 +158,7 @@ class Offloaded:
     report: OffloadReport
 
 
-def partition(realised: Realised, config: str, offload: str = "auto") -> Offloaded:
+def partition(realised: Realised, config: str, offload: str = "auto", chain: bool = False) -> Offloaded:
     """Phase 7: move what is faster there to the accelerator `config`.
 
     Raises
@@ -182,7 +182,7 @@ def partition(realised: Realised, config: str, offload: str = "auto") -> Offload
             parts = [next(flat) for _ in arrays]
             params |= dict(zip(parts, arrays, strict=True))
             records[function].append((name, parts))
-    found = partition_for_ahcq(realised.module, config, params, CostModel.named(offload))
+    found = partition_for_ahcq(realised.module, config, params, CostModel.named(offload), chain)
     left = {function: set(map(str, found.module[function].attrs[PARAM_NAMES])) for function in records}
     kept = {function: [name for name, parts in named if left[function].issuperset(parts)]
             for function, named in records.items()}  # fmt: skip

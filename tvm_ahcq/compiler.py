@@ -225,6 +225,7 @@ def compile(
     tuning: str | os.PathLike[str] | None = None,
     accelerator: str | None = None,
     offload: str = "auto",
+    chain: bool = False,
 ) -> CompiledModel:
     """Compile a model for a processor.
 
@@ -245,6 +246,9 @@ def compile(
         the same bundle. Each target's library holds them.
     offload : {"auto", "all"}
         With an accelerator: what it does sooner than the processor of a small board, or all that it can do.
+    chain : bool
+        With an accelerator: keep the codes between the two layers of an MLP there. Less traffic; but masks can differ a
+        little from those of the host alone, which are otherwise equal in every bit.
 
     Returns
     -------
@@ -274,7 +278,7 @@ def compile(
         pipeline.dump(realised.module, "6-realised", folder)
         report = None
         if accelerator is not None:
-            parts = {layout: pipeline.partition(form, accelerator, offload) for layout, form in forms.items()}
+            parts = {layout: pipeline.partition(form, accelerator, offload, chain) for layout, form in forms.items()}
             modules, first_part = {layout: part.module for layout, part in parts.items()}, parts[hosts[0].layout]
             function_params, report = first_part.function_params, first_part.report
             kept = {name for names in function_params.values() for name in names}

@@ -58,7 +58,7 @@ def _input(given: CodesInput) -> bytes:
     blocks = len(given.channel_at) // given.dim
     sizes = (given.batch, given.rows, given.channels, blocks, given.dim, len(given.row_at))
     places = np.concatenate([given.row_at, given.channel_at]).astype("<i4")
-    return struct.pack("<Q6I", given.address, *sizes) + places.tobytes()
+    return struct.pack("<Q6I", given.address, *sizes) + places.tobytes() + given.code_of.astype(np.uint8).tobytes()
 
 
 def _output(given: SumsOutput) -> bytes:

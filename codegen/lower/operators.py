@@ -23,6 +23,9 @@ from .work import Work, work_of
 CODES = 16
 """Codes of an operand; 8-bit codes stay on the host in this version."""
 
+_OWN_CODES = np.where(np.arange(256) < CODES, np.arange(256), 255).astype(np.uint8)
+"""Code of each value where values are codes."""
+
 
 @dataclass(frozen=True, eq=False)
 class LinearConstants:
@@ -64,6 +67,7 @@ class CodesInput:
     dim: int
     row_at: np.ndarray
     channel_at: np.ndarray
+    code_of: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,15 +141,35 @@ class _Layer:
     largest: np.ndarray
 
 
-def lower_linear(config: Config, rows: int, constants: LinearConstants) -> Lowered:
+def lower_linear(
+    config: Config, rows: int, constants: LinearConstants, operands: np.ndarray | None = None
+) -> Lowered:
     """A linear layer: 4-bit codes in, float32 out.
+
+    Parameters
+    ----------
+    operands : numpy.ndarray, optional
+        All values that the input may have, where these are operands of a table (``ahcq.encode_intervals``), not codes.
 
     Raises
     ------
     DeviceError
         If it does not fit the accelerator.
     """
-    return _lower(config, rows, int(constants.bounds[-1]), [_layer(config, rows, constants)], constants.bias)
+    table, code_of = (None, _OWN_CODES) if operands is None else _table(operands)
+    layer = _layer(config, rows, constants, table)
+    return _lower(config, rows, int(constants.bounds[-1]), [layer], constants.bias, code_of)
+
+
+def _table(operands: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Decode table ``(16,)`` of the values that occur, and the code of each value ``(256,)``, 255 where it has none."""
+    values = np.unique(operands)
+    if len(values) > CODES:
+        raise DeviceError(f"{len(values)} operands; at most {CODES} fit")
+    table, code_of = np.zeros(CODES, int), np.full(256, 255, np.uint8)
+    table[: len(values)] = values
+    code_of[values] = np.arange(len(values))
+    return table, code_of
 
 
 def lower_mlp(
@@ -164,19 +188,17 @@ def lower_mlp(
     DeviceError
         If it does not fit the accelerator.
     """
-    values, codes = np.unique(operands, return_inverse=True)
-    if len(values) > CODES or len(thresholds) > 31:
-        raise DeviceError(f"an encoder of {len(values)} operands and {len(thresholds)} thresholds; at most 16 and 31 "
-                          "fit")  # fmt: skip
+    table, code_of = _table(operands)
+    codes = code_of[operands]
+    if len(thresholds) > 31:
+        raise DeviceError(f"an encoder of {len(thresholds)} thresholds; at most 31 fit")
     if len(second.multiplier) != 1:
         raise DeviceError("the second layer has several channel groups")
-    table = np.zeros(CODES, int)
-    table[: len(values)] = values
     plain = _layer(config, rows, first)
     encoder = _encoder(plain, first.bias, thresholds, codes.astype(np.uint8))
     layers = [replace(plain, stage=replace(plain.stage, encoder=encoder)),
               _layer(config, rows, second, table, every=plain.stage.outputs)]  # fmt: skip
-    return _lower(config, rows, int(first.bounds[-1]), layers, second.bias)
+    return _lower(config, rows, int(first.bounds[-1]), layers, second.bias, _OWN_CODES)
 
 
 def _encoder(layer: _Layer, bias: np.ndarray, thresholds: np.ndarray, codes: np.ndarray) -> Encoder:
@@ -187,7 +209,8 @@ def _encoder(layer: _Layer, bias: np.ndarray, thresholds: np.ndarray, codes: np.
     return Encoder(multiplier, padded, bits, fixed_thresholds(thresholds, bits), codes)
 
 
-def _lower(config: Config, rows: int, channels: int, layers: list[_Layer], bias: np.ndarray) -> Lowered:
+def _lower(config: Config, rows: int, channels: int, layers: list[_Layer], bias: np.ndarray,
+           code_of: np.ndarray) -> Lowered:
     memory, dim = DeviceMemory(), config.dim
     padded = layers[0].stage.rows
     source = memory.scratch(padded * len(layers[0].channel_at) // 2)
@@ -202,7 +225,7 @@ def _lower(config: Config, rows: int, channels: int, layers: list[_Layer], bias:
         config,
         entries,
         memory,
-        (CodesInput(source, 1, rows, channels, dim, row_at, layers[0].channel_at),),
+        (CodesInput(source, 1, rows, channels, dim, row_at, layers[0].channel_at, code_of),),
         SumsOutput(at, 1, rows, last.outputs // dim, dim, padded, layers[-1].multiplier, bias),
     )
 
@@ -292,4 +315,4 @@ def lower_attention(
 def _head_codes(memory: DeviceMemory, tiling: AttentionTiling, rows: int, row_at: np.ndarray) -> CodesInput:
     heads, channels = tiling.stage.heads, tiling.stage.channels
     address = memory.scratch(heads * len(row_at) * channels // 2)
-    return CodesInput(address, heads, rows, channels, tiling.config.dim, row_at, np.arange(channels))
+    return CodesInput(address, heads, rows, channels, tiling.config.dim, row_at, np.arange(channels), _OWN_CODES)

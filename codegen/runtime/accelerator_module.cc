@@ -151,8 +151,12 @@ class AcceleratorModule : public ffi::ModuleObj {
     std::vector<std::vector<uint8_t>> inputs;
     for (size_t i = 0; i < function.inputs.size(); ++i) {
       const CodesInput& input = function.inputs[i];
-      inputs.push_back(
-          input.Pack(Elements<uint8_t>(args[i].cast<DLTensor*>(), kDLUInt, input.Elements(), function.name)));
+      const uint8_t* codes = Elements<uint8_t>(args[i].cast<DLTensor*>(), kDLUInt, input.Elements(), function.name);
+      try {
+        inputs.push_back(input.Pack(codes));
+      } catch (const ArtifactError& error) {
+        TVM_FFI_THROW(ValueError) << function.name << ": " << error.what();
+      }
     }
     float* result =
         Elements<float>(args[count - 1].cast<DLTensor*>(), kDLFloat, function.output.Elements(), function.name);

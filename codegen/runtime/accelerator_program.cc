@@ -99,6 +99,7 @@ CodesInput ReadInput(Reader* reader, uint64_t scratch) {
   if (uint64_t{input.blocks} * input.dim > kLargest || input.dim % 2) throw ArtifactError("a size is out of range");
   input.row_at = reader->Places(places, input.rows);
   input.channel_at = reader->Places(input.blocks * input.dim, input.channels);
+  std::memcpy(input.code_of.data(), reader->Take(input.code_of.size()), input.code_of.size());
   CheckScratch(input.address, input.DeviceBytes(), scratch);
   return input;
 }
@@ -123,19 +124,22 @@ SumsOutput ReadOutput(Reader* reader, uint64_t scratch) {
 std::vector<uint8_t> CodesInput::Pack(const uint8_t* codes) const {
   std::vector<uint8_t> packed(DeviceBytes());
   uint8_t* to = packed.data();
+  uint8_t seen = 0;
   for (uint32_t b = 0; b < batch; ++b) {
     for (uint32_t block = 0; block < blocks; ++block) {
       const int32_t* channel = channel_at.data() + size_t{block} * dim;
       for (int32_t row : row_at) {
         const uint8_t* from = row < 0 ? nullptr : codes + (size_t{b} * rows + static_cast<uint32_t>(row)) * channels;
         for (uint32_t i = 0; i < dim; i += 2, ++to) {
-          const uint8_t low = from == nullptr || channel[i] < 0 ? 0 : from[channel[i]];
-          const uint8_t high = from == nullptr || channel[i + 1] < 0 ? 0 : from[channel[i + 1]];
-          *to = static_cast<uint8_t>((low & 15) | (high & 15) << 4);
+          const uint8_t low = from == nullptr || channel[i] < 0 ? 0 : code_of[from[channel[i]]];
+          const uint8_t high = from == nullptr || channel[i + 1] < 0 ? 0 : code_of[from[channel[i + 1]]];
+          seen |= low | high;
+          *to = static_cast<uint8_t>(low | high << 4);
         }
       }
     }
   }
+  if (seen > 15) throw ArtifactError("a value is no code of its quantizer");
   return packed;
 }
 

@@ -5,6 +5,7 @@
 #ifndef AHCQ_ACCELERATOR_PROGRAM_H_
 #define AHCQ_ACCELERATOR_PROGRAM_H_
 
+#include <array>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -24,9 +25,11 @@ struct CodesInput {
   uint32_t batch, rows, channels, blocks, dim;
   std::vector<int32_t> row_at;      /*!< row in each place; -1: code 0 */
   std::vector<int32_t> channel_at;  /*!< channel in each of blocks * dim places; -1: code 0 */
+  std::array<uint8_t, 256> code_of; /*!< code of each value; above 15: no value of this tensor */
 
   size_t Elements() const { return size_t{batch} * rows * channels; }
   size_t DeviceBytes() const { return size_t{batch} * row_at.size() * channel_at.size() / 2; }
+  /*! \throws ArtifactError for a value that has no code. */
   std::vector<uint8_t> Pack(const uint8_t* codes) const;
 };
 

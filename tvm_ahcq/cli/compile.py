@@ -70,6 +70,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--offload", choices=("auto", "all"), default="auto",
                         help="with --accelerator: all that it can do, or what it does sooner than the processor of a "
                              "small board (default: %(default)s)")
+    parser.add_argument("--chain", action="store_true",
+                        help="with --accelerator: keep the codes between the two layers of an MLP there; less traffic, but "
+                             "masks can differ a little from the host's, to which they are otherwise equal")
     parser.add_argument("--dump-dir", metavar="D", type=new_folder,
                         help="write the module after each pass to this folder")
     parser.add_argument("--table", metavar="T.json", type=output_file, help="write the quantization table to this file")
@@ -114,7 +117,7 @@ def run(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     with progress_bar("compile"):
         compiled = ahcq.compile(qmodel, target=targets, dump_dir=args.dump_dir, tuning=args.tuning,
-                                accelerator=args.accelerator, offload=args.offload)
+                                accelerator=args.accelerator, offload=args.offload, chain=args.chain)
     result("compile", f"{', '.join(target.name for target in targets)}, {duration(time.perf_counter() - start)}")
     manifest = compiled.save(args.output)
     result("realise", "{}/{} sites on integers; weights {:.2f} bits".format(*manifest.sites, manifest.weight_bits))
