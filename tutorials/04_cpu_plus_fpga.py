@@ -1,7 +1,7 @@
 """Lesson 4: one file for a processor and an accelerator, run with the accelerator simulated.
 
-Run it with ``python tutorials/04_cpu_plus_fpga.py``; it writes ``hetero.ahcq`` and ``hetero.png`` to the current folder, or
-to the one given as an argument. It needs the C++ runtime library, which ``pip install`` builds.
+Run it with ``python tutorials/04_cpu_plus_fpga.py``; it writes ``hetero.ahcq`` and ``hetero.png`` to the current
+folder, or to the one given as an argument. It needs the C++ runtime library, which ``pip install`` builds.
 """
 
 import sys
@@ -22,8 +22,8 @@ folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 model = ahcq.from_sam("vit_t")
 qmodel = ahcq.quantize(model, [scene.image for scene in scenes(first=500_000, count=4)])
 
-# 2. Compile for this processor and for an accelerator with a 16 x 16 array. Layers and attentions that it computes sooner
-#    than the processor of a small board, their data moved there and back, become programs in the same file.
+# 2. Compile for this processor and for an accelerator with a 16 x 16 array. Layers and attentions that it computes
+#    sooner than the processor of a small board, their data moved there and back, become programs in the same file.
 compiled = ahcq.compile(qmodel, target="native", accelerator="ecp5_16x16")
 bundle = folder / "hetero.ahcq"
 compiled.save(bundle)

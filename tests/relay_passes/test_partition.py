@@ -42,7 +42,7 @@ def test_every_four_bit_layer_and_attention_of_the_encoder_is_offloaded_or_has_a
     taken = [place.name for place in encoder if place.where == ACCELERATOR]
     if quantized.table.recipe.bits_activations == 4:
         assert {"image_encoder.blocks.0.attn", "image_encoder.blocks.1.attn",
-                "image_encoder.blocks.0.mlp.lin1 -> lin2", "image_encoder.neck.0"} <= set(taken)  # fmt: skip
+                "image_encoder.blocks.0.mlp.lin1", "image_encoder.blocks.0.mlp.lin2", "image_encoder.neck.0"} <= set(taken)  # fmt: skip
         assert not calls(part.module, "encode_image", "grouped_linear")
         assert not calls(part.module, "encode_image", "log_attention")
         assert part.report.share("encode_image") > 0.65  # the rest is the patch embedding, in float
@@ -75,6 +75,19 @@ def test_the_report_survives_storage_and_is_condensed_without_losing_work(part):
         for sum_of in (lambda place: place.macs, lambda place: place.cycles, lambda place: place.count):
             assert sum(map(sum_of, merged)) == sum(map(sum_of, places))
     assert "sim_4x4" in summary(part.report)
+
+
+@needs_library
+def test_a_chained_mlp_is_one_operator_with_less_to_move(part, realised, quantized):
+    if quantized.table.recipe.bits_activations > 4:
+        pytest.skip("8-bit codes stay on the host")
+    chained = pipeline.partition(realised, "sim_4x4", "all", chain=True).report
+    name = "image_encoder.blocks.0.mlp.lin1"
+    (together,) = [place for place in chained.offloaded() if place.name == f"{name} -> lin2"]
+    apart = [place for place in part.report.offloaded() if place.name.startswith("image_encoder.blocks.0.mlp.")]
+    assert together.kind == "mlp" and len(apart) == 2
+    assert together.macs == sum(place.macs for place in apart)
+    assert together.bytes < sum(place.bytes for place in apart) / 2
 
 
 @needs_library

@@ -57,11 +57,10 @@ def expected(bundles, image) -> np.ndarray:
     return encode(bundles[1], image)[0]
 
 
-def test_host_and_accelerator_together_compute_what_the_simulation_does(qmodel, image, expected):
-    host = qmodel.fake_quant_predictor().session.encode(image)  # which the host alone equals in every bit
-    # the encoder between the two layers of an MLP is fixed-point: a code may differ where a sum lies on a threshold
-    assert np.linalg.norm(expected - host) < 0.02 * np.linalg.norm(host)
-    assert np.median(np.abs(expected - host)) < 1e-3 * np.abs(host).max()
+def test_host_and_accelerator_together_equal_the_simulation_in_every_bit_as_the_host_alone_does(
+    qmodel, image, expected
+):
+    assert np.array_equal(expected, qmodel.fake_quant_predictor().session.encode(image))
 
 
 def test_the_device_counts_what_it_did(bundles, image):
@@ -145,7 +144,7 @@ def test_info_shows_what_went_where_and_disasm_lists_it(bundles, capsys):
 def test_profile_shows_the_cycles_of_each_offloaded_operator(bundles, capsys):
     assert main(["profile", str(bundles[1]), "--device", "fsim", "--repeats", "1"]) == 0
     printed = capsys.readouterr().out
-    assert "fsim (sim_4x4)" in printed and "image_encoder.blocks.1.mlp.lin1 -> lin2" in printed
+    assert "fsim (sim_4x4)" in printed and "image_encoder.blocks.1.mlp.lin2" in printed
     assert "M cycles, the array busy in" in printed
 
 

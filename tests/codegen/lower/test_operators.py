@@ -75,6 +75,19 @@ def test_linear_layers_are_the_hosts_in_every_bit(config, layout):
 
 
 @needs_library
+def test_operands_of_a_table_become_codes_and_any_other_value_is_an_error():
+    rng, config = np.random.default_rng(8), CONFIGS[1]
+    constants, weight = layer(rng, 16, (32,), (0,))
+    operands = np.array([0, 3, 3, 17, 200, 255], np.uint8)
+    function = module(config, {"layer": lower_linear(config, 16, constants, operands)})["layer"]
+    values = rng.choice(operands, (16, 32))
+    assert np.array_equal(call(function, [values], (16, 16)), host_linear(values, constants, weight))
+    values[3, 5] = 4
+    with pytest.raises(ValueError, match="no code of its quantizer"):
+        call(function, [values], (16, 16))
+
+
+@needs_library
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
 def test_codes_stay_on_the_accelerator_between_two_layers(config):
     rng = np.random.default_rng(2)
