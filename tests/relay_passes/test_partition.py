@@ -42,7 +42,8 @@ def test_every_four_bit_layer_and_attention_of_the_encoder_is_offloaded_or_has_a
     taken = [place.name for place in encoder if place.where == ACCELERATOR]
     if quantized.table.recipe.bits_activations == 4:
         assert {"image_encoder.blocks.0.attn", "image_encoder.blocks.1.attn",
-                "image_encoder.blocks.0.mlp.lin1", "image_encoder.blocks.0.mlp.lin2", "image_encoder.neck.0"} <= set(taken)  # fmt: skip
+                "image_encoder.blocks.0.mlp.lin1",
+                "image_encoder.blocks.0.mlp.lin2", "image_encoder.neck.0"} <= set(taken)  # fmt: skip
         assert not calls(part.module, "encode_image", "grouped_linear")
         assert not calls(part.module, "encode_image", "log_attention")
         assert part.report.share("encode_image") > 0.65  # the rest is the patch embedding, in float

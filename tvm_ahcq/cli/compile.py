@@ -71,8 +71,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
                         help="with --accelerator: all that it can do, or what it does sooner than the processor of a "
                              "small board (default: %(default)s)")
     parser.add_argument("--chain", action="store_true",
-                        help="with --accelerator: keep the codes between the two layers of an MLP there; less traffic, but "
-                             "masks can differ a little from the host's, to which they are otherwise equal")
+                        help="with --accelerator: keep the codes between the two layers of an MLP there; less traffic, "
+                             "but masks can differ a little from the host's, to which they are otherwise equal")
     parser.add_argument("--dump-dir", metavar="D", type=new_folder,
                         help="write the module after each pass to this folder")
     parser.add_argument("--table", metavar="T.json", type=output_file, help="write the quantization table to this file")
