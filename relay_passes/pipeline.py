@@ -10,16 +10,15 @@
 | 5 | round: error-compensated codes | ``round.py`` |
 |   | reconstruct: learned rounding and scales, block by block | ``reconstruct.py`` |
 | 6 | realise: integer operators, coded weights | ``realise.py`` |
+| 7 | partition: what the accelerator runs, if there is one | ``partition.py`` |
 | 8 | layout, separate: the same function, cheaper to compute | ``layout.py``, ``separate.py`` |
-|   | legalise, schedule: kernels | ``legalise.py``, ``legalise_float.py``, ``schedule.py`` |
-
-(7, partition, takes its place between these.)
+|   | legalise, fuse, schedule: kernels | ``legalise.py``, ``legalise_float.py``, ``fuse.py``, ``schedule.py`` |
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +30,8 @@ from tvm_ahcq.calibrate.executor import TorchExecutor
 from tvm_ahcq.quantizers.equalise import preserved
 from tvm_ahcq.quantizers.recipe import Recipe
 from tvm_ahcq.quantizers.table import QuantTable
+from tvm_ahcq.runtime.offload import OffloadReport
+from tvm_ahcq.runtime.weights import QLinearWeight, expand
 from tvm_ahcq.target import HostTarget
 from tvm_ahcq.tune.records import DEFAULTS, Tuning
 
@@ -58,6 +59,7 @@ __all__ = [
     "dump",
     "legalise",
     "name_parameters",
+    "partition",
     "quantizers",
     "realise",
 ]
@@ -139,6 +141,56 @@ def quantizers(
 def _learning_images(images: Sequence[np.ndarray]) -> int:
     pixels = images[0].shape[-1] * images[0].shape[-2] if images else 1
     return max(2, min(LEARNING_IMAGES, LEARNING_PIXELS // pixels))
+
+
+@dataclass(frozen=True)
+class Offloaded:
+    """A realised module whose operators are partly on the accelerator.
+
+    Attributes
+    ----------
+    module : tvm.IRModule
+        With calls to the accelerator.
+    function_params : dict
+        Names of the records that each function still takes, in order.
+    report : OffloadReport
+        Where every operator went.
+    """
+
+    module: IRModule
+    function_params: dict[str, list[str]]
+    report: OffloadReport
+
+
+def partition(realised: Realised, config: str, offload: str = "auto", chain: bool = False) -> Offloaded:
+    """Phase 7: move what is faster there to the accelerator `config`.
+
+    Raises
+    ------
+    DeviceError
+        If there is no such configuration, or `offload` is not "auto" or "all".
+    """
+    # imported here: what compiles for the host alone needs neither the code generator nor the runtime library
+    from tvm_ahcq.codegen.cost import CostModel
+
+    from .partition import partition_for_ahcq
+
+    params: dict[str, np.ndarray] = {}
+    records: dict[str, list[tuple[str, list[str]]]] = {}
+    for function, names in realised.function_params.items():
+        flat = iter(map(str, realised.module[function].attrs[PARAM_NAMES]))
+        records[function] = []
+        for name in names:
+            tensor = realised.tensors[name]
+            arrays = expand(tensor) if isinstance(tensor, QLinearWeight) else (tensor,)
+            parts = [next(flat) for _ in arrays]
+            params |= dict(zip(parts, arrays, strict=True))
+            records[function].append((name, parts))
+    found = partition_for_ahcq(realised.module, config, params, CostModel.named(offload), chain)
+    left = {function: set(map(str, found.module[function].attrs[PARAM_NAMES])) for function in records}
+    kept = {function: [name for name, parts in named if left[function].issuperset(parts)]
+            for function, named in records.items()}  # fmt: skip
+    return Offloaded(found.module, kept, found.report)
 
 
 def dump(mod: IRModule, phase: str, folder: Path | None) -> None:

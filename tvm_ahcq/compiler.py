@@ -225,6 +225,9 @@ def compile(
     target: str | HostTarget | Sequence[HostTarget] = "native",
     dump_dir: str | os.PathLike[str] | None = None,
     tuning: str | os.PathLike[str] | None = None,
+    accelerator: str | None = None,
+    offload: str = "auto",
+    chain: bool = False,
 ) -> CompiledModel:
     """Compile a model for a processor.
 
@@ -240,6 +243,14 @@ def compile(
         Folder where the module is written after each phase.
     tuning : path, optional
         Folder that :func:`tvm_ahcq.tune.tuner.tune` wrote; kernels that it has no records of keep their defaults.
+    accelerator : str, optional
+        Configuration of an accelerator, as named in ``configs.yaml``: what is faster there becomes programs for it, in
+        the same bundle. Each target's library holds them.
+    offload : {"auto", "all"}
+        With an accelerator: what it does sooner than the processor of a small board, or all that it can do.
+    chain : bool
+        With an accelerator: keep the codes between the two layers of an MLP there. Less traffic; but masks can differ a
+        little from those of the host alone, which are otherwise equal in every bit.
 
     Returns
     -------
@@ -247,12 +258,16 @@ def compile(
 
     Raises
     ------
+    DeviceError
+        If there is no such accelerator, or `offload` is neither.
     TargetError
         If a target is unknown, or needs a linker that is not installed.
     UnsupportedModelError
         If a quantization site could not be put on integers.
     """
     hosts = _hosts(target)
+    if accelerator is not None:
+        _check_accelerator(model, accelerator, offload)
     tuned = DEFAULTS if tuning is None else Tuning.read(tuning)
     folder = None if dump_dir is None else Path(dump_dir)
     if isinstance(model, QuantizedModel):
@@ -263,12 +278,20 @@ def compile(
         recipe, bits = model.table.recipe.to_dict(), model.table.recipe.bits_activations
         sites, reference = (realised.covered, realised.total), model.fake_quant_predictor()
         pipeline.dump(realised.module, "6-realised", folder)
+        report = None
+        if accelerator is not None:
+            parts = {layout: pipeline.partition(form, accelerator, offload, chain) for layout, form in forms.items()}
+            modules, first_part = {layout: part.module for layout, part in parts.items()}, parts[hosts[0].layout]
+            function_params, report = first_part.function_params, first_part.report
+            kept = {name for names in function_params.values() for name in names}
+            tensors = {name: tensor for name, tensor in tensors.items() if name in kept}
+            pipeline.dump(first_part.module, "7-partitioned", folder)
     else:
         base = model
         module = pipeline.canonicalise(pipeline.name_parameters(base.module, base.function_params))
         modules = {host.layout: module for host in hosts}
         tensors, function_params = dict(base.params), base.function_params
-        recipe, bits, sites, reference = {}, 32, (0, 0), float_predictor(base)
+        recipe, bits, sites, reference, report = {}, 32, (0, 0), float_predictor(base), None
     libraries = {host.name: _library(pipeline.build(modules[host.layout], host, folder, tuned), host) for host in hosts}
     first, *others = (_spec(host, len(hosts) > 1) for host in hosts)
     manifest = Manifest(
@@ -279,6 +302,7 @@ def compile(
         bits=bits,
         sites=sites,
         others=tuple(others),
+        accelerator=None if report is None else report.to_dict(),
     )
     return CompiledModel(manifest, libraries, tensors, _golden(reference))
 
@@ -292,6 +316,17 @@ def _hosts(target: str | HostTarget | Sequence[HostTarget]) -> tuple[HostTarget,
     for host in hosts:
         link_options(host)  # refused before minutes of work
     return hosts
+
+
+def _check_accelerator(model: SamModel | QuantizedModel, accelerator: str, offload: str) -> None:
+    """Refused before minutes of work: an unknown configuration, and a model that has nothing for it."""
+    from .codegen.cost import CostModel
+    from .codegen.hardware.config import named
+
+    named(accelerator)
+    CostModel.named(offload)
+    if not isinstance(model, QuantizedModel):
+        raise UnsupportedModelError("An accelerator runs quantized models; quantize() this one first.")
 
 
 def _spec(host: HostTarget, several: bool) -> TargetSpec:

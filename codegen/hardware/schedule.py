@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ...errors import DeviceError
 from .config import Config
 from .generated.isa import INSTRUCTIONS, LIMITS, MEMORIES, UNITS
@@ -28,6 +26,11 @@ class Access:
     first: int
     end: int
     write: bool
+
+    def conflicts(self, other: Access) -> bool:
+        """Whether the order of the two matters."""
+        overlap = self.first < other.end and other.first < self.end
+        return self.memory == other.memory and overlap and (self.write or other.write)
 
 
 def accesses(entry: Entry, config: Config) -> list[Access]:
@@ -57,42 +60,6 @@ def accesses(entry: Entry, config: Config) -> list[Access]:
     return found
 
 
-class _History:
-    """Which instruction of a unit was the last to read, and to write, each word of each memory.
-
-    External memory counts in chunks. An array for each memory that the program touches, made when it is first needed.
-    """
-
-    def __init__(self, touches: Sequence[list[Access]]) -> None:
-        self._sizes: dict[str, int] = {}
-        for access in (access for touched in touches for access in touched):
-            self._sizes[access.memory] = max(self._sizes.get(access.memory, 0), _granules(access).stop)
-        self._last: dict[tuple[str, bool], np.ndarray] = {}
-
-    def last_conflict(self, touched: list[Access]) -> int:
-        """Index of the last instruction whose order with one that touches these matters, -1 if there is none."""
-        last = -1
-        for access in touched:
-            for write in (True, False) if access.write else (True,):
-                found = self._last.get((access.memory, write))
-                if found is not None:
-                    last = max(last, int(found[_granules(access)].max()))
-        return last
-
-    def add(self, index: int, touched: list[Access]) -> None:
-        """Instruction `index`, the latest, touches these."""
-        for access in touched:
-            key = access.memory, access.write
-            if key not in self._last:
-                self._last[key] = np.full(self._sizes[access.memory], -1, np.int32)
-            self._last[key][_granules(access)] = index
-
-
-def _granules(access: Access) -> slice:
-    size = LIMITS["chunk_bytes"] if access.memory == "dram" else 1
-    return slice(access.first // size, -(-access.end // size))
-
-
 def synchronise(entries: Sequence[Entry], config: Config) -> bytes:
     """The program of these instructions, with FINISH and with the tokens that keep its result that of one at a time.
 
@@ -105,24 +72,24 @@ def synchronise(entries: Sequence[Entry], config: Config) -> bytes:
         If more tokens between two units would be under way than a counter holds: the dependent instructions must come
         closer together.
     """
-    touches = [accesses(entry, config) for entry in entries]
-    history = [_History(touches) for _ in UNITS]
+    history: list[dict[str, _History]] = [{} for _ in UNITS]
     synced = [[-1] * len(UNITS) for _ in UNITS]  # [giver][taker]: last instruction of the giver that was waited for
     pairs: dict[tuple[int, int], list[tuple[int, int]]] = {}
     pop: list[set[int]] = [set() for _ in entries]
     push: list[set[int]] = [set() for _ in entries]
     for index, entry in enumerate(entries):
         taker = UNITS.index(INSTRUCTIONS[entry[0]]["unit"])
-        touched = touches[index]
+        touched = accesses(entry, config)
         for giver in range(len(UNITS)):
-            needed = history[giver].last_conflict(touched) if giver != taker else -1
-            if needed <= synced[giver][taker]:
+            needed = _last_conflict(history[giver], touched, synced[giver][taker]) if giver != taker else None
+            if needed is None:
                 continue
             synced[giver][taker] = needed
             push[needed].add(taker)
             pop[index].add(giver)
             pairs.setdefault((giver, taker), []).append((needed, index))
-        history[taker].add(index, touched)
+        for access in touched:
+            history[taker].setdefault(access.memory, _History()).add(index, access)
     for (giver, taker), tokens in pairs.items():
         _check_counter(tokens, UNITS[giver], UNITS[taker])
     program = [
@@ -130,6 +97,38 @@ def synchronise(entries: Sequence[Entry], config: Config) -> bytes:
         for i, (name, values) in enumerate(entries)
     ]
     return b"".join([*program, instruction("finish")])
+
+
+class _History:
+    """What a unit has touched of one memory, in order, and between which words all of that lies."""
+
+    def __init__(self) -> None:
+        self._touched: list[tuple[int, Access]] = []
+        self._first, self._end = 0, 0
+
+    def add(self, index: int, access: Access) -> None:
+        self._first = min(self._first, access.first) if self._touched else access.first
+        self._end = max(self._end, access.end)
+        self._touched.append((index, access))
+
+    def last_conflict(self, access: Access, known: int) -> int:
+        """The last instruction behind `known` whose order with `access` matters, else `known`."""
+        if access.first >= self._end or access.end <= self._first:
+            return known
+        for index, earlier in reversed(self._touched):
+            if index <= known:
+                break
+            if access.conflicts(earlier):
+                return index
+        return known
+
+
+def _last_conflict(history: dict[str, _History], touched: list[Access], known: int) -> int | None:
+    last = known
+    for access in touched:
+        if access.memory in history:
+            last = history[access.memory].last_conflict(access, last)
+    return last if last > known else None
 
 
 def _check_counter(tokens: list[tuple[int, int]], giver: str, taker: str) -> None:

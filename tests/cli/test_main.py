@@ -13,7 +13,9 @@ from PIL import Image
 import tvm_ahcq
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-COMMANDS = ("demo", "compile", "segment", "eval", "analyze", "info", "verify", "profile", "tune", "bench", "scenes")
+COMMANDS = (
+    "demo", "compile", "segment", "eval", "analyze", "info", "verify", "profile", "disasm", "tune", "bench", "scenes",
+)  # fmt: skip
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:

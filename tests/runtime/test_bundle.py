@@ -195,8 +195,8 @@ def test_appended_bytes_are_found(path):
 
 
 def test_a_newer_format_says_upgrade(path):
-    reseal(path, lambda stored: stored.update(format_version=3, something_new={}))
-    with pytest.raises(BundleError, match=r"has bundle format 3.*reads up to 2; upgrade"):
+    reseal(path, lambda stored: stored.update(format_version=4, something_new={}))
+    with pytest.raises(BundleError, match=r"has bundle format 4.*reads up to 3; upgrade"):
         read_bundle(path)
 
 

@@ -6,9 +6,12 @@ import argparse
 import math
 import os
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import AhcqError
+
+if TYPE_CHECKING:
+    from ..runtime.accelerator import DeviceOptions
 
 
 class UsageError(AhcqError):
@@ -51,6 +54,38 @@ def box(text: str) -> tuple[float, float, float, float]:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a box; expected X0,Y0,X1,Y1, top left then bottom right corner, such as 40,30,200,180")
     return x0, y0, x1, y1
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """Options of every command that runs bundles."""
+    parser.add_argument("--device", metavar="D",
+                        help="what runs the accelerator's part of a bundle that has one: fsim, the functional "
+                             "simulator (default); rtl, the simulated RTL; board:/dev/uio0,/dev/udmabuf0")
+    parser.add_argument("--on-device-error", choices=("raise", "host"), default="raise",
+                        help="when the device fails: raise an error (default), or go on with the functional simulator "
+                             "on the host, which gives the same masks")
+    parser.add_argument("--device-timeout", metavar="S", type=seconds, default=600.0,
+                        help="longest time of one program on the device, in seconds (default: %(default)g)")
+
+
+def device_options(args: argparse.Namespace) -> DeviceOptions | None:
+    """What :func:`add_device_options` read; None where nothing was said."""
+    from ..runtime.accelerator import DEFAULT_DEVICE, DeviceOptions
+
+    if args.device is None and args.on_device_error == "raise" and args.device_timeout == 600.0:
+        return None
+    return DeviceOptions(args.device or DEFAULT_DEVICE, args.on_device_error, args.device_timeout)
+
+
+def seconds(text: str) -> float:
+    """A time above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; expected seconds, such as 60")
+    return value
 
 
 def count(text: str) -> int:

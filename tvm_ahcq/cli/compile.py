@@ -9,6 +9,7 @@ from typing import Any
 
 from .arguments import UsageError, input_file, input_folder, input_path, new_folder, output_file
 from .console import duration, progress_bar, ratio, result, size
+from .info import print_offload
 
 MODELS = ("vit_t", "vit_b", "vit_l", "vit_h")
 """As in ``tvm_ahcq.frontend``, which is not imported here: that takes seconds."""
@@ -26,6 +27,7 @@ examples:
                                           --calibration photos/ -o sam_b.ahcq
   for any x86-64 machine:             tvm-ahcq compile --model vit_t --target generic -o vit_t.ahcq
   one file for many machines:         tvm-ahcq compile --model vit_t --target avx512-vnni,avx2,generic -o vit_t.ahcq
+  for a CPU and an accelerator:       tvm-ahcq compile --model vit_t --accelerator ecp5_16x16 -o vit_t.ahcq
   keep what calibration found:        tvm-ahcq compile --model vit_t --table vit_t.json -o vit_t.ahcq
   use it again, perhaps edited:       tvm-ahcq compile --model vit_t --calibration vit_t.json -o vit_t.ahcq
 
@@ -62,6 +64,15 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
                         help="processor to compile for (default: %(default)s); of several, the best one that a machine "
                              "can run is chosen when the bundle is loaded")
     parser.add_argument("--tuning", metavar="DIR", type=input_folder, help="records that `tvm-ahcq tune` wrote")
+    parser.add_argument("--accelerator", metavar="CONFIG",
+                        help="also make programs for the accelerator of this configuration, such as ecp5_16x16, where "
+                             "it is faster than a small host; the report says what went where, and why")
+    parser.add_argument("--offload", choices=("auto", "all"), default="auto",
+                        help="with --accelerator: all that it can do, or what it does sooner than the processor of a "
+                             "small board (default: %(default)s)")
+    parser.add_argument("--chain", action="store_true",
+                        help="with --accelerator: keep the codes between the two layers of an MLP there; less traffic, "
+                             "but masks can differ a little from the host's, to which they are otherwise equal")
     parser.add_argument("--dump-dir", metavar="D", type=new_folder,
                         help="write the module after each pass to this folder")
     parser.add_argument("--table", metavar="T.json", type=output_file, help="write the quantization table to this file")
@@ -77,8 +88,13 @@ def run(args: argparse.Namespace) -> None:
 
     recipe = ahcq.recipe(args.recipe or "ahcq", bits=4 if args.bits is None else args.bits)
     calibration, source = calibration_source(args.calibration)
+    from ..runtime.offload import OffloadReport
     from ..target import resolve_targets
 
+    if args.accelerator is not None:
+        from ..codegen.hardware.config import named
+
+        named(args.accelerator)  # refused before minutes of work
     targets = resolve_targets(args.target)
     model = ahcq.from_sam(args.model, checkpoint=args.checkpoint)
     result("model", f"{model.name}, {model.image_size}x{model.image_size}")
@@ -100,10 +116,13 @@ def run(args: argparse.Namespace) -> None:
 
     start = time.perf_counter()
     with progress_bar("compile"):
-        compiled = ahcq.compile(qmodel, target=targets, dump_dir=args.dump_dir, tuning=args.tuning)
+        compiled = ahcq.compile(qmodel, target=targets, dump_dir=args.dump_dir, tuning=args.tuning,
+                                accelerator=args.accelerator, offload=args.offload, chain=args.chain)
     result("compile", f"{', '.join(target.name for target in targets)}, {duration(time.perf_counter() - start)}")
     manifest = compiled.save(args.output)
     result("realise", "{}/{} sites on integers; weights {:.2f} bits".format(*manifest.sites, manifest.weight_bits))
+    if compiled.manifest.accelerator is not None:
+        print_offload(OffloadReport.from_dict(compiled.manifest.accelerator))
     floats = sum(array.nbytes for array in model.params.values())
     written = args.output.stat().st_size
     result("bundle", f"{args.output}  {size(written)}   "

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arguments import UsageError, count, input_file, input_folder, input_path, output_file
+from .arguments import (
+    UsageError,
+    add_device_options,
+    count,
+    device_options,
+    input_file,
+    input_folder,
+    input_path,
+    output_file,
+)
 from .compile import EMBEDDED, MODELS, calibration_source
 from .console import duration, progress_bar, result, table
 
@@ -77,6 +86,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     torch.add_argument("--calibration", metavar="DIR", type=input_path,
                        help=f"{FAKE_QUANT}: folder of pictures, or a table from `compile --table`; default for "
                             f"{EMBEDDED}: generated scenes")
+    add_device_options(parser)
     parser.add_argument("--json", metavar="OUT.json", type=output_file, help="write all figures to this file too")
     parser.set_defaults(run=run)
 
@@ -198,7 +208,8 @@ def _bundles(args: argparse.Namespace) -> dict[Path, Candidate]:
     """All bundles, read and checked before anything that takes long."""
     from ..evaluate.candidates import compiled
 
-    return {path: compiled(path) for path in args.models if isinstance(path, Path)}
+    device = device_options(args)
+    return {path: compiled(path, device=device) for path in args.models if isinstance(path, Path)}
 
 
 def _recipe(args: argparse.Namespace) -> Any:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from .arguments import input_file
-from .console import result, size
+from .console import result, size, table
+
+if TYPE_CHECKING:
+    from ..runtime.offload import OffloadReport
 
 EXAMPLES = """\
 example:
@@ -26,6 +30,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> None:
     """Read the bundle and print its manifest for people."""
     from ..runtime.bundle import read_bundle
+    from ..runtime.offload import OffloadReport
 
     bundle = read_bundle(args.bundle, check_cpu=False)
     manifest = bundle.manifest
@@ -41,11 +46,27 @@ def run(args: argparse.Namespace) -> None:
         needs = ", ".join(target.cpu_features) or "nothing beyond its baseline"
         library = size(len(bundle.libraries[target.name]))
         result("target", f"{target.name}: {target.triple}, needs {needs}; library {library}")
-    result("runs on", "CPU" if manifest.accelerator is None else f"CPU and accelerator {manifest.accelerator}")
+    report = None if manifest.accelerator is None else OffloadReport.from_dict(manifest.accelerator)
+    result("runs on", "CPU" if report is None else f"CPU and accelerator {report.config} ({report.config_hash:#010x})")
     for name, function in manifest.functions.items():
         inputs = ", ".join(f"{t.name} {t.dtype}[{', '.join(map(str, t.shape))}]" for t in function.inputs)
         result("function", f"{name}({inputs}), {len(function.params)} parameters")
+    if report is not None:
+        print_offload(report)
     result("golden", f"{len(bundle.golden)} arrays, for `tvm-ahcq verify`" if bundle.golden else "none")
+
+
+def print_offload(report: OffloadReport) -> None:
+    """Where every operator runs, and why some stay on the host."""
+    from ..runtime.offload import HEADER, condensed, rows, summary
+
+    for function in dict.fromkeys(place.function for place in report.places):
+        places = report.of(function)
+        if report.offloaded(function):
+            result("offload", summary(report, function))
+        else:
+            result("offload", f"nothing of {function}")
+        table(HEADER, rows(condensed(places)), texts=3)
 
 
 def precision(bits: int, recipe: str, weight_bits: float | None) -> str:

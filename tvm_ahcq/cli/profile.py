@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from .arguments import count, input_file, output_file
+from .arguments import add_device_options, count, device_options, input_file, output_file
 from .console import duration, result, size, table
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ examples:
   the image encoder:              tvm-ahcq profile sam_b.ahcq
   prompts and masks, as a picture: tvm-ahcq profile sam_b.ahcq --function decode -o decode.svg
   one of several targets:         tvm-ahcq profile sam_b.ahcq --target avx2 --threads 1
+
+  CPU and simulated accelerator:  tvm-ahcq profile vit_t.ahcq --device fsim
 
 How to read it: "of peak" is the part of the multiply-adds a second that a loop of nothing but the machine's multiply
 instruction does, measured at the same time on one core, times the threads. Kernels with few multiply-adds for their
@@ -43,6 +45,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--repeats", metavar="N", type=count, default=5,
                         help="runs, of which the least time counts (default: %(default)s)")
     parser.add_argument("-o", "--output", metavar="F.svg", type=output_file, help="draw the profile to this file")
+    add_device_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -52,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     from ..runtime.profiler import profile
     from ..runtime.session import Session
 
-    session = Session(read_bundle(args.bundle, target=args.target), args.threads)
+    session = Session(read_bundle(args.bundle, target=args.target), args.threads, device_options(args))
     before = _peaks(session.target)
     found = profile(session, args.function, _inputs(session, args.function), args.repeats)
     after = _peaks(session.target)
@@ -61,11 +64,38 @@ def run(args: argparse.Namespace) -> None:
     result("machine", f"{session.target.name}, {session.num_threads} threads" + "".join(
         f"; {unit} peak {rate / 1e9:.0f} GMAC/s" for unit, rate in peaks.items()))
     _print(found, peaks)
+    if session.accelerator is not None:
+        _print_device(session, args.function)
     if args.output is not None:
         from ..evaluate.profile_plot import profile_plot
 
         args.output.write_text(profile_plot(found, peaks), encoding="utf-8")
         result("picture", str(args.output))
+
+
+def _print_device(session: Session, function: str) -> None:
+    """Cycles of every operator on the accelerator, and how much of them its units work."""
+    from ..runtime.offload import OffloadReport
+
+    accelerator, stored = session.accelerator, session.manifest.accelerator
+    if accelerator is None or stored is None:
+        return
+    counters = {each.symbol: each.counters for each in accelerator.counters() if each.calls}
+    places = [place for place in OffloadReport.from_dict(stored).offloaded(function) if place.symbol in counters]
+    rows = []
+    for place in places:
+        found = counters[place.symbol]
+        cycles = max(found["cycles"], 1)
+        units = [f"{found[name] / cycles:.0%}" for name in ("array_busy", "vector_busy", "load_busy", "store_busy")]
+        traffic = 8 * (found["load_chunks"] + found["store_chunks"])
+        rows.append((place.name, place.kind, f"{place.macs / 1e6:.2f}", f"{found['cycles'] / 1e3:.1f}", *units,
+                     size(traffic), f"{place.macs / max(traffic, 1):.1f}"))
+    result("device", accelerator.device)
+    table(("operator", "kind", "MMAC", "kcycles", "array", "vector", "load", "store", "traffic", "MAC/byte"), rows,
+          texts=2)
+    cycles = sum(counters[place.symbol]["cycles"] for place in places)
+    busy = sum(counters[place.symbol]["array_busy"] for place in places)
+    result("total", f"{cycles / 1e6:.2f} M cycles, the array busy in {busy / max(cycles, 1):.0%} of them")
 
 
 def _peaks(target: TargetSpec) -> dict[str, float]:

@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
-from .arguments import UsageError, box, input_file, output_picture, point
+from .arguments import UsageError, add_device_options, box, device_options, input_file, output_picture, point
 from .console import duration, result
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ EXAMPLES = """\
 examples:
   one click:                       tvm-ahcq segment m.ahcq photo.jpg --point 320,240 -o out.png
   with a click off the object:     tvm-ahcq segment m.ahcq photo.jpg --point 320,240 --point 400,100,0 -o out.png
+  CPU and simulated accelerator:   tvm-ahcq segment m.ahcq photo.jpg --point 320,240 -o out.png --device fsim
   a box, and the mask by itself:   tvm-ahcq segment m.ahcq photo.jpg --box 40,30,200,180 -o out.png --mask-out mask.png
 
 Coordinates are pixels of the picture, (0,0) at the top left. One click is often ambiguous (the button or the shirt?):
@@ -38,6 +39,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
                         help="where to write the picture with the mask drawn in")
     parser.add_argument("--mask-out", metavar="MASK.png", type=output_picture,
                         help="where to write the mask by itself, 255 on the object and 0 off it")
+    add_device_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -51,16 +53,19 @@ def run(args: argparse.Namespace) -> None:
     import numpy as np
     from PIL import Image
 
+    from ..runtime.bundle import read_bundle
     from ..runtime.image import load_image
     from ..runtime.overlay import save_overlay
-    from ..runtime.predictor import load
+    from ..runtime.predictor import SamPredictor
+    from ..runtime.session import Session
 
     image = load_image(args.image)
     points = np.array([p[:2] for p in args.point]).reshape(-1, 2)
     labels = np.array([p[2] for p in args.point])
     corners = None if args.box is None else np.array(args.box)
     _refuse_outside(points, corners, image.shape[:2])
-    predictor = load(args.bundle)
+    session = Session(read_bundle(args.bundle), device=device_options(args))
+    predictor = SamPredictor(session)
 
     start = time.perf_counter()
     predictor.set_image(image)
@@ -76,6 +81,9 @@ def run(args: argparse.Namespace) -> None:
     for index, (mask, score) in enumerate(zip(masks, scores, strict=True)):
         chosen = ", drawn" if len(scores) > 1 and index == best else ""
         result("mask", f"score {score:.3f}, {int(mask.sum())} pixels, {mask.mean():.1%} of the picture{chosen}")
+    if session.accelerator is not None:
+        cycles = sum(each.counters["cycles"] for each in session.accelerator.counters())
+        result("device", f"{session.accelerator.device}: {cycles / 1e6:.2f} M cycles for a picture and a prompt")
     result("time", f"picture {duration(encoded - start)}, prompt {duration(decoded - encoded)}")
     result("written", ", ".join(str(path) for path in (args.output, args.mask_out) if path is not None))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .arguments import input_file
+from .arguments import add_device_options, device_options, input_file
 from .console import result
 
 EXAMPLES = """\
@@ -22,6 +22,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
                                  description="Check that a bundle is whole, and that it computes here what it should.",
                                  epilog=EXAMPLES)
     parser.add_argument("bundle", metavar="F.ahcq", type=input_file, help="bundle written by `tvm-ahcq compile`")
+    add_device_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     from ..runtime.bundle import read_bundle
     from ..runtime.session import Session
 
-    checks = Session(read_bundle(args.bundle)).verify()
+    checks = Session(read_bundle(args.bundle), device=device_options(args)).verify()
     result("hashes", f"{args.bundle} is whole")
     for check in checks:
         result("golden", str(check))

@@ -12,6 +12,7 @@ from ..errors import EvaluationError
 if TYPE_CHECKING:
     from ..compiler import QuantizedModel
     from ..frontend.sam import SamModel
+    from ..runtime.accelerator import DeviceOptions
     from ..runtime.predictor import SamPredictor
 
 
@@ -40,8 +41,10 @@ class Candidate:
     open: Callable[[], SamPredictor]
 
 
-def compiled(path: str | os.PathLike[str], num_threads: int | None = None) -> Candidate:
-    """A bundle.
+def compiled(
+    path: str | os.PathLike[str], num_threads: int | None = None, device: DeviceOptions | None = None
+) -> Candidate:
+    """A bundle; `device` runs the accelerator's part of one that has it.
 
     Raises
     ------
@@ -50,6 +53,7 @@ def compiled(path: str | os.PathLike[str], num_threads: int | None = None) -> Ca
     EvaluationError
         It is quantized at some of its sites only.
     """
+    from ..runtime.accelerator import DEFAULT_DEVICE
     from ..runtime.bundle import read_bundle
     from ..runtime.predictor import SamPredictor
     from ..runtime.session import Session
@@ -59,8 +63,13 @@ def compiled(path: str | os.PathLike[str], num_threads: int | None = None) -> Ca
     quantized = bool(manifest.recipe)
     numbers = f"W{manifest.bits}A{manifest.bits} {manifest.recipe.get('name', '')}" if quantized else "float32"
     sites = check_coverage(str(path), manifest.sites) if quantized else None
-    return Candidate(str(path), manifest.model.name, f"{numbers}, compiled", sites,
-                     lambda: SamPredictor(Session(bundle, num_threads)))
+    runs = "compiled"
+    if manifest.accelerator is not None:
+        runs = f"CPU + {device.name if device else DEFAULT_DEVICE} {manifest.accelerator['config']}"
+    else:
+        device = None  # of several bundles, those for the host alone run as they are
+    return Candidate(str(path), manifest.model.name, f"{numbers}, {runs}", sites,
+                     lambda: SamPredictor(Session(bundle, num_threads, device)))
 
 
 def float_model(model: SamModel) -> Candidate:

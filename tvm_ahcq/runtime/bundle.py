@@ -195,11 +195,18 @@ def _write_members(
             manifest,
             weight_bits=stored_bits / weights if weights else None,
             created_by=f"tvm-ahcq {__version__}",
-            format_version=FORMAT_VERSION if manifest.others else 1,
+            format_version=_version(manifest),
         )
         text = json.dumps({**manifest.to_dict(), "tensors": index, "members": members}, indent=1)
         _add(archive, MANIFEST, text.encode(), deflate=True)
     return manifest
+
+
+def _version(manifest: Manifest) -> int:
+    """The oldest format that can describe the bundle."""
+    if manifest.accelerator is not None:
+        return FORMAT_VERSION
+    return 2 if manifest.others else 1
 
 
 def _library_member(number: int) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 from ..errors import BundleError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Newest version of the bundle format that this package reads. A bundle is written in the oldest version that can
-describe it: 1 for a single target, 2 for several."""
+describe it: 1 for a single target, 2 for several, 3 with programs for an accelerator."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Manifest:
     sites : tuple of int
         Quantized sites on integers, and all of them.
     accelerator : dict or None
-        Configuration of the accelerator; None on the host alone.
+        :class:`~tvm_ahcq.runtime.offload.OffloadReport` in its JSON-able form; None on the host alone.
     weight_bits : float or None
         Stored bits per quantized weight, all told; filled in by the writer, None without quantized weights.
     created_by : str

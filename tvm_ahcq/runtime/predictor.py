@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import ImageError, PromptError
 from . import prompts
+from .accelerator import DeviceOptions
 from .bundle import read_bundle
 from .image import ResizeLongestSide, check_image, preprocess
 from .manifest import ModelSpec
@@ -23,7 +24,13 @@ class ImageNotSetError(PromptError, RuntimeError):
     """A prediction was asked for before ``set_image``; a ``RuntimeError`` too, which upstream raises."""
 
 
-def load(path: str | os.PathLike[str], num_threads: int | None = None, target: str | None = None) -> SamPredictor:
+def load(
+    path: str | os.PathLike[str],
+    num_threads: int | None = None,
+    target: str | None = None,
+    device: str | None = None,
+    on_device_error: str = "raise",
+) -> SamPredictor:
     """Load a compiled model.
 
     Parameters
@@ -35,6 +42,12 @@ def load(path: str | os.PathLike[str], num_threads: int | None = None, target: s
         Threads that kernels use; ``TVM_NUM_THREADS``, else the physical cores by default.
     target : str, optional
         Which of several targets of the bundle to run; the best one for this machine by default.
+    device : str, optional
+        What runs the accelerator's part of a bundle that has one: ``"fsim"``, the functional simulator, by default;
+        ``"rtl"``, the simulated RTL; ``"board:/dev/uio0,/dev/udmabuf0"``.
+    on_device_error : str
+        ``"raise"``, or ``"host"``: when the device fails, go on with the functional simulator on the host, which gives
+        the same masks.
 
     Returns
     -------
@@ -46,9 +59,10 @@ def load(path: str | os.PathLike[str], num_threads: int | None = None, target: s
     BundleError
         The file is missing, damaged, of a newer format, or made for another CPU.
     DeviceError
-        A runtime library is missing.
+        A runtime library is missing, or there is no such device.
     """
-    return SamPredictor(Session(read_bundle(path, target=target), num_threads))
+    options = None if device is None else DeviceOptions(device, on_device_error)
+    return SamPredictor(Session(read_bundle(path, target=target), num_threads, options))
 
 
 class SamPredictor:

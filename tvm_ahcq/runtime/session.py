@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import BundleError
+from ..errors import BundleError, DeviceError
 from . import cpu, threads
+from .accelerator import Accelerator, DeviceOptions, prepare
 from .bundle import LIBRARY, Bundle
 from .ffi import tvm_ffi, tvm_runtime
 from .manifest import ModelSpec
@@ -54,11 +55,15 @@ class Session:
         As read; it can be dropped afterwards.
     num_threads : int, optional
         Threads that kernels use; ``TVM_NUM_THREADS``, else the physical cores by default.
+    device : DeviceOptions, optional
+        What runs the accelerator's part of a bundle that has one; the functional simulator by default.
 
     Attributes
     ----------
     manifest, target
         Of the bundle; `target` is the one that was chosen.
+    accelerator : Accelerator or None
+        Of a bundle that was compiled for one.
     machine : Module
         The Relax virtual machine; call it through :func:`tvm_ahcq.runtime.threads.call` only.
 
@@ -67,10 +72,10 @@ class Session:
     BundleError
         The library cannot be loaded, or lacks a function that the manifest names.
     DeviceError
-        A runtime library is missing.
+        A runtime library is missing, or a device was given for a bundle that runs on the host alone.
     """
 
-    def __init__(self, bundle: Bundle, num_threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, num_threads: int | None = None, device: DeviceOptions | None = None) -> None:
         self.path = bundle.path
         self.manifest = bundle.manifest
         self.target = bundle.target
@@ -78,7 +83,17 @@ class Session:
         self.num_threads = threads.thread_count(num_threads)
         if any(feature.startswith("amx") for feature in bundle.target.cpu_features):
             cpu.request_amx()
-        self.machine = threads.call(self.num_threads, _load, bundle.path.name, bundle.library)
+        if bundle.manifest.accelerator is not None:
+            prepare()
+        elif device is not None:
+            raise DeviceError(
+                f"{bundle.path}: runs on the host alone, so device {device.name!r} has nothing to do; "
+                "compile the model with --accelerator, or leave the device out"
+            )
+        self.machine, library = threads.call(self.num_threads, _load, bundle.path.name, bundle.library)
+        self.accelerator = None
+        if bundle.manifest.accelerator is not None:
+            self.accelerator = Accelerator(library, device or DeviceOptions())
         self._functions = {}
         for name in bundle.manifest.functions:
             try:
@@ -217,22 +232,23 @@ def _call(function: Any, arguments: Sequence[Any]) -> tuple[np.ndarray, ...]:
     return tuple(_aligned_copy(np.from_dlpack(output)) for output in outputs)
 
 
-def _load(name: str, library: bytes) -> Any:
-    """The Relax virtual machine of a compiled library; must run on the thread that will call it."""
+def _load(name: str, library: bytes) -> tuple[Any, Any]:
+    """The Relax virtual machine of a compiled library, and the library; must run on the thread that will call them."""
     tvm_runtime()
     with tempfile.TemporaryDirectory(prefix="tvm-ahcq-") as folder:  # readable by this user only
         path = Path(folder) / LIBRARY
         try:
             path.write_bytes(library)
             # once mapped, the file may go; the mapping goes with the machine
-            machine = tvm_ffi().load_module(str(path), keep_module_alive=False)["vm_load_executable"]()
+            loaded = tvm_ffi().load_module(str(path), keep_module_alive=False)
+            machine = loaded["vm_load_executable"]()
         except (OSError, RuntimeError, AttributeError) as error:
             raise BundleError(
                 f"{name}: its library cannot be loaded: {error}; recompile the model, or set TMPDIR to a "
                 f"folder that has space and allows execution (now {os.path.dirname(folder)})"
             ) from error
     machine["vm_initialization"](_CPU, 0, _POOLED)
-    return machine
+    return machine, loaded
 
 
 def _parameters(bundle: Bundle) -> dict[str, list[Any]]:

@@ -1,0 +1,59 @@
+"""Whether an operator is done sooner on the accelerator, its data moved there and back, or on the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import DeviceError
+from .lower.operators import Lowered
+
+OFFLOAD = ("auto", "all")
+"""Which operators go to the accelerator: those that it does sooner than a small host, or all that it can do."""
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Speeds of accelerator, link and host.
+
+    The defaults are those of a small board: an ECP5 at 100 MHz, memory that both sides reach at 8 bytes a cycle, and an
+    embedded processor without matrix instructions. On a server's processor nearly everything would stay on the host.
+
+    Attributes
+    ----------
+    clock : float
+        Cycles a second of the accelerator.
+    link : float
+        Bytes a second between the host and the accelerator's memory.
+    host : float
+        Multiply-adds a second of the host.
+    call : float
+        Seconds that a call costs besides.
+    """
+
+    clock: float = 100e6
+    link: float = 400e6
+    host: float = 1e9
+    call: float = 20e-6
+
+    @classmethod
+    def named(cls, offload: str) -> CostModel:
+        """``"auto"``: a small board; ``"all"``: a host so slow that whatever the accelerator can do goes there.
+
+        Raises
+        ------
+        DeviceError
+            For any other name.
+        """
+        if offload not in OFFLOAD:
+            raise DeviceError(f"offload is {offload!r}; expected one of {', '.join(OFFLOAD)}.")
+        return cls() if offload == "auto" else cls(host=1.0)
+
+    def reason(self, lowered: Lowered, macs: int) -> str:
+        """Why the operator stays on the host; "" if the accelerator is faster."""
+        compute, transfer = lowered.work.cycles / self.clock, lowered.transfer_bytes / self.link + self.call
+        if compute + transfer <= macs / self.host:
+            return ""
+        return (
+            f"not worth it: {1e6 * transfer:.0f} us to move its data and {1e6 * compute:.0f} us to compute, against "
+            f"{1e6 * macs / self.host:.0f} us on the host"
+        )

@@ -1,0 +1,68 @@
+"""All offloaded operators of a module as the bytes that ``runtime/accelerator_program.cc`` reads."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..hardware.config import Config
+from ..hardware.program import INSTRUCTION_BYTES
+from .memory import move_constants
+from .operators import CodesInput, Lowered, SumsOutput
+from .verify import verify
+
+_MAGIC, _VERSION, _ALIGNMENT = b"AHCQACC\0", 1, 64
+
+
+def artifact(config: Config, functions: Mapping[str, Lowered]) -> bytes:
+    """Programs, constants and the layout of tensors; equal operators give equal bytes.
+
+    Every program is verified first.
+
+    Raises
+    ------
+    DeviceError
+        If a program fails the verifier, or all of them together do not fit 32 bits of address.
+    """
+    scratch = max((lowered.memory.scratch_bytes for lowered in functions.values()), default=0)
+    scratch += -scratch % _ALIGNMENT
+    pieces: list[bytes] = []
+    size, table = 0, []
+    for name, lowered in functions.items():
+        program = move_constants(lowered.program, scratch + size)
+        constants = lowered.memory.constants
+        at = size + len(constants)
+        size = at + len(program) + -len(program) % _ALIGNMENT
+        pieces += [constants, program, bytes(-len(program) % _ALIGNMENT)]
+        table.append((name, at, program, lowered))
+    for _, _, program, _ in table:
+        verify(program, config, scratch + size)
+    body = struct.pack("<I", config.hash) + _text(config.name) + struct.pack("<QI", scratch, len(table))
+    body += b"".join(_function(*entry) for entry in table) + b"".join(pieces)
+    return _MAGIC + struct.pack("<II", _VERSION, zlib.crc32(body)) + body
+
+
+def _function(name: str, at: int, program: bytes, lowered: Lowered) -> bytes:
+    head = _text(name) + struct.pack("<QII", at, len(program) // INSTRUCTION_BYTES, len(lowered.inputs))
+    return head + b"".join(map(_input, lowered.inputs)) + _output(lowered.output)
+
+
+def _text(text: str) -> bytes:
+    return struct.pack("<I", len(text.encode())) + text.encode()
+
+
+def _input(given: CodesInput) -> bytes:
+    blocks = len(given.channel_at) // given.dim
+    sizes = (given.batch, given.rows, given.channels, blocks, given.dim, len(given.row_at))
+    places = np.concatenate([given.row_at, given.channel_at]).astype("<i4")
+    return struct.pack("<Q6I", given.address, *sizes) + places.tobytes() + given.code_of.astype(np.uint8).tobytes()
+
+
+def _output(given: SumsOutput) -> bytes:
+    groups, channels = given.multiplier.shape
+    sizes = (given.batch, given.rows, channels, given.blocks, given.dim, given.places, groups)
+    numbers = given.multiplier.astype("<f4").tobytes() + given.bias.astype("<f4").tobytes()
+    return struct.pack("<Q7I", given.address, *sizes) + numbers

@@ -1,0 +1,318 @@
+"""Offloaded operators, from the tensors of the integer module to stages and instructions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+
+from ...errors import DeviceError
+from ...quantizers.reference import LogAttention
+from ..hardware.config import Config
+from ..hardware.layout import fixed_thresholds
+from ..hardware.schedule import Entry, synchronise
+from .attention import attention_entries
+from .attention_tiling import AttentionStage, AttentionTiling, choose_attention_tiling
+from .fixed import fraction_bits
+from .linear import Encoder, LinearStage, choose_tiling, linear_entries
+from .memory import DeviceMemory
+from .work import Work, work_of
+
+CODES = 16
+"""Codes of an operand; 8-bit codes stay on the host in this version."""
+
+_OWN_CODES = np.where(np.arange(256) < CODES, np.arange(256), 255).astype(np.uint8)
+"""Code of each value where values are codes."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearConstants:
+    """What ``ahcq.grouped_linear`` takes besides its operands.
+
+    Attributes
+    ----------
+    packed : numpy.ndarray
+        int8 weights, ``(ceil(N / 16), Kp / 4, 16, 4)`` or ``(N, Kp)``.
+    bounds : numpy.ndarray
+        ``(G + 1,)`` int32.
+    multiplier, correction, bias : numpy.ndarray
+        ``(G, N)`` float32, ``(G, N)`` int32, ``(N,)`` float32.
+    """
+
+    packed: np.ndarray
+    bounds: np.ndarray
+    multiplier: np.ndarray
+    correction: np.ndarray
+    bias: np.ndarray
+
+    @property
+    def weight(self) -> np.ndarray:
+        """``(N, Kp)`` int8."""
+        if self.packed.ndim == 2:
+            return self.packed
+        blocks, quads, lanes, four = self.packed.shape
+        return self.packed.transpose(0, 2, 1, 3).reshape(blocks * lanes, quads * four)[: len(self.bias)]
+
+
+@dataclass(frozen=True, eq=False)
+class CodesInput:
+    """How uint8 codes ``(batch, rows, channels)`` lie in device memory; see ``runtime/accelerator_program.h``."""
+
+    address: int
+    batch: int
+    rows: int
+    channels: int
+    dim: int
+    row_at: np.ndarray
+    channel_at: np.ndarray
+    code_of: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class SumsOutput:
+    """How int32 sums ``(group, batch, block, place, dim)`` become float32 ``(batch, rows, channels)``.
+
+    ``y = bias``, then for each group ``y = fma(float32(sum), multiplier, y)``: the arithmetic of
+    :func:`tvm_ahcq.quantizers.reference.grouped_linear`.
+    """
+
+    address: int
+    batch: int
+    rows: int
+    blocks: int
+    dim: int
+    places: int
+    multiplier: np.ndarray
+    bias: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """One offloaded operator.
+
+    Attributes
+    ----------
+    config : Config
+        What it is for.
+    entries : list of Entry
+        Instructions without tokens; constants from ``CONSTANTS_AT`` on.
+    memory : DeviceMemory
+        Its constants, and the size of its scratch.
+    inputs, output
+        Between the host's tensors and device memory.
+    """
+
+    config: Config
+    entries: list[Entry]
+    memory: DeviceMemory
+    inputs: tuple[CodesInput, ...]
+    output: SumsOutput
+
+    @cached_property
+    def program(self) -> bytes:
+        """The instructions, with tokens."""
+        return synchronise(self.entries, self.config)
+
+    @cached_property
+    def work(self) -> Work:
+        """Busy cycles of the program."""
+        return work_of(self.entries, self.config)
+
+    @property
+    def transfer_bytes(self) -> int:
+        """Bytes between the host and the device's memory."""
+        codes = sum(x.batch * len(x.row_at) * len(x.channel_at) // 2 for x in self.inputs)
+        words = self.output.batch * self.output.blocks * self.output.places * self.output.dim
+        return codes + 4 * len(self.output.multiplier) * words
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """A stage, the operand channel in each of its input channels (-1: padding), and its groups' numbers.
+
+    ``multiplier`` is float32 ``(groups, N)``; ``largest`` bounds the accumulators, ``(groups, N)``.
+    """
+
+    stage: LinearStage
+    channel_at: np.ndarray
+    multiplier: np.ndarray
+    largest: np.ndarray
+
+
+def lower_linear(
+    config: Config, rows: int, constants: LinearConstants, operands: np.ndarray | None = None
+) -> Lowered:
+    """A linear layer: 4-bit codes in, float32 out.
+
+    Parameters
+    ----------
+    operands : numpy.ndarray, optional
+        All values that the input may have, where these are operands of a table (``ahcq.encode_intervals``), not codes.
+
+    Raises
+    ------
+    DeviceError
+        If it does not fit the accelerator.
+    """
+    table, code_of = (None, _OWN_CODES) if operands is None else _table(operands)
+    layer = _layer(config, rows, constants, table)
+    return _lower(config, rows, int(constants.bounds[-1]), [layer], constants.bias, code_of)
+
+
+def _table(operands: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Decode table ``(16,)`` of the values that occur, and the code of each value ``(256,)``, 255 where it has none."""
+    values = np.unique(operands)
+    if len(values) > CODES:
+        raise DeviceError(f"{len(values)} operands; at most {CODES} fit")
+    table, code_of = np.zeros(CODES, int), np.full(256, 255, np.uint8)
+    table[: len(values)] = values
+    code_of[values] = np.arange(len(values))
+    return table, code_of
+
+
+def lower_mlp(
+    config: Config, rows: int, first: LinearConstants, thresholds: np.ndarray, operands: np.ndarray,
+    second: LinearConstants,
+) -> Lowered:  # fmt: skip
+    """Two layers with an interval encoder between them, whose codes stay on the accelerator.
+
+    Parameters
+    ----------
+    thresholds, operands : numpy.ndarray
+        Of ``ahcq.encode_intervals``.
+
+    Raises
+    ------
+    DeviceError
+        If it does not fit the accelerator.
+    """
+    table, code_of = _table(operands)
+    codes = code_of[operands]
+    if len(thresholds) > 31:
+        raise DeviceError(f"an encoder of {len(thresholds)} thresholds; at most 31 fit")
+    if len(second.multiplier) != 1:
+        raise DeviceError("the second layer has several channel groups")
+    plain = _layer(config, rows, first)
+    encoder = _encoder(plain, first.bias, thresholds, codes.astype(np.uint8))
+    layers = [replace(plain, stage=replace(plain.stage, encoder=encoder)),
+              _layer(config, rows, second, table, every=plain.stage.outputs)]  # fmt: skip
+    return _lower(config, rows, int(first.bounds[-1]), layers, second.bias, _OWN_CODES)
+
+
+def _encoder(layer: _Layer, bias: np.ndarray, thresholds: np.ndarray, codes: np.ndarray) -> Encoder:
+    """Fixed-point scales, padded to the layer's outputs, and thresholds in their unit."""
+    bits = fraction_bits(layer.multiplier, bias, layer.largest)
+    multiplier, padded = np.zeros((len(layer.multiplier), layer.stage.outputs)), np.zeros(layer.stage.outputs)
+    multiplier[:, : len(bias)], padded[: len(bias)] = layer.multiplier, bias
+    return Encoder(multiplier, padded, bits, fixed_thresholds(thresholds, bits), codes)
+
+
+def _lower(config: Config, rows: int, channels: int, layers: list[_Layer], bias: np.ndarray,
+           code_of: np.ndarray) -> Lowered:
+    memory, dim = DeviceMemory(), config.dim
+    padded = layers[0].stage.rows
+    source = memory.scratch(padded * len(layers[0].channel_at) // 2)
+    at, entries = source, list[Entry]()
+    for layer in layers:
+        result = memory.scratch(layer.stage.result_bytes())
+        entries += linear_entries(memory, choose_tiling(config, layer.stage), at, result)
+        at = result
+    row_at = np.where(np.arange(padded) < rows, np.arange(padded), -1)
+    last = layers[-1].stage
+    return Lowered(
+        config,
+        entries,
+        memory,
+        (CodesInput(source, 1, rows, channels, dim, row_at, layers[0].channel_at, code_of),),
+        SumsOutput(at, 1, rows, last.outputs // dim, dim, padded, layers[-1].multiplier, bias),
+    )
+
+
+def _layer(
+    config: Config, rows: int, constants: LinearConstants, table: np.ndarray | None = None, every: int = 0
+) -> _Layer:
+    """The stage of a layer: groups padded to whole words, weights back as codes and zero points.
+
+    Parameters
+    ----------
+    table : numpy.ndarray, optional
+        Operand of each code; by default the code minus the group's zero point.
+    every : int
+        If not 0, channels keep their places and are padded to so many.
+    """
+    dim, weight = config.dim, constants.weight.astype(np.int64)
+    zero = np.maximum(0, -weight.min(1))
+    if (weight.max(1) + zero >= CODES).any():
+        raise DeviceError("weights of more than 4 bits")
+    parts, tables, scales, largest = [], [], [], []
+    for group, (low, high) in enumerate(pairwise(constants.bounds)):
+        inside = weight[:, low:high]
+        used = np.arange(low, high) if every else low + np.flatnonzero(inside.any(0))
+        if not len(used):
+            continue  # padding alone
+        operands = np.arange(CODES) - _zero_point(inside, constants.correction[group]) if table is None else table
+        parts.append(np.concatenate([used, np.full(max(-len(used) % dim, every - len(used)), -1)]))
+        tables.append(operands)
+        scales.append(constants.multiplier[group])
+        largest.append(np.abs(inside).sum(1) * np.abs(operands).max())
+    if not parts:
+        raise DeviceError("all weights are zero")
+    outputs = -(-len(weight) // dim) * dim
+    channel_at = np.concatenate(parts)
+    codes = np.where(channel_at >= 0, weight[:, np.maximum(channel_at, 0)], 0) + zero[:, None]
+    full_codes, full_zero = np.zeros((outputs, len(channel_at)), np.uint8), np.zeros(outputs, np.uint8)
+    full_codes[: len(weight)], full_zero[: len(weight)] = codes, zero
+    stage = LinearStage(-(-rows // 8) * 8, full_codes, full_zero, tuple(map(len, parts)), np.array(tables))
+    return _Layer(stage, channel_at, np.array(scales, np.float32), np.array(largest))
+
+
+def _zero_point(weight: np.ndarray, correction: np.ndarray) -> int:
+    """Zero point of a group's codes, from ``correction = -zero_point * sum of weights``."""
+    sums = weight.sum(1)
+    most = int(np.argmax(np.abs(sums)))
+    zero = -int(correction[most]) // int(sums[most]) if sums[most] else 0
+    if (correction != -zero * sums).any():
+        raise DeviceError("the correction term is not that of a zero point")
+    return zero
+
+
+def lower_attention(
+    config: Config,
+    shape: tuple[int, int, int, int],
+    constants: LogAttention,
+    rel_h: np.ndarray | None = None,
+    rel_w: np.ndarray | None = None,
+) -> Lowered:
+    """Attention: 4-bit codes of queries, keys and values in, float32 out.
+
+    Parameters
+    ----------
+    shape : (int, int, int, int)
+        Heads (batch included), queries, keys, channels.
+
+    Raises
+    ------
+    DeviceError
+        If it does not fit the accelerator.
+    """
+    heads, queries, keys, channels = shape
+    tiling = choose_attention_tiling(config, AttentionStage(heads, queries, keys, channels, constants, rel_h, rel_w))
+    memory, dim = DeviceMemory(), config.dim
+    query_at = np.where(np.arange(tiling.padded_queries) < queries, np.arange(tiling.padded_queries), -1)
+    key_at = tiling.key_rows()
+    places = (queries, query_at), (keys, key_at), (keys, key_at)
+    inputs = tuple(_head_codes(memory, tiling, rows, at) for rows, at in places)
+    result = memory.scratch(heads * tiling.padded_queries * channels * 4)
+    sources = inputs[0].address, inputs[1].address, inputs[2].address
+    entries = attention_entries(memory, tiling, sources, result)
+    scale, zero = np.full((1, channels), constants.out_scale, np.float32), np.zeros(channels, np.float32)
+    output = SumsOutput(result, heads, queries, tiling.parts, dim, tiling.padded_queries, scale, zero)
+    return Lowered(config, entries, memory, inputs, output)
+
+
+def _head_codes(memory: DeviceMemory, tiling: AttentionTiling, rows: int, row_at: np.ndarray) -> CodesInput:
+    heads, channels = tiling.stage.heads, tiling.stage.channels
+    address = memory.scratch(heads * len(row_at) * channels // 2)
+    return CodesInput(address, heads, rows, channels, tiling.config.dim, row_at, np.arange(channels), _OWN_CODES)

@@ -1,0 +1,93 @@
+"""Which operators of an integer module the accelerator can take: Relax patterns, and what they match as numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import relax
+from tvm.relax.dpl import DFPattern, is_const, is_op, wildcard
+
+from ..op.register import is_op as is_call
+from ..quantizers.reference import LogAttention
+from .hardware.config import Config
+from .lower.operators import LinearConstants, Lowered, lower_attention, lower_linear, lower_mlp
+
+LINEAR, MLP, ATTENTION = "ahcq.linear", "ahcq.mlp", "ahcq.attention"
+"""Names of the composite functions."""
+
+_LINEAR_CONSTANTS, _ATTENTION_CONSTANTS = 5, 4
+
+
+def _grouped_linear(operands: DFPattern) -> DFPattern:
+    return is_op("relax.ahcq.grouped_linear")(operands, *[is_const() for _ in range(_LINEAR_CONSTANTS)])
+
+
+def _attention(constants: int) -> DFPattern:
+    operands = [wildcard() for _ in "qkv"]
+    return is_op("relax.ahcq.log_attention")(*operands, *[is_const() for _ in range(constants)])
+
+
+def patterns() -> list[tuple[str, DFPattern]]:
+    """Composite name and pattern, the largest first."""
+    first = _grouped_linear(wildcard())
+    encoded = is_op("relax.ahcq.encode_intervals")(first, is_const(), is_const())
+    return [
+        (MLP, _grouped_linear(encoded)),
+        (LINEAR, _grouped_linear(wildcard())),
+        (ATTENTION, _attention(_ATTENTION_CONSTANTS)),
+        (ATTENTION, _attention(_ATTENTION_CONSTANTS + 2)),
+    ]
+
+
+def lower(
+    config: Config,
+    kind: str,
+    calls: list[relax.Call],
+    constants: list[list[np.ndarray]],
+    operands: np.ndarray | None = None,
+) -> Lowered:
+    """Instructions for one match of a pattern.
+
+    Parameters
+    ----------
+    config : Config
+        Accelerator.
+    kind : str
+        Name of the composite.
+    calls : list of Call
+        Its calls, in order.
+    constants : list of list of numpy.ndarray
+        The constant arguments of each.
+    operands : numpy.ndarray, optional
+        Of a linear layer behind an interval encoder: the encoder's table.
+
+    Raises
+    ------
+    DeviceError
+        If it does not fit the accelerator.
+    """
+    if kind == ATTENTION:
+        call, (scalars, thresholds, table, out_scale, *rel) = calls[0], constants[0]
+        heads, queries, channels = matrix_shape(call.args[0])
+        keys = matrix_shape(call.args[1])[1]
+        numbers = LogAttention.of(scalars, thresholds, table, float(out_scale[0]))
+        return lower_attention(config, (heads, queries, keys, channels), numbers, *rel)
+    batch, rows, _ = matrix_shape(calls[0].args[0])
+    first = LinearConstants(*constants[0])
+    if kind == LINEAR:
+        return lower_linear(config, batch * rows, first, operands)
+    return lower_mlp(config, batch * rows, first, *constants[1], LinearConstants(*constants[2]))
+
+
+def matrix_shape(expr: relax.Expr) -> tuple[int, int, int]:
+    """Static shape with all axes but the last two taken together."""
+    *batch, rows, channels = (int(d) for d in expr.ty.shape.values)
+    return int(np.prod(batch, dtype=np.int64)), rows, channels
+
+
+def multiply_adds(call: relax.Call) -> int:
+    """Of a linear layer or an attention of static shape."""
+    if is_call(call, "relax.ahcq.log_attention") or is_call(call, "relax.ahcq.attention"):
+        heads, queries, channels = matrix_shape(call.args[0])
+        return 2 * heads * queries * matrix_shape(call.args[1])[1] * channels
+    batch, rows, inputs = matrix_shape(call.args[0])
+    return batch * rows * inputs * int(call.ty.shape.values[-1])

@@ -1,0 +1,202 @@
+/*!
+ * \file accelerator_program.cc
+ * \brief Reads programs, and moves tensors between the host's layout and the device's.
+ */
+#include "accelerator_program.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+namespace ahcq {
+namespace {
+
+constexpr char kMagic[] = "AHCQACC";  // with its final zero, 8 bytes
+constexpr uint32_t kVersion = 1;
+constexpr size_t kInstructionBytes = 32;
+/*! \brief More than any tensor of ours has; keeps products of sizes within 64 bits. */
+constexpr uint32_t kLargest = 1u << 20;
+
+class Reader {
+ public:
+  Reader(const char* data, size_t size) : at_(data), end_(data + size) {}
+
+  template <typename Number>
+  Number Next() {
+    Number value;
+    std::memcpy(&value, Take(sizeof value), sizeof value);
+    return value;
+  }
+  uint32_t Size() {
+    const uint32_t value = Next<uint32_t>();
+    if (value == 0 || value > kLargest) throw ArtifactError("a size is out of range");
+    return value;
+  }
+  std::string Text() {
+    const uint32_t size = Next<uint32_t>();
+    return std::string(Take(size), size);
+  }
+  std::vector<int32_t> Places(uint32_t count, uint32_t limit) {
+    std::vector<int32_t> values(count);
+    std::memcpy(values.data(), Take(size_t{count} * 4), size_t{count} * 4);
+    for (int32_t value : values) {
+      if (value < -1 || value >= static_cast<int64_t>(limit)) throw ArtifactError("a place is out of range");
+    }
+    return values;
+  }
+  std::vector<float> Floats(uint64_t count) {
+    if (count > Left() / 4) throw ArtifactError("they end too early");
+    std::vector<float> values(count);
+    std::memcpy(values.data(), Take(count * 4), count * 4);
+    return values;
+  }
+  size_t Left() const { return static_cast<size_t>(end_ - at_); }
+  const char* Take(size_t bytes) {
+    if (bytes > Left()) throw ArtifactError("they end too early");
+    const char* taken = at_;
+    at_ += bytes;
+    return taken;
+  }
+
+ private:
+  const char* at_;
+  const char* end_;
+};
+
+/*! \brief CRC-32 as zlib computes it. */
+uint32_t Checksum(const char* data, size_t size) {
+  std::array<uint32_t, 256> table;
+  for (uint32_t i = 0; i < table.size(); ++i) {
+    table[i] = i;
+    for (int bit = 0; bit < 8; ++bit) table[i] = table[i] >> 1 ^ (table[i] & 1 ? UINT32_C(0xedb88320) : 0);
+  }
+  uint32_t crc = UINT32_MAX;
+  for (size_t i = 0; i < size; ++i) crc = crc >> 8 ^ table[(crc ^ static_cast<uint8_t>(data[i])) & 255];
+  return ~crc;
+}
+
+// In hardware where there is an instruction for it, chosen when the library is loaded.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+__attribute__((target_clones("fma", "default")))
+#endif
+void MultiplyAdd(const int32_t* sums, const float* multiplier, float* values, uint32_t count) {
+  for (uint32_t i = 0; i < count; ++i) values[i] = std::fma(static_cast<float>(sums[i]), multiplier[i], values[i]);
+}
+
+void CheckScratch(uint64_t address, size_t bytes, uint64_t scratch) {
+  if (bytes > scratch || address > scratch - bytes) throw ArtifactError("a tensor lies outside of its memory");
+}
+
+CodesInput ReadInput(Reader* reader, uint64_t scratch) {
+  CodesInput input{};
+  input.address = reader->Next<uint64_t>();
+  for (uint32_t* field : {&input.batch, &input.rows, &input.channels, &input.blocks, &input.dim}) {
+    *field = reader->Size();
+  }
+  const uint32_t places = reader->Size();
+  if (uint64_t{input.blocks} * input.dim > kLargest || input.dim % 2) throw ArtifactError("a size is out of range");
+  input.row_at = reader->Places(places, input.rows);
+  input.channel_at = reader->Places(input.blocks * input.dim, input.channels);
+  std::memcpy(input.code_of.data(), reader->Take(input.code_of.size()), input.code_of.size());
+  CheckScratch(input.address, input.DeviceBytes(), scratch);
+  return input;
+}
+
+SumsOutput ReadOutput(Reader* reader, uint64_t scratch) {
+  SumsOutput output{};
+  output.address = reader->Next<uint64_t>();
+  for (uint32_t* field :
+       {&output.batch, &output.rows, &output.channels, &output.blocks, &output.dim, &output.places, &output.groups}) {
+    *field = reader->Size();
+  }
+  output.multiplier = reader->Floats(uint64_t{output.groups} * output.channels);
+  output.bias = reader->Floats(output.channels);
+  const bool fits = output.rows <= output.places && output.channels <= uint64_t{output.blocks} * output.dim;
+  if (!fits) throw ArtifactError("a result is larger than its memory");
+  CheckScratch(output.address, output.DeviceBytes(), scratch);
+  return output;
+}
+
+}  // namespace
+
+std::vector<uint8_t> CodesInput::Pack(const uint8_t* codes) const {
+  std::vector<uint8_t> packed(DeviceBytes());
+  uint8_t* to = packed.data();
+  uint8_t seen = 0;
+  for (uint32_t b = 0; b < batch; ++b) {
+    for (uint32_t block = 0; block < blocks; ++block) {
+      const int32_t* channel = channel_at.data() + size_t{block} * dim;
+      for (int32_t row : row_at) {
+        const uint8_t* from = row < 0 ? nullptr : codes + (size_t{b} * rows + static_cast<uint32_t>(row)) * channels;
+        for (uint32_t i = 0; i < dim; i += 2, ++to) {
+          const uint8_t low = from == nullptr || channel[i] < 0 ? 0 : code_of[from[channel[i]]];
+          const uint8_t high = from == nullptr || channel[i + 1] < 0 ? 0 : code_of[from[channel[i + 1]]];
+          seen |= low | high;
+          *to = static_cast<uint8_t>(low | high << 4);
+        }
+      }
+    }
+  }
+  if (seen > 15) throw ArtifactError("a value is no code of its quantizer");
+  return packed;
+}
+
+void SumsOutput::Unpack(const int32_t* sums, float* values) const {
+  for (uint32_t b = 0; b < batch; ++b) {
+    for (uint32_t row = 0; row < rows; ++row) {
+      float* to = values + (size_t{b} * rows + row) * channels;
+      std::memcpy(to, bias.data(), size_t{channels} * sizeof(float));
+      for (uint32_t group = 0; group < groups; ++group) {
+        for (uint32_t block = 0; block * dim < channels; ++block) {
+          const size_t at = ((size_t{group} * batch + b) * blocks + block) * places + row;
+          const uint32_t first = block * dim, count = std::min(dim, channels - first);
+          MultiplyAdd(sums + at * dim, multiplier.data() + size_t{group} * channels + first, to + first, count);
+        }
+      }
+    }
+  }
+}
+
+AcceleratorPrograms AcceleratorPrograms::Parse(const char* data, size_t size) {
+  Reader reader(data, size);
+  if (size < sizeof kMagic || std::memcmp(reader.Take(sizeof kMagic), kMagic, sizeof kMagic) != 0) {
+    throw ArtifactError("they do not begin as programs for the accelerator do");
+  }
+  const uint32_t version = reader.Next<uint32_t>();
+  if (version != kVersion) {
+    throw ArtifactError("they have format " + std::to_string(version) + "; this library reads format " +
+                        std::to_string(kVersion));
+  }
+  const uint32_t checksum = reader.Next<uint32_t>();
+  if (Checksum(data + (size - reader.Left()), reader.Left()) != checksum) throw ArtifactError("they are damaged");
+  AcceleratorPrograms programs;
+  programs.config_hash = reader.Next<uint32_t>();
+  programs.config = reader.Text();
+  programs.scratch_bytes = reader.Next<uint64_t>();
+  const uint32_t count = reader.Next<uint32_t>();
+  for (uint32_t i = 0; i < count; ++i) {
+    AcceleratorFunction function;
+    function.name = reader.Text();
+    function.program = reader.Next<uint64_t>();
+    function.length = reader.Size();
+    const uint32_t inputs = reader.Next<uint32_t>();
+    for (uint32_t input = 0; input < inputs; ++input) {
+      function.inputs.push_back(ReadInput(&reader, programs.scratch_bytes));
+    }
+    function.output = ReadOutput(&reader, programs.scratch_bytes);
+    programs.functions.push_back(std::move(function));
+  }
+  const size_t left = reader.Left();
+  programs.constants.assign(reader.Take(left), left);
+  for (const AcceleratorFunction& function : programs.functions) {
+    const uint64_t bytes = uint64_t{function.length} * kInstructionBytes;
+    if (bytes > left || function.program > left - bytes || function.program % kInstructionBytes) {
+      throw ArtifactError("the program of " + function.name + " lies outside of them");
+    }
+  }
+  return programs;
+}
+
+}  // namespace ahcq

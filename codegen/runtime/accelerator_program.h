@@ -1,0 +1,75 @@
+/*!
+ * \file accelerator_program.h
+ * \brief What codegen/lower/artifact.py writes: instruction streams, constants, and how tensors lie in device memory.
+ */
+#ifndef AHCQ_ACCELERATOR_PROGRAM_H_
+#define AHCQ_ACCELERATOR_PROGRAM_H_
+
+#include <array>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace ahcq {
+
+/*! \brief Bytes that are no programs, or damaged ones. */
+class ArtifactError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/*! \brief uint8 codes `(batch, rows, channels)` that go to the device as `(batch, block, place, dim)`, 4 bits each. */
+struct CodesInput {
+  uint64_t address;
+  uint32_t batch, rows, channels, blocks, dim;
+  std::vector<int32_t> row_at;      /*!< row in each place; -1: code 0 */
+  std::vector<int32_t> channel_at;  /*!< channel in each of blocks * dim places; -1: code 0 */
+  std::array<uint8_t, 256> code_of; /*!< code of each value; above 15: no value of this tensor */
+
+  size_t Elements() const { return size_t{batch} * rows * channels; }
+  size_t DeviceBytes() const { return size_t{batch} * row_at.size() * channel_at.size() / 2; }
+  /*! \throws ArtifactError for a value that has no code. */
+  std::vector<uint8_t> Pack(const uint8_t* codes) const;
+};
+
+/*!
+ * \brief int32 sums `(group, batch, block, place, dim)` on the device that become float32 `(batch, rows, channels)`.
+ *
+ * y = bias, then for each group y = fma(sum, multiplier, y), as the host's kernels do it: equal in every bit.
+ */
+struct SumsOutput {
+  uint64_t address;
+  uint32_t batch, rows, channels, blocks, dim, places, groups;
+  std::vector<float> multiplier; /*!< (groups, channels) */
+  std::vector<float> bias;       /*!< (channels) */
+
+  size_t Elements() const { return size_t{batch} * rows * channels; }
+  size_t DeviceBytes() const { return size_t{4} * groups * batch * blocks * places * dim; }
+  void Unpack(const int32_t* sums, float* values) const;
+};
+
+struct AcceleratorFunction {
+  std::string name;
+  uint64_t program;  /*!< offset in `constants` */
+  uint32_t length;   /*!< instructions */
+  std::vector<CodesInput> inputs;
+  SumsOutput output;
+};
+
+/*! \brief All that was offloaded from one module. */
+struct AcceleratorPrograms {
+  std::string config;
+  uint32_t config_hash;
+  uint64_t scratch_bytes; /*!< addresses from 0; constants lie behind it */
+  std::vector<AcceleratorFunction> functions;
+  std::string constants;
+
+  /*! \throws ArtifactError for anything but what the Python side wrote, whole. */
+  static AcceleratorPrograms Parse(const char* data, size_t size);
+  uint64_t MemoryBytes() const { return scratch_bytes + constants.size(); }
+};
+
+}  // namespace ahcq
+
+#endif  // AHCQ_ACCELERATOR_PROGRAM_H_

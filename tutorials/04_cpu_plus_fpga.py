@@ -1,0 +1,60 @@
+"""Lesson 4: one file for a processor and an accelerator, run with the accelerator simulated.
+
+Run it with ``python tutorials/04_cpu_plus_fpga.py``; it writes ``hetero.ahcq`` and ``hetero.png`` to the current
+folder, or to the one given as an argument. It needs the C++ runtime library, which ``pip install`` builds.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import tvm_ahcq as ahcq
+from tvm_ahcq.evaluate.metrics import iou
+from tvm_ahcq.evaluate.scenes import generate, scenes
+from tvm_ahcq.runtime.offload import OffloadReport, condensed, rows, summary
+from tvm_ahcq.runtime.overlay import overlay
+
+folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+
+# 1. A quantized model, as in lesson 1.
+model = ahcq.from_sam("vit_t")
+qmodel = ahcq.quantize(model, [scene.image for scene in scenes(first=500_000, count=4)])
+
+# 2. Compile for this processor and for an accelerator with a 16 x 16 array. Layers and attentions that it computes
+#    sooner than the processor of a small board, their data moved there and back, become programs in the same file.
+compiled = ahcq.compile(qmodel, target="native", accelerator="ecp5_16x16")
+bundle = folder / "hetero.ahcq"
+compiled.save(bundle)
+
+# 3. What went where, and why some operators stayed on the host.
+report = OffloadReport.from_dict(compiled.manifest.accelerator)
+print(summary(report))
+for row in rows(condensed(report.of("encode_image")))[-12:]:
+    print("  ".join(filter(None, row)))
+
+# 4. Run it. "fsim" is the functional simulator, which is part of the package; "rtl" simulates the hardware description;
+#    "board:/dev/uio0,/dev/udmabuf0" is a board. Nothing else changes.
+image = generate(7).image
+click, on_the_object = np.array([[128, 128]]), np.array([1])
+predictor = ahcq.load(bundle, device="fsim")
+predictor.set_image(image)
+masks, scores, _ = predictor.predict(point_coords=click, point_labels=on_the_object)
+best = scores.argmax()
+Image.fromarray(overlay(image, masks[best], click, on_the_object)).save(folder / "hetero.png")
+
+# 5. The device counts cycles: where do they go?
+accelerator = predictor.session.accelerator
+counters = sorted(accelerator.counters(), key=lambda each: -each.counters["cycles"])
+total = sum(each.counters["cycles"] for each in counters)
+print(f"{accelerator.device}: {total / 1e6:.2f} M cycles a picture, {total / 100e6:.3f} s at 100 MHz")
+for each in counters[:5]:
+    busy = each.counters["array_busy"] / each.counters["cycles"]
+    print(f"  {each.symbol}: {each.counters['cycles']} cycles, the array busy in {busy:.0%}")
+
+# 6. The same quantized model without the accelerator, simulated in torch.
+reference = qmodel.fake_quant_predictor()
+reference.set_image(image)
+expected, _, _ = reference.predict(point_coords=click, point_labels=on_the_object)
+print(f"IoU with the host alone: {iou(masks[best], expected[best]):.4f}")

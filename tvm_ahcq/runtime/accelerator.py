@@ -1,0 +1,153 @@
+"""The accelerator part of a loaded bundle: which device runs it, and what it did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import DeviceError
+from .ffi import ahcq_library
+
+DEFAULT_DEVICE = "fsim"
+"""The functional simulator: it is part of the runtime library and runs anywhere."""
+
+ON_ERROR = ("raise", "host")
+"""What to do when the device fails: raise, or go on with the functional simulator on the host, with equal results."""
+
+SECONDS = 600.0
+"""Longest time of one program on the device."""
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """Which device runs what was offloaded.
+
+    Attributes
+    ----------
+    name : str
+        ``fsim``, ``rtl``, or ``board:<uio>,<udmabuf>``; options of :func:`tvm_ahcq.codegen.device.open_device`'s
+        underlying names may follow.
+    on_error : str
+        One of :data:`ON_ERROR`.
+    seconds : float
+        Longest time of one program.
+    """
+
+    name: str = DEFAULT_DEVICE
+    on_error: str = "raise"
+    seconds: float = SECONDS
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ON_ERROR:
+            raise DeviceError(f"on_device_error is {self.on_error!r}; expected one of {', '.join(ON_ERROR)}.")
+        backend = self.name.partition(":")[0]
+        if backend not in ("fsim", "rtl", "board"):
+            raise DeviceError(f"No accelerator is called {self.name!r}; there are 'fsim', 'rtl' and "
+                              "'board:/dev/uio0,/dev/udmabuf0'.")  # fmt: skip
+        if not self.seconds > 0:
+            raise DeviceError(f"A program cannot end within {self.seconds:g} s; allow more than 0.")
+
+
+@dataclass(frozen=True)
+class ProgramCounters:
+    """Counters of an offloaded operator.
+
+    Attributes
+    ----------
+    symbol : str
+        Its name in the library.
+    calls : int
+        How often it ran since the bundle was loaded.
+    counters : dict of str to int
+        Of its last run: cycles, busy cycles of each unit, chunks of 8 bytes loaded and stored.
+    """
+
+    symbol: str
+    calls: int
+    counters: dict[str, int]
+
+
+class Accelerator:
+    """The runtime modules inside a loaded library.
+
+    Parameters
+    ----------
+    library : Module
+        As loaded.
+    options : DeviceOptions
+        Device to run on; it is opened by the first call.
+
+    Raises
+    ------
+    DeviceError
+        The library holds no programs, or the simulated RTL cannot be built.
+    """
+
+    def __init__(self, library: Any, options: DeviceOptions) -> None:
+        self._modules = [module for module in library.imports if module.kind == "ahcq"]
+        if not self._modules:
+            raise DeviceError("The library holds no programs for an accelerator; compile the model again.")
+        self.config = str(self._modules[0]["ahcq.describe"]()[0])
+        self.options = options
+        for module in self._modules:
+            module["ahcq.configure"](_full_name(options.name, self.config), options.on_error, float(options.seconds))
+
+    @property
+    def memory_bytes(self) -> int:
+        """External memory that the programs need."""
+        return max(int(module["ahcq.describe"]()[2]) for module in self._modules)
+
+    @property
+    def device(self) -> str:
+        """The device that is open, with its configuration; "" before the first call."""
+        return str(self._modules[0]["ahcq.describe"]()[3])
+
+    def counters(self) -> list[ProgramCounters]:
+        """What each offloaded operator did, in the order of the library."""
+        found = []
+        for module in self._modules:
+            names = [str(name) for name in module["ahcq.counter_names"]()]
+            for symbol, calls, *values in module["ahcq.counters"]():
+                numbers = dict(zip(names, map(int, values), strict=True))
+                found.append(ProgramCounters(str(symbol), int(calls), numbers))
+        return found
+
+    def program(self, symbol: str) -> bytes:
+        """Instructions of an offloaded operator.
+
+        Raises
+        ------
+        DeviceError
+            Nothing offloaded has this name.
+        """
+        for module in self._modules:
+            if symbol in [str(entry[0]) for entry in module["ahcq.counters"]()]:
+                return bytes(module["ahcq.program"](symbol))
+        raise DeviceError(f"Nothing offloaded is called {symbol!r}.")
+
+
+def prepare() -> None:
+    """Loads the runtime library, which knows how to read the modules inside a compiled one.
+
+    Raises
+    ------
+    DeviceError
+        It is not built, or older than this package.
+    """
+    library = ahcq_library()
+    library.register_error("DeviceError", DeviceError)
+    if library.get_global_func("ffi.Module.load_from_bytes.ahcq", allow_missing=True) is None:
+        raise DeviceError("libtvm_ahcq is older than this package; build it again with `pip install .`")
+
+
+def _full_name(name: str, config: str) -> str:
+    """The name as ``OpenDevice`` of ``runtime/device.h`` takes it; the RTL is built if it is not."""
+    backend, _, rest = name.partition(":")
+    if backend == "rtl" and not rest:
+        from ..codegen.hardware.config import named
+        from ..codegen.hardware.simulator import build
+
+        return f"rtl:{build(named(config))}"
+    if backend == "fsim" and not rest:
+        return f"fsim:{config}"
+    return name

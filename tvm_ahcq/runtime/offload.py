@@ -1,0 +1,148 @@
+"""What a compiler put on the accelerator, what it left on the host, and why: kept in the bundle, shown to people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ..errors import BundleError
+
+HOST, ACCELERATOR = "host", "accelerator"
+"""Where an operator runs."""
+
+
+@dataclass(frozen=True)
+class OperatorPlace:
+    """One operator, or several of one kind that stay on the host for one reason.
+
+    Attributes
+    ----------
+    function : str
+        Which function of the bundle it is in.
+    name : str
+        Its stable name; that of its kind for operators without one.
+    kind : str
+        ``"linear"``, ``"mlp"``, ``"attention"``, or the Relax operator.
+    where : str
+        :data:`HOST` or :data:`ACCELERATOR`.
+    count : int
+        Operators that the entry stands for.
+    macs : int
+        Multiply-adds in one call of the function; 0 where their number depends on the prompts.
+    bytes : int
+        Moved between host and accelerator in a call.
+    cycles : int
+        Estimate of the accelerator's cycles.
+    reason : str
+        Why it is on the host; "" on the accelerator.
+    symbol : str
+        Its name in the library; "" on the host.
+    """
+
+    function: str
+    name: str
+    kind: str
+    where: str
+    count: int = 1
+    macs: int = 0
+    bytes: int = 0
+    cycles: int = 0
+    reason: str = ""
+    symbol: str = ""
+
+
+@dataclass(frozen=True)
+class OffloadReport:
+    """Every operator of the offloaded functions, in the order of execution.
+
+    Attributes
+    ----------
+    config : str
+        Name of the accelerator's configuration.
+    config_hash : int
+        What a device of that configuration answers.
+    places : tuple of OperatorPlace
+        All operators.
+    """
+
+    config: str
+    config_hash: int
+    places: tuple[OperatorPlace, ...]
+
+    def offloaded(self, function: str | None = None) -> list[OperatorPlace]:
+        """What runs on the accelerator."""
+        return [place for place in self.of(function) if place.where == ACCELERATOR]
+
+    def of(self, function: str | None = None) -> list[OperatorPlace]:
+        """Everything in one function, or in all."""
+        return [place for place in self.places if function in (None, place.function)]
+
+    def share(self, function: str) -> float:
+        """Part of a function's multiply-adds that the accelerator does."""
+        total = sum(place.macs for place in self.of(function))
+        return sum(place.macs for place in self.offloaded(function)) / total if total else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> OffloadReport:
+        """Inverse of :meth:`to_dict`.
+
+        Raises
+        ------
+        BundleError
+            A field is missing or of a wrong type.
+        """
+        try:
+            places = tuple(OperatorPlace(**place) for place in stored["places"])
+            return cls(str(stored["config"]), int(stored["config_hash"]), places)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"the offload report lacks a field or has one of a wrong type: {error!r}") from error
+
+
+HEADER = ("operator", "kind", "where", "MMAC", "kB moved", "kcycles", "why on the host")
+"""Columns of :func:`rows`."""
+
+
+def summary(report: OffloadReport, function: str = "encode_image") -> str:
+    """One line: how much of a function runs on the accelerator."""
+    places = report.offloaded(function)
+    cycles = sum(place.cycles for place in places)
+    unknown = any("number of prompts" in place.reason for place in report.of(function))
+    share = f"{report.share(function):.1%} of its multiply-adds"
+    share += " but for those whose number depends on the prompts" if unknown else ""
+    return f"{len(places)} operators of {function} on {report.config}: {share}, about {cycles / 1e6:.2f} M cycles"
+
+
+def condensed(places: Sequence[OperatorPlace]) -> list[OperatorPlace]:
+    """The same with operators that stay on the host for one reason taken together, by kind."""
+    merged: dict[tuple[str, ...], OperatorPlace] = {}
+    for place in places:
+        own = place.where == ACCELERATOR
+        key = (place.function, place.kind, place.reason, place.name if own else "")
+        if key not in merged:
+            merged[key] = place
+            continue
+        before = merged[key]
+        count, macs = before.count + place.count, before.macs + place.macs
+        merged[key] = replace(before, name=place.kind, count=count, macs=macs)
+    return list(merged.values())
+
+
+def rows(places: Sequence[OperatorPlace]) -> list[tuple[str, ...]]:
+    """Cells of a table under :data:`HEADER`."""
+    return [
+        (
+            place.name if place.count == 1 else f"{place.name} x{place.count}",
+            place.kind,
+            place.where,
+            f"{place.macs / 1e6:.2f}" if place.macs else "",
+            f"{place.bytes / 1e3:.1f}" if place.bytes else "",
+            f"{place.cycles / 1e3:.1f}" if place.cycles else "",
+            place.reason,
+        )
+        for place in places
+    ]
