@@ -159,7 +159,9 @@ def measure(
     coded = quantized_layers(qmodel.params, table)
     errors = _observe(qmodel, coded, frames, progress)
     layers, weights = errors.layers(), _weights(qmodel, coded, [layer.name for layer in errors.layers()], progress)
-    probe = MaskProbe(spec, qmodel.annotated, qmodel.prepared.params, table.params, table.sites, coded, frames)
+    exact = qmodel.prepared.params
+    changed = {name: value for name, value in qmodel.params.items() if value is not exact.get(name)}
+    probe = MaskProbe(spec, qmodel.annotated, exact, changed, table.sites, coded, frames)
     whole = Unit("all", "model", tuple(table.sites), tuple(coded), "encode_image")
     granularity, units = _choose(effect, layers, coded, probe)
     announce(granularity, len(units), probe.expected_seconds(units))
