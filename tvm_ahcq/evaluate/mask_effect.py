@@ -18,7 +18,7 @@ from ..quantizers.params import QuantizerParams
 from ..quantizers.weights import QuantizedWeight
 from ..runtime.manifest import ModelSpec
 from .metrics import iou
-from .probes import Frame
+from .probes import Frame, on_the_picture
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, steps finished, steps in all)."""
@@ -135,7 +135,7 @@ class MaskProbe:
         """How the masks change with only `unit` quantized, the padding of frames left out."""
         difference, total, overlaps = 0.0, 0.0, []
         for frame, *pair in zip(self.frames, self.logits, self.quantized_logits(unit), strict=True):
-            exact, found = (self._inside(logits, frame) for logits in pair)
+            exact, found = (on_the_picture(logits, frame, self.spec.image_size) for logits in pair)
             with np.errstate(over="ignore", invalid="ignore"):
                 difference += float(np.square(found.astype(np.float64) - exact).sum())
             total += float(np.square(exact, dtype=np.float64).sum())
@@ -166,11 +166,6 @@ class MaskProbe:
         if not sites.quantizers and not sites.weights:
             self._seconds[function].append(time.perf_counter() - start)
         return result
-
-    def _inside(self, logits: np.ndarray, frame: Frame) -> np.ndarray:
-        """The part of low-resolution logits that lies on the picture."""
-        height, width = (-(-side * logits.shape[-1] // self.spec.image_size) for side in frame.input_size)
-        return logits[:, :height, :width]
 
 
 def _select(masks: np.ndarray, choice: np.ndarray) -> np.ndarray:

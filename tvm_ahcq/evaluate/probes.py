@@ -84,6 +84,12 @@ def scene_probes(scenes: Iterable[Scene]) -> list[Probe]:
     return probes
 
 
+def on_the_picture(logits: np.ndarray, frame: Frame, image_size: int) -> np.ndarray:
+    """The part of low-resolution logits ``(B, h, w)`` that the frame's padding does not fill."""
+    height, width = (-(-side * logits.shape[-1] // image_size) for side in frame.input_size)
+    return logits[:, :height, :width]
+
+
 def in_frame(probe: Probe, model: ModelSpec) -> Frame:
     """The probe as the model's functions take it."""
     transform = ResizeLongestSide(model.image_size)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..compiler import float_predictor
 from ..frontend.sam import SamModel
-from .probes import BOXES, CLICKS, Frame, Probe, in_frame
+from .probes import BOXES, CLICKS, Probe, in_frame, on_the_picture
 
 CANDIDATES = 32
 """Clicks that are tried on each picture."""
@@ -52,7 +52,7 @@ def settled_probes(
         frame = in_frame(tried, model.spec)
         masks, scores = session.decode(session.encode(frame.image), frame.coords, frame.labels)
         best = np.asarray(masks)[np.arange(CANDIDATES), 1 + np.asarray(scores)[:, 1:].argmax(1)]
-        logits = _on_the_picture(best, frame, model.spec.image_size)
+        logits = on_the_picture(best, frame, model.spec.image_size)
         order = np.argsort(-stability(logits, model.spec.mask_threshold), kind="stable")[:CLICKS]
         boxes = _boxes(logits[order] > model.spec.mask_threshold, (height, width))
         probes.append(Probe(image, tried.clicks[order], boxes[:BOXES]))
@@ -72,12 +72,6 @@ def stability(logits: np.ndarray, threshold: float) -> np.ndarray:
     """
     inner, outer = ((logits > threshold + offset).sum((1, 2)) for offset in (OFFSET, -OFFSET))
     return np.where(outer > 0, inner / np.maximum(outer, 1), 0.0)
-
-
-def _on_the_picture(logits: np.ndarray, frame: Frame, image_size: int) -> np.ndarray:
-    """The part of low-resolution logits that padding does not fill."""
-    height, width = (-(-side * logits.shape[-1] // image_size) for side in frame.input_size)
-    return logits[:, :height, :width]
 
 
 def _boxes(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:

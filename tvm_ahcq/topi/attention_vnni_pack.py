@@ -12,10 +12,7 @@ from tvm.ir import Expr
 from tvm.script import tirx as T
 
 from .attention_row import AttentionShape
-from .vector import LANES, vpdpbusd
-
-_SIGN_BITS = -0x7F7F7F80
-"""int32 whose bytes are 128: a code with this bit flipped is, as int8, the code minus 128."""
+from .vector import LANES, SIGN_BITS, vpdpbusd
 
 _WASTE = 1.25
 """Lines of keys are padded to whole vectors where that makes them at most so much more."""
@@ -76,7 +73,7 @@ class KeyVectors:
 
 def _four_values(v, b: Expr, tokens: list[Expr], channel: Expr, lanes: int = LANES) -> Expr:
     """Four values, less 128, side by side, of as many channels as `lanes` (16 or 1), in int32."""
-    packed, sign = T.int32(0), T.int32(_SIGN_BITS)
+    packed, sign = T.int32(0), T.int32(SIGN_BITS)
     for i, token in enumerate(tokens):
         if lanes == 1:
             packed = T.bitwise_or(packed, T.shift_left(T.cast(v[b, token, channel], "int32"), 8 * i))
@@ -96,7 +93,7 @@ def pack_vector(k, v, constants, b, place, vector, first, d, keys, offset, value
             keys[first + vector, c, lane, T.ramp(0, 1, 4)] = T.reinterpret(
                 "int8x4",
                 T.bitwise_xor(
-                    T.reinterpret("int32", k[b, place.token(vector, lane), T.ramp(c * 4, 1, 4)]), T.int32(_SIGN_BITS)
+                    T.reinterpret("int32", k[b, place.token(vector, lane), T.ramp(c * 4, 1, 4)]), T.int32(SIGN_BITS)
                 ),
             )
     sums[0] = T.broadcast(128 * d, LANES)

@@ -15,10 +15,7 @@ from tvm.script import tirx as T
 
 from ..errors import TargetError
 from ..target import HostTarget
-from .vector import repeat_codes
-
-_SIGN_BITS = -0x7F7F7F80
-"""int32 whose bytes are 128: a code with this bit flipped is, as int8, the code minus 128."""
+from .vector import SIGN_BITS, repeat_codes
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ def _avx2(weight_bits: int) -> QuadDot:
 
 
 def _centred(codes: Expr, lanes: int) -> Expr:
-    return repeat_codes(T.bitwise_xor(codes, T.int32(_SIGN_BITS)), "int8", lanes)
+    return repeat_codes(T.bitwise_xor(codes, T.int32(SIGN_BITS)), "int8", lanes)
 
 
 def _neon_dot(_weight_bits: int) -> QuadDot:

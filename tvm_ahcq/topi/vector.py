@@ -9,6 +9,9 @@ from tvm.tirx import Var
 LANES = 16
 """Vector length of the kernels in 32-bit elements: one AVX-512 register, which LLVM splits for narrower machines."""
 
+SIGN_BITS = -0x7F7F7F80
+"""int32 whose bytes are 128: a code with this bit flipped is, as int8, the code minus 128."""
+
 
 def extent(size: int | Expr, name: str) -> int | Var:
     """`size` if it is constant, else a fresh shape variable, so that a kernel owns its variables."""
