@@ -125,6 +125,21 @@ def test_equal_keys_share_the_probability(build, target: HostTarget):
         assert (out == operand * nk * 3 * 0.5).all()
 
 
+@pytest.mark.parametrize(("d", "n"), [(16, 15), (32, 31)])
+def test_many_queries_of_few_keys_equal_the_reference(build, target: HostTarget, d: int, n: int):
+    rng = np.random.default_rng(d)
+    run = build(log_attention(*dynamic(), d, None, n, target))
+    for nq, nk in [(270, 1), (33, 3), (257, 7), (16, 32), (5, 33)]:
+        c = site(rng, d, n, 4, relative=False)
+        check(run, c, *(codes(rng, 4, 2, size, d) for size in (nq, nk, nk)))
+
+
+def test_a_constant_number_of_few_keys_equals_the_reference(build, target: HostTarget):
+    rng = np.random.default_rng(3)
+    run = build(log_attention(2, 50, 6, 16, None, 15, target))
+    check(run, site(rng, 16, 15, 4, relative=False), *(codes(rng, 4, 2, size, 16) for size in (50, 6, 6)))
+
+
 def test_vnni_kernel_uses_the_instruction():
     target = resolve_target("avx512-vnni")
     kernel = tvm.compile(log_attention(*dynamic(), 64, None, 15, target), target=target.tvm_target())

@@ -9,6 +9,7 @@ from tvm.script import tirx as T
 from tvm.tirx import PrimFunc
 
 from ..target import HostTarget
+from .attention_few_keys import applies, few_keys_body, few_or_many
 from .attention_row import AttentionShape
 from .attention_rows import rows_body
 from .attention_vnni import vnni_body
@@ -53,9 +54,16 @@ def log_attention(
         Heads of a self-attention whose operands come together and whose outputs lie side by side; 0 for neither.
     """
     shape = AttentionShape(extent(batch, "b"), extent(nq, "nq"), extent(nk, "nk"), d, grid, n_thresholds, heads or 1)
-    choose = vnni_body if "avx512vnni" in target.cpu_features and d % 4 == 0 else rows_body
     around = _with_one_operand if heads else _with_arguments
-    return around(shape, choose(shape, target))
+    return around(shape, _body(shape, target))
+
+
+def _body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
+    """The fastest inline function for a shape on a target."""
+    if "avx512vnni" not in target.cpu_features or shape.d % 4:
+        return rows_body(shape, target)
+    many = vnni_body(shape, target)
+    return few_or_many(shape, few_keys_body(shape, target), many) if applies(shape) else many
 
 
 def _with_arguments(shape: AttentionShape, body: Callable[..., None]) -> PrimFunc:

@@ -71,7 +71,7 @@ class KeyVectors:
         return T.ramp(first, 1, LANES) < T.broadcast(T.cast(self.tokens, "int32"), LANES)
 
 
-def _four_values(v, b: Expr, tokens: list[Expr], channel: Expr, lanes: int = LANES) -> Expr:
+def four_values(v, b: Expr, tokens: list[Expr], channel: Expr, lanes: int = LANES) -> Expr:
     """Four values, less 128, side by side, of as many channels as `lanes` (16 or 1), in int32."""
     packed, sign = T.int32(0), T.int32(SIGN_BITS)
     for i, token in enumerate(tokens):
@@ -103,12 +103,12 @@ def pack_vector(k, v, constants, b, place, vector, first, d, keys, offset, value
         constants[0], LANES
     )
     for t, part in T.grid(4, d // LANES):
-        values[(first + vector) * 4 + t, part, T.ramp(0, 1, LANES)] = _four_values(
+        values[(first + vector) * 4 + t, part, T.ramp(0, 1, LANES)] = four_values(
             v, b, [place.token(vector, t * 4 + i) for i in range(4)], part * LANES
         )
     if d % LANES > 0:
         for t, lane in T.grid(4, d % LANES):
-            values[(first + vector) * 4 + t, d // LANES, lane] = _four_values(
+            values[(first + vector) * 4 + t, d // LANES, lane] = four_values(
                 v, b, [place.token(vector, t * 4 + i) for i in range(4)], d // LANES * LANES + lane, 1
             )
 

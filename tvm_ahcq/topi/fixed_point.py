@@ -78,3 +78,18 @@ def log2_fixed(total, result):
         mantissa[0] = T.shift_right(mantissa[0] * mantissa[0], T.int64(30))
         result[0] = result[0] * 2 + T.cast(T.shift_right(mantissa[0], T.int64(31)), "int32")
         mantissa[0] = T.shift_right(mantissa[0], T.shift_right(mantissa[0], T.int64(31)))
+
+
+@T.inline
+def log2_fixed_vector(total, result):
+    """As :func:`log2_fixed`, of an int32x16."""
+    mantissa = T.alloc_buffer((1,), "int64x16", scope="local")
+    whole = T.alloc_buffer((1,), "int32x16", scope="local")
+    whole[0] = _all(31) - T.call_llvm_pure_intrin("int32x16", "llvm.ctlz.v16i32", total, T.bool(False))
+    mantissa[0] = T.shift_left(T.cast(total, "int64x16"), T.cast(_all(30) - whole[0], "int64x16"))
+    result[0] = whole[0] - _all(EXP_BITS)
+    for _ in range(FRACTION_BITS):
+        mantissa[0] = T.shift_right(mantissa[0] * mantissa[0], T.broadcast(T.int64(30), LANES))
+        whole[0] = T.cast(T.shift_right(mantissa[0], T.broadcast(T.int64(31), LANES)), "int32x16")
+        result[0] = result[0] * _all(2) + whole[0]
+        mantissa[0] = T.shift_right(mantissa[0], T.cast(whole[0], "int64x16"))
