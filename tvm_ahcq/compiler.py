@@ -268,7 +268,7 @@ def compile(
     hosts = _hosts(target)
     if accelerator is not None:
         _check_accelerator(model, accelerator, offload)
-    tuned = DEFAULTS if tuning is None else Tuning.read(tuning)
+    tuned = DEFAULTS if tuning is None else DEFAULTS.updated(Tuning.read(tuning))
     folder = None if dump_dir is None else Path(dump_dir)
     if isinstance(model, QuantizedModel):
         forms = {layout: model.realise(layout) for layout in dict.fromkeys(host.layout for host in hosts)}

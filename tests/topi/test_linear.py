@@ -114,7 +114,7 @@ def test_vnni_kernel_uses_the_instruction():
     target = resolve_target("avx512-vnni")
     kernel = tvm.compile(grouped_linear(ANY, 64, 64, 1, "vnni16", target), target=target.tvm_target())
     lines = kernel.mod.inspect_source("asm").splitlines()
-    assert sum("vpdpbusd" in line and "zmm" in line for line in lines) >= 24
+    assert sum("vpdpbusd" in line and "zmm" in line for line in lines) >= 12
 
 
 def test_layout_that_the_target_cannot_read_is_refused():

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..errors import TuningError
+from ..tune.shapes import ENCODERS, encoder_workloads
 from .arguments import UsageError, count, input_file, new_folder
 from .console import duration, result
 
@@ -16,14 +17,16 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 examples:
   on this machine:            tvm-ahcq tune sam_b.ahcq --trials 40 --out tuning/
+  without a bundle:           tvm-ahcq tune --model vit_h --trials 40 --out tuning/
   go on after a kill:         tvm-ahcq tune sam_b.ahcq --trials 80 --out tuning/ --resume
   on a board, by a tracker:   python -m tvm.exec.rpc_tracker --port 9190           # here
                               python -m tvm.exec.rpc_server --tracker HOST:9190 --key a53   # on the board
                               tvm-ahcq tune sam_b.ahcq --target aarch64 --rpc HOST:9190 --key a53 --out tuning/
   compile with the result:    tvm-ahcq compile --model vit_b ... --tuning tuning/ -o sam_b.ahcq
 
-What is tuned is the blocking of the integer matrix products, where most of the time goes; results never change. Every
-measurement is a line of records.jsonl in the folder. Needs xgboost: pip install 'tvm-ahcq[tune]'.
+What is tuned is the blocking of the integer matrix products, where most of the time goes; results never change. For
+the encoders of SAM and SAM 2 on AVX512-VNNI, compile knows good schedules already. Every measurement is a line of
+records.jsonl in the folder. Needs xgboost: pip install 'tvm-ahcq[tune]'.
 """
 
 
@@ -32,7 +35,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("tune", help="find the fastest schedules of a bundle's kernels",
                                  description="Measure schedules of a bundle's kernels and keep the fastest.",
                                  epilog=EXAMPLES)
-    parser.add_argument("bundle", metavar="F.ahcq", type=input_file, help="bundle whose shapes to tune for")
+    parser.add_argument("bundle", metavar="F.ahcq", type=input_file, nargs="?", help="bundle whose shapes to tune for")
+    parser.add_argument("--model", choices=ENCODERS,
+                        help="tune for the image encoder of this model at 1024 x 1024 and 4 bits, without a bundle")
     parser.add_argument("--target", default="native", help="processor to tune for (default: %(default)s)")
     parser.add_argument("--trials", metavar="N", type=count, default=40,
                         help="candidates for each shape, those of earlier runs included (default: %(default)s)")
@@ -45,6 +50,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Search; one line for each batch, one for each shape at the end."""
+    if (args.bundle is None) == (args.model is None):
+        raise UsageError("tune: give a bundle, such as sam_b.ahcq, or --model, and not both")
     where = _tracker(args)
     from ..runtime.bundle import read_bundle
     from ..target import resolve_target
@@ -56,7 +63,10 @@ def run(args: argparse.Namespace) -> None:
         raise TuningError(f"tuning needs the package {error.name}: pip install 'tvm-ahcq[tune]'") from error
 
     target = resolve_target(args.target)
-    work = workloads(read_bundle(args.bundle, check_cpu=False))
+    if args.bundle is None:
+        work = encoder_workloads(args.model)
+    else:
+        work = workloads(read_bundle(args.bundle, check_cpu=False))
     result("tune", f"{len(work)} shapes for {target.name}, {args.trials} candidates each")
     found = tune(target, work, args.trials, args.out, make_runner(target, where), args.resume, _show)
     for state in found:

@@ -12,19 +12,11 @@ from tvm.script import tirx as T
 
 from ..target import HostTarget
 from .attention_row import PADDING, AttentionShape, relative_logits
-from .attention_vnni_pack import KeyVectors, pack_relative, pack_vector
-from .attention_vnni_row import KEYS, RowCoder, normalise_rows
+from .attention_vnni_pack import pack_relative, pack_vector
+from .attention_vnni_plan import attention_plan
+from .attention_vnni_row import KEYS, normalise_rows
 from .fixed_point import half
 from .vector import LANES, four_codes, vpdpbusd
-
-_TILES = ((4, 6), (7, 4), (5, 5), (6, 4), (3, 8), (2, 12), (1, 12))
-"""Vectors of keys and query rows of a register tile, best first; the vectors must divide those of all keys."""
-
-_CHUNK = 48
-"""About so many query rows are a parallel task, which allocates its memory once for all of them."""
-
-_SMALL = 512
-"""A head of so many keys or fewer is one parallel task, from packing to the output."""
 
 
 @T.inline
@@ -115,154 +107,179 @@ def second_product(
                         ] = lanes[lane]
 
 
+def _logit_of(plan, product, constants, before, vector, dots, r, row_h, row_w):
+    """Base-2 logits from integer products and relative positions: of a line, or spread over the keys `before`."""
+    scaled = T.shift_right(product, T.broadcast(constants[3], LANES)) * T.broadcast(constants[5], LANES)
+    rounding = half(constants[8])
+    if plan.by_line:
+        in_line = plan.place.in_line
+        line = dots[r, row_h - vector // in_line] + rounding
+        scaled += T.broadcast(line, LANES) + dots[r, T.ramp(row_w + vector % in_line * LANES, 1, LANES)]
+    else:
+        scaled += T.broadcast(rounding, LANES) + (before if plan.relative else 0)
+    return T.shift_right(scaled, T.broadcast(constants[8], LANES))
+
+
+def _masked(plan, logit, vector):
+    """`logit` where lanes hold keys, `PADDING` elsewhere."""
+    return T.Select(plan.place.is_key(vector), logit, T.broadcast(T.int32(PADDING), LANES))
+
+
+@T.inline
+def _keep(plan, acc, tile, constants, logits, highest, vector, dots, rows_h, rows_w, ragged):
+    """The logits of a tile, and the largest of each lane to ``highest``."""
+    for r in T.unroll(tile[1]):
+        for v in T.unroll(tile[0]):
+            logits[r, T.ramp((vector + v) * LANES, 1, LANES)] = _logit_of(
+                plan, acc[r * tile[0] + v], constants, logits[r, T.ramp((vector + v) * LANES, 1, LANES)], vector + v,
+                dots, r, rows_h[r], rows_w[r],
+            )  # fmt: skip
+            if ragged:
+                logits[r, T.ramp((vector + v) * LANES, 1, LANES)] = _masked(
+                    plan, logits[r, T.ramp((vector + v) * LANES, 1, LANES)], vector + v
+                )
+            highest[r] = T.max(highest[r], logits[r, T.ramp((vector + v) * LANES, 1, LANES)])
+
+
+@T.inline
+def _relative_positions(plan, q, b, first_row, constants, rel, acc, row_offset, logits, dots, rows_h, rows_w):
+    """Products of the rows of a tile with relative positions; where each row's begin, or spread over its keys."""
+    relative_block(
+        q, b, first_row, plan.shape.rows, plan.shape.d, constants, plan.relative_tile, *rel, plan.relative_blocks, acc,
+        row_offset, dots,
+    )  # fmt: skip
+    for r in range(plan.count):
+        row = T.cast(T.min(first_row + r, plan.shape.rows - 1), "int32")
+        rows_h[r] = row // plan.width + plan.height - 1
+        rows_w[r] = 2 * plan.height - 1 + plan.width - 1 - row % plan.width
+        if not plan.by_line:
+            relative_logits(dots, logits, r, row, plan.height, plan.width, 2 * plan.height - 1)
+
+
+@T.inline
+def _first_product(plan, q, b, first_row, constants, keys, offset, first_key, row_offset, acc, logits, highest, at):
+    """Logits of the rows of a tile with all keys; `at` are the relative positions."""
+    if plan.by_line:
+        for i in range(plan.vectors // plan.tile[0]):
+            block = first_key + i * plan.tile[0]
+            dot_tile(
+                acc, q, b, first_row, plan.shape.rows, plan.tile, keys, block, offset, block * LANES, row_offset,
+                plan.shape.d // 4,
+            )  # fmt: skip
+            _keep(
+                plan, acc, plan.tile, constants, logits, highest, i * plan.tile[0], *at, plan.width % LANES > 0
+            )
+    else:
+        for i in range(plan.full_tiles):
+            block = first_key + i * plan.tile[0]
+            dot_tile(
+                acc, q, b, first_row, plan.shape.rows, plan.tile, keys, block, offset, block * LANES, row_offset,
+                plan.shape.d // 4,
+            )  # fmt: skip
+            _keep(plan, acc, plan.tile, constants, logits, highest, i * plan.tile[0], *at, False)
+        for i in range(plan.vectors - plan.full_tiles * plan.tile[0]):
+            vector = plan.full_tiles * plan.tile[0] + i
+            block = first_key + vector
+            dot_tile(
+                acc, q, b, first_row, plan.shape.rows, (1, plan.count), keys, block, offset, block * LANES, row_offset,
+                plan.shape.d // 4,
+            )  # fmt: skip
+            _keep(plan, acc, (1, plan.count), constants, logits, highest, vector, *at, True)
+
+
+@T.inline
+def _query_chunk(
+    plan, q, rel, keys, offset, values, constants, thresholds, table, out_scale, out, b, first_key, start, words,
+    scratch,
+):  # fmt: skip
+    """The queries of one parallel task, a tile of rows at a time."""
+    logits = T.alloc_buffer((plan.count, plan.blocks * KEYS), "int32")
+    operands = T.alloc_buffer((plan.count, plan.blocks * KEYS), "uint8")
+    dots = T.alloc_buffer((plan.count, (plan.relative_vectors + plan.place.in_line) * LANES), "int32")
+    acc = T.alloc_buffer((max(plan.tile[0], plan.relative_tile[0]) * plan.count,), "int32x16", scope="local")
+    highest = T.alloc_buffer((plan.count,), "int32x16", scope="local")
+    row_offset = T.alloc_buffer((plan.count,), "int32", scope="local")
+    rows_h = T.alloc_buffer((plan.count,), "int32", scope="local")
+    rows_w = T.alloc_buffer((plan.count,), "int32", scope="local")
+    sums = T.alloc_buffer((plan.count,), "int32", scope="local")
+    shift = T.alloc_buffer((plan.count,), "int32", scope="local")
+    totals = T.alloc_buffer((plan.count,), "int32", scope="local")
+    for r in range(plan.count):
+        for t in range(plan.blocks * KEYS - plan.vectors * LANES):
+            logits[r, plan.vectors * LANES + t] = PADDING
+    for j in range((T.min(plan.shape.rows - start, plan.chunk_rows) + plan.count - 1) // plan.count):
+        first_row = start + j * plan.count
+        if plan.relative:
+            _relative_positions(plan, q, b, first_row, constants, rel, acc, row_offset, logits, dots, rows_h, rows_w)
+        query_offsets(q, b, first_row, plan.shape.rows, plan.count, plan.shape.d, constants, row_offset)
+        for r in T.unroll(plan.count):
+            highest[r] = T.broadcast(T.int32(PADDING), LANES)
+        _first_product(
+            plan, q, b, first_row, constants, keys, offset, first_key, row_offset, acc, logits, highest,
+            (dots, rows_h, rows_w),
+        )  # fmt: skip
+        normalise_rows(logits, highest, plan.count, plan.vectors, sums, shift)
+        for r in range(plan.count):
+            plan.coder.encode(logits, r, plan.blocks, shift, scratch, words, thresholds, table, operands, totals)
+        second_product(
+            operands, totals, values, first_key * 4, plan.vectors, constants, out_scale, out, b, plan.shape.merged,
+            first_row, plan.shape.rows, plan.count, plan.value_chunk, plan.value_vectors, plan.shape.d,
+        )  # fmt: skip
+
+
+@T.inline
+def _whole_heads(plan, q, k, v, rel, constants, thresholds, table, out_scale, out):
+    """Each head is one parallel task, from packing to the output."""
+    for b in T.parallel(plan.shape.heads):
+        keys = T.alloc_buffer((plan.vectors, plan.shape.d // 4, LANES, 4), "int8")
+        offset = T.alloc_buffer((plan.vectors * LANES,), "int32")
+        values = T.alloc_buffer((plan.vectors * 4, plan.value_vectors, LANES), "int32")
+        words = T.alloc_buffer((64,), "int16", scope="local")
+        scratch = T.alloc_buffer((plan.coder.scratch,), "int32", scope="local")
+        plan.coder.prepare(scratch, words, thresholds, table)
+        for i in range(plan.vectors):
+            pack_vector(k, v, constants, b, plan.place, i, 0, plan.shape.d, keys, offset, values)
+        _query_chunk(
+            plan, q, rel, keys, offset, values, constants, thresholds, table, out_scale, out, b, 0, 0, words, scratch
+        )
+
+
+@T.inline
+def _chunks_of_queries(plan, q, k, v, rel, constants, thresholds, table, out_scale, out):
+    """All heads are packed first; then chunks of queries are the parallel tasks."""
+    keys = T.alloc_buffer((plan.shape.heads * plan.vectors, plan.shape.d // 4, LANES, 4), "int8")
+    offset = T.alloc_buffer((plan.shape.heads * plan.vectors * LANES,), "int32")
+    values = T.alloc_buffer((plan.shape.heads * plan.vectors * 4, plan.value_vectors, LANES), "int32")
+    for task in T.parallel(plan.shape.heads * plan.blocks):
+        b = task // plan.blocks
+        for i in range(T.min(plan.vectors - task % plan.blocks * 4, 4)):
+            pack_vector(
+                k, v, constants, b, plan.place, task % plan.blocks * 4 + i, b * plan.vectors, plan.shape.d, keys,
+                offset, values,
+            )  # fmt: skip
+    for task in T.parallel(plan.shape.heads * plan.chunks):
+        words = T.alloc_buffer((64,), "int16", scope="local")
+        scratch = T.alloc_buffer((plan.coder.scratch,), "int32", scope="local")
+        plan.coder.prepare(scratch, words, thresholds, table)
+        _query_chunk(
+            plan, q, rel, keys, offset, values, constants, thresholds, table, out_scale, out, task // plan.chunks,
+            task // plan.chunks * plan.vectors, task % plan.chunks * plan.chunk_rows, words, scratch,
+        )  # fmt: skip
+
+
 def vnni_body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
     """Inline function with the arguments of the kernel; relative positions are None where there are none."""
-    batch, rows, d = shape.heads, shape.rows, shape.d
-    place = KeyVectors.of(shape)
-    vectors = place.count
-    tile = _TILES[0]
-    by_line = place.lines > 0
-    if by_line:
-        tile = next(t for t in _TILES if vectors % t[0] == 0)
-    single = (1, tile[1])
-    count, blocks = tile[1], (vectors + 3) // 4
-    dv = -(-d // LANES)
-    chunk = next(width for width in (4, 3, 2, 1) if dv % width == 0 and width * count <= 28)
-    h, w = shape.grid or (1, 1)
-    relative = shape.grid is not None
-    rel_tile = (4 if count <= 6 else 2 if count <= 12 else 1, count)
-    rel_blocks = -(-(2 * h + 2 * w - 2) // (rel_tile[0] * LANES))
-    rel_vectors = rel_blocks * rel_tile[0]
-    coder = RowCoder(shape.n_thresholds, target)
-    small = isinstance(rows, int) and isinstance(shape.tokens, int) and max(rows, shape.tokens) <= _SMALL
-    chunk_rows = rows if small else -(-_CHUNK // count) * count
-
-    def logit_of(product, constants, before, vector, dots, r, row_h, row_w):
-        """Base-2 logits from integer products and relative positions: of a line, or spread over the keys `before`."""
-        scaled = T.shift_right(product, T.broadcast(constants[3], LANES)) * T.broadcast(constants[5], LANES)
-        rounding = half(constants[8])
-        if by_line:
-            line = dots[r, row_h - vector // place.in_line] + rounding
-            scaled += T.broadcast(line, LANES) + dots[r, T.ramp(row_w + vector % place.in_line * LANES, 1, LANES)]
-        else:
-            scaled += T.broadcast(rounding, LANES) + (before if relative else 0)
-        return T.shift_right(scaled, T.broadcast(constants[8], LANES))
-
-    def masked(logit, vector):
-        """`logit` where lanes hold keys, `PADDING` elsewhere."""
-        return T.Select(place.is_key(vector), logit, T.broadcast(T.int32(PADDING), LANES))
-
-    @T.inline
-    def keep(acc, tile, constants, logits, highest, vector, dots, rows_h, rows_w, ragged):
-        """The logits of a tile, and the largest of each lane to ``highest``."""
-        for r in T.unroll(tile[1]):
-            for v in T.unroll(tile[0]):
-                logits[r, T.ramp((vector + v) * LANES, 1, LANES)] = logit_of(
-                    acc[r * tile[0] + v], constants, logits[r, T.ramp((vector + v) * LANES, 1, LANES)], vector + v,
-                    dots, r, rows_h[r], rows_w[r],
-                )  # fmt: skip
-                if ragged:
-                    logits[r, T.ramp((vector + v) * LANES, 1, LANES)] = masked(
-                        logits[r, T.ramp((vector + v) * LANES, 1, LANES)], vector + v
-                    )
-                highest[r] = T.max(highest[r], logits[r, T.ramp((vector + v) * LANES, 1, LANES)])
-
-    @T.inline
-    def query_chunk(
-        q, rel, keys, offset, values, constants, thresholds, table, out_scale, out, b, first_key, start, words, scratch
-    ):
-        logits = T.alloc_buffer((count, blocks * KEYS), "int32")
-        operands = T.alloc_buffer((count, blocks * KEYS), "uint8")
-        dots = T.alloc_buffer((count, (rel_vectors + place.in_line) * LANES), "int32")
-        acc = T.alloc_buffer((max(tile[0], rel_tile[0]) * count,), "int32x16", scope="local")
-        highest = T.alloc_buffer((count,), "int32x16", scope="local")
-        row_offset = T.alloc_buffer((count,), "int32", scope="local")
-        rows_h = T.alloc_buffer((count,), "int32", scope="local")
-        rows_w = T.alloc_buffer((count,), "int32", scope="local")
-        sums = T.alloc_buffer((count,), "int32", scope="local")
-        shift = T.alloc_buffer((count,), "int32", scope="local")
-        totals = T.alloc_buffer((count,), "int32", scope="local")
-        for r in range(count):
-            for t in range(blocks * KEYS - vectors * LANES):
-                logits[r, vectors * LANES + t] = PADDING
-        for j in range((T.min(rows - start, chunk_rows) + count - 1) // count):
-            first_row = start + j * count
-            if relative:
-                relative_block(q, b, first_row, rows, d, constants, rel_tile, *rel, rel_blocks, acc, row_offset, dots)
-                for r in range(count):
-                    row = T.cast(T.min(first_row + r, rows - 1), "int32")
-                    rows_h[r] = row // w + h - 1
-                    rows_w[r] = 2 * h - 1 + w - 1 - row % w
-                    if not by_line:
-                        relative_logits(dots, logits, r, row, h, w, 2 * h - 1)
-            query_offsets(q, b, first_row, rows, count, d, constants, row_offset)
-            for r in T.unroll(count):
-                highest[r] = T.broadcast(T.int32(PADDING), LANES)
-            if by_line:
-                for i in range(vectors // tile[0]):
-                    block = first_key + i * tile[0]
-                    dot_tile(acc, q, b, first_row, rows, tile, keys, block, offset, block * LANES, row_offset, d // 4)
-                    keep(acc, tile, constants, logits, highest, i * tile[0], dots, rows_h, rows_w, w % LANES > 0)
-            else:
-                for i in range(place.tokens // (tile[0] * LANES)):
-                    block = first_key + i * tile[0]
-                    dot_tile(acc, q, b, first_row, rows, tile, keys, block, offset, block * LANES, row_offset, d // 4)
-                    keep(acc, tile, constants, logits, highest, i * tile[0], dots, rows_h, rows_w, False)
-                for i in range(vectors - place.tokens // (tile[0] * LANES) * tile[0]):
-                    vector = place.tokens // (tile[0] * LANES) * tile[0] + i
-                    block = first_key + vector
-                    dot_tile(acc, q, b, first_row, rows, single, keys, block, offset, block * LANES, row_offset, d // 4)
-                    keep(acc, single, constants, logits, highest, vector, dots, rows_h, rows_w, True)
-            normalise_rows(logits, highest, count, vectors, sums, shift)
-            for r in range(count):
-                coder.encode(logits, r, blocks, shift, scratch, words, thresholds, table, operands, totals)
-            second_product(
-                operands, totals, values, first_key * 4, vectors, constants, out_scale, out, b, shape.merged, first_row,
-                rows, count, chunk, dv, d,
-            )  # fmt: skip
-
-    @T.inline
-    def relative_tables(rel_h, rel_w, constants, packed, offset, scale):
-        pack_relative(rel_h, 2 * h - 1, 0, False, d, constants, constants[6], packed, offset, scale)
-        pack_relative(rel_w, 2 * w - 1, 2 * h - 1, by_line, d, constants, constants[7], packed, offset, scale)
+    plan, d, (h, w) = attention_plan(shape, target), shape.d, shape.grid or (1, 1)
+    attend = _whole_heads if plan.whole_heads else _chunks_of_queries
 
     @T.inline
     def body(q, k, v, rel_h, rel_w, constants, thresholds, table, out_scale, out):
-        rel_packed = T.alloc_buffer((rel_vectors, d // 4, LANES, 4), "int8")
-        rel_offset = T.alloc_buffer((rel_vectors * LANES,), "int32")
-        rel_scale = T.alloc_buffer((rel_vectors * LANES,), "int32")
-        if relative:
-            relative_tables(rel_h, rel_w, constants, rel_packed, rel_offset, rel_scale)
-        rel = (rel_packed, rel_offset, rel_scale)
-        if small:
-            for b in T.parallel(batch):
-                keys = T.alloc_buffer((vectors, d // 4, LANES, 4), "int8")
-                offset = T.alloc_buffer((vectors * LANES,), "int32")
-                values = T.alloc_buffer((vectors * 4, dv, LANES), "int32")
-                words = T.alloc_buffer((64,), "int16", scope="local")
-                scratch = T.alloc_buffer((coder.scratch,), "int32", scope="local")
-                coder.prepare(scratch, words, thresholds, table)
-                for i in range(vectors):
-                    pack_vector(k, v, constants, b, place, i, 0, d, keys, offset, values)
-                query_chunk(
-                    q, rel, keys, offset, values, constants, thresholds, table, out_scale, out, b, 0, 0, words, scratch
-                )
-        else:
-            keys = T.alloc_buffer((batch * vectors, d // 4, LANES, 4), "int8")
-            offset = T.alloc_buffer((batch * vectors * LANES,), "int32")
-            values = T.alloc_buffer((batch * vectors * 4, dv, LANES), "int32")
-            chunks = (rows + chunk_rows - 1) // chunk_rows
-            for task in T.parallel(batch * blocks):
-                b = task // blocks
-                for i in range(T.min(vectors - task % blocks * 4, 4)):
-                    pack_vector(k, v, constants, b, place, task % blocks * 4 + i, b * vectors, d, keys, offset, values)
-            for task in T.parallel(batch * chunks):
-                words = T.alloc_buffer((64,), "int16", scope="local")
-                scratch = T.alloc_buffer((coder.scratch,), "int32", scope="local")
-                coder.prepare(scratch, words, thresholds, table)
-                query_chunk(
-                    q, rel, keys, offset, values, constants, thresholds, table, out_scale, out, task // chunks,
-                    task // chunks * vectors, task % chunks * chunk_rows, words, scratch,
-                )  # fmt: skip
+        packed = T.alloc_buffer((plan.relative_vectors, d // 4, LANES, 4), "int8")
+        offset = T.alloc_buffer((plan.relative_vectors * LANES,), "int32")
+        scale = T.alloc_buffer((plan.relative_vectors * LANES,), "int32")
+        if plan.relative:
+            pack_relative(rel_h, 2 * h - 1, 0, False, d, constants, constants[6], packed, offset, scale)
+            pack_relative(rel_w, 2 * w - 1, 2 * h - 1, plan.by_line, d, constants, constants[7], packed, offset, scale)
+        attend(plan, q, k, v, (packed, offset, scale), constants, thresholds, table, out_scale, out)
 
     return body

@@ -82,6 +82,11 @@ def read(folder: str | os.PathLike[str]) -> list[Record]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise TuningError(f"{path}: {error.strerror or error}; write it with `tvm-ahcq tune --out {folder}`") from error
+    return read_lines(lines)
+
+
+def read_lines(lines: Iterable[str]) -> list[Record]:
+    """Records, one a line; what is none is left out."""
     found = []
     for line in lines:
         try:
@@ -105,23 +110,31 @@ class Tuning:
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Tuning:
-        """The fastest schedule of each target and workload."""
-        fastest: dict[tuple[str, LinearWorkload], Record] = {}
+        """The fastest schedule of each target and workload, by the time of a row."""
+        fastest: dict[tuple[str, LinearWorkload], tuple[float, LinearSchedule]] = {}
         for record in records:
-            key = record.target, record.workload
-            if record.seconds is not None and (key not in fastest or record.seconds < (fastest[key].seconds or 0)):
-                fastest[key] = record
-        return cls({key: record.schedule for key, record in fastest.items()})
+            if record.seconds is not None:
+                key, time = (record.target, record.workload), record.seconds / record.rows
+                if key not in fastest or time < fastest[key][0]:
+                    fastest[key] = time, record.schedule
+        return cls({key: schedule for key, (_, schedule) in fastest.items()})
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Tuning:
         """That of a folder's records."""
         return cls.of(read(folder))
 
+    def updated(self, newer: Tuning) -> Tuning:
+        """These schedules, those of `newer` where it has one."""
+        return Tuning({**self.best, **newer.best})
+
     def linear(self, target: HostTarget, workload: LinearWorkload) -> LinearSchedule:
         """The schedule of a grouped-scale GEMM, the default where none is known."""
         return self.best.get((target.name, workload), DEFAULT)
 
 
-DEFAULTS = Tuning()
-"""Nothing was tuned."""
+SHIPPED = Path(__file__).with_name("shipped.jsonl")
+"""Records of the shapes in :mod:`tvm_ahcq.tune.shapes` whose best schedule was clearly faster than the default."""
+
+DEFAULTS = Tuning.of(read_lines(SHIPPED.read_text(encoding="utf-8").splitlines()))
+"""What is known without tuning."""
