@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tvm
 from rich.progress import Progress as Bar
 from rich.progress import TaskID
 from tvm.ir import IRModule
@@ -20,6 +18,7 @@ from tvm.ir import IRModule
 from .calibrate.images import load_calibration
 from .calibrate.session import TorchSession
 from .calibrate.simulated import SimulatedSession
+from .deploy import export_library, function_specs, target_spec
 from .errors import QuantTableError, RecipeError, UnsupportedModelError
 from .evaluate.scenes import generate
 from .frontend.sam import SamModel
@@ -31,7 +30,8 @@ from .quantizers.table import QuantTable
 from .relay_passes import pipeline
 from .relay_passes.calibrate import Progress, calibration_prompts
 from .runtime.bundle import write_bundle
-from .runtime.manifest import FunctionSpec, Manifest, TargetSpec, TensorSpec
+from .runtime.manifest import Manifest, ModelSpec
+from .runtime.offload import OffloadReport
 from .runtime.predictor import SamPredictor
 from .runtime.verify import golden_pair
 from .runtime.weights import QLinearWeight
@@ -271,40 +271,82 @@ def compile(
     tuned = DEFAULTS if tuning is None else DEFAULTS.updated(Tuning.read(tuning))
     folder = None if dump_dir is None else Path(dump_dir)
     if isinstance(model, QuantizedModel):
-        forms = {layout: model.realise(layout) for layout in dict.fromkeys(host.layout for host in hosts)}
-        modules = {layout: form.module for layout, form in forms.items()}
-        realised, base = forms[hosts[0].layout], model.model
-        tensors, function_params = realised.tensors, realised.function_params
-        recipe, bits = model.table.recipe.to_dict(), model.table.recipe.bits_activations
-        sites, reference = (realised.covered, realised.total), model.fake_quant_predictor()
-        pipeline.dump(realised.module, "6-realised", folder)
-        report = None
-        if accelerator is not None:
-            parts = {layout: pipeline.partition(form, accelerator, offload, chain) for layout, form in forms.items()}
-            modules, first_part = {layout: part.module for layout, part in parts.items()}, parts[hosts[0].layout]
-            function_params, report = first_part.function_params, first_part.report
-            kept = {name for names in function_params.values() for name in names}
-            tensors = {name: tensor for name, tensor in tensors.items() if name in kept}
-            pipeline.dump(first_part.module, "7-partitioned", folder)
+        form = _quantized_form(model, hosts, accelerator, offload, chain, folder)
     else:
-        base = model
-        module = pipeline.canonicalise(pipeline.name_parameters(base.module, base.function_params))
-        modules = {host.layout: module for host in hosts}
-        tensors, function_params = dict(base.params), base.function_params
-        recipe, bits, sites, reference, report = {}, 32, (0, 0), float_predictor(base), None
-    libraries = {host.name: _library(pipeline.build(modules[host.layout], host, folder, tuned), host) for host in hosts}
-    first, *others = (_spec(host, len(hosts) > 1) for host in hosts)
+        form = _float_form(model, hosts)
+    libraries = {}
+    for host in hosts:
+        libraries[host.name] = export_library(pipeline.build(form.modules[host.layout], host, folder, tuned), host)
+    first, *others = (target_spec(host, len(hosts) > 1) for host in hosts)
     manifest = Manifest(
-        model=base.spec,
+        model=form.spec,
         target=first,
-        functions=_functions(modules[hosts[0].layout], function_params),
-        recipe=recipe,
-        bits=bits,
-        sites=sites,
+        functions=function_specs(form.modules[hosts[0].layout], form.function_params),
+        recipe=form.recipe,
+        bits=form.bits,
+        sites=form.sites,
         others=tuple(others),
-        accelerator=None if report is None else report.to_dict(),
+        accelerator=None if form.report is None else form.report.to_dict(),
     )
-    return CompiledModel(manifest, libraries, tensors, _golden(reference))
+    return CompiledModel(manifest, libraries, form.tensors, _golden(form.reference))
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What a model has become before code is made of it: a module for each layout of weights, and the rest once."""
+
+    spec: ModelSpec
+    modules: dict[str, IRModule]
+    tensors: dict[str, np.ndarray | QLinearWeight]
+    function_params: Mapping[str, list[str]]
+    reference: SamPredictor
+    recipe: dict[str, Any] = field(default_factory=dict)
+    bits: int = 32
+    sites: tuple[int, int] = (0, 0)
+    report: OffloadReport | None = None
+
+
+def _float_form(model: SamModel, hosts: Sequence[HostTarget]) -> _Form:
+    module = pipeline.canonicalise(pipeline.name_parameters(model.module, model.function_params))
+    modules = {host.layout: module for host in hosts}
+    return _Form(model.spec, modules, dict(model.params), model.function_params, float_predictor(model))
+
+
+def _quantized_form(
+    model: QuantizedModel,
+    hosts: Sequence[HostTarget],
+    accelerator: str | None,
+    offload: str,
+    chain: bool,
+    folder: Path | None,
+) -> _Form:
+    """On integers, and partly on the accelerator, if there is one."""
+    realised = {layout: model.realise(layout) for layout in dict.fromkeys(host.layout for host in hosts)}
+    first, recipe = realised[hosts[0].layout], model.table.recipe
+    pipeline.dump(first.module, "6-realised", folder)
+    form = _Form(
+        model.model.spec,
+        {layout: each.module for layout, each in realised.items()},
+        first.tensors,
+        first.function_params,
+        model.fake_quant_predictor(),
+        recipe.to_dict(),
+        recipe.bits_activations,
+        (first.covered, first.total),
+    )
+    if accelerator is None:
+        return form
+    parts = {layout: pipeline.partition(each, accelerator, offload, chain) for layout, each in realised.items()}
+    part = parts[hosts[0].layout]
+    pipeline.dump(part.module, "7-partitioned", folder)
+    kept = {name for names in part.function_params.values() for name in names}
+    return replace(
+        form,
+        modules={layout: each.module for layout, each in parts.items()},
+        tensors={name: tensor for name, tensor in first.tensors.items() if name in kept},
+        function_params=part.function_params,
+        report=part.report,
+    )
 
 
 def _hosts(target: str | HostTarget | Sequence[HostTarget]) -> tuple[HostTarget, ...]:
@@ -329,38 +371,9 @@ def _check_accelerator(model: SamModel | QuantizedModel, accelerator: str, offlo
         raise UnsupportedModelError("An accelerator runs quantized models; quantize() this one first.")
 
 
-def _spec(host: HostTarget, several: bool) -> TargetSpec:
-    """A target as a bundle names it; where there are several, records cannot say how weights are packed."""
-    return TargetSpec(host.name, host.triple, host.cpu_features, host.layout if several else "")
-
-
 def _golden(reference: SamPredictor) -> dict[str, np.ndarray]:
     coords, labels = calibration_prompts(reference.session.model.image_size, seed=0)
     return golden_pair(reference.session, generate(GOLDEN_SCENE).image, coords[4:8], labels[4:8])
-
-
-def _functions(module: IRModule, function_params: Mapping[str, list[str]]) -> dict[str, FunctionSpec]:
-    specs = {}
-    for name, params in function_params.items():
-        function = module[name]
-        inputs = function.params[: int(function.attrs["num_input"])]
-        specs[name] = FunctionSpec(
-            tuple(TensorSpec(var.name, _shape(var), str(var.ty.dtype)) for var in inputs), tuple(params)
-        )
-    return specs
-
-
-def _shape(var) -> tuple[int | str, ...]:
-    return tuple(int(d) if isinstance(d, tvm.tirx.IntImm) else str(d) for d in var.ty.shape.values)
-
-
-def _library(executable: tvm.runtime.Executable, host: HostTarget) -> bytes:
-    """The executable as a shared library, linked for the target's architecture."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "library.so"
-        # without symbols and debugging information, which are a third of it and of no use to a deployed file
-        executable.export_library(str(path), options=["-Wl,--strip-all"], **link_options(host))
-        return path.read_bytes()
 
 
 @contextmanager
