@@ -99,7 +99,7 @@ def _avx2(weight_bits: int) -> QuadDot:
     def flush(total: Expr, partial: Expr) -> Expr:
         return total + _widen(partial, 1)
 
-    return QuadDot(4, 32, 1, "int32x8", "int16x16", depth, False, _avx2_step, flush, _same)
+    return QuadDot(2, 32, 1, "int32x8", "int16x16", depth, False, _avx2_step, flush, _same)
 
 
 def _centred(codes: Expr, lanes: int) -> Expr:
