@@ -4,6 +4,7 @@
 |---|---|
 | layer norm, cut into windows or not, then a grouped encoder | ``norm_encode`` |
 | linear layer, then an interval encoder | ``linear_intervals`` |
+| linear layer, then an encoder with one scale | ``linear_codes`` |
 | linear layer, put together from windows or not, then a residual addition | ``linear_add`` |
 | linear layer, split into heads of queries, keys and values, encoders, attention, heads side by side | ``linear_heads``, ``log_attention`` |
 
@@ -40,7 +41,7 @@ def fuse(legaliser: Legaliser, func: relax.Function) -> dict[relax.Var, relax.Ex
     """New values for the variables that end a group of operators with a kernel of its own."""
     fuser = Fuser(legaliser, func)
     handlers: dict[str, Callable[[relax.Var, relax.Call], relax.Expr | None]] = {
-        "relax.ahcq.encode_affine": fuser.norm_encode,
+        "relax.ahcq.encode_affine": fuser.encoded,
         "relax.ahcq.encode_intervals": fuser.linear_intervals,
         "relax.add": fuser.linear_add,
         "relax.reshape": fuser.self_attention,
@@ -131,10 +132,22 @@ class Fuser:
             return relax.op.reshape(total, shape)
         return None
 
-    def norm_encode(self, _var: relax.Var, call: relax.Call) -> relax.Expr | None:
-        """Layer norm and grouped encoder, between which tokens may be put in window order."""
-        if bool(call.attrs["identity"]):
+    def encoded(self, _var: relax.Var, call: relax.Call) -> relax.Expr | None:
+        """What an encoder reads, and the encoder."""
+        return self.linear_codes(call) if bool(call.attrs["identity"]) else self.norm_encode(call)
+
+    def linear_codes(self, call: relax.Call) -> relax.Expr | None:
+        """Linear layer and encoder with one scale."""
+        linear = self.linear(self.upwards(call.args[0], *RESHAPES))
+        if linear is None or sizes(call.args[3])[0] != 1:
             return None
+        options = self.options(linear, self.legaliser.any, int(call.attrs["bits"]))
+        shape = [linear.rows, linear.outputs]
+        codes = self.legaliser.call(topi.linear_codes, options, [*linear.args, *call.args[3:]], shape, "uint8")
+        return relax.op.reshape(codes, dims(call.args[0]))
+
+    def norm_encode(self, call: relax.Call) -> relax.Expr | None:
+        """Layer norm and grouped encoder, between which tokens may be put in window order."""
         windows, source = self.to_windows(call.args[0])
         norm = self.only(self.upwards(source, *RESHAPES), "relax.nn.layer_norm")
         if norm is None or [int(axis) for axis in norm.attrs.axes] != [-1]:

@@ -17,6 +17,7 @@ from tvm_ahcq.compiler import QuantizedModel, quantize
 from tvm_ahcq.frontend.sam import from_module
 from tvm_ahcq.frontend.vit_t import build_sam_vit_t
 from tvm_ahcq.relay_passes import legalise as legalise_module
+from tvm_ahcq.relay_passes.layout import improve_layout
 from tvm_ahcq.relay_passes.legalise import legalise
 from tvm_ahcq.relay_passes.pipeline import build
 from tvm_ahcq.runtime.weights import QLinearWeight, expand
@@ -50,10 +51,12 @@ def quantized(pictures) -> QuantizedModel:
 @pytest.mark.parametrize("name", ["avx512-vnni", "avx2", "amx", "aarch64"])
 def test_encoder_blocks_are_a_handful_of_kernels(quantized, name: str):
     target = resolve_target(name)
-    found = calls(legalise(quantized.realise(target.layout).module, target), "encode_image")
+    module = legalise(improve_layout(quantized.realise(target.layout).module), target)
+    found = calls(module, "encode_image")
     blocks = {"linear_add": 4, "linear_heads": 2, "linear_intervals": 2, "norm_encode": 4, "log_attention": 2}
     assert {kind: found[kind] for kind in blocks} == blocks
     assert not any(found[name] for name in ("relax.nn.pad", "relax.strided_slice", "relax.split"))
+    assert calls(module, "decode")["linear_codes"] == 7 * 3  # seven attentions: queries, keys and values of each
 
 
 @pytest.mark.parametrize("name", ["native", "avx2"])

@@ -9,7 +9,7 @@ from tvm.tirx import Var
 from tvm_ahcq.quantizers import reference
 from tvm_ahcq.runtime.weights import pack
 from tvm_ahcq.target import HostTarget
-from tvm_ahcq.topi import linear_add, linear_heads, linear_intervals
+from tvm_ahcq.topi import linear_add, linear_codes, linear_heads, linear_intervals
 from tvm_ahcq.topi.windows import Windows
 
 from .test_linear import case
@@ -65,6 +65,17 @@ def test_operands_are_found_by_interval(build, target: HostTarget, count: int):
     run = build(linear_intervals(ANY, 48, sum(SIZES), 2, count, target))
     got = run(*arguments, thresholds, operands, shape=y.shape, dtype="uint8")
     assert np.array_equal(got, reference.encode_intervals(y, thresholds, operands))
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_outputs_are_encoded(build, target: HostTarget, bits: int):
+    rng = np.random.default_rng(bits)
+    run = build(linear_codes(ANY, 48, sum(SIZES), 2, bits, target))
+    for m in (1, 37):
+        arguments, y = layer(rng, m, 48)
+        scale, zero = np.array([y.std() * 3 / 2**bits], np.float32), np.array([2 ** (bits - 1)], np.int32)
+        expected = reference.encode_uniform(y, scale, zero, bits)
+        assert np.array_equal(run(*arguments, scale, zero, shape=y.shape, dtype="uint8"), expected)
 
 
 @pytest.mark.parametrize(("tokens", "count", "d", "bits"), [(16, 2, 16, 4), (5, 3, 32, 6), (9, 1, 48, 8)], ids=str)

@@ -164,7 +164,7 @@ def _work(kind: str, shapes: Shapes) -> tuple[int, str, str]:
     if not shapes:
         return 0, "", ""
     first, last = shapes[0], shapes[-1]
-    if kind in ("linear_add", "linear_heads", "linear_intervals"):
+    if kind in ("linear_add", "linear_codes", "linear_heads", "linear_intervals"):
         outputs = shapes[5][0]  # of the bias
         return first[0] * first[1] * outputs, "int8", f"{first[0]} x {outputs} x {first[1]}"
     if kind in ("grouped_linear", "matmul"):

@@ -13,7 +13,7 @@ from .gelu import gelu
 from .im2col import im2col
 from .layer_norm import layer_norm
 from .linear import grouped_linear
-from .linear_fused import linear_add, linear_heads, linear_intervals
+from .linear_fused import linear_add, linear_codes, linear_heads, linear_intervals
 from .norm_encode import norm_encode
 from .pixel_product import pixel_product
 
@@ -25,6 +25,7 @@ __all__ = [
     "im2col",
     "layer_norm",
     "linear_add",
+    "linear_codes",
     "linear_heads",
     "linear_intervals",
     "log_attention",

@@ -128,6 +128,21 @@ def intervals(n: int, target: HostTarget) -> Epilogue:
     return Epilogue(prepare, store)
 
 
+def codes(bits: int) -> Epilogue:
+    """Codes of a uniform quantizer; `out` is (scale float32 ``(1,)``, zero point int32 ``(1,)``, matrix uint8)."""
+
+    @T.inline
+    def prepare(out, floats, ints):
+        floats[0] = out[0][0]
+        floats[1] = T.cast(out[1][0], "float32")
+
+    @T.inline
+    def store(out, floats, ints, y, row, block):
+        out[2][row, T.ramp(block * LANES, 1, LANES)] = uniform_codes(y, floats[0], floats[1], 2**bits - 1, LANES)
+
+    return Epilogue(prepare, store)
+
+
 def heads(tokens: int, count: int, d: int, bits: int) -> Epilogue:
     """Uniform codes of queries, keys and values, head by head.
 

@@ -12,7 +12,7 @@ from tvm.tirx import PrimFunc
 
 from ..target import HostTarget
 from .linear import linear_operands
-from .linear_epilogue import adding, heads, intervals
+from .linear_epilogue import adding, codes, heads, intervals
 from .linear_schedule import DEFAULT, LinearSchedule
 from .vector import extent
 from .windows import Windows
@@ -96,6 +96,45 @@ def linear_intervals(
         operands = T.match_buffer(operands_handle, (n_thresholds + 1,), "uint8", align=1)
         out = T.match_buffer(out_handle, (rows, n), "uint8", align=1)
         run(a, w, bounds, multiplier, correction, bias, (thresholds, operands, out))
+
+    return main
+
+
+def linear_codes(
+    m: int | Expr,
+    n: int,
+    kp: int,
+    groups: int,
+    bits: int,
+    target: HostTarget,
+    weight_bits: int = 8,
+    schedule: LinearSchedule = DEFAULT,
+) -> PrimFunc:
+    """Kernel of the uniform codes of ``grouped_linear(...)``, one scale for all outputs.
+
+    Its arguments are those of :func:`.linear.grouped_linear`, with ``scale`` float32 ``(1,)`` and ``zero_point`` int32
+    ``(1,)`` before the output, uint8 ``(M, N)``.
+
+    Parameters
+    ----------
+    m, n, kp, groups, target, weight_bits, schedule
+        As there.
+    bits : int
+        Bits of a code.
+    """
+    rows = extent(m, "m")
+    run = linear_operands(rows, n, kp, groups, "vnni16", target, weight_bits, schedule, codes(bits))
+
+    @T.prim_func(s_tir=True)
+    def main(
+        a: T.handle, w: T.handle, bounds: T.handle, multiplier: T.handle, correction: T.handle, bias: T.handle,
+        scale_handle: T.handle, zero_handle: T.handle, out_handle: T.handle,
+    ):  # fmt: skip
+        T.func_attr({"global_symbol": "ahcq_linear_codes", "tirx.noalias": True, "tirx.is_scheduled": True})
+        scale = T.match_buffer(scale_handle, (1,), "float32", align=4)
+        zero = T.match_buffer(zero_handle, (1,), "int32", align=4)
+        out = T.match_buffer(out_handle, (rows, n), "uint8", align=1)
+        run(a, w, bounds, multiplier, correction, bias, (scale, zero, out))
 
     return main
 
