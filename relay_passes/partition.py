@@ -173,7 +173,7 @@ class _Plan:
             reason = self.cost.reason(lowered, place.macs)
         except DeviceError as error:
             return replace(place, reason=str(error))
-        place = replace(place, bytes=lowered.transfer_bytes, cycles=lowered.work.cycles)
+        place = replace(place, bytes=lowered.transfer_bytes, cycles=lowered.cycles)
         if reason:
             return replace(place, reason=reason)
         key = str(calls[-1].attrs["name"])
