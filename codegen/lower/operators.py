@@ -14,7 +14,7 @@ from ..hardware.attention_plan import AttentionStage
 from ..hardware.attention_stream import largest_plan, stream_entries
 from ..hardware.config import Config
 from ..hardware.layout import fixed_thresholds
-from ..hardware.schedule import Entry, synchronise
+from ..hardware.schedule import Entry, Tokens, program_of, tokens_of
 from .fixed import fraction_bits
 from .linear import linear_entries
 from .linear_tiling import choose_tiling
@@ -130,9 +130,14 @@ class Lowered:
     output: SumsOutput
 
     @cached_property
+    def tokens(self) -> list[Tokens]:
+        """Tokens of the instructions."""
+        return tokens_of(self.entries, self.config)
+
+    @cached_property
     def program(self) -> bytes:
         """The instructions, with tokens."""
-        return synchronise(self.entries, self.config)
+        return program_of(self.entries, self.tokens)
 
     @property
     def runs(self) -> int:
@@ -141,8 +146,8 @@ class Lowered:
 
     @cached_property
     def work(self) -> Work:
-        """Busy cycles of one run."""
-        return work_of(self.entries, self.config)
+        """What one run does."""
+        return work_of(self.entries, self.tokens, self.config)
 
     @property
     def cycles(self) -> int:
