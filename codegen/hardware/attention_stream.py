@@ -116,7 +116,7 @@ def largest_plan(config: Config, stage: AttentionStage) -> Plan:
         If none fits; the message is that of the smallest.
     """
     refusal = DeviceError("There is at least one query.")
-    for size in _sizes(config, stage):
+    for size in tile_sizes(config, stage):
         try:
             return Plan(config, stage, size)
         except DeviceError as error:
@@ -124,7 +124,7 @@ def largest_plan(config: Config, stage: AttentionStage) -> Plan:
     raise refusal
 
 
-def _sizes(config: Config, stage: AttentionStage) -> list[int]:
+def tile_sizes(config: Config, stage: AttentionStage) -> list[int]:
     """Queries of a tile that are worth a try, the most first: whole picture rows, then parts that divide one."""
     height, width = sides_of(config, stage)
     if stage.rel_h is None:

@@ -25,8 +25,11 @@ from .work import Work, work_of
 CODES = 16
 """Codes of an operand; 8-bit codes stay on the host in this version."""
 
-_ROWS_OF_A_RUN = (192, 320)
-"""Least and most rows of a linear layer that a program takes at a time, where there are so many."""
+_CYCLES_OF_A_RUN = 1 << 21
+"""Of the array, that the program of a linear layer takes at a time, where there is so much to do."""
+
+_LEAST_ROWS = 128
+"""Of a program, where there are so many: weights are loaded for them."""
 
 _TILES_OF_A_RUN = 160
 """Least tiles of queries that a program of attention takes at a time, where there are so many."""
@@ -260,16 +263,23 @@ def _lower(config: Config, total: int, channels: int, layers: list[_Layer], bias
     return Lowered(config, entries, memory, (given,), output)
 
 
-def rows_of_a_run(total: int) -> int:
+def rows_of_a_run(total: int, cycles: float) -> int:
     """Rows that a program takes at a time: few, so that it is short, and with little padding behind the last.
 
     A program repeats its loop over tiles of rows, an instruction each time. Run over and over it does the same work
-    with fewer of them.
+    with fewer of them; but its start and end, when not all units work, must hardly count.
+
+    Parameters
+    ----------
+    total : int
+        Rows of the layer.
+    cycles : float
+        Of the array, for a row.
     """
-    sizes = range(_ROWS_OF_A_RUN[0], _ROWS_OF_A_RUN[1] + 1, 8)
-    if total <= sizes[-1]:
+    most = max(_LEAST_ROWS, round(_CYCLES_OF_A_RUN / cycles))
+    if total <= most:
         return -(-total // 8) * 8
-    return min(sizes, key=lambda rows: (-(-total // rows) * rows, -rows))
+    return min(range(-(-most // 16) * 8, most + 1, 8), key=lambda rows: (-(-total // rows) * rows, -rows))
 
 
 def _layer(
@@ -308,7 +318,8 @@ def _layer(
     full_codes[: len(weight)], full_zero[: len(weight)] = codes, zero
     sizes, bounds = tuple(map(len, parts)), np.array(largest)
     fields = pack_fields(bounds.max(1).tolist())
-    stage = LinearStage(rows_of_a_run(rows), full_codes, full_zero, sizes, np.array(tables), fields)
+    together = rows_of_a_run(rows, outputs * len(channel_at) / dim**2)
+    stage = LinearStage(together, full_codes, full_zero, sizes, np.array(tables), fields)
     return _Layer(stage, channel_at, np.array(scales, np.float32), bounds)
 
 
