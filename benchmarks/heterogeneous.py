@@ -143,6 +143,7 @@ def model_page(name: str, kept: dict[str, Any]) -> list[str]:
         f"| the others | {'; '.join(figures['stays'])} |",
         f"| cycles of one picture | {every.cycles / 1e6:.2f} M |",
         f"| array busy | {every.busy:.1%} of them |",
+        f"| multiply-adds a cycle, without padding | {every.rate:.1f} of {named(figures['config']).dim ** 2} |",
         f"| frames a second, without the host's part and transfers | {speed} |",
         f"| bytes between accelerator and its memory | {every.loaded / 1e6:.0f} MB loaded, "
         f"{every.stored / 1e6:.0f} MB stored |",
