@@ -19,7 +19,7 @@ import json
 import resource
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -70,17 +70,25 @@ SEARCH_CYCLES = 600_000
 """Of the array in a layer whose tiles are searched, at least: start and end of its program hardly count."""
 
 
-def encode_both(name: str, qmodel: QuantizedModel, config: str) -> tuple[dict[str, Any], list[OperatorCycles]]:
+def bundle(folder: Path, name: str, model: Callable[[], QuantizedModel], config: str | None) -> tuple[Path, float]:
+    """A model's bundle, for the host alone or with an accelerator, and seconds of its compilation, saving included."""
+    path = folder / f"{name}-{config or 'host'}.ahcq"
+    note = path.with_suffix(".seconds")
+    if not (path.exists() and note.exists()):
+        qmodel = model()
+        begin = time.perf_counter()
+        ahcq.compile(qmodel, accelerator=config).save(path)
+        note.write_text(str(time.perf_counter() - begin))
+    return path, float(note.read_text())
+
+
+def encode_both(
+    folder: Path, name: str, model: Callable[[], QuantizedModel], config: str
+) -> tuple[dict[str, Any], list[OperatorCycles]]:
     """Figures of a model, and the counters of its operators."""
-    host = ahcq.compile(qmodel)
-    begin = time.perf_counter()
-    compiled = ahcq.compile(qmodel, accelerator=config)
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / f"{part}.ahcq" for part in ("host", "both")]
-        host.save(paths[0])
-        compiled.save(paths[1])
-        seconds, size = time.perf_counter() - begin, paths[1].stat().st_size
-        alone, session = (ahcq.load(path).session for path in paths)
+    path, seconds = bundle(folder, name, model, config)
+    session = ahcq.load(path).session
+    alone = ahcq.load(bundle(folder, name, model, None)[0]).session
     image = ResizeLongestSide(session.model.image_size).apply_image(generate(1000).image)
     image = preprocess(image.transpose(2, 0, 1)[None], session.model)
     expected = alone.encode(image)
@@ -90,7 +98,7 @@ def encode_both(name: str, qmodel: QuantizedModel, config: str) -> tuple[dict[st
     report = OffloadReport.from_dict(session.manifest.accelerator)
     stays = {place.reason for place in report.of("encode_image") if place.reason and place.macs}
     figures = {
-        "config": config, "compile_s": seconds, "bundle_mb": size / 1e6, "encode_s": simulated,
+        "config": config, "compile_s": seconds, "bundle_mb": path.stat().st_size / 1e6, "encode_s": simulated,
         "rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
         "different": float((found != expected).mean()), "share": report.share("encode_image"),
         "stays": sorted(stays), "device_mb": session.accelerator.memory_bytes / 1e6, "threads": session.num_threads,
@@ -268,19 +276,23 @@ def main() -> None:
     parser.add_argument("--config", default="ecp5_16x16", help="of configs.yaml (default: %(default)s)")
     parser.add_argument("--vit-b", type=Path, metavar="DIR", help="also ViT-B, with the calibration kept there")
     parser.add_argument("--images", type=int, default=32, help="calibration images of ViT-B (default: %(default)s)")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="folder of bundles, taken from there if they are there")
     parser.add_argument("--no-vit-t", action="store_true", help="keep the figures of vit_t as they are")
     parser.add_argument("--search", action="store_true", help="simulate every size of the loops")
     options = parser.parse_args()
     kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.is_file() else {"models": {}, "search": {}}
-    models = [] if options.no_vit_t else ["vit_t"]
-    for name in [*models, *(["vit_b"] if options.vit_b else [])]:
-        if name == "vit_t":
-            qmodel = ahcq.quantize(ahcq.from_sam("vit_t"), generated_images())
-        else:
-            qmodel = calibrate(options.vit_b, options.images)[0]
-        figures, operators = encode_both(name, qmodel, options.config)
-        kept["models"][name] = {"figures": figures, "operators": [asdict(each) for each in operators]}
-        print("\n".join(model_page(name, kept["models"][name])), flush=True)
+    models: dict[str, Callable[[], QuantizedModel]] = {}
+    if not options.no_vit_t:
+        models["vit_t"] = lambda: ahcq.quantize(ahcq.from_sam("vit_t"), generated_images())
+    if options.vit_b:
+        models["vit_b"] = lambda: calibrate(options.vit_b, options.images)[0]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, model in models.items():
+            figures, operators = encode_both(folder, name, model, options.config)
+            kept["models"][name] = {"figures": figures, "operators": [asdict(each) for each in operators]}
+            print("\n".join(model_page(name, kept["models"][name])), flush=True)
     if options.search:
         kept["search"][options.config] = search(named(options.config))
     KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
