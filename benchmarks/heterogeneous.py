@@ -276,7 +276,7 @@ def main() -> None:
     parser.add_argument("--config", default="ecp5_16x16", help="of configs.yaml (default: %(default)s)")
     parser.add_argument("--vit-b", type=Path, metavar="DIR", help="also ViT-B, with the calibration kept there")
     parser.add_argument("--images", type=int, default=32, help="calibration images of ViT-B (default: %(default)s)")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="folder of bundles, taken from there if they are there")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="folder of bundles; those there are reused")
     parser.add_argument("--no-vit-t", action="store_true", help="keep the figures of vit_t as they are")
     parser.add_argument("--search", action="store_true", help="simulate every size of the loops")
     options = parser.parse_args()

@@ -22,7 +22,7 @@ from ..hardware.layout import decode_table, encode_table, fixed_scale, pack_code
 from ..hardware.schedule import Entry
 from .linear_tiling import Tiling
 from .memory import DeviceMemory
-from .rings import Rings
+from .rings import ChunkRing, Rings
 
 
 def linear_entries(memory: DeviceMemory, tiling: Tiling, source: int, result: int) -> list[Entry]:
@@ -66,6 +66,7 @@ class _Lowering:
     def __init__(self, memory: DeviceMemory, tiling: Tiling, source: int, result: int) -> None:
         self.tiling, self.stage, self.config = tiling, tiling.stage, tiling.config
         self.source, self.result, self.rings = source, result, Rings()
+        self.ring = ChunkRing(tiling.resident, tiling.largest, tiling.ahead)
         self.word, self.half = self.config.dim // 2, self.config.acc_depth // 2
         self.inputs = sum(self.stage.group_sizes) // self.config.dim
         self.first_step = [0, *np.cumsum(self.stage.group_sizes) // self.config.dim]
@@ -171,13 +172,11 @@ class _Lowering:
     ) -> list[tuple[list[Entry], Entry]]:
         """The accumulators of one group of channels: loads and GEMM of each chunk."""
         tiling, dim, total = self.tiling, self.config.dim, self.stage.rows
-        begin, end = int(self.first_step[group]), int(self.first_step[group + 1])
-        chunks, step = [], begin
-        while step < end:
-            # chunks of one size: a short one would leave too little time to load a long one
-            steps = -(-(end - step) // -(-(end - step) // tiling.chunk))
-            act = self.rings.stretch("act", steps * tiling.rows, tiling.ring * tiling.rows)
-            wgt = tiling.zeros + self.rings.stretch("wgt", blocks * steps * dim, tiling.ring * tiling.blocks * dim)
+        begin = step = int(self.first_step[group])
+        chunks = []
+        for steps in tiling.chunks[group]:
+            place = self.ring.place(steps)
+            act, wgt = place * tiling.rows, tiling.zeros + place * tiling.blocks * dim
             loads: list[Entry] = [("load", {
                 "memory": "act", "rows": steps, "length": count * self.word // 8, "sp": act, "sp_stride": tiling.rows,
                 "address": self.source + (step * total + first) * self.word, "stride": total * self.word,

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from ...errors import DeviceError
 from ..hardware.config import Config
+from ..hardware.generated.isa import INSTRUCTIONS
 from .stage import LinearStage
 
 MAX_GROUPS = 4
@@ -21,11 +22,11 @@ MAX_BLOCKS = 16
 _CHUNKS = 4
 """Chunks of inputs that scratchpads hold where they can: one in the array, the others loaded or on their way."""
 
-_AHEAD = 2
+AHEAD = 2
 """Most chunks whose loads stand in front of a GEMM."""
 
-_MOST_CHUNKS = 8
-"""Chunks in a ring: each gives the loads a token, and a counter holds 15."""
+_LONGEST = (1 << INSTRUCTIONS["load"]["fields"]["length"][1]) - 1
+"""Chunks of 8 bytes that a row of a LOAD or STORE has at most."""
 
 _SLOTS = 6
 """Results on their way to memory: each gives the vector unit a token, and a counter holds 15."""
@@ -74,16 +75,19 @@ class Tiling:
         return min(self.config.act_depth // self.rows, weights)
 
     @cached_property
-    def ring(self) -> int:
-        """Input blocks in the rings of ``act`` and ``wgt``: with more chunks, too many tokens would be under way."""
-        sizes = [size // self.config.dim for size in self.stage.group_sizes]
-        chunks = sum(-(-size // self.chunk) for size in sizes)
-        return min(self.resident, max((_AHEAD + 2) * self.chunk, _MOST_CHUNKS * sum(sizes) // chunks))
+    def largest(self) -> int:
+        """Input blocks of the largest chunk."""
+        return max(map(max, self.chunks))
+
+    @cached_property
+    def chunks(self) -> list[list[int]]:
+        """Input blocks of the chunks of each group, of one size: a short one would leave too little time to load."""
+        return [even_parts(size // self.config.dim, self.chunk) for size in self.stage.group_sizes]
 
     @property
     def ahead(self) -> int:
-        """Chunks whose loads stand in front of a GEMM; the rings hold one more, and lose up to one at their end."""
-        return min(_AHEAD, self.ring // self.chunk - 2)
+        """Chunks whose loads stand in front of a GEMM; the ring holds one more, and loses up to one at its end."""
+        return min(AHEAD, self.resident // self.largest - 2)
 
     @property
     def parameters(self) -> int:
@@ -103,6 +107,7 @@ class Tiling:
             self.resident >= 2 * self.chunk
             and self.together * self.blocks * self.rows <= self.config.acc_depth // 2
             and self.rows <= self.config.out_depth
+            and max(self.rows * self.config.dim // 2, self.chunk * self.config.dim**2 // 16) <= _LONGEST
             and self.slots >= (self.blocks if self.stage.encoder is not None else 1)
         )
 
@@ -117,6 +122,12 @@ class Tiling:
         sent = dim / 2 if coded else 4 * dim * len(self.stage.parts)
         vector = (1 + coded) * self.groups * dim / self.config.lanes
         return max(1.0, load, sent / chunk / steps, vector / steps)
+
+
+def even_parts(total: int, most: int) -> list[int]:
+    """As few numbers up to `most` as add up to `total`, all of nearly one size."""
+    count = -(-total // most)
+    return [(total * (i + 1)) // count - total * i // count for i in range(count)]
 
 
 def candidates(config: Config, stage: LinearStage) -> list[Tiling]:
@@ -136,7 +147,8 @@ def candidates(config: Config, stage: LinearStage) -> list[Tiling]:
     for rows in dict.fromkeys(min(size, stage.rows) for size in ROWS):
         for blocks in range(min(MAX_BLOCKS, outputs // config.dim), 0, -1):
             tiling = Tiling(config, stage, rows, blocks)
-            tiling = replace(tiling, chunk=max(1, tiling.resident // _CHUNKS))
+            most = max(1, 16 * _LONGEST // config.dim**2)
+            tiling = replace(tiling, chunk=min(most, max(1, tiling.resident // _CHUNKS)))
             found += [tiling] if tiling.fits else []
     if not found:
         raise DeviceError(f"{outputs // config.dim} column blocks in {len(stage.group_sizes)} groups do not fit "

@@ -94,6 +94,24 @@ def test_every_tiling_that_fits_gives_the_same_sums():
     assert len({(tiling.rows, tiling.blocks, tiling.chunk) for tiling in found}) > 5
 
 
+@pytest.mark.parametrize("name", ["sim_4x4", "ecp5_16x16", "ecp5_32x32", "zu_64x64"])
+def test_no_shape_needs_more_tokens_or_longer_rows_than_there_are(name):
+    config, rng = named(name), np.random.default_rng(5)
+    dim = config.dim
+    for rows, blocks in ((8, 1), (136, 40)):
+        for sizes in ((8,), (2, 2, 2, 2), (1, 1, 1, 20), (5, 1, 1, 1), (1, 1, 6), (48,)):
+            inputs = dim * sum(sizes)
+            weight = rng.integers(0, 16, (blocks * dim, inputs)).astype(np.uint8)
+            groups, tables = tuple(dim * size for size in sizes), np.zeros((len(sizes), 16), int)
+            fields = pack_fields([225 * size for size in groups])
+            stage = LinearStage(rows, weight, weight[:, 0], groups, tables, fields)
+            memory = DeviceMemory()
+            source, result = memory.scratch(rows * inputs // 2), memory.scratch(stage.result_bytes())
+            entries = linear_entries(memory, choose_tiling(config, stage), source, result)
+            program = move_constants(synchronise(entries, config), memory.scratch_bytes)
+            verify(program, config, memory.scratch_bytes + len(memory.constants))
+
+
 def test_as_many_sums_as_fit_share_a_word():
     assert pack_fields([2**14 - 1] * 4) == (Field(0, 0, 15), Field(0, 15, 15), Field(1, 0, 15), Field(1, 15, 15))
     assert pack_fields([100, 100, 100, 100]) == (Field(0, 0, 8), Field(0, 8, 8), Field(0, 16, 8), Field(1, 0, 8))
