@@ -235,7 +235,7 @@ def _offload(mod: IRModule, var: GlobalVar, plan: _Plan, config: Config) -> tupl
     def chosen(kind: str):
         return lambda context: plan.kinds.get(str(context.matched_expr.attrs["name"])) == kind
 
-    wanted = [(kind, pattern, {}, chosen(kind)) for kind, pattern in patterns()]
+    wanted: list[tuple] = [(kind, pattern, {}, chosen(kind)) for kind, pattern in patterns()]
     part = relax.transform.FuseOpsByPattern(wanted, bind_constants=True)(part)
     part = relax.transform.MergeCompositeFunctions()(part)
     part = _with_symbols(part, var.name_hint)
