@@ -27,7 +27,7 @@ class CostModel:
     host : float
         Multiply-adds a second of the host.
     call : float
-        Seconds that a call costs besides.
+        Seconds that a run of a program costs besides.
     """
 
     clock: float = 100e6
@@ -50,7 +50,8 @@ class CostModel:
 
     def reason(self, lowered: Lowered, macs: int) -> str:
         """Why the operator stays on the host; "" if the accelerator is faster."""
-        compute, transfer = lowered.work.cycles / self.clock, lowered.transfer_bytes / self.link + self.call
+        compute = lowered.cycles / self.clock
+        transfer = lowered.transfer_bytes / self.link + lowered.runs * self.call
         if compute + transfer <= macs / self.host:
             return ""
         return (

@@ -75,7 +75,8 @@ def lower(
     first = LinearConstants(*constants[0])
     if kind == LINEAR:
         return lower_linear(config, batch * rows, first, operands)
-    return lower_mlp(config, batch * rows, first, *constants[1], LinearConstants(*constants[2]))
+    thresholds, values = constants[1]
+    return lower_mlp(config, batch * rows, first, thresholds, values, LinearConstants(*constants[2]))
 
 
 def matrix_shape(expr: relax.Expr) -> tuple[int, int, int]:

@@ -173,7 +173,7 @@ class _Plan:
             reason = self.cost.reason(lowered, place.macs)
         except DeviceError as error:
             return replace(place, reason=str(error))
-        place = replace(place, bytes=lowered.transfer_bytes, cycles=lowered.work.cycles)
+        place = replace(place, bytes=lowered.transfer_bytes, cycles=lowered.cycles)
         if reason:
             return replace(place, reason=reason)
         key = str(calls[-1].attrs["name"])
@@ -235,7 +235,7 @@ def _offload(mod: IRModule, var: GlobalVar, plan: _Plan, config: Config) -> tupl
     def chosen(kind: str):
         return lambda context: plan.kinds.get(str(context.matched_expr.attrs["name"])) == kind
 
-    wanted = [(kind, pattern, {}, chosen(kind)) for kind, pattern in patterns()]
+    wanted: list[tuple] = [(kind, pattern, {}, chosen(kind)) for kind, pattern in patterns()]
     part = relax.transform.FuseOpsByPattern(wanted, bind_constants=True)(part)
     part = relax.transform.MergeCompositeFunctions()(part)
     part = _with_symbols(part, var.name_hint)

@@ -1,11 +1,13 @@
 """Sizes and places of a streamed attention: what lies where in the scratchpads and in external memory.
 
-Keys of one picture row are padded to whole blocks of Dim. Queries are taken in tiles of `rows`: some picture rows, or a
-part of one (*segments* of queries with the same height). Keys and values come in *chunks* of some picture rows.
+Keys come in *lines*: with relative positions one picture row each, padded to whole blocks of Dim; without, some blocks.
+Queries are taken in tiles: some picture rows, or a part of one (*segments* of queries with the same height), padded to
+what DMA takes. Keys and values come in *chunks* of some lines.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +15,7 @@ import numpy as np
 from ...errors import DeviceError
 from ...quantizers.reference import LogAttention
 from .config import Config
-from .image import MemoryImage
+from .generated.isa import LIMITS
 from .layout import code_blocks, decode_table, encode_table, fixed_scale, pack_codes
 
 QUERIES, PROBABILITIES, QUERIES_HIGH = range(3)
@@ -22,6 +24,32 @@ QUERIES, PROBABILITIES, QUERIES_HIGH = range(3)
 
 QUERY_BUFFERS = 3
 """Tiles whose queries are in ``act`` at a time."""
+
+_LINE = 4
+"""Most key blocks of a line where there is no picture."""
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionStage:
+    """Heads with the same constants, but for their codes.
+
+    Attributes
+    ----------
+    heads, queries, keys, channels : int
+        Sizes; channels a multiple of Dim, queries equal to keys where there are relative positions.
+    constants : LogAttention
+        Of the site.
+    rel_h, rel_w : numpy.ndarray or None
+        ``(2 height - 1, channels)`` and ``(2 width - 1, channels)`` int8, of all heads; both or neither.
+    """
+
+    heads: int
+    queries: int
+    keys: int
+    channels: int
+    constants: LogAttention
+    rel_h: np.ndarray | None = None
+    rel_w: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +76,12 @@ class PictureHeads:
     rel_h: np.ndarray | None = None
     rel_w: np.ndarray | None = None
 
+    @property
+    def stage(self) -> AttentionStage:
+        """Without the codes."""
+        count, tokens, channels = self.q.shape
+        return AttentionStage(count, tokens, tokens, channels, self.constants, self.rel_h, self.rel_w)
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -60,7 +94,16 @@ class Segment:
 
 
 class Plan:
-    """Sizes of a call, places in the scratchpads (words) and addresses of its operands.
+    """Sizes of a call, and places in the scratchpads (words).
+
+    Parameters
+    ----------
+    config : Config
+        Accelerator.
+    stage : AttentionStage
+        Heads.
+    queries : int
+        Of a tile.
 
     Raises
     ------
@@ -68,13 +111,17 @@ class Plan:
         If a head does not fit the scratchpads, whose names the message gives.
     """
 
-    def __init__(self, config: Config, heads: PictureHeads, rows: int) -> None:
-        self.config, self.heads, self.rows = config, heads, rows
-        self.height, self.width = heads.sides
-        self.count, self.tokens, self.channels = heads.q.shape
-        self.relative = heads.rel_h is not None and heads.rel_w is not None
+    def __init__(self, config: Config, stage: AttentionStage, queries: int) -> None:
+        self.config, self.stage, self.tile_queries = config, stage, queries
+        self.constants = stage.constants
         dim = config.dim
-        self.parts = self.channels // dim
+        granule = max(1, 16 // dim)
+        self.rows = -(-queries // granule) * granule
+        self.tiles = -(-stage.queries // queries)
+        self.padded_queries = self.tiles * self.rows
+        self.parts = max(1, stage.channels // dim)
+        self.relative = stage.rel_h is not None and stage.rel_w is not None
+        self.height, self.width = sides_of(config, stage)
         self.row_blocks = -(-self.width // dim)
         self.row_keys = self.row_blocks * dim
         self.keys, self.blocks = self.height * self.row_keys, self.height * self.row_blocks
@@ -85,8 +132,8 @@ class Plan:
 
     def _size_relative(self) -> None:
         """Blocks and entries of relative positions, and their places at the start of ``wgt``."""
-        rows, dim = self.rows, self.config.dim
-        segment = min(rows, self.width)
+        dim = self.config.dim
+        segment = min(self.tile_queries, self.width)
         self.h_blocks = -(-self.height // dim) if self.relative else 0
         self.w_blocks = -(-(self.width + segment - 1) // dim) if self.relative else 0
         granule = max(1, 16 // dim)
@@ -140,49 +187,76 @@ class Plan:
             "lgt": 2 * rows * self.blocks <= config.lgt_depth, "vec": self.vec_end <= config.vec_depth,
         }  # fmt: skip
         full = [name for name, fit in fits.items() if not fit]
-        if self.channels % config.dim or self.tokens != self.height * self.width:
-            raise DeviceError(
-                f"{self.tokens} tokens of {self.channels} channels do not tile {self.height} x {self.width} in "
-                f"blocks of {config.dim} channels: pad the head."
-            )
-        whole = rows % self.width == 0 or self.width % rows == 0
-        if self.tokens % rows or not whole or rows * config.dim % 16:
-            raise DeviceError(f"Tiles of {rows} queries do not divide a picture of {self.height} x {self.width}.")
+        stage, limit = self.stage, 1 << (LIMITS["mantissa_bits"] - 1)
+        c = self.constants
+        if stage.channels % config.dim:
+            raise DeviceError(f"{stage.channels} channels a head are no whole blocks of {config.dim} channels, which "
+                              f"the array of {config.name} needs: pad the head.")  # fmt: skip
+        if self.relative and not self.height * self.width == stage.queries == stage.keys:
+            raise DeviceError(f"{stage.queries} queries and {stage.keys} keys do not tile a picture of {self.height} x "
+                              f"{self.width}.")  # fmt: skip
+        if max(map(abs, (c.qk_multiplier, c.rel_h_multiplier, c.rel_w_multiplier))) >= limit:
+            raise DeviceError("a scale of the logits leaves the 22 bits of a multiplier")
+        if self.relative and self.tile_queries % self.width and self.width % self.tile_queries:
+            raise DeviceError(f"Tiles of {self.tile_queries} queries do not divide a picture of {self.height} x "
+                              f"{self.width}.")  # fmt: skip
         if full:
             raise DeviceError(
-                f"{self.height} x {self.width} tokens of {self.channels} channels, {rows} queries at a time, do not "
-                f"fit {config.name}: {', '.join(full)}."
+                f"{stage.keys} keys of {stage.channels} channels, {self.tile_queries} queries at a time, do not fit "
+                f"the scratchpads of {config.name}: {', '.join(full)}."
             )
 
-    def place(self, image: MemoryImage) -> None:
-        """Puts operands into memory and reserves what is written."""
-        dim, heads, c = self.config.dim, self.heads, self.heads.constants
-        padded = np.zeros((2, self.count, self.height, self.row_keys, self.channels), np.uint8)
-        padded[:, :, :, : self.width] = np.stack([heads.k, heads.v]).reshape(2, self.count, self.height, self.width, -1)
-        keys = padded.reshape(2, self.count, self.keys, self.channels)
-        operands = {"q": heads.q, "k": keys[0], "v": keys[1]}
-        self.at = {
-            name: image.place(pack_codes(np.stack([code_blocks(head, dim) for head in part])))
-            for name, part in operands.items()
-        }
+    def query_rows(self) -> np.ndarray:
+        """``(padded queries,)`` int32: which query lies there, -1 for padding."""
+        at = np.arange(self.rows)
+        rows = self.tile_queries * np.arange(self.tiles)[:, None] + at
+        return np.where((at < self.tile_queries) & (rows < self.stage.queries), rows, -1).ravel()
+
+    def key_rows(self) -> np.ndarray:
+        """``(keys in memory,)`` int32: which key lies there, -1 for padding."""
+        at = np.arange(self.row_keys)
+        rows = self.width * np.arange(self.height)[:, None] + at
+        return np.where((at < self.width) & (rows < self.stage.keys), rows, -1).ravel()
+
+    def valid(self, line: int) -> int:
+        """Real keys of the last block of a line."""
+        return min(self.width, self.stage.keys - line * self.width) - (self.row_blocks - 1) * self.config.dim
+
+    def place(self, constant: Callable[[np.ndarray | bytes], int], room: Callable[[int], int]) -> None:
+        """Puts tables into memory and reserves what lies there between two instructions.
+
+        Parameters
+        ----------
+        constant, room : callable
+            Address of data that they place, and of so many bytes that hold anything.
+        """
+        dim, c = self.config.dim, self.constants
         query = np.arange(16) - c.q_zero
-        self.at["decode"] = image.place(np.concatenate([decode_table(t) for t in (query, c.table, 16 * query)]))
-        self.at["encode"] = image.place(encode_table(-c.log_thresholds - 1, np.arange(len(c.table))))
+        self.at = {"decode": constant(np.concatenate([decode_table(t) for t in (query, c.table, 16 * query)]))}
+        self.at["encode"] = constant(encode_table(-c.log_thresholds - 1, np.arange(len(c.table))))
         scales = [fixed_scale(np.array(1.0), 0), c.rel_h_multiplier, c.rel_w_multiplier]
-        self.at["scales"] = image.place(np.repeat(np.array(scales, np.int32), dim))
-        if heads.rel_h is not None and heads.rel_w is not None and self.relative:
-            for name, table, entries in zip("hw", (heads.rel_h, heads.rel_w), self.entries, strict=True):
-                self.at[name] = image.place(_table_codes(table, entries, dim))
+        self.at["scales"] = constant(np.repeat(np.array(scales, np.int32), dim))
+        if self.stage.rel_h is not None and self.stage.rel_w is not None:
+            for name, table, entries in zip("hw", (self.stage.rel_h, self.stage.rel_w), self.entries, strict=True):
+                self.at[name] = constant(_table_codes(table, entries, dim))
             # behind the last query its window may read past its row: room for one more
             self.rel_pitch = 4 * self.w_blocks * dim
-            self.rel_buffers = [image.reserve((self.rows + 1) * self.rel_pitch) for _ in range(2)]
-        self.result = image.reserve(self.count * self.channels * self.tokens * 4)
+            self.rel_buffers = [room((self.rows + 1) * self.rel_pitch) for _ in range(2)]
 
-    def segments(self, first: int) -> list[Segment]:
-        """Of the tile from query `first` on."""
-        count = min(self.rows, self.width)
-        starts = range(first, first + self.rows, count)
+    def segments(self, tile: int) -> list[Segment]:
+        """Of a tile of a head, by number."""
+        first, count = tile * self.tile_queries, min(self.tile_queries, self.width)
+        starts = range(first, min(first + self.tile_queries, self.stage.queries), count)
         return [Segment(at - first, count, at // self.width, at % self.width) for at in starts]
+
+
+def sides_of(config: Config, stage: AttentionStage) -> tuple[int, int]:
+    """Lines of keys, and keys of a line: of the picture, or as many blocks as divide all of them."""
+    if stage.rel_h is not None and stage.rel_w is not None:
+        return (len(stage.rel_h) + 1) // 2, (len(stage.rel_w) + 1) // 2
+    blocks = -(-stage.keys // config.dim)
+    line = max(size for size in range(1, _LINE + 1) if blocks % size == 0)
+    return blocks // line, line * config.dim
 
 
 def _table_codes(table: np.ndarray, entries: int, dim: int) -> bytes:

@@ -11,11 +11,14 @@ every distance go to memory and come back with a pitch one number short, which s
 
 from __future__ import annotations
 
+import numpy as np
+
 from ...errors import DeviceError
-from .attention_plan import PictureHeads, Plan
+from .attention_plan import AttentionStage, PictureHeads, Plan, sides_of
 from .attention_writer import Step, Tile, Writer, tables
 from .config import Config
 from .image import MemoryImage
+from .layout import code_blocks, pack_codes
 from .schedule import Entry, synchronise
 
 
@@ -23,6 +26,8 @@ def stream_program(
     config: Config, image: MemoryImage, heads: PictureHeads, rows: int | None = None, tiles: int | None = None
 ) -> tuple[bytes, int]:
     """Program of the heads, and the address of its sums: int32 ``(heads, d / Dim, tokens, Dim)``.
+
+    Tokens come in the order of :meth:`.attention_plan.Plan.query_rows`.
 
     Parameters
     ----------
@@ -42,10 +47,31 @@ def stream_program(
     DeviceError
         If a head does not fit the scratchpads.
     """
-    plan = Plan(config, heads, rows) if rows else largest_plan(config, heads)
-    plan.place(image)
-    starts = [(head, first) for head in range(plan.count) for first in range(0, plan.tokens, plan.rows)][:tiles]
-    every = _Tiles([Tile(head, first, number) for number, (head, first) in enumerate(starts)])
+    stage, dim = heads.stage, config.dim
+    plan = Plan(config, stage, rows) if rows else largest_plan(config, stage)
+    plan.place(image.place, image.reserve)
+    for name, codes, at in zip("qkv", (heads.q, heads.k, heads.v), (plan.query_rows(), *[plan.key_rows()] * 2),
+                               strict=True):  # fmt: skip
+        padded = np.where(at[None, :, None] >= 0, codes[:, np.maximum(at, 0)], 0)
+        plan.at[name] = image.place(pack_codes(np.stack([code_blocks(head, dim) for head in padded])))
+    plan.at["sums"] = image.reserve(stage.heads * stage.channels * plan.padded_queries * 4)
+    return synchronise(stream_entries(plan, tiles), config), plan.at["sums"]
+
+
+def stream_entries(plan: Plan, tiles: int | None = None) -> list[Entry]:
+    """Instructions of the heads, without tokens.
+
+    Parameters
+    ----------
+    plan : Plan
+        Whose tables are placed; its ``at`` also has the addresses of the codes of queries ("q") ``(heads, d / Dim,
+        padded queries, Dim)``, of keys and values ("k", "v") in the order of :meth:`Plan.key_rows`, and of the sums
+        ("sums"), int32 in the order of the queries.
+    tiles : int, optional
+        Only so many tiles.
+    """
+    starts = [(head, index) for head in range(plan.stage.heads) for index in range(plan.tiles)][:tiles]
+    every = _Tiles([Tile(head, index, number) for number, (head, index) in enumerate(starts)])
     writer = Writer(plan)
     steps = [Step(None, [*tables(plan), *writer.queries(every[0]), *writer.queries(every[1])])]
     steps.append(Step(None, [*writer.heights(every[0]), *writer.widths(every[0])]))
@@ -56,7 +82,7 @@ def stream_program(
         steps.append(Step(None, writer.upcoming.loads()))
     for number in range(len(starts) + 2):
         steps += period(writer, every, number)
-    return synchronise(_in_order(steps), config), plan.result
+    return _in_order(steps)
 
 
 class _Tiles:
@@ -81,25 +107,32 @@ def _in_order(steps: list[Step]) -> list[Entry]:
     return entries
 
 
-def largest_plan(config: Config, heads: PictureHeads) -> Plan:
-    """The plan with the most queries in a tile.
+def largest_plan(config: Config, stage: AttentionStage) -> Plan:
+    """The plan with the most queries in a tile, fewer where that gives no more tiles.
 
     Raises
     ------
     DeviceError
         If none fits; the message is that of the smallest.
     """
-    height, width = heads.sides
-    sizes = [width * lines for lines in range(height, 0, -1)] + [part for part in range(width - 1, 0, -1)]
-    refusal = DeviceError("A picture has at least one query.")
-    for rows in sizes:
-        if height * width % rows or (rows < width and width % rows):
-            continue
+    refusal = DeviceError("There is at least one query.")
+    for size in tile_sizes(config, stage):
         try:
-            return Plan(config, heads, rows)
+            return Plan(config, stage, size)
         except DeviceError as error:
             refusal = error
     raise refusal
+
+
+def tile_sizes(config: Config, stage: AttentionStage) -> list[int]:
+    """Queries of a tile that are worth a try, the most first: whole picture rows, then parts that divide one."""
+    height, width = sides_of(config, stage)
+    if stage.rel_h is None:
+        granule = max(1, 16 // config.dim)
+        height, width = -(-stage.queries // granule), granule
+    fewest = sorted({-(-height // lines) for lines in range(1, height + 1)})
+    whole = [width * -(-height // tiles) for tiles in fewest]
+    return whole + [part for part in range(width - 1, 0, -1) if stage.rel_h is not None and width % part == 0]
 
 
 def _whole(writer: Writer, tiles: _Tiles, number: int) -> list[Step]:

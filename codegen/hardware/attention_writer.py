@@ -17,10 +17,10 @@ _SUMS, _HEIGHTS, _WIDTHS = range(3)
 
 @dataclass(frozen=True)
 class Tile:
-    """Queries of a head from `first` on; its number in the program."""
+    """The queries with this index in a head; the number of the tile in the program."""
 
     head: int
-    first: int
+    index: int
     number: int
 
     @property
@@ -81,8 +81,8 @@ class Writer:
         word = plan.config.dim // 2
         return [("load", {
             "memory": "act", "rows": plan.parts, "length": plan.rows * word // 8, "sp": self._act(tile),
-            "sp_stride": plan.rows, "stride": plan.tokens * word,
-            "address": plan.at["q"] + (tile.head * plan.parts * plan.tokens + tile.first) * word,
+            "sp_stride": plan.rows, "stride": plan.padded_queries * word,
+            "address": plan.at["q"] + self._place(tile) * word,
         })]  # fmt: skip
 
     def widths(self, tile: Tile | None) -> list[Entry]:
@@ -92,11 +92,11 @@ class Writer:
             return []
         acc = plan.acc_relative + plan.h_blocks * plan.rows
         entries: list[Entry] = []
-        x, count = plan.segments(tile.first)[0].x, min(plan.rows, plan.width)  # the same of every segment
+        x, count = plan.segments(tile.index)[0].x, min(plan.tile_queries, plan.width)  # the same of every segment
         entries += self._products(self._act(tile), plan.rows, 1, plan.width - x - count, acc)
         for block in range(plan.w_blocks):
             far = plan.vec_far + block * plan.rows
-            entries.append(self._scale(acc + block * plan.rows, far, _WIDTHS, plan.heads.constants.rel_shift))
+            entries.append(self._scale(acc + block * plan.rows, far, _WIDTHS, plan.constants.rel_shift))
             entries.append(("store", {
                 "memory": "vec", "rows": plan.rows, "length": plan.config.dim // 2, "sp_stride": 1, "sp": far,
                 "stride": plan.rel_pitch, "address": plan.rel_buffers[tile.buffer] + 4 * block * plan.config.dim,
@@ -110,12 +110,12 @@ class Writer:
             return []
         acc = plan.acc_relative
         entries: list[Entry] = []
-        for segment in plan.segments(tile.first):
+        for segment in plan.segments(tile.index):
             act = self._act(tile) + segment.at
             entries += self._products(act, segment.count, 0, plan.height - 1 - segment.y, acc + segment.at)
         for block in range(plan.h_blocks):
             near = self._vec_h(tile) + block * plan.rows
-            entries.append(self._scale(acc + block * plan.rows, near, _HEIGHTS, plan.heads.constants.rel_shift))
+            entries.append(self._scale(acc + block * plan.rows, near, _HEIGHTS, plan.constants.rel_shift))
         return entries
 
     def _scale(self, acc: int, dst: int, mult: int, pre: int) -> Entry:
@@ -144,7 +144,7 @@ class Writer:
             "memory": "vec", "rows": segment.count, "length": plan.row_keys // 2, "sp_stride": plan.row_blocks,
             "sp": plan.vec_w + segment.at * plan.row_blocks, "stride": plan.rel_pitch - 4,
             "address": plan.rel_buffers[tile.buffer] + segment.at * plan.rel_pitch + 4 * (segment.count - 1),
-        }) for segment in plan.segments(tile.first)]  # fmt: skip
+        }) for segment in plan.segments(tile.index)]  # fmt: skip
 
     def scores(self, tile: Tile | None, chunk: int) -> Step:
         """Products of a tile's queries with the keys of a chunk."""
@@ -155,13 +155,13 @@ class Writer:
         return Step(load, [("gemm", {
             "rows": plan.rows, "steps": plan.parts, "blocks": lines * plan.row_blocks, "act": self._act(tile),
             "act_stride": plan.rows, "wgt": at, "wgt_stride": plan.chunk_keys, "wgt_block": plan.config.dim,
-            "zero": plan.heads.constants.k_zero, "transpose": 1, "acc": self._acc(chunk), "acc_block": plan.rows,
+            "zero": plan.constants.k_zero, "transpose": 1, "acc": self._acc(chunk), "acc_block": plan.rows,
             "decode": QUERIES,
         })])  # fmt: skip
 
     def logits(self, tile: Tile | None, chunk: int) -> list[Entry]:
         """Logits of a chunk, one picture row of keys at a time."""
-        plan, c = self.plan, self.plan.heads.constants
+        plan, c = self.plan, self.plan.constants
         if tile is None:
             return []
         first, lines = self._lines(chunk)
@@ -172,7 +172,7 @@ class Writer:
                 "acc": self._acc(chunk) + (line - first) * plan.row_blocks * plan.rows,
                 "lgt": self._lgt(tile) + line * plan.row_blocks, "stat": tile.buffer * plan.rows,
                 "mult": c.qk_multiplier, "pre": c.qk_shift, "shift": c.shift, "first": int(line == 0),
-                "valid": plan.width - (plan.row_blocks - 1) * plan.config.dim,
+                "valid": plan.valid(line),
             }  # fmt: skip
             if plan.relative:
                 values |= {
@@ -214,7 +214,7 @@ class Writer:
         return Step(load, [("gemm", {
             "rows": plan.rows, "steps": lines * plan.row_blocks, "blocks": plan.parts, "act_stride": plan.rows,
             "act": self._places.pop((tile, chunk)), "wgt": at, "wgt_stride": plan.config.dim,
-            "wgt_block": plan.chunk_keys, "zero": plan.heads.constants.v_zero, "acc": self._sums(tile),
+            "wgt_block": plan.chunk_keys, "zero": plan.constants.v_zero, "acc": self._sums(tile),
             "acc_block": plan.rows, "decode": PROBABILITIES, "accumulate": int(chunk > 0),
         })])  # fmt: skip
 
@@ -230,7 +230,7 @@ class Writer:
             entries.append(self._scale(self._sums(tile) + part * plan.rows, out, _SUMS, 0))
             entries.append(("store", {
                 "memory": "vec", "rows": 1, "length": plan.rows * dim // 2, "sp": out,
-                "address": plan.result + ((tile.head * plan.parts + part) * plan.tokens + tile.first) * dim * 4,
+                "address": plan.at["sums"] + self._place(tile, part) * dim * 4,
             }))  # fmt: skip
         return entries
 
@@ -250,6 +250,10 @@ class Writer:
     def _lines(self, chunk: int) -> tuple[int, int]:
         first = chunk * self.plan.chunk_rows
         return first, min(self.plan.chunk_rows, self.plan.height - first)
+
+    def _place(self, tile: Tile, part: int = 0) -> int:
+        """Words of queries in memory in front of a tile."""
+        return (tile.head * self.plan.parts + part) * self.plan.padded_queries + tile.index * self.plan.rows
 
     def _act(self, tile: Tile) -> int:
         return tile.number % QUERY_BUFFERS * self.plan.parts * self.plan.rows

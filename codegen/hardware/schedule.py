@@ -60,8 +60,12 @@ def accesses(entry: Entry, config: Config) -> list[Access]:
     return found
 
 
-def synchronise(entries: Sequence[Entry], config: Config) -> bytes:
-    """The program of these instructions, with FINISH and with the tokens that keep its result that of one at a time.
+Tokens = tuple[frozenset[int], frozenset[int]]
+"""Units that an instruction takes a token from before it starts, and that it gives one to."""
+
+
+def tokens_of(entries: Sequence[Entry], config: Config) -> list[Tokens]:
+    """Tokens that keep the result of these instructions that of one at a time.
 
     Of each pair of units, the taker waits for the last instruction of the giver that it depends on, unless an earlier
     token already stands for it.
@@ -92,11 +96,21 @@ def synchronise(entries: Sequence[Entry], config: Config) -> bytes:
             history[taker].setdefault(access.memory, _History()).add(index, access)
     for (giver, taker), tokens in pairs.items():
         _check_counter(tokens, UNITS[giver], UNITS[taker])
+    return [(frozenset(takes), frozenset(gives)) for takes, gives in zip(pop, push, strict=True)]
+
+
+def program_of(entries: Sequence[Entry], tokens: Sequence[Tokens]) -> bytes:
+    """The program of these instructions, with FINISH."""
     program = [
-        instruction(name, pop=[UNITS[u] for u in pop[i]], push=[UNITS[u] for u in push[i]], **values)
-        for i, (name, values) in enumerate(entries)
+        instruction(name, pop=[UNITS[u] for u in pop], push=[UNITS[u] for u in push], **values)
+        for (name, values), (pop, push) in zip(entries, tokens, strict=True)
     ]
     return b"".join([*program, instruction("finish")])
+
+
+def synchronise(entries: Sequence[Entry], config: Config) -> bytes:
+    """The program of these instructions, with FINISH and with the tokens of :func:`tokens_of`."""
+    return program_of(entries, tokens_of(entries, config))
 
 
 class _History:

@@ -14,7 +14,7 @@ from .memory import move_constants
 from .operators import CodesInput, Lowered, SumsOutput
 from .verify import verify
 
-_MAGIC, _VERSION, _ALIGNMENT = b"AHCQACC\0", 1, 64
+_MAGIC, _VERSION, _ALIGNMENT = b"AHCQACC\0", 2, 64
 
 
 def artifact(config: Config, functions: Mapping[str, Lowered]) -> bytes:
@@ -46,7 +46,8 @@ def artifact(config: Config, functions: Mapping[str, Lowered]) -> bytes:
 
 
 def _function(name: str, at: int, program: bytes, lowered: Lowered) -> bytes:
-    head = _text(name) + struct.pack("<QII", at, len(program) // INSTRUCTION_BYTES, len(lowered.inputs))
+    sizes = len(program) // INSTRUCTION_BYTES, lowered.runs, len(lowered.inputs)
+    head = _text(name) + struct.pack("<Q3I", at, *sizes)
     return head + b"".join(map(_input, lowered.inputs)) + _output(lowered.output)
 
 
@@ -56,13 +57,15 @@ def _text(text: str) -> bytes:
 
 def _input(given: CodesInput) -> bytes:
     blocks = len(given.channel_at) // given.dim
-    sizes = (given.batch, given.rows, given.channels, blocks, given.dim, len(given.row_at))
+    sizes = (given.total, given.batch, given.rows, given.channels, blocks, given.dim, len(given.row_at))
     places = np.concatenate([given.row_at, given.channel_at]).astype("<i4")
-    return struct.pack("<Q6I", given.address, *sizes) + places.tobytes() + given.code_of.astype(np.uint8).tobytes()
+    return struct.pack("<Q7I", given.address, *sizes) + places.tobytes() + given.code_of.astype(np.uint8).tobytes()
 
 
 def _output(given: SumsOutput) -> bytes:
     groups, channels = given.multiplier.shape
-    sizes = (given.batch, given.rows, channels, given.blocks, given.dim, given.places, groups)
+    sizes = (given.total, given.batch, given.rows, channels, given.blocks, given.dim, given.words)
+    head = struct.pack("<Q7I", given.address, *sizes) + struct.pack("<2I", len(given.row_at), groups)
+    fields = b"".join(struct.pack("<3I", field.word, field.offset, field.bits) for field in given.fields)
     numbers = given.multiplier.astype("<f4").tobytes() + given.bias.astype("<f4").tobytes()
-    return struct.pack("<Q7I", given.address, *sizes) + numbers
+    return head + given.row_at.astype("<i4").tobytes() + fields + numbers

@@ -9,7 +9,7 @@ import numpy as np
 from ...errors import DeviceError
 from ..hardware.generated.isa import LIMITS
 from ..hardware.layout import INT32_MAX
-from .linear import LinearStage, scale_parts
+from .stage import LinearStage, scale_parts
 
 _MANTISSA = LIMITS["mantissa_bits"]
 

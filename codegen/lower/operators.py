@@ -10,18 +10,29 @@ import numpy as np
 
 from ...errors import DeviceError
 from ...quantizers.reference import LogAttention
+from ..hardware.attention_plan import AttentionStage
+from ..hardware.attention_stream import largest_plan, stream_entries
 from ..hardware.config import Config
 from ..hardware.layout import fixed_thresholds
-from ..hardware.schedule import Entry, synchronise
-from .attention import attention_entries
-from .attention_tiling import AttentionStage, AttentionTiling, choose_attention_tiling
+from ..hardware.schedule import Entry, Tokens, program_of, tokens_of
 from .fixed import fraction_bits
-from .linear import Encoder, LinearStage, choose_tiling, linear_entries
+from .linear import linear_entries
+from .linear_tiling import choose_tiling
 from .memory import DeviceMemory
+from .stage import WORD_BITS, Encoder, Field, LinearStage, pack_fields
 from .work import Work, work_of
 
 CODES = 16
 """Codes of an operand; 8-bit codes stay on the host in this version."""
+
+_CYCLES_OF_A_RUN = 1 << 21
+"""Of the array, that the program of a linear layer takes at a time, where there is so much to do."""
+
+_LEAST_ROWS = 128
+"""Of a program, where there are so many: weights are loaded for them."""
+
+_TILES_OF_A_RUN = 160
+"""Least tiles of queries that a program of attention takes at a time, where there are so many."""
 
 _OWN_CODES = np.where(np.arange(256) < CODES, np.arange(256), 255).astype(np.uint8)
 """Code of each value where values are codes."""
@@ -58,9 +69,13 @@ class LinearConstants:
 
 @dataclass(frozen=True, eq=False)
 class CodesInput:
-    """How uint8 codes ``(batch, rows, channels)`` lie in device memory; see ``runtime/accelerator_program.h``."""
+    """How uint8 codes ``(total, channels)`` lie in device memory; see ``runtime/accelerator_program.h``.
+
+    Each run of a program takes the next ``batch * rows`` of the rows.
+    """
 
     address: int
+    total: int
     batch: int
     rows: int
     channels: int
@@ -72,20 +87,27 @@ class CodesInput:
 
 @dataclass(frozen=True, eq=False)
 class SumsOutput:
-    """How int32 sums ``(group, batch, block, place, dim)`` become float32 ``(batch, rows, channels)``.
+    """How int32 words ``(word, batch, block, place, dim)`` become float32 ``(total, channels)``.
 
     ``y = bias``, then for each group ``y = fma(float32(sum), multiplier, y)``: the arithmetic of
     :func:`tvm_ahcq.quantizers.reference.grouped_linear`.
     """
 
     address: int
+    total: int
     batch: int
     rows: int
     blocks: int
     dim: int
-    places: int
+    row_at: np.ndarray
+    fields: tuple[Field, ...]
     multiplier: np.ndarray
     bias: np.ndarray
+
+    @property
+    def words(self) -> int:
+        """Words that hold the sums of all groups."""
+        return self.fields[-1].word + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,21 +133,36 @@ class Lowered:
     output: SumsOutput
 
     @cached_property
+    def tokens(self) -> list[Tokens]:
+        """Tokens of the instructions."""
+        return tokens_of(self.entries, self.config)
+
+    @cached_property
     def program(self) -> bytes:
         """The instructions, with tokens."""
-        return synchronise(self.entries, self.config)
+        return program_of(self.entries, self.tokens)
+
+    @property
+    def runs(self) -> int:
+        """How often the program runs, each time on the next rows."""
+        return -(-self.output.total // (self.output.batch * self.output.rows))
 
     @cached_property
     def work(self) -> Work:
-        """Busy cycles of the program."""
-        return work_of(self.entries, self.config)
+        """What one run does."""
+        return work_of(self.entries, self.tokens, self.config)
+
+    @property
+    def cycles(self) -> int:
+        """Estimate of the cycles of all runs."""
+        return self.runs * self.work.cycles
 
     @property
     def transfer_bytes(self) -> int:
-        """Bytes between the host and the device's memory."""
+        """Bytes between the host and the device's memory, in all runs."""
         codes = sum(x.batch * len(x.row_at) * len(x.channel_at) // 2 for x in self.inputs)
-        words = self.output.batch * self.output.blocks * self.output.places * self.output.dim
-        return codes + 4 * len(self.output.multiplier) * words
+        places = self.output.batch * self.output.blocks * len(self.output.row_at) * self.output.dim
+        return self.runs * (codes + 4 * self.output.words * places)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,25 +246,40 @@ def _encoder(layer: _Layer, bias: np.ndarray, thresholds: np.ndarray, codes: np.
     return Encoder(multiplier, padded, bits, fixed_thresholds(thresholds, bits), codes)
 
 
-def _lower(config: Config, rows: int, channels: int, layers: list[_Layer], bias: np.ndarray,
+def _lower(config: Config, total: int, channels: int, layers: list[_Layer], bias: np.ndarray,
            code_of: np.ndarray) -> Lowered:
     memory, dim = DeviceMemory(), config.dim
-    padded = layers[0].stage.rows
-    source = memory.scratch(padded * len(layers[0].channel_at) // 2)
+    rows = layers[0].stage.rows
+    source = memory.scratch(rows * len(layers[0].channel_at) // 2)
     at, entries = source, list[Entry]()
     for layer in layers:
         result = memory.scratch(layer.stage.result_bytes())
         entries += linear_entries(memory, choose_tiling(config, layer.stage), at, result)
         at = result
-    row_at = np.where(np.arange(padded) < rows, np.arange(padded), -1)
-    last = layers[-1].stage
-    return Lowered(
-        config,
-        entries,
-        memory,
-        (CodesInput(source, 1, rows, channels, dim, row_at, layers[0].channel_at, code_of),),
-        SumsOutput(at, 1, rows, last.outputs // dim, dim, padded, layers[-1].multiplier, bias),
-    )
+    last, row_at = layers[-1].stage, np.arange(rows)
+    given = CodesInput(source, total, 1, rows, channels, dim, row_at, layers[0].channel_at, code_of)
+    blocks = last.outputs // dim
+    output = SumsOutput(at, total, 1, rows, blocks, dim, row_at, last.fields, layers[-1].multiplier, bias)
+    return Lowered(config, entries, memory, (given,), output)
+
+
+def rows_of_a_run(total: int, cycles: float) -> int:
+    """Rows that a program takes at a time: few, so that it is short, and with little padding behind the last.
+
+    A program repeats its loop over tiles of rows, an instruction each time. Run over and over it does the same work
+    with fewer of them; but its start and end, when not all units work, must hardly count.
+
+    Parameters
+    ----------
+    total : int
+        Rows of the layer.
+    cycles : float
+        Of the array, for a row.
+    """
+    most = max(_LEAST_ROWS, round(_CYCLES_OF_A_RUN / cycles))
+    if total <= most:
+        return -(-total // 8) * 8
+    return min(range(-(-most // 16) * 8, most + 1, 8), key=lambda rows: (-(-total // rows) * rows, -rows))
 
 
 def _layer(
@@ -256,7 +308,7 @@ def _layer(
         parts.append(np.concatenate([used, np.full(max(-len(used) % dim, every - len(used)), -1)]))
         tables.append(operands)
         scales.append(constants.multiplier[group])
-        largest.append(np.abs(inside).sum(1) * np.abs(operands).max())
+        largest.append(_largest(inside, operands))
     if not parts:
         raise DeviceError("all weights are zero")
     outputs = -(-len(weight) // dim) * dim
@@ -264,8 +316,17 @@ def _layer(
     codes = np.where(channel_at >= 0, weight[:, np.maximum(channel_at, 0)], 0) + zero[:, None]
     full_codes, full_zero = np.zeros((outputs, len(channel_at)), np.uint8), np.zeros(outputs, np.uint8)
     full_codes[: len(weight)], full_zero[: len(weight)] = codes, zero
-    stage = LinearStage(-(-rows // 8) * 8, full_codes, full_zero, tuple(map(len, parts)), np.array(tables))
-    return _Layer(stage, channel_at, np.array(scales, np.float32), np.array(largest))
+    sizes, bounds = tuple(map(len, parts)), np.array(largest)
+    fields = pack_fields(bounds.max(1).tolist())
+    together = rows_of_a_run(rows, outputs * len(channel_at) / dim**2)
+    stage = LinearStage(together, full_codes, full_zero, sizes, np.array(tables), fields)
+    return _Layer(stage, channel_at, np.array(scales, np.float32), bounds)
+
+
+def _largest(weight: np.ndarray, operands: np.ndarray) -> np.ndarray:
+    """``(N,)`` greatest absolute value that the accumulators of a group can have."""
+    ends = np.sort(weight[:, :, None] * np.array([operands.min(), operands.max()]), 2).sum(1)
+    return np.abs(ends).max(1)
 
 
 def _zero_point(weight: np.ndarray, correction: np.ndarray) -> int:
@@ -298,21 +359,24 @@ def lower_attention(
         If it does not fit the accelerator.
     """
     heads, queries, keys, channels = shape
-    tiling = choose_attention_tiling(config, AttentionStage(heads, queries, keys, channels, constants, rel_h, rel_w))
+    together = _heads_of_a_run(config, AttentionStage(heads, queries, keys, channels, constants, rel_h, rel_w))
+    plan = largest_plan(config, AttentionStage(together, queries, keys, channels, constants, rel_h, rel_w))
     memory, dim = DeviceMemory(), config.dim
-    query_at = np.where(np.arange(tiling.padded_queries) < queries, np.arange(tiling.padded_queries), -1)
-    key_at = tiling.key_rows()
-    places = (queries, query_at), (keys, key_at), (keys, key_at)
-    inputs = tuple(_head_codes(memory, tiling, rows, at) for rows, at in places)
-    result = memory.scratch(heads * tiling.padded_queries * channels * 4)
-    sources = inputs[0].address, inputs[1].address, inputs[2].address
-    entries = attention_entries(memory, tiling, sources, result)
+    places = (queries, plan.query_rows()), (keys, plan.key_rows()), (keys, plan.key_rows())
+    inputs = []
+    for rows, row_at in places:
+        at, every = memory.scratch(together * len(row_at) * channels // 2), np.arange(channels)
+        inputs.append(CodesInput(at, heads * rows, together, rows, channels, dim, row_at, every, _OWN_CODES))
+    plan.place(memory.constant, memory.scratch)
+    result = memory.scratch(together * plan.padded_queries * channels * 4)
+    plan.at |= {"sums": result} | {name: given.address for name, given in zip("qkv", inputs, strict=True)}
     scale, zero = np.full((1, channels), constants.out_scale, np.float32), np.zeros(channels, np.float32)
-    output = SumsOutput(result, heads, queries, tiling.parts, dim, tiling.padded_queries, scale, zero)
-    return Lowered(config, entries, memory, inputs, output)
+    output = SumsOutput(result, heads * queries, together, queries, plan.parts, dim, plan.query_rows(),
+                        (Field(0, 0, WORD_BITS),), scale, zero)  # fmt: skip
+    return Lowered(config, stream_entries(plan), memory, tuple(inputs), output)
 
 
-def _head_codes(memory: DeviceMemory, tiling: AttentionTiling, rows: int, row_at: np.ndarray) -> CodesInput:
-    heads, channels = tiling.stage.heads, tiling.stage.channels
-    address = memory.scratch(heads * len(row_at) * channels // 2)
-    return CodesInput(address, heads, rows, channels, tiling.config.dim, row_at, np.arange(channels), _OWN_CODES)
+def _heads_of_a_run(config: Config, stage: AttentionStage) -> int:
+    """Heads that a program takes at a time: those of so many tiles that its start and end hardly count."""
+    fewest = -(-_TILES_OF_A_RUN // largest_plan(config, stage).tiles)
+    return next(count for count in range(min(fewest, stage.heads), stage.heads + 1) if stage.heads % count == 0)

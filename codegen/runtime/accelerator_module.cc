@@ -6,7 +6,8 @@
  * - `ahcq.configure(device, on_error, seconds)`: a name as `OpenDevice` takes it; "raise", or "host" to go on with the
  *   functional simulator on this machine, which computes the same bits; longest time of one program;
  * - `ahcq.describe()`: configuration, its hash, bytes of device memory, the device's name ("" before it is opened);
- * - `ahcq.counters()`: name, calls and counters of the last call of every function; `ahcq.counter_names()`;
+ * - `ahcq.counters()`: name, calls and counters of the last call of every function, all runs of its program
+ *   added up; `ahcq.counter_names()`;
  * - `ahcq.program(name)`: the instructions of a function, for a disassembler.
  */
 #include <tvm/ffi/extra/module.h>
@@ -148,15 +149,10 @@ class AcceleratorModule : public ffi::ModuleObj {
                                << count << " tensors";
     }
     const std::lock_guard<std::mutex> guard(mutex_);
-    std::vector<std::vector<uint8_t>> inputs;
+    std::vector<const uint8_t*> inputs;
     for (size_t i = 0; i < function.inputs.size(); ++i) {
-      const CodesInput& input = function.inputs[i];
-      const uint8_t* codes = Elements<uint8_t>(args[i].cast<DLTensor*>(), kDLUInt, input.Elements(), function.name);
-      try {
-        inputs.push_back(input.Pack(codes));
-      } catch (const ArtifactError& error) {
-        TVM_FFI_THROW(ValueError) << function.name << ": " << error.what();
-      }
+      DLTensor* tensor = args[i].cast<DLTensor*>();
+      inputs.push_back(Elements<uint8_t>(tensor, kDLUInt, function.inputs[i].Elements(), function.name));
     }
     float* result =
         Elements<float>(args[count - 1].cast<DLTensor*>(), kDLFloat, function.output.Elements(), function.name);
@@ -181,7 +177,7 @@ class AcceleratorModule : public ffi::ModuleObj {
     fall_back_ = false;
   }
 
-  void Retry(const AcceleratorFunction& function, const std::vector<std::vector<uint8_t>>& inputs, float* result) {
+  void Retry(const AcceleratorFunction& function, const std::vector<const uint8_t*>& inputs, float* result) {
     try {
       Run(function, inputs, result);
     } catch (const DeviceError& error) {
@@ -189,19 +185,35 @@ class AcceleratorModule : public ffi::ModuleObj {
     }
   }
 
-  void Run(const AcceleratorFunction& function, const std::vector<std::vector<uint8_t>>& inputs, float* result) {
+  /*! \brief All runs of a program; their counters add up. */
+  void Run(const AcceleratorFunction& function, const std::vector<const uint8_t*>& inputs, float* result) {
     if (device_ == nullptr) Open();
-    for (size_t i = 0; i < inputs.size(); ++i) {
-      device_->CopyIn(base_ + function.inputs[i].address, inputs[i].data(), inputs[i].size());
-    }
-    device_->Run(base_ + programs_.scratch_bytes + function.program, function.length, seconds_);
+    std::vector<int64_t> counters(std::size(kCounters));
     const SumsOutput& output = function.output;
     std::vector<int32_t> sums(output.DeviceBytes() / 4);
-    device_->CopyOut(base_ + output.address, sums.data(), output.DeviceBytes());
-    output.Unpack(sums.data(), result);
+    for (uint32_t run = 0; run < function.runs; ++run) {
+      for (size_t i = 0; i < inputs.size(); ++i) {
+        const std::vector<uint8_t> packed = Pack(function, i, inputs[i], run);
+        device_->CopyIn(base_ + function.inputs[i].address, packed.data(), packed.size());
+      }
+      device_->Run(base_ + programs_.scratch_bytes + function.program, function.length, seconds_);
+      device_->CopyOut(base_ + output.address, sums.data(), output.DeviceBytes());
+      output.Unpack(sums.data(), run, result);
+      for (size_t i = 0; i < std::size(kCounters); ++i) counters[i] += device_->ReadRegister(kCounters[i].offset);
+    }
     Calls& calls = calls_[function.name];
     ++calls.count;
-    for (size_t i = 0; i < std::size(kCounters); ++i) calls.counters[i] = device_->ReadRegister(kCounters[i].offset);
+    calls.counters = std::move(counters);
+  }
+
+  static std::vector<uint8_t> Pack(const AcceleratorFunction& function, size_t input, const uint8_t* codes,
+                                   uint32_t run) {
+    try {
+      return function.inputs[input].Pack(codes, run);
+    } catch (const ArtifactError& error) {
+      TVM_FFI_THROW(ValueError) << function.name << ": " << error.what();
+    }
+    TVM_FFI_UNREACHABLE();
   }
 
   /*! \brief The device with programs and constants in its memory. */

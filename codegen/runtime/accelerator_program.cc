@@ -14,7 +14,7 @@ namespace ahcq {
 namespace {
 
 constexpr char kMagic[] = "AHCQACC";  // with its final zero, 8 bytes
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr size_t kInstructionBytes = 32;
 /*! \brief More than any tensor of ours has; keeps products of sizes within 64 bits. */
 constexpr uint32_t kLargest = 1u << 20;
@@ -81,8 +81,13 @@ uint32_t Checksum(const char* data, size_t size) {
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 __attribute__((target_clones("fma", "default")))
 #endif
-void MultiplyAdd(const int32_t* sums, const float* multiplier, float* values, uint32_t count) {
-  for (uint32_t i = 0; i < count; ++i) values[i] = std::fma(static_cast<float>(sums[i]), multiplier[i], values[i]);
+void MultiplyAdd(const int32_t* words, uint32_t carries, SumField field, const float* multiplier, float* values,
+                 uint32_t count) {
+  const uint32_t half = UINT32_C(1) << (field.bits - 1), mask = half | (half - 1);
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint32_t sum = ((static_cast<uint32_t>(words[i]) + carries) >> field.offset & mask) - half;
+    values[i] = std::fma(static_cast<float>(static_cast<int32_t>(sum)), multiplier[i], values[i]);
+  }
 }
 
 void CheckScratch(uint64_t address, size_t bytes, uint64_t scratch) {
@@ -92,7 +97,8 @@ void CheckScratch(uint64_t address, size_t bytes, uint64_t scratch) {
 CodesInput ReadInput(Reader* reader, uint64_t scratch) {
   CodesInput input{};
   input.address = reader->Next<uint64_t>();
-  for (uint32_t* field : {&input.batch, &input.rows, &input.channels, &input.blocks, &input.dim}) {
+  for (uint32_t* field :
+       {&input.total, &input.batch, &input.rows, &input.channels, &input.blocks, &input.dim}) {
     *field = reader->Size();
   }
   const uint32_t places = reader->Size();
@@ -108,20 +114,34 @@ SumsOutput ReadOutput(Reader* reader, uint64_t scratch) {
   SumsOutput output{};
   output.address = reader->Next<uint64_t>();
   for (uint32_t* field :
-       {&output.batch, &output.rows, &output.channels, &output.blocks, &output.dim, &output.places, &output.groups}) {
+       {&output.total, &output.batch, &output.rows, &output.channels, &output.blocks, &output.dim, &output.words}) {
     *field = reader->Size();
   }
-  output.multiplier = reader->Floats(uint64_t{output.groups} * output.channels);
+  const uint32_t places = reader->Size(), groups = reader->Size();
+  output.row_at = reader->Places(places, output.rows);
+  for (uint32_t group = 0; group < groups; ++group) {
+    const SumField field{reader->Next<uint32_t>(), reader->Next<uint32_t>(), reader->Next<uint32_t>()};
+    const bool inside = field.bits >= 1 && field.bits <= 32 && field.offset <= 32 - field.bits;
+    if (field.word >= output.words || !inside) throw ArtifactError("a field is out of range");
+    output.fields.push_back(field);
+  }
+  output.multiplier = reader->Floats(uint64_t{groups} * output.channels);
   output.bias = reader->Floats(output.channels);
-  const bool fits = output.rows <= output.places && output.channels <= uint64_t{output.blocks} * output.dim;
+  const bool fits = output.channels <= uint64_t{output.blocks} * output.dim;
   if (!fits) throw ArtifactError("a result is larger than its memory");
   CheckScratch(output.address, output.DeviceBytes(), scratch);
   return output;
 }
 
+/*! \brief Whether so many runs take all rows of a tensor, and each of them some. */
+void CheckRuns(uint32_t runs, uint32_t total, uint32_t batch, uint32_t rows) {
+  const uint64_t one = uint64_t{batch} * rows;
+  if (one > kLargest || runs != (total + one - 1) / one) throw ArtifactError("a program has a wrong number of runs");
+}
+
 }  // namespace
 
-std::vector<uint8_t> CodesInput::Pack(const uint8_t* codes) const {
+std::vector<uint8_t> CodesInput::Pack(const uint8_t* codes, uint32_t run) const {
   std::vector<uint8_t> packed(DeviceBytes());
   uint8_t* to = packed.data();
   uint8_t seen = 0;
@@ -129,7 +149,8 @@ std::vector<uint8_t> CodesInput::Pack(const uint8_t* codes) const {
     for (uint32_t block = 0; block < blocks; ++block) {
       const int32_t* channel = channel_at.data() + size_t{block} * dim;
       for (int32_t row : row_at) {
-        const uint8_t* from = row < 0 ? nullptr : codes + (size_t{b} * rows + static_cast<uint32_t>(row)) * channels;
+        const size_t at = (size_t{run} * batch + b) * rows + static_cast<uint32_t>(row);
+        const uint8_t* from = row < 0 || at >= total ? nullptr : codes + at * channels;
         for (uint32_t i = 0; i < dim; i += 2, ++to) {
           const uint8_t low = from == nullptr || channel[i] < 0 ? 0 : code_of[from[channel[i]]];
           const uint8_t high = from == nullptr || channel[i + 1] < 0 ? 0 : code_of[from[channel[i + 1]]];
@@ -143,19 +164,27 @@ std::vector<uint8_t> CodesInput::Pack(const uint8_t* codes) const {
   return packed;
 }
 
-void SumsOutput::Unpack(const int32_t* sums, float* values) const {
+void SumsOutput::Unpack(const int32_t* sums, uint32_t run, float* values) const {
   for (uint32_t b = 0; b < batch; ++b) {
-    for (uint32_t row = 0; row < rows; ++row) {
-      float* to = values + (size_t{b} * rows + row) * channels;
-      std::memcpy(to, bias.data(), size_t{channels} * sizeof(float));
-      for (uint32_t group = 0; group < groups; ++group) {
-        for (uint32_t block = 0; block * dim < channels; ++block) {
-          const size_t at = ((size_t{group} * batch + b) * blocks + block) * places + row;
-          const uint32_t first = block * dim, count = std::min(dim, channels - first);
-          MultiplyAdd(sums + at * dim, multiplier.data() + size_t{group} * channels + first, to + first, count);
-        }
-      }
+    for (size_t place = 0; place < row_at.size(); ++place) {
+      const size_t row = (size_t{run} * batch + b) * rows + static_cast<uint32_t>(row_at[place]);
+      if (row_at[place] >= 0 && row < total) UnpackRow(sums, b, place, values + row * channels);
     }
+  }
+}
+
+void SumsOutput::UnpackRow(const int32_t* sums, size_t batch_index, size_t place, float* to) const {
+  std::vector<uint32_t> carries(words);  // makes all fields of a word positive: none borrows from the next
+  for (const SumField& field : fields) carries[field.word] += UINT32_C(1) << (field.offset + field.bits - 1);
+  std::memcpy(to, bias.data(), size_t{channels} * sizeof(float));
+  const float* scale = multiplier.data();
+  for (const SumField& field : fields) {
+    for (uint32_t block = 0; block * dim < channels; ++block) {
+      const size_t at = ((size_t{field.word} * batch + batch_index) * blocks + block) * row_at.size() + place;
+      const uint32_t first = block * dim, count = std::min(dim, channels - first);
+      MultiplyAdd(sums + at * dim, carries[field.word], field, scale + first, to + first, count);
+    }
+    scale += channels;
   }
 }
 
@@ -181,11 +210,15 @@ AcceleratorPrograms AcceleratorPrograms::Parse(const char* data, size_t size) {
     function.name = reader.Text();
     function.program = reader.Next<uint64_t>();
     function.length = reader.Size();
+    function.runs = reader.Size();
     const uint32_t inputs = reader.Next<uint32_t>();
     for (uint32_t input = 0; input < inputs; ++input) {
       function.inputs.push_back(ReadInput(&reader, programs.scratch_bytes));
+      const CodesInput& given = function.inputs.back();
+      CheckRuns(function.runs, given.total, given.batch, given.rows);
     }
     function.output = ReadOutput(&reader, programs.scratch_bytes);
+    CheckRuns(function.runs, function.output.total, function.output.batch, function.output.rows);
     programs.functions.push_back(std::move(function));
   }
   const size_t left = reader.Left();

@@ -19,40 +19,57 @@ class ArtifactError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/*! \brief uint8 codes `(batch, rows, channels)` that go to the device as `(batch, block, place, dim)`, 4 bits each. */
+/*!
+ * \brief uint8 codes that go to the device as `(batch, block, place, dim)`, 4 bits each.
+ *
+ * The whole tensor is `(total, channels)`; run r of a program takes `batch * rows` of these rows from
+ * `r * batch * rows` on. Rows behind the last are code 0.
+ */
 struct CodesInput {
   uint64_t address;
-  uint32_t batch, rows, channels, blocks, dim;
-  std::vector<int32_t> row_at;      /*!< row in each place; -1: code 0 */
+  uint32_t total, batch, rows, channels, blocks, dim;
+  std::vector<int32_t> row_at;      /*!< row of a batch in each place; -1: code 0 */
   std::vector<int32_t> channel_at;  /*!< channel in each of blocks * dim places; -1: code 0 */
   std::array<uint8_t, 256> code_of; /*!< code of each value; above 15: no value of this tensor */
 
-  size_t Elements() const { return size_t{batch} * rows * channels; }
+  size_t Elements() const { return size_t{total} * channels; }
   size_t DeviceBytes() const { return size_t{batch} * row_at.size() * channel_at.size() / 2; }
   /*! \throws ArtifactError for a value that has no code. */
-  std::vector<uint8_t> Pack(const uint8_t* codes) const;
+  std::vector<uint8_t> Pack(const uint8_t* codes, uint32_t run) const;
+};
+
+/*! \brief Where the sums of a channel group lie: so many bits of a word, sign included, from an offset on. */
+struct SumField {
+  uint32_t word, offset, bits;
 };
 
 /*!
- * \brief int32 sums `(group, batch, block, place, dim)` on the device that become float32 `(batch, rows, channels)`.
+ * \brief Sums `(word, batch, block, place, dim)` on the device that become float32 rows `(total, channels)`.
  *
- * y = bias, then for each group y = fma(sum, multiplier, y), as the host's kernels do it: equal in every bit.
+ * A word is the sum of its groups' sums, each shifted to its offset. y = bias, then for each group
+ * y = fma(sum, multiplier, y), as the host's kernels do it: equal in every bit.
  */
 struct SumsOutput {
   uint64_t address;
-  uint32_t batch, rows, channels, blocks, dim, places, groups;
+  uint32_t total, batch, rows, channels, blocks, dim, words;
+  std::vector<int32_t> row_at;   /*!< row of a batch in each place; -1: padding */
+  std::vector<SumField> fields;  /*!< of each group, in the order in which they are added up */
   std::vector<float> multiplier; /*!< (groups, channels) */
   std::vector<float> bias;       /*!< (channels) */
 
-  size_t Elements() const { return size_t{batch} * rows * channels; }
-  size_t DeviceBytes() const { return size_t{4} * groups * batch * blocks * places * dim; }
-  void Unpack(const int32_t* sums, float* values) const;
+  size_t Elements() const { return size_t{total} * channels; }
+  size_t DeviceBytes() const { return size_t{4} * words * batch * blocks * row_at.size() * dim; }
+  void Unpack(const int32_t* sums, uint32_t run, float* values) const;
+
+ private:
+  void UnpackRow(const int32_t* sums, size_t batch_index, size_t place, float* to) const;
 };
 
 struct AcceleratorFunction {
   std::string name;
-  uint64_t program;  /*!< offset in `constants` */
-  uint32_t length;   /*!< instructions */
+  uint64_t program; /*!< offset in `constants` */
+  uint32_t length;  /*!< instructions */
+  uint32_t runs;    /*!< of the program, one for each part of the rows */
   std::vector<CodesInput> inputs;
   SumsOutput output;
 };

@@ -6,12 +6,15 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from .arguments import add_device_options, count, device_options, input_file, output_file
+from .arguments import UsageError, add_device_options, count, device_options, input_file, output_file
 from .console import duration, result, size, table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
+    from ..runtime.device_profile import OperatorCycles
     from ..runtime.manifest import TargetSpec
     from ..runtime.profiler import Profile
     from ..runtime.session import Session
@@ -24,7 +27,7 @@ examples:
   prompts and masks, as a picture: tvm-ahcq profile sam_b.ahcq --function decode -o decode.svg
   one of several targets:         tvm-ahcq profile sam_b.ahcq --target avx2 --threads 1
 
-  CPU and simulated accelerator:  tvm-ahcq profile vit_t.ahcq --device fsim
+  CPU and simulated accelerator:  tvm-ahcq profile vit_t.ahcq --device fsim --roofline roofline.svg
 
 How to read it: "of peak" is the part of the multiply-adds a second that a loop of nothing but the machine's multiply
 instruction does, measured at the same time on one core, times the threads. Kernels with few multiply-adds for their
@@ -45,6 +48,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--repeats", metavar="N", type=count, default=5,
                         help="runs, of which the least time counts (default: %(default)s)")
     parser.add_argument("-o", "--output", metavar="F.svg", type=output_file, help="draw the profile to this file")
+    parser.add_argument("--roofline", metavar="F.svg", type=output_file,
+                        help="draw what each operator on the accelerator makes of its array and its memory")
     add_device_options(parser)
     parser.set_defaults(run=run)
 
@@ -55,7 +60,11 @@ def run(args: argparse.Namespace) -> None:
     from ..runtime.profiler import profile
     from ..runtime.session import Session
 
-    session = Session(read_bundle(args.bundle, target=args.target), args.threads, device_options(args))
+    bundle = read_bundle(args.bundle, target=args.target)
+    if args.roofline is not None and bundle.manifest.accelerator is None:
+        raise UsageError(f"profile: {args.bundle} has nothing for an accelerator to draw; compile it with "
+                         "--accelerator, or leave out --roofline")
+    session = Session(bundle, args.threads, device_options(args))
     before = _peaks(session.target)
     found = profile(session, args.function, _inputs(session, args.function), args.repeats)
     after = _peaks(session.target)
@@ -64,8 +73,7 @@ def run(args: argparse.Namespace) -> None:
     result("machine", f"{session.target.name}, {session.num_threads} threads" + "".join(
         f"; {unit} peak {rate / 1e9:.0f} GMAC/s" for unit, rate in peaks.items()))
     _print(found, peaks)
-    if session.accelerator is not None:
-        _print_device(session, args.function)
+    _print_device(session, args.function, args.roofline)
     if args.output is not None:
         from ..evaluate.profile_plot import profile_plot
 
@@ -73,29 +81,36 @@ def run(args: argparse.Namespace) -> None:
         result("picture", str(args.output))
 
 
-def _print_device(session: Session, function: str) -> None:
+def _print_device(session: Session, function: str, roofline: Path | None) -> None:
     """Cycles of every operator on the accelerator, and how much of them its units work."""
-    from ..runtime.offload import OffloadReport
+    from ..runtime.device_profile import device_profile, total
 
-    accelerator, stored = session.accelerator, session.manifest.accelerator
-    if accelerator is None or stored is None:
+    found = device_profile(session, function)
+    if session.accelerator is None or not found:
         return
-    counters = {each.symbol: each.counters for each in accelerator.counters() if each.calls}
-    places = [place for place in OffloadReport.from_dict(stored).offloaded(function) if place.symbol in counters]
-    rows = []
-    for place in places:
-        found = counters[place.symbol]
-        cycles = max(found["cycles"], 1)
-        units = [f"{found[name] / cycles:.0%}" for name in ("array_busy", "vector_busy", "load_busy", "store_busy")]
-        traffic = 8 * (found["load_chunks"] + found["store_chunks"])
-        rows.append((place.name, place.kind, f"{place.macs / 1e6:.2f}", f"{found['cycles'] / 1e3:.1f}", *units,
-                     size(traffic), f"{place.macs / max(traffic, 1):.1f}"))
-    result("device", accelerator.device)
-    table(("operator", "kind", "MMAC", "kcycles", "array", "vector", "load", "store", "traffic", "MAC/byte"), rows,
-          texts=2)
-    cycles = sum(counters[place.symbol]["cycles"] for place in places)
-    busy = sum(counters[place.symbol]["array_busy"] for place in places)
-    result("total", f"{cycles / 1e6:.2f} M cycles, the array busy in {busy / max(cycles, 1):.0%} of them")
+    result("device", session.accelerator.device)
+    table(("operator", "kind", "MMAC", "kcycles", "array", "vector", "load", "store", "traffic", "MAC/byte"),
+          [_cells(each) for each in found], texts=2)  # fmt: skip
+    every = total(found, "total")
+    expected = f"{every.estimate / 1e6:.2f} M were expected"
+    result("total", f"{every.cycles / 1e6:.2f} M cycles ({expected}), the array busy in {every.busy:.0%} of them")
+    if roofline is not None:
+        from ..codegen.hardware.config import named
+        from ..codegen.hardware.generated.isa import LIMITS
+        from ..evaluate.roofline_plot import roofline_plot
+
+        config = named(session.accelerator.config)
+        title = f"{session.model.name}, {function}, {config.name}: {every.cycles / 1e6:.1f} M cycles"
+        drawn = roofline_plot(title, found, config.dim**2, LIMITS["chunk_bytes"])
+        roofline.write_text(drawn, encoding="utf-8")
+        result("roofline", str(roofline))
+
+
+def _cells(each: OperatorCycles) -> tuple[str, ...]:
+    units = [f"{busy / max(each.cycles, 1):.0%}" for busy in (each.array, each.vector, each.load, each.store)]
+    traffic = each.loaded + each.stored
+    return (each.name, each.kind, f"{each.macs / 1e6:.2f}", f"{each.cycles / 1e3:.1f}", *units, size(traffic),
+            f"{each.macs / max(traffic, 1):.1f}")  # fmt: skip
 
 
 def _peaks(target: TargetSpec) -> dict[str, float]:

@@ -100,8 +100,8 @@ def test_only_some_tiles_leave_the_sums_of_the_others() -> None:
 
 
 def test_the_largest_plan_takes_as_many_queries_as_fit() -> None:
-    assert largest_plan(named("ecp5_16x16"), random_heads(1, (14, 14), 64)).rows == 28
-    assert largest_plan(named("ecp5_16x16"), random_heads(1, (64, 64), 64)).rows == 16
+    assert largest_plan(named("ecp5_16x16"), random_heads(1, (14, 14), 64).stage).rows == 28
+    assert largest_plan(named("ecp5_16x16"), random_heads(1, (64, 64), 64).stage).rows == 16
 
 
 @pytest.mark.parametrize(
@@ -115,4 +115,4 @@ def test_the_largest_plan_takes_as_many_queries_as_fit() -> None:
 )
 def test_what_does_not_fit_is_refused_by_name(sides: tuple[int, int], channels: int, rows: int, message: str) -> None:
     with pytest.raises(DeviceError, match=message):
-        Plan(named("sim_4x4"), random_heads(1, sides, channels), rows)
+        Plan(named("sim_4x4"), random_heads(1, sides, channels).stage, rows)

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tvm_ahcq.codegen.hardware.attention_plan import AttentionStage, Plan
+from tvm_ahcq.codegen.hardware.attention_stream import largest_plan, stream_entries
 from tvm_ahcq.codegen.hardware.config import named
 from tvm_ahcq.codegen.hardware.layout import code_blocks, pack_codes
 from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.hardware.program import INSTRUCTION_BYTES
 from tvm_ahcq.codegen.hardware.schedule import synchronise
-from tvm_ahcq.codegen.lower.attention import attention_entries
-from tvm_ahcq.codegen.lower.attention_tiling import AttentionStage, AttentionTiling, choose_attention_tiling
 from tvm_ahcq.codegen.lower.memory import DeviceMemory, move_constants
 from tvm_ahcq.codegen.lower.verify import verify
 from tvm_ahcq.errors import DeviceError
@@ -30,18 +30,19 @@ def constants(rng, channels: int, relative: bool) -> LogAttention:
     return LogAttention(7, 6, 9, **scale, log_thresholds=thresholds, table=table, out_scale=np.float32(1e-3))
 
 
-def run(tiling: AttentionTiling, q, k, v) -> np.ndarray:
+def run(plan: Plan, q, k, v) -> np.ndarray:
     """int32 sums ``(heads, queries, channels)``."""
-    stage, config = tiling.stage, tiling.config
-    memory, dim = DeviceMemory(), tiling.config.dim
-    rows = tiling.key_rows()
-    padded_q = np.zeros((stage.heads, tiling.padded_queries, stage.channels), np.uint8)
-    padded_q[:, : stage.queries] = q
-    padded = [padded_q, *(np.where(rows[None, :, None] >= 0, x[:, np.maximum(rows, 0)], 0) for x in (k, v))]
+    stage, config = plan.stage, plan.config
+    memory, dim = DeviceMemory(), plan.config.dim
+    places = plan.query_rows(), plan.key_rows(), plan.key_rows()
+    padded = [np.where(at[None, :, None] >= 0, x[:, np.maximum(at, 0)], 0)
+              for x, at in zip((q, k, v), places, strict=True)]  # fmt: skip
     data = [pack_codes(np.stack([code_blocks(head.astype(np.uint8), dim) for head in x])) for x in padded]
     sources = tuple(memory.scratch(len(each)) for each in data)
-    result = memory.scratch(padded_q.size * 4)
-    entries = attention_entries(memory, tiling, sources, result)
+    plan.place(memory.constant, memory.scratch)
+    result = memory.scratch(padded[0].size * 4)
+    plan.at |= dict(zip(("q", "k", "v", "sums"), (*sources, result), strict=True))
+    entries = stream_entries(plan)
     base = -(-memory.scratch_bytes // 64) * 64
     program = move_constants(synchronise(entries, config), base)
     verify(program, config, base + len(memory.constants))
@@ -51,44 +52,51 @@ def run(tiling: AttentionTiling, q, k, v) -> np.ndarray:
         external[address : address + len(each)] = each
     ended = Machine(config, external).run(at, len(program) // INSTRUCTION_BYTES)
     assert ended.error == "none", ended
-    shape = stage.heads, tiling.parts, tiling.padded_queries, dim
-    sums = np.frombuffer(external, np.int32, padded_q.size, result).reshape(shape)
-    return sums.transpose(0, 2, 1, 3).reshape(stage.heads, -1, stage.channels)[:, : stage.queries]
+    shape = stage.heads, plan.parts, plan.padded_queries, dim
+    sums = np.frombuffer(external, np.int32, padded[0].size, result).reshape(shape).swapaxes(1, 2)
+    order = [list(places[0]).index(query) for query in range(stage.queries)]
+    return sums.reshape(stage.heads, -1, stage.channels)[:, order]
 
 
-@pytest.mark.parametrize("rows", [None, 8])
 @pytest.mark.parametrize(
-    ("queries", "keys", "sides", "config"),
+    ("queries", "keys", "sides", "config", "rows", "chunked"),
     [
-        (9, 9, (3, 3), CONFIG),
-        (35, 35, (5, 7), CONFIG),
-        (12, 30, None, CONFIG),
+        (9, 9, (3, 3), CONFIG, None, False),
+        (35, 35, (5, 7), CONFIG, None, False),
+        (35, 35, (5, 7), CONFIG, 7, False),
+        (24, 24, (4, 6), CONFIG, 3, False),
+        (12, 30, None, CONFIG, None, False),
+        (30, 12, None, CONFIG, 8, False),
         # keys and values that do not stay on the chip
-        (40, 40, (5, 8), replace(CONFIG, wgt_depth=260, act_depth=160, vec_depth=64)),
-        (16, 70, None, replace(CONFIG, wgt_depth=128, act_depth=160)),
+        (40, 40, (5, 8), replace(CONFIG, wgt_depth=260, act_depth=160, vec_depth=64), None, True),
+        (16, 70, None, replace(CONFIG, wgt_depth=128, act_depth=160), None, True),
     ],
 )
-def test_sums_equal_the_reference(queries, keys, sides, config, rows):
+def test_sums_equal_the_reference(queries, keys, sides, config, rows, chunked):
     rng, heads, channels = np.random.default_rng(queries + keys), 2, 8
     c = constants(rng, channels, sides is not None)
     rel = [rng.integers(-127, 128, (2 * side - 1, channels)).astype(np.int8) for side in sides or ()]
     stage = AttentionStage(heads, queries, keys, channels, c, *rel)
-    tiling = choose_attention_tiling(config, stage)
-    if rows is not None:
-        tiling = replace(tiling, rows=rows)
-        assert tiling.fits
+    plan = largest_plan(config, stage) if rows is None else Plan(config, stage, rows)
     q = rng.integers(0, 16, (heads, queries, channels)).astype(np.uint8)
     k, v = (rng.integers(0, 16, (heads, keys, channels)).astype(np.uint8) for _ in range(2))
     expected = log_attention(q, k, v, c, *rel)
-    assert np.array_equal(run(tiling, q, k, v).astype(np.float32) * c.out_scale, expected)
-    assert (tiling.resident == 0) == (config is not CONFIG)
+    assert np.array_equal(run(plan, q, k, v).astype(np.float32) * c.out_scale, expected)
+    assert (plan.chunks > 1) == chunked
+
+
+def test_a_tile_has_no_more_queries_than_an_even_share_of_them():
+    c = constants(np.random.default_rng(0), 8, True)
+    rel = [np.zeros((2 * side - 1, 8), np.int8) for side in (5, 7)]
+    plan = largest_plan(CONFIG, AttentionStage(1, 35, 35, 8, c, *rel))
+    assert (plan.tiles, plan.tile_queries, plan.rows) == (2, 21, 24)  # of 3 and of 2 picture rows, in whole DMA words
 
 
 def test_what_does_not_fit_is_refused():
     c = constants(np.random.default_rng(0), 8, False)
-    with pytest.raises(DeviceError, match="multiples of 4"):
-        choose_attention_tiling(CONFIG, AttentionStage(1, 8, 8, 6, c))
+    with pytest.raises(DeviceError, match="blocks of 4 channels"):
+        largest_plan(CONFIG, AttentionStage(1, 8, 8, 6, c))
     with pytest.raises(DeviceError, match="do not fit the scratchpads"):
-        choose_attention_tiling(CONFIG, AttentionStage(1, 8, 8191, 8, c))
+        largest_plan(CONFIG, AttentionStage(1, 8, 8191, 8, c))
     with pytest.raises(DeviceError, match="22 bits"):
-        choose_attention_tiling(CONFIG, AttentionStage(1, 8, 8, 8, replace(c, qk_multiplier=1 << 22)))
+        largest_plan(CONFIG, AttentionStage(1, 8, 8, 8, replace(c, qk_multiplier=1 << 22)))

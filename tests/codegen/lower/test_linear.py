@@ -13,8 +13,10 @@ from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.hardware.program import INSTRUCTION_BYTES
 from tvm_ahcq.codegen.hardware.schedule import synchronise
 from tvm_ahcq.codegen.lower.fixed import fraction_bits, stage_reference
-from tvm_ahcq.codegen.lower.linear import Encoder, LinearStage, choose_tiling, linear_entries
+from tvm_ahcq.codegen.lower.linear import linear_entries
+from tvm_ahcq.codegen.lower.linear_tiling import candidates, choose_tiling
 from tvm_ahcq.codegen.lower.memory import DeviceMemory, move_constants
+from tvm_ahcq.codegen.lower.stage import Encoder, Field, LinearStage, pack_fields
 from tvm_ahcq.codegen.lower.verify import verify
 from tvm_ahcq.errors import DeviceError
 
@@ -27,7 +29,8 @@ def random_stage(rng, rows, outputs, groups, encoded) -> LinearStage:
     tables = rng.integers(-15, 16, (len(groups), 16))
     assert all(size % dim == 0 for size in groups)
     encoder = random_encoder(rng, len(groups), outputs, 15 * 15 * inputs) if encoded else None
-    return LinearStage(rows, weight.astype(np.uint8), zero.astype(np.uint8), groups, tables, encoder)
+    fields = pack_fields([225 * size for size in groups])
+    return LinearStage(rows, weight.astype(np.uint8), zero.astype(np.uint8), groups, tables, fields, encoder)
 
 
 def random_encoder(rng, groups, outputs, largest) -> Encoder:
@@ -52,9 +55,16 @@ def run(entries, memory: DeviceMemory, inputs: dict[int, bytes]) -> bytearray:
 
 
 def accumulators(external: bytearray, at: int, stage: LinearStage) -> np.ndarray:
-    shape = len(stage.group_sizes), stage.outputs // CONFIG.dim, stage.rows, CONFIG.dim
-    sums = np.frombuffer(external, np.int32, int(np.prod(shape)), at).reshape(shape)
-    return sums.swapaxes(1, 2).reshape(shape[0], stage.rows, stage.outputs)
+    """``(G, rows, N)``, out of their words."""
+    shape = stage.fields[-1].word + 1, stage.outputs // CONFIG.dim, stage.rows, CONFIG.dim
+    words = np.frombuffer(external, np.int32, int(np.prod(shape)), at).reshape(shape).swapaxes(1, 2)
+    left, sums = words.reshape(shape[0], stage.rows, stage.outputs).astype(np.int64), []
+    for field in stage.fields:
+        value = left[field.word] & (1 << field.bits) - 1
+        value = np.where(value >> (field.bits - 1), value - (1 << field.bits), value)
+        left[field.word] = (left[field.word] - value) >> field.bits
+        sums.append(value)
+    return np.stack(sums)
 
 
 def test_accumulators_of_one_group_and_of_several_equal_integer_arithmetic():
@@ -67,6 +77,45 @@ def test_accumulators_of_one_group_and_of_several_equal_integer_arithmetic():
         entries = linear_entries(memory, choose_tiling(CONFIG, stage), source, result)
         external = run(entries, memory, {source: pack_codes(code_blocks(codes, CONFIG.dim))})
         assert np.array_equal(accumulators(external, result, stage), stage_reference(stage, codes))
+
+
+def test_every_tiling_that_fits_gives_the_same_sums():
+    rng = np.random.default_rng(4)
+    stage = random_stage(rng, 40, 20, (12, 4, 8), encoded=False)
+    codes = rng.integers(0, 16, (40, 24)).astype(np.uint8)
+    small = replace(CONFIG, act_depth=256, wgt_depth=160, acc_depth=256, vec_depth=96)
+    found = candidates(small, stage)
+    for tiling in [*found, *(replace(tiling, chunk=1) for tiling in found if tiling.chunk > 1)]:
+        memory = DeviceMemory()
+        source, result = memory.scratch(codes.size // 2), memory.scratch(stage.result_bytes())
+        entries = linear_entries(memory, tiling, source, result)
+        external = run(entries, memory, {source: pack_codes(code_blocks(codes, CONFIG.dim))})
+        assert np.array_equal(accumulators(external, result, stage), stage_reference(stage, codes)), tiling
+    assert len({(tiling.rows, tiling.blocks, tiling.chunk) for tiling in found}) > 5
+
+
+@pytest.mark.parametrize("name", ["sim_4x4", "ecp5_16x16", "ecp5_32x32", "zu_64x64"])
+def test_no_shape_needs_more_tokens_or_longer_rows_than_there_are(name):
+    config, rng = named(name), np.random.default_rng(5)
+    dim = config.dim
+    for rows, blocks in ((8, 1), (136, 40)):
+        for sizes in ((8,), (2, 2, 2, 2), (1, 1, 1, 20), (5, 1, 1, 1), (1, 1, 6), (48,)):
+            inputs = dim * sum(sizes)
+            weight = rng.integers(0, 16, (blocks * dim, inputs)).astype(np.uint8)
+            groups, tables = tuple(dim * size for size in sizes), np.zeros((len(sizes), 16), int)
+            fields = pack_fields([225 * size for size in groups])
+            stage = LinearStage(rows, weight, weight[:, 0], groups, tables, fields)
+            memory = DeviceMemory()
+            source, result = memory.scratch(rows * inputs // 2), memory.scratch(stage.result_bytes())
+            entries = linear_entries(memory, choose_tiling(config, stage), source, result)
+            program = move_constants(synchronise(entries, config), memory.scratch_bytes)
+            verify(program, config, memory.scratch_bytes + len(memory.constants))
+
+
+def test_as_many_sums_as_fit_share_a_word():
+    assert pack_fields([2**14 - 1] * 4) == (Field(0, 0, 15), Field(0, 15, 15), Field(1, 0, 15), Field(1, 15, 15))
+    assert pack_fields([100, 100, 100, 100]) == (Field(0, 0, 8), Field(0, 8, 8), Field(0, 16, 8), Field(1, 0, 8))
+    assert pack_fields([2**20, 1]) == (Field(0, 0, 22), Field(1, 0, 2))  # a mantissa cannot shift by 22
 
 
 def test_the_codes_of_one_layer_are_the_input_of_the_next():

@@ -13,7 +13,13 @@ import tvm_ahcq
 from tvm_ahcq.codegen.hardware.config import named
 from tvm_ahcq.codegen.hardware.simulator import build
 from tvm_ahcq.codegen.lower.artifact import artifact
-from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_attention, lower_linear, lower_mlp
+from tvm_ahcq.codegen.lower.operators import (
+    LinearConstants,
+    lower_attention,
+    lower_linear,
+    lower_mlp,
+    rows_of_a_run,
+)
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.reference import (
     LogAttention,
@@ -105,16 +111,41 @@ def test_codes_stay_on_the_accelerator_between_two_layers(config):
 
 
 @needs_library
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
-def test_attention_is_the_hosts_in_every_bit(config):
-    rng, heads, channels = np.random.default_rng(3), 3, 16
+def test_a_layer_of_many_rows_is_several_runs_of_one_program():
+    rng, config, rows = np.random.default_rng(10), CONFIGS[0], 300
+    constants, weight = layer(rng, 510, (640, 100, 284), (3, 0, 15))
+    lowered = lower_linear(config, rows, constants)
+    codes = rng.integers(0, 16, (rows, 1024)).astype(np.uint8)
+    assert lowered.runs > 1 and lowered.runs * lowered.inputs[0].rows > rows  # the last has padding
+    loaded = module(config, {"layer": lowered})
+    assert np.array_equal(call(loaded["layer"], [codes], (rows, 510)), host_linear(codes, constants, weight))
+    (entry,) = loaded["ahcq.counters"]()
+    counters = dict(zip(loaded["ahcq.counter_names"](), entry[2:], strict=True))
+    assert entry[1] == 1 and counters["array_busy"] == lowered.runs * lowered.work.array
+
+
+def test_a_program_takes_few_rows_and_leaves_little_padding():
+    assert rows_of_a_run(37, 1e9) == 40  # all of them, in whole DMA words
+    assert rows_of_a_run(4096, 1.0) == 4096
+    for total, cycles in ((4900, 6912.0), (4096, 9216.0), (4900, 2304.0), (1000, 1e6)):
+        rows = rows_of_a_run(total, cycles)
+        runs = -(-total // rows)
+        assert rows % 8 == 0 and runs > 1 and rows * runs < 1.05 * total
+
+
+@needs_library
+@pytest.mark.parametrize(("config", "heads"), [(CONFIGS[0], 3), (CONFIGS[1], 3), (CONFIGS[0], 170)])
+def test_attention_is_the_hosts_in_every_bit(config, heads):
+    rng, channels = np.random.default_rng(3), 16
     scale = log_attention_scale((225 * channels, 6e-3), (15 * 127 * channels, 4e-4, 3e-4))
     thresholds = np.sort(rng.choice(9000, 15, replace=False))[::-1].astype(np.int32)
     table = np.concatenate([[0], np.sort(rng.integers(1, 256, 15))]).astype(np.uint8)
     c = LogAttention(7, 6, 9, **scale, log_thresholds=thresholds, table=table, out_scale=np.float32(1.7e-3))
     rel = [rng.integers(-127, 128, (2 * side - 1, channels)).astype(np.int8) for side in (5, 7)]
     q, k, v = (rng.integers(0, 16, (heads, 35, channels)).astype(np.uint8) for _ in range(3))
-    function = module(config, {"attention": lower_attention(config, (heads, 35, 35, channels), c, *rel)})["attention"]
+    lowered = lower_attention(config, (heads, 35, 35, channels), c, *rel)
+    assert (lowered.runs > 1) == (heads > 3)
+    function = module(config, {"attention": lowered})["attention"]
     assert np.array_equal(call(function, [q, k, v], q.shape), log_attention(q, k, v, c, *rel))
 
 
