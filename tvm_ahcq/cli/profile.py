@@ -25,6 +25,7 @@ EXAMPLES = """\
 examples:
   the image encoder:              tvm-ahcq profile sam_b.ahcq
   prompts and masks, as a picture: tvm-ahcq profile sam_b.ahcq --function decode -o decode.svg
+  64 clicks at once:              tvm-ahcq profile sam_b.ahcq --function decode --prompts 64
   one of several targets:         tvm-ahcq profile sam_b.ahcq --target avx2 --threads 1
 
   CPU and simulated accelerator:  tvm-ahcq profile vit_t.ahcq --device fsim --roofline roofline.svg
@@ -43,6 +44,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("bundle", metavar="F.ahcq", type=input_file, help="bundle written by `tvm-ahcq compile`")
     parser.add_argument("--function", choices=FUNCTIONS, default=FUNCTIONS[0],
                         help="what to run (default: %(default)s)")
+    parser.add_argument("--prompts", metavar="N", type=count, default=1,
+                        help="clicks that decode gets at once (default: %(default)s)")
     parser.add_argument("--target", metavar="T", help="which target of the bundle (default: the best for this machine)")
     parser.add_argument("--threads", metavar="N", type=count, help="threads (default: physical cores)")
     parser.add_argument("--repeats", metavar="N", type=count, default=5,
@@ -60,13 +63,15 @@ def run(args: argparse.Namespace) -> None:
     from ..runtime.profiler import profile
     from ..runtime.session import Session
 
+    if args.prompts > 1 and args.function != "decode":
+        raise UsageError(f"profile: --prompts {args.prompts} goes with --function decode")
     bundle = read_bundle(args.bundle, target=args.target)
     if args.roofline is not None and bundle.manifest.accelerator is None:
         raise UsageError(f"profile: {args.bundle} has nothing for an accelerator to draw; compile it with "
                          "--accelerator, or leave out --roofline")
     session = Session(bundle, args.threads, device_options(args))
     before = _peaks(session.target)
-    found = profile(session, args.function, _inputs(session, args.function), args.repeats)
+    found = profile(session, args.function, _inputs(session, args.function, args.prompts), args.repeats)
     after = _peaks(session.target)
     peaks = {unit: session.num_threads * max(rate, after[unit]) for unit, rate in before.items()}
     result("bundle", f"{args.bundle}, {session.model.name}, {args.function}")
@@ -121,8 +126,8 @@ def _peaks(target: TargetSpec) -> dict[str, float]:
     return {unit: loop.rate() for unit, loop in peak_loops(resolve_target(target.name)).items()}
 
 
-def _inputs(session: Session, function: str) -> list[np.ndarray]:
-    """An image of noise, or one click on an embedding of noise: time does not depend on what is seen."""
+def _inputs(session: Session, function: str, prompts: int) -> list[np.ndarray]:
+    """An image of noise, or clicks on an embedding of noise: time does not depend on what is seen."""
     import numpy as np
 
     rng, model = np.random.default_rng(0), session.model
@@ -131,8 +136,8 @@ def _inputs(session: Session, function: str) -> list[np.ndarray]:
     middle = model.image_size / 2
     return [
         rng.standard_normal((1, model.prompt_dim, model.grid, model.grid), np.float32),
-        np.array([[[middle, middle], [0, 0]]], np.float32),
-        np.array([[1, -1]], np.float32),
+        np.tile(np.array([[middle, middle], [0, 0]], np.float32), (prompts, 1, 1)),
+        np.tile(np.array([1, -1], np.float32), (prompts, 1)),
     ]
 
 

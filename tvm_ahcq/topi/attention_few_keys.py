@@ -22,6 +22,9 @@ FEW_KEYS = 32
 _CHUNK = 256
 """Queries of a parallel task."""
 
+_LITTLE_WORK = 1 << 12
+"""Logits up to which one thread is sooner done than several are woken."""
+
 
 @T.inline
 def _pack_keys(k, v, constants, b, tokens, d, keys, offset, values):
@@ -125,8 +128,8 @@ def few_keys_body(shape: AttentionShape, target: HostTarget) -> Callable[..., No
     coder = operand_coder(shape.n_thresholds, target)
 
     @T.inline
-    def body(q, k, v, rel_h, rel_w, constants, thresholds, table, out_scale, out):
-        for task in T.parallel(shape.heads * chunks):
+    def tasks(q, k, v, constants, thresholds, table, out_scale, out, loop):
+        for task in loop(shape.heads * chunks):
             keys = T.alloc_buffer((FEW_KEYS, d // 4), "int32")
             offset = T.alloc_buffer((FEW_KEYS,), "int32", scope="local")
             values = T.alloc_buffer((FEW_KEYS // 4, d // LANES, LANES), "int32")
@@ -149,6 +152,13 @@ def few_keys_body(shape: AttentionShape, target: HostTarget) -> Callable[..., No
                 _find_operands(coder, scratch, thresholds, table, tokens, logits, highest, operands, sums)
                 totals[T.ramp(0, 1, LANES)] = sums[0] * T.broadcast(128 - constants[2], LANES)
                 _weigh_values(operands, totals, values, tokens, d, out_scale, out, b, shape.merged, first, rows)
+
+    @T.inline
+    def body(q, k, v, rel_h, rel_w, constants, thresholds, table, out_scale, out):
+        if shape.heads * rows * tokens <= _LITTLE_WORK:
+            tasks(q, k, v, constants, thresholds, table, out_scale, out, T.serial)
+        else:
+            tasks(q, k, v, constants, thresholds, table, out_scale, out, T.parallel)
 
     return body
 

@@ -6,15 +6,12 @@ from tvm.ir import Expr
 from tvm.script import tirx as T
 from tvm.tirx import PrimFunc
 
-from .vector import LANES, extent, rint
+from .vector import FEW, LANES, extent, rint
 
 _BLOCK_ROWS = 32
 
 _BLOCK = 4096
 """Elements of one parallel task where rows do not matter."""
-
-FEW = 1 << 14
-"""Elements up to which waking other threads takes longer than the work."""
 
 
 def uniform_codes(x: Expr, scale: Expr, zero_point: Expr, top: int, lanes: int) -> Expr:

@@ -6,7 +6,7 @@ from tvm.ir import Expr
 from tvm.script import tirx as T
 from tvm.tirx import PrimFunc
 
-from .vector import LANES, extent
+from .vector import FEW, LANES, extent
 
 _BLOCK_ROWS = 32
 
@@ -78,9 +78,13 @@ def layer_norm(m: int | Expr, k: int, eps: float) -> PrimFunc:
         gamma = T.match_buffer(gamma_handle, (k,), "float32", align=4)
         beta = T.match_buffer(beta_handle, (k,), "float32", align=4)
         out = T.match_buffer(out_handle, (rows, k), "float32", align=4)
-        for task in T.parallel((rows + _BLOCK_ROWS - 1) // _BLOCK_ROWS):
-            for i in range(T.min(rows - task * _BLOCK_ROWS, _BLOCK_ROWS)):
-                row = task * _BLOCK_ROWS + i
+        if rows * k <= FEW:
+            for row in range(rows):
                 normalise_row(x, row, k, eps, gamma, beta, out, row)
+        else:
+            for task in T.parallel((rows + _BLOCK_ROWS - 1) // _BLOCK_ROWS):
+                for i in range(T.min(rows - task * _BLOCK_ROWS, _BLOCK_ROWS)):
+                    row = task * _BLOCK_ROWS + i
+                    normalise_row(x, row, k, eps, gamma, beta, out, row)
 
     return main
