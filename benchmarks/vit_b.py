@@ -27,6 +27,9 @@ from tvm_ahcq.frontend.sam import build_module
 from tvm_ahcq.quantizers.table import QuantTable
 from tvm_ahcq.runtime.image import ResizeLongestSide, preprocess
 from tvm_ahcq.runtime.predictor import _CELLS_A_CALL
+from tvm_ahcq.runtime.profiler import profile
+from tvm_ahcq.target import resolve_target
+from tvm_ahcq.topi.peak import peak_loops
 
 RESULTS = Path(__file__).parent / "results" / "vit_b.md"
 
@@ -127,6 +130,31 @@ def batch_time(session, embedding: np.ndarray, count: int, repeats: int) -> floa
     return seconds(run, repeats)
 
 
+def profiled(session, name: str, inputs: list[np.ndarray], repeats: int) -> list[str]:
+    """Table of the kernels that take 1 % of a function or more, beside a loop of nothing but int8 multiply-adds."""
+    found = profile(session, name, inputs, repeats)
+    inside = sum(kernel.seconds for kernel in found.kernels)
+    peaks = {unit: session.num_threads * loop.rate() for unit, loop in peak_loops(resolve_target("native")).items()}
+    arithmetic = sum(kernel.macs / peaks[kernel.unit] for kernel in found.kernels if kernel.macs)
+    products = sum(kernel.seconds for kernel in found.kernels if kernel.macs)
+    lines = [
+        "",
+        f"`{name}`: {1e3 * inside:.0f} ms in kernels, {products / inside:.0%} of it in products and attention; all their "
+        f"multiply-adds at the peak rate would take {1e3 * arithmetic:.0f} ms.",
+        "",
+        "| kernel | shape | calls | ms | share | of peak |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kernel in found.kernels:
+        if kernel.seconds >= 0.01 * inside:
+            peak = f"{kernel.macs / kernel.seconds / peaks[kernel.unit]:.2f}" if kernel.macs else ""
+            lines.append(
+                f"| {kernel.kernel} | {kernel.shape} | {kernel.calls} | {1e3 * kernel.seconds:.1f} | "
+                f"{kernel.seconds / inside:.1%} | {peak} |"
+            )
+    return lines
+
+
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
     """Cosine of the angle between two arrays."""
     return float((a * b).sum(dtype=np.float64) / np.linalg.norm(a) / np.linalg.norm(b))
@@ -185,6 +213,10 @@ def main() -> None:
     batch, single = batch_time(session, embedding, 64, args.repeats), clicks[0][2]
     lines.append(f"| prompt and decode, 64 clicks | {1e3 * batch:.0f} ms ({batch / single:.1f}x one click) |")
     lines.append(f"| most memory of a process that loads, encodes and decodes | {memory:.2f} GB |")
+    lines += profiled(session, "encode_image", [image], args.repeats)
+    lines += ["", "64 clicks in one call of the decoder:"]
+    middle = np.tile(np.float32([[512, 512], [0, 0]]), (64, 1, 1))
+    lines += profiled(session, "decode", [embedding, middle, np.tile(np.float32([1, -1]), (64, 1))], args.repeats)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
