@@ -139,8 +139,8 @@ def profiled(session, name: str, inputs: list[np.ndarray], repeats: int) -> list
     products = sum(kernel.seconds for kernel in found.kernels if kernel.macs)
     lines = [
         "",
-        f"`{name}`: {1e3 * inside:.0f} ms in kernels, {products / inside:.0%} of it in products and attention; all their "
-        f"multiply-adds at the peak rate would take {1e3 * arithmetic:.0f} ms.",
+        f"`{name}`: {1e3 * inside:.0f} ms in kernels, {products / inside:.0%} of it in products and attention; all "
+        f"multiply-adds at the peak rates would take {1e3 * arithmetic:.0f} ms.",
         "",
         "| kernel | shape | calls | ms | share | of peak |",
         "|---|---|---|---|---|---|",
