@@ -11,8 +11,9 @@ import tvm_ahcq
 from tvm_ahcq.codegen.device import open_device
 from tvm_ahcq.codegen.hardware.config import named
 from tvm_ahcq.codegen.hardware.program import INSTRUCTION_BYTES
+from tvm_ahcq.codegen.lower.lowered import Lowered
 from tvm_ahcq.codegen.lower.memory import move_constants
-from tvm_ahcq.codegen.lower.operators import LinearConstants, Lowered, lower_attention, lower_linear, lower_mlp
+from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_attention, lower_linear, lower_mlp
 from tvm_ahcq.quantizers.lnq import LnqParams
 from tvm_ahcq.quantizers.log_attention import log_attention_constants
 from tvm_ahcq.quantizers.uniform import UniformParams
