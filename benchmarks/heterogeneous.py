@@ -199,7 +199,7 @@ def search_linear(config: Config, stage: LinearStage) -> list[tuple[Tiling, int]
     """Every tiling and its cycles, the compiler's choice first."""
     default = choose_tiling(config, stage)
     every = [replace(tiling, chunk=chunk) for tiling in candidates(config, stage)
-             for chunk in sorted({max(1, tiling.resident // parts) for parts in (2, 3, 4, 6, 8)})]  # fmt: skip
+             for chunk in sorted({max(1, tiling.resident // parts) for parts in (3, 4, 6)})]  # fmt: skip
     found = []
     for tiling in [default, *(tiling for tiling in every if tiling.fits and tiling != default)]:
         memory = DeviceMemory()
@@ -264,7 +264,7 @@ def page(kept: dict[str, Any]) -> str:
         lines += model_page(name, model)
     for config, rows in kept["search"].items():
         lines += [f"## Tiles: the compiler's choice against the best of all, ViT-B on `{config}`", "",
-                  "Linear layers: every number of rows and of column blocks of a tile that fits, and five sizes of the "
+                  "Linear layers: every number of rows and of column blocks of a tile that fits, and three sizes of the "
                   "chunks: loop sizes and shares of the buffers. Attention: every tile of queries that fits.", "",
                   "| layer | simulated | choice | best | choice slower by |", "|---" * 5 + "|", *rows, ""]  # fmt: skip
     return "\n".join(lines)

@@ -279,8 +279,8 @@ def lower_attention(
     output = SumsOutput(result, heads * queries, together, queries, plan.parts, dim, plan.query_rows(),
                         (Field(0, 0, WORD_BITS),), scale, zero)  # fmt: skip
     tables = None if rel_h is None or rel_w is None else (len(rel_h), len(rel_w))
-    shape = config, "attention", together, queries, keys, channels, tables
-    return Lowered(config, stream_entries(plan), memory, tuple(inputs), output, shape)
+    same = config, "attention", together, queries, keys, channels, tables
+    return Lowered(config, stream_entries(plan), memory, tuple(inputs), output, same)
 
 
 def _heads_of_a_run(config: Config, stage: AttentionStage) -> int:
