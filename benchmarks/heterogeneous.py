@@ -264,8 +264,8 @@ def page(kept: dict[str, Any]) -> str:
         lines += model_page(name, model)
     for config, rows in kept["search"].items():
         lines += [f"## Tiles: the compiler's choice against the best of all, ViT-B on `{config}`", "",
-                  "Linear layers: every number of rows and of column blocks of a tile that fits, and three sizes of the "
-                  "chunks: loop sizes and shares of the buffers. Attention: every tile of queries that fits.", "",
+                  "Linear layers: every number of rows and of column blocks of a tile that fits, three sizes of the "
+                  "chunks each: loop sizes and shares of the buffers. Attention: every tile of queries that fits.", "",
                   "| layer | simulated | choice | best | choice slower by |", "|---" * 5 + "|", *rows, ""]  # fmt: skip
     return "\n".join(lines)
 
