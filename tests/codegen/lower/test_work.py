@@ -68,6 +68,8 @@ CASES = {
     "few rows": lambda: lower_linear(ECP5, 8, constants(128, (192,))),
     "square": lambda: lower_linear(ECP5, 192, constants(192, (192,))),
     "small array": lambda: lower_linear(SMALL, 64, constants(96, (20, 40, 36))),
+    "groups of a small array": lambda: lower_linear(SMALL, 64, constants(96, (8, 8, 8, 8))),
+    "groups of a large array": lambda: lower_linear(named("ecp5_32x32"), 64, constants(256, (32, 32, 32, 32))),
     "large array": lambda: lower_linear(named("ecp5_32x32"), 128, constants(768, (300, 100, 368))),
     "two layers": lambda: mlp(ECP5, 128),
     "window": lambda: attention(ECP5, 6, (14, 14), 64),
