@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -283,9 +284,9 @@ def main() -> None:
     kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.is_file() else {"models": {}, "search": {}}
     models: dict[str, Callable[[], QuantizedModel]] = {}
     if not options.no_vit_t:
-        models["vit_t"] = lambda: ahcq.quantize(ahcq.from_sam("vit_t"), generated_images())
+        models["vit_t"] = cache(lambda: ahcq.quantize(ahcq.from_sam("vit_t"), generated_images()))
     if options.vit_b:
-        models["vit_b"] = lambda: calibrate(options.vit_b, options.images)[0]
+        models["vit_b"] = cache(lambda: calibrate(options.vit_b, options.images)[0])
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
