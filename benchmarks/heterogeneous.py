@@ -104,11 +104,7 @@ def encode_both(
         "different": float((found != expected).mean()), "share": report.share("encode_image"),
         "stays": sorted(stays), "device_mb": session.accelerator.memory_bytes / 1e6, "threads": session.num_threads,
     }  # fmt: skip
-    operators = device_profile(session, "encode_image")
-    title = f"{name}, image encoder, {config}"
-    picture = roofline_plot(title, operators, named(config).dim ** 2, LIMITS["chunk_bytes"])
-    (RESULTS / f"roofline_{name}_{config}.svg").write_text(picture, encoding="utf-8")
-    return figures, operators
+    return figures, device_profile(session, "encode_image")
 
 
 def kinds(operators: Iterable[OperatorCycles]) -> list[tuple[int, OperatorCycles]]:
@@ -167,7 +163,15 @@ def model_page(name: str, kept: dict[str, Any]) -> list[str]:
         "from the host | MAC a byte |", "|---" * 10 + "|",
     ]  # fmt: skip
     lines += [row(*each) for each in kinds(operators)] + [row(1, replace(every, name="**all**")), ""]
-    return [*lines, f"![roofline](roofline_{name}_{figures['config']}.svg)", ""]
+    return [*lines, f"![roofline]({draw(name, figures['config'], operators)})", ""]
+
+
+def draw(name: str, config: str, operators: list[OperatorCycles]) -> str:
+    """Name of a model's roofline picture."""
+    title = f"{name}, image encoder, {config}"
+    path = RESULTS / f"roofline_{name}_{config}.svg"
+    path.write_text(roofline_plot(title, operators, named(config).dim ** 2, LIMITS["chunk_bytes"]), encoding="utf-8")
+    return path.name
 
 
 def cycles_of(config: Config, memory: DeviceMemory, entries: list[Entry]) -> tuple[int, int]:
