@@ -16,7 +16,7 @@ from ..errors import DeviceError
 from ..runtime.ffi import ahcq_library
 from .hardware.config import Config, named
 from .lower.artifact import artifact
-from .lower.operators import Lowered
+from .lower.lowered import Lowered
 from .patterns import lower
 
 DEFAULT_CONFIG = "ecp5_16x16"

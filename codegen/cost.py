@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import DeviceError
-from .lower.operators import Lowered
+from .lower.lowered import Lowered
 
 OFFLOAD = ("auto", "all")
 """Which operators go to the accelerator: those that it does sooner than a small host, or all that it can do."""

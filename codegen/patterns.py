@@ -9,7 +9,8 @@ from tvm.relax.dpl import DFPattern, is_const, is_op, wildcard
 from ..op.register import is_op as is_call
 from ..quantizers.reference import LogAttention
 from .hardware.config import Config
-from .lower.operators import LinearConstants, Lowered, lower_attention, lower_linear, lower_mlp
+from .lower.lowered import Lowered
+from .lower.operators import LinearConstants, lower_attention, lower_linear, lower_mlp
 
 LINEAR, MLP, ATTENTION = "ahcq.linear", "ahcq.mlp", "ahcq.attention"
 """Names of the composite functions."""

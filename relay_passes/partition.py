@@ -18,7 +18,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm_ahcq.codegen.byoc import constants_of, using
 from tvm_ahcq.codegen.cost import CostModel
 from tvm_ahcq.codegen.hardware.config import Config, named
-from tvm_ahcq.codegen.lower.operators import Lowered
+from tvm_ahcq.codegen.lower.lowered import Lowered
 from tvm_ahcq.codegen.patterns import ATTENTION, LINEAR, MLP, lower, multiply_adds, patterns
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.op.register import is_op

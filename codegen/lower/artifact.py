@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 
 from ..hardware.config import Config
 from ..hardware.program import INSTRUCTION_BYTES
+from .lowered import CodesInput, Lowered, SumsOutput
 from .memory import move_constants
-from .operators import CodesInput, Lowered, SumsOutput
 from .verify import verify
 
 _MAGIC, _VERSION, _ALIGNMENT = b"AHCQACC\0", 2, 64
@@ -38,8 +38,10 @@ def artifact(config: Config, functions: Mapping[str, Lowered]) -> bytes:
         size = at + len(program) + -len(program) % _ALIGNMENT
         pieces += [constants, program, bytes(-len(program) % _ALIGNMENT)]
         table.append((name, at, program, lowered))
-    for _, _, program, _ in table:
-        verify(program, config, scratch + size)
+    ordered: set[Hashable] = set()  # addresses of constants move together: what is no race stays none
+    for _, _, program, lowered in table:
+        verify(program, config, scratch + size, order=lowered.shape not in ordered)
+        ordered |= {lowered.shape} - {None}
     body = struct.pack("<I", config.hash) + _text(config.name) + struct.pack("<QI", scratch, len(table))
     body += b"".join(_function(*entry) for entry in table) + b"".join(pieces)
     return _MAGIC + struct.pack("<II", _VERSION, zlib.crc32(body)) + body

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -14,13 +13,13 @@ from ..hardware.attention_plan import AttentionStage
 from ..hardware.attention_stream import largest_plan, stream_entries
 from ..hardware.config import Config
 from ..hardware.layout import fixed_thresholds
-from ..hardware.schedule import Entry, Tokens, program_of, tokens_of
+from ..hardware.schedule import Entry
 from .fixed import fraction_bits
 from .linear import linear_entries
 from .linear_tiling import choose_tiling
+from .lowered import CodesInput, Lowered, SumsOutput
 from .memory import DeviceMemory
 from .stage import WORD_BITS, Encoder, Field, LinearStage, pack_fields
-from .work import Work, work_of
 
 CODES = 16
 """Codes of an operand; 8-bit codes stay on the host in this version."""
@@ -65,104 +64,6 @@ class LinearConstants:
             return self.packed
         blocks, quads, lanes, four = self.packed.shape
         return self.packed.transpose(0, 2, 1, 3).reshape(blocks * lanes, quads * four)[: len(self.bias)]
-
-
-@dataclass(frozen=True, eq=False)
-class CodesInput:
-    """How uint8 codes ``(total, channels)`` lie in device memory; see ``runtime/accelerator_program.h``.
-
-    Each run of a program takes the next ``batch * rows`` of the rows.
-    """
-
-    address: int
-    total: int
-    batch: int
-    rows: int
-    channels: int
-    dim: int
-    row_at: np.ndarray
-    channel_at: np.ndarray
-    code_of: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class SumsOutput:
-    """How int32 words ``(word, batch, block, place, dim)`` become float32 ``(total, channels)``.
-
-    ``y = bias``, then for each group ``y = fma(float32(sum), multiplier, y)``: the arithmetic of
-    :func:`tvm_ahcq.quantizers.reference.grouped_linear`.
-    """
-
-    address: int
-    total: int
-    batch: int
-    rows: int
-    blocks: int
-    dim: int
-    row_at: np.ndarray
-    fields: tuple[Field, ...]
-    multiplier: np.ndarray
-    bias: np.ndarray
-
-    @property
-    def words(self) -> int:
-        """Words that hold the sums of all groups."""
-        return self.fields[-1].word + 1
-
-
-@dataclass(frozen=True, eq=False)
-class Lowered:
-    """One offloaded operator.
-
-    Attributes
-    ----------
-    config : Config
-        What it is for.
-    entries : list of Entry
-        Instructions without tokens; constants from ``CONSTANTS_AT`` on.
-    memory : DeviceMemory
-        Its constants, and the size of its scratch.
-    inputs, output
-        Between the host's tensors and device memory.
-    """
-
-    config: Config
-    entries: list[Entry]
-    memory: DeviceMemory
-    inputs: tuple[CodesInput, ...]
-    output: SumsOutput
-
-    @cached_property
-    def tokens(self) -> list[Tokens]:
-        """Tokens of the instructions."""
-        return tokens_of(self.entries, self.config)
-
-    @cached_property
-    def program(self) -> bytes:
-        """The instructions, with tokens."""
-        return program_of(self.entries, self.tokens)
-
-    @property
-    def runs(self) -> int:
-        """How often the program runs, each time on the next rows."""
-        return -(-self.output.total // (self.output.batch * self.output.rows))
-
-    @cached_property
-    def work(self) -> Work:
-        """What one run does."""
-        return work_of(self.entries, self.tokens, self.config)
-
-    @property
-    def cycles(self) -> int:
-        """Estimate of the cycles of all runs."""
-        return self.runs * self.work.cycles
-
-    @property
-    def transfer_bytes(self) -> int:
-        """Bytes between the host and the device's memory, in all runs."""
-        codes = sum(x.batch * len(x.row_at) * len(x.channel_at) // 2 for x in self.inputs)
-        places = self.output.batch * self.output.blocks * len(self.output.row_at) * self.output.dim
-        return self.runs * (codes + 4 * self.output.words * places)
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,7 +161,11 @@ def _lower(config: Config, total: int, channels: int, layers: list[_Layer], bias
     given = CodesInput(source, total, 1, rows, channels, dim, row_at, layers[0].channel_at, code_of)
     blocks = last.outputs // dim
     output = SumsOutput(at, total, 1, rows, blocks, dim, row_at, last.fields, layers[-1].multiplier, bias)
-    return Lowered(config, entries, memory, (given,), output)
+    first = layers[0].stage
+    shape = None
+    if len(layers) == 1:  # what linear_entries depends on
+        shape = config, "linear", rows, first.outputs, first.group_sizes, tuple(map(tuple, first.parts))
+    return Lowered(config, entries, memory, (given,), output, shape)
 
 
 def rows_of_a_run(total: int, cycles: float) -> int:
@@ -373,7 +278,9 @@ def lower_attention(
     scale, zero = np.full((1, channels), constants.out_scale, np.float32), np.zeros(channels, np.float32)
     output = SumsOutput(result, heads * queries, together, queries, plan.parts, dim, plan.query_rows(),
                         (Field(0, 0, WORD_BITS),), scale, zero)  # fmt: skip
-    return Lowered(config, stream_entries(plan), memory, tuple(inputs), output)
+    tables = None if rel_h is None or rel_w is None else (len(rel_h), len(rel_w))
+    same = config, "attention", together, queries, keys, channels, tables
+    return Lowered(config, stream_entries(plan), memory, tuple(inputs), output, same)
 
 
 def _heads_of_a_run(config: Config, stage: AttentionStage) -> int:

@@ -32,9 +32,13 @@ _LOGARITHM = 24
 _BURST = 16
 """Chunks of a burst; each asks for two cycles."""
 
-_READ, _BURSTS, _SHARED = 2, 0.03, 0.22
+_READ, _BURSTS = 2, 0.03
 """Cycles in which a word of ``vec`` is read before its parts are sent on their way to memory; and for each chunk, those
-between bursts and, where scales read the sums that they add to at the same time, those that these take (fitted)."""
+between bursts (fitted)."""
+
+_SHARED, _HIDDEN = 1.0, 16
+"""Cycle for which the reading of a word waits where scales read the sums that they add to at the same time (fitted);
+what is sent of a word of so many parts hides it."""
 
 _SENT_CODES = 3.0
 """The same for ``out``, whose words are a chunk."""
@@ -74,7 +78,8 @@ def work_of(entries: Sequence[Entry], tokens: Sequence[Tokens], config: Config) 
     array = sum(f["rows"] * f["steps"] * f["blocks"] for _, f in _of(entries, "gemm"))
     shared = any(f.get("add_mode", 0) == 2 for _, f in _of(entries, "scale"))
     parts = config.lanes // 2
-    sent = (parts + _READ) / parts + _BURSTS + (_SHARED if shared else 0.0)
+    waits = _SHARED if shared and parts < _HIDDEN else 0.0
+    sent = (parts + _READ + waits) / parts + _BURSTS
     cycles = _Replay(config, sent).cycles(entries, tokens)
     return Work(array, moved["load"], moved["store"], len(entries), cycles)
 

@@ -97,8 +97,8 @@ def _print_device(session: Session, function: str, roofline: Path | None) -> Non
     table(("operator", "kind", "MMAC", "kcycles", "array", "vector", "load", "store", "traffic", "MAC/byte"),
           [_cells(each) for each in found], texts=2)  # fmt: skip
     every = total(found, "total")
-    expected = f"{every.estimate / 1e6:.2f} M were expected"
-    result("total", f"{every.cycles / 1e6:.2f} M cycles ({expected}), the array busy in {every.busy:.0%} of them")
+    result("total", f"{every.cycles / 1e6:.2f} M cycles, the array busy in {every.busy:.0%} of them; "
+                    f"{every.estimate / 1e6:.2f} M were expected")  # fmt: skip
     if roofline is not None:
         from ..codegen.hardware.config import named
         from ..codegen.hardware.generated.isa import LIMITS

@@ -83,11 +83,10 @@ def _roofs(x: Scale, y: Scale, peak: float, bandwidth: float) -> list[str]:
     """Memory up to the ridge, the array behind it."""
     ridge = peak / bandwidth
     begin = max(x.low, y.low / bandwidth)
-    middle = math.sqrt(begin * ridge)
     return [
         line(x(begin), y(begin * bandwidth), x(ridge), y(peak), "roof"),
         line(x(ridge), y(peak), _RIGHT, y(peak), "roof"),
         text(_RIGHT - 6, y(peak) - 8, f"array: {number(peak)} a cycle", anchor="end"),
-        text(x(middle) + 8, y(middle * bandwidth) + 16, f"memory: {number(bandwidth)} bytes a cycle each way",
-             anchor="start"),
+        # above the roof, where no point can be
+        text(_LEFT + 8, _TOP + 14, f"memory: {number(bandwidth)} bytes a cycle each way", anchor="start"),
     ]

@@ -11,6 +11,7 @@ import pytest
 
 import tvm_ahcq
 from tvm_ahcq.codegen.hardware.config import named
+from tvm_ahcq.codegen.hardware.schedule import tokens_of
 from tvm_ahcq.codegen.hardware.simulator import build
 from tvm_ahcq.codegen.lower.artifact import artifact
 from tvm_ahcq.codegen.lower.operators import (
@@ -163,6 +164,18 @@ def test_several_functions_share_a_device_and_equal_operators_give_equal_bytes()
     calls = {str(entry[0]): list(entry[1:]) for entry in loaded["ahcq.counters"]()}
     assert calls["layer0"][0] == 2 and calls["layer1"][0] == 1
     assert calls["layer0"][1] > 0 and next(iter(loaded["ahcq.counter_names"]())) == "cycles"
+
+
+def test_operators_of_one_shape_have_the_tokens_that_each_would_have_alone():
+    rng, config = np.random.default_rng(11), CONFIGS[1]
+    layers = [lower_linear(config, 64, layer(rng, 96, (40, 24), zeros)[0]) for zeros in ((3, 8), (0, 15))]
+    other = lower_linear(config, 64, layer(rng, 96, (24, 40), (3, 8))[0])
+    assert layers[0].shape == layers[1].shape != other.shape
+    for lowered in (*layers, other):
+        assert lowered.tokens == tokens_of(lowered.entries, config)
+        strides = [fields["address"] for name, fields in lowered.entries if name in ("load", "store")]
+        same = [fields["address"] for name, fields in layers[0].entries if name in ("load", "store")]
+        assert (strides == same) == (lowered is not other)
 
 
 def test_what_the_accelerator_cannot_do_is_refused():

@@ -11,8 +11,9 @@ import tvm_ahcq
 from tvm_ahcq.codegen.device import open_device
 from tvm_ahcq.codegen.hardware.config import named
 from tvm_ahcq.codegen.hardware.program import INSTRUCTION_BYTES
+from tvm_ahcq.codegen.lower.lowered import Lowered
 from tvm_ahcq.codegen.lower.memory import move_constants
-from tvm_ahcq.codegen.lower.operators import LinearConstants, Lowered, lower_attention, lower_linear, lower_mlp
+from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_attention, lower_linear, lower_mlp
 from tvm_ahcq.quantizers.lnq import LnqParams
 from tvm_ahcq.quantizers.log_attention import log_attention_constants
 from tvm_ahcq.quantizers.uniform import UniformParams
@@ -67,6 +68,8 @@ CASES = {
     "few rows": lambda: lower_linear(ECP5, 8, constants(128, (192,))),
     "square": lambda: lower_linear(ECP5, 192, constants(192, (192,))),
     "small array": lambda: lower_linear(SMALL, 64, constants(96, (20, 40, 36))),
+    "groups of a small array": lambda: lower_linear(SMALL, 64, constants(96, (8, 8, 8, 8))),
+    "groups of a large array": lambda: lower_linear(named("ecp5_32x32"), 64, constants(256, (32, 32, 32, 32))),
     "large array": lambda: lower_linear(named("ecp5_32x32"), 128, constants(768, (300, 100, 368))),
     "two layers": lambda: mlp(ECP5, 128),
     "window": lambda: attention(ECP5, 6, (14, 14), 64),

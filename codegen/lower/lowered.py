@@ -1,0 +1,127 @@
+"""An offloaded operator: its program, its constants, and how tensors lie in device memory."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..hardware.config import Config
+from ..hardware.schedule import Entry, Tokens, program_of, tokens_of
+from .memory import DeviceMemory
+from .stage import Field
+from .work import Work, work_of
+
+_MOST_KNOWN = 64
+_known_tokens: dict[Hashable, list[Tokens]] = {}
+"""Tokens by the shape of operators: blocks of a model repeat a few."""
+
+
+@dataclass(frozen=True, eq=False)
+class CodesInput:
+    """How uint8 codes ``(total, channels)`` lie in device memory; see ``runtime/accelerator_program.h``.
+
+    Each run of a program takes the next ``batch * rows`` of the rows.
+    """
+
+    address: int
+    total: int
+    batch: int
+    rows: int
+    channels: int
+    dim: int
+    row_at: np.ndarray
+    channel_at: np.ndarray
+    code_of: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class SumsOutput:
+    """How int32 words ``(word, batch, block, place, dim)`` become float32 ``(total, channels)``.
+
+    ``y = bias``, then for each group ``y = fma(float32(sum), multiplier, y)``: the arithmetic of
+    :func:`tvm_ahcq.quantizers.reference.grouped_linear`.
+    """
+
+    address: int
+    total: int
+    batch: int
+    rows: int
+    blocks: int
+    dim: int
+    row_at: np.ndarray
+    fields: tuple[Field, ...]
+    multiplier: np.ndarray
+    bias: np.ndarray
+
+    @property
+    def words(self) -> int:
+        """Words that hold the sums of all groups."""
+        return self.fields[-1].word + 1
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """One offloaded operator.
+
+    Attributes
+    ----------
+    config : Config
+        What it is for.
+    entries : list of Entry
+        Instructions without tokens; constants from ``CONSTANTS_AT`` on.
+    memory : DeviceMemory
+        Its constants, and the size of its scratch.
+    inputs, output
+        Between the host's tensors and device memory.
+    shape : hashable or None
+        Equal for operators whose instructions differ in nothing but the numbers that they compute with, so that their
+        tokens are equal too.
+    """
+
+    config: Config
+    entries: list[Entry]
+    memory: DeviceMemory
+    inputs: tuple[CodesInput, ...]
+    output: SumsOutput
+    shape: Hashable = None
+
+    @cached_property
+    def tokens(self) -> list[Tokens]:
+        """Tokens of the instructions."""
+        if self.shape is None:
+            return tokens_of(self.entries, self.config)
+        if self.shape not in _known_tokens:
+            if len(_known_tokens) == _MOST_KNOWN:
+                _known_tokens.pop(next(iter(_known_tokens)))
+            _known_tokens[self.shape] = tokens_of(self.entries, self.config)
+        return _known_tokens[self.shape]
+
+    @cached_property
+    def program(self) -> bytes:
+        """The instructions, with tokens."""
+        return program_of(self.entries, self.tokens)
+
+    @property
+    def runs(self) -> int:
+        """How often the program runs, each time on the next rows."""
+        return -(-self.output.total // (self.output.batch * self.output.rows))
+
+    @cached_property
+    def work(self) -> Work:
+        """What one run does."""
+        return work_of(self.entries, self.tokens, self.config)
+
+    @property
+    def cycles(self) -> int:
+        """Estimate of the cycles of all runs."""
+        return self.runs * self.work.cycles
+
+    @property
+    def transfer_bytes(self) -> int:
+        """Bytes between the host and the device's memory, in all runs."""
+        codes = sum(x.batch * len(x.row_at) * len(x.channel_at) // 2 for x in self.inputs)
+        places = self.output.batch * self.output.blocks * len(self.output.row_at) * self.output.dim
+        return self.runs * (codes + 4 * self.output.words * places)
