@@ -3,7 +3,8 @@
     python -m tvm_ahcq.codegen.hardware.build --config ecp5_16x16
     python benchmarks/fpga_table.py build/fpga/*/result.json
 
-A build of the same configuration, target and seed replaces the one recorded before.
+A build of the same configuration, target and seed replaces the one recorded before. Builds of floating-point cores
+(`codegen/hardware/baseline/`) stand beside; `fpga_baseline.py` then says what an encoder block takes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fpga_baseline
+
 RESULTS = Path(__file__).resolve().parent / "results"
+NOTES = RESULTS / "fpga_notes.md"
+"""What was tried by hand; it ends the page."""
 ECP5 = "ecp5"
 
 
@@ -50,24 +55,46 @@ def count_table(records: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def speed(records: list[dict[str, Any]]) -> list[str]:
+    """What an encoder block takes on accelerator and floating-point cores; nothing before it was measured."""
+    lines = fpga_baseline.section(records)
+    if not lines:
+        return []
+    return [
+        "## One SAM-B encoder block, against floating-point cores on the same device", "",
+        "Cycles (`benchmarks/fpga_baseline.py`; its text says how) by the routed clock. Times of the floating-point cores have",
+        "no softmax, no GELU and no memory in them; those of the accelerator have all.", "", *lines,
+    ]  # fmt: skip
+
+
 def markdown(records: list[dict[str, Any]]) -> str:
     """The page."""
     routed = [record for record in records if record["target"] == ECP5]
+    own = [record for record in routed if "core" not in record]
+    cores = [record for record in routed if "core" in record]
     counted = [record for record in records if record["target"] != ECP5]
     lines = ["# The accelerator on FPGAs", "", "Written by `benchmarks/fpga_table.py` from builds of "]
     lines[-1] += "`python -m tvm_ahcq.codegen.hardware.build`."
-    if routed:
-        lines += ["", "## ECP5-85k, placed and routed (yosys, nextpnr, speed grade 8)", "", *ecp5_table(routed)]
+    if own:
+        lines += ["", "## ECP5-85k, placed and routed (yosys, nextpnr, speed grade 8)", "", *ecp5_table(own)]
         lines += ["", "The harness of `ahcq_serial.sv` is included. Seconds are of a shared machine."]
+    if cores:
+        lines += ["", "## Floating-point GEMM cores on the same device", "", *ecp5_table(cores)]
+        lines += ["", "`python -m tvm_ahcq.codegen.hardware.baseline.build`; the number is that of the lanes, each of which does"]
+        lines += ["a multiply-add a cycle. fp32, or bf16 with fp32 sums; the harness of `fp_serial.sv` is included."]
+    if own and cores:
+        lines += ["", *speed(routed)]
     if counted:
         lines += ["", "## Resource counts of `synth_xilinx`; nothing is placed", "", *count_table(counted)]
+    if NOTES.is_file():
+        lines += ["", NOTES.read_text().rstrip()]
     return "\n".join(lines) + "\n"
 
 
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", nargs="+", type=Path, help="result.json of builds")
+    parser.add_argument("results", nargs="*", type=Path, help="result.json of builds")
     path = RESULTS / "fpga.json"
     kept: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     for result in parser.parse_args().results:

@@ -1,7 +1,7 @@
 """What the floating-point core computes, and in how many cycles.
 
-Numbers are rounded to nearest, ties to even; subnormal numbers count as zero and are written as zero of their sign; every
-NaN is 0x7fc00000. Sums go up with the step: ``sum = add(multiply(x[m, k], w[k, n]), sum)``.
+Numbers are rounded to nearest, ties to even; subnormal numbers count as zero and are written as zero of their sign;
+every NaN is 0x7fc00000. Sums go up with the step: ``sum = add(multiply(x[m, k], w[k, n]), sum)``.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _finish(words: Words, nan: NDArray[np.bool_]) -> Words:
 def multiply(a: Words, b: Words) -> Words:
     """Products of fp32 words; of bf16 words too, in the upper halves.
 
-    The product of two 24-bit fractions is exact in float64; it is rounded as if exponents had no end, and flushed after that.
+    The product of two 24-bit fractions is exact in float64; it is rounded as if exponents had no end, then flushed.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         x, y = (_flush(np.asarray(words, np.uint32)).view(np.float32).astype(np.float64) for words in (a, b))
@@ -114,7 +114,7 @@ def gemm(operands: Words, weights: Words) -> Words:
 
 
 def step_cycles(core: Core, rows: int) -> int:
-    """Cycles from one step to the next: the rows; or the weights of the next step, or an addition, if these take longer."""
+    """Cycles from one step to the next: the rows, or the next weights, or an addition, whichever takes longest."""
     return max(rows, core.lanes + 1, _ADD_STAGES + 3)
 
 

@@ -28,7 +28,7 @@ def tile(core: model.Core, rng: np.random.Generator, rows: int, steps: int) -> T
 
 
 def chunks(core: model.Core, tiles: list[Tile]) -> np.ndarray:
-    """Both streams in the order in which their words are needed: columns are 1 for weights, and the chunk's two halves."""
+    """Both streams in the order in which their words are needed: 1 for weights, and the chunk's two halves."""
     shift = 0 if core.format == "fp32" else 16
     streams, needed = [], []
     for side in (0, 1):
