@@ -9,8 +9,8 @@ simulator (whose cycles are those of the RTL: see `fpga_busy.py`) and writes ``b
 
 Where the two do not do the same, the floating-point core is spared: its softmax and GELU cost nothing, its relative
 positions only their products at full speed, its operands are never late, results of attention never wait, and of each
-GEMM it takes the better of both ways round. The accelerator's cycles have all of that in them, memory of 8 bytes a cycle
-and latency 40 too.
+GEMM it takes the better of both ways round. The accelerator's cycles have all of that in them, memory of 8 bytes a
+cycle and latency 40 too.
 """
 
 from __future__ import annotations
