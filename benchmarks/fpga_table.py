@@ -62,8 +62,8 @@ def speed(records: list[dict[str, Any]]) -> list[str]:
         return []
     return [
         "## One SAM-B encoder block, against floating-point cores on the same device", "",
-        "Cycles (`benchmarks/fpga_baseline.py`; its text says how) by the routed clock. Times of the floating-point cores",
-        "have no softmax, no GELU and no memory in them; those of the accelerator have all.", "", *lines,
+        "Cycles (`benchmarks/fpga_baseline.py`; its text says how) by the routed clock. Times of the floating-point",
+        "cores have no softmax, no GELU and no memory in them; those of the accelerator have all.", "", *lines,
     ]  # fmt: skip
 
 
@@ -80,8 +80,8 @@ def markdown(records: list[dict[str, Any]]) -> str:
         lines += ["", "The harness of `ahcq_serial.sv` is included. Seconds are of a shared machine."]
     if cores:
         lines += ["", "## Floating-point GEMM cores on the same device", "", *ecp5_table(cores)]
-        lines += ["", "`python -m tvm_ahcq.codegen.hardware.baseline.build`; the number is that of the lanes, each of which"]
-        lines += ["does a multiply-add a cycle. fp32, or bf16 with fp32 sums; the harness of `fp_serial.sv` is included."]
+        lines += ["", "`python -m tvm_ahcq.codegen.hardware.baseline.build`; the number is that of the lanes, each of"]
+        lines += ["which does a multiply-add a cycle. fp32, or bf16 with fp32 sums; with the harness `fp_serial.sv`."]
     if own and cores:
         lines += ["", *speed(routed)]
     if counted:
