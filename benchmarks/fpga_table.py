@@ -21,6 +21,9 @@ RESULTS = Path(__file__).resolve().parent / "results"
 NOTES = RESULTS / "fpga_notes.md"
 """What was tried by hand; it ends the page."""
 ECP5 = "ecp5"
+AVAILABLE = {"TRELLIS_COMB": 83640, "TRELLIS_FF": 83640, "MULT18X18D": 156, "DP16KD": 208}
+"""Of an ECP5-85k."""
+STAGES = ("synthesis", "place", "route")
 
 
 def key(record: dict[str, Any]) -> str:
@@ -28,20 +31,32 @@ def key(record: dict[str, Any]) -> str:
     return f"{record['config']} {record['target']} {record.get('seed', 0)}"
 
 
+def used_of(record: dict[str, Any], name: str) -> tuple[int, int]:
+    """How much of a resource a build takes, and how much there is; before placement, of its netlist."""
+    if record["used"]:
+        used, _ = record["used"].get(name, (0, 0))
+    elif name == "TRELLIS_COMB":
+        used = record["cells"]["LUT4"] + 2 * record["cells"]["CCU2C"]
+    else:
+        used = record["cells"].get(name, 0)
+    return used, AVAILABLE[name]
+
+
 def ecp5_table(records: list[dict[str, Any]]) -> list[str]:
     """Routed builds: what is used of what there is, and the clock."""
     lines = [
-        "| configuration | 4-input table sites | FF | DSP | block RAM | clock, MHz | synthesis, route: s |",
+        "| configuration | 4-input table sites | FF | DSP | block RAM | clock, MHz | synthesis, place, route: s |",
         "|---" * 7 + "|",
     ]
     for record in records:
         cells = [record["config"]]
-        for name in ("TRELLIS_COMB", "TRELLIS_FF", "MULT18X18D", "DP16KD"):
-            used, there = record["used"].get(name, (0, 0))
-            cells.append(f"{used} ({used / there:.0%})" if there else "0")
+        for name in AVAILABLE:
+            used, there = used_of(record, name)
+            cells.append(f"{used} ({used / there:.0%})")
         seconds = record["seconds"]
-        times = ", ".join(f"{seconds[stage]:.0f}" if stage in seconds else "-" for stage in ("synthesis", "route"))
-        lines.append("| " + " | ".join([*cells, f"**{record['fmax_mhz']:.1f}**", times]) + " |")
+        times = ", ".join(f"{seconds[stage]:.0f}" if stage in seconds else "-" for stage in STAGES)
+        clock = f"**{record['fmax_mhz']:.1f}**" if "fmax_mhz" in record else "not routed"
+        lines.append("| " + " | ".join([*cells, clock, times]) + " |")
     return lines
 
 

@@ -14,9 +14,10 @@ import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from ....errors import AhcqError, DeviceError
-from ..build import milestone, say, summary
+from ....errors import AhcqError
+from ..build import REUSE_HELP, REUSED, place_and_route, say, summary
 from ..synthesis import ecp5, yosys
 from .model import Core
 from .sources import HERE, rtl_sources
@@ -37,6 +38,22 @@ def synthesise(core: Core, folder: Path) -> float:
     return ecp5.synthesise_netlist(folder, [yosys.read_command(sources, TOP, core.parameters())], TOP)
 
 
+def build(core: Core, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """The record of ``result.json``; without a clock if only synthesis is asked for."""
+    seconds: dict[str, float] = {}
+    if not options.reuse:
+        say(f"synthesis of {core.name} for the ECP5 ...")
+        seconds["synthesis"] = synthesise(core, folder)
+    record: dict[str, Any] = {"config": core.name, "target": "ecp5", "seed": options.seed, "core": asdict(core)}
+    if options.synthesis_only:
+        record["used"] = {}
+    else:
+        routed = place_and_route(folder, options)
+        record |= {"asked_mhz": options.frequency} | asdict(routed)
+        seconds |= routed.seconds
+    return record | {"seconds": seconds, "cells": yosys.cells_of_netlist(folder / ecp5.NETLIST, TOP)}
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -48,7 +65,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dsps", type=int, default=3, help="DSP blocks of an fp32 product: 2, 3 (default) or 4")
     parser.add_argument("--frequency", type=float, default=120.0, help="MHz to place and route for (default: 120)")
     parser.add_argument("--seed", type=int, default=1, help="of the placer")
-    parser.add_argument("--reuse", action="store_true", help="take the netlist that is in the folder")
+    parser.add_argument("--reuse", nargs="?", const="netlist", choices=list(REUSED), help=REUSE_HELP)
+    parser.add_argument("--synthesis-only", action="store_true", help="count cells, do not place and route")
     parser.add_argument("--out", type=Path, help="folder to work in (default: build/fpga/FORMAT_xLANES-ecp5)")
     return parser.parse_args(arguments)
 
@@ -56,25 +74,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns 1 with a message if something is missing or fails."""
     options = parse(arguments)
-    seconds: dict[str, float] = {}
     try:
         core = Core(options.format, options.lanes, options.dsps)
         folder: Path = options.out or Path("build") / "fpga" / f"{core.name}-ecp5"
         folder.mkdir(parents=True, exist_ok=True)
-        if not options.reuse:
-            say(f"synthesis of {core.name} for the ECP5 ...")
-            seconds["synthesis"] = synthesise(core, folder)
-        elif not (folder / ecp5.NETLIST).is_file():
-            raise DeviceError(f"There is no {folder / ecp5.NETLIST} to reuse; run without --reuse first.")
-        cells = yosys.cells_of_netlist(folder / ecp5.NETLIST, TOP)
-        say(f"place and route of {cells} ...")
-        routed = ecp5.place_and_route(folder, options.frequency, options.seed, milestone)
+        record = build(core, folder, options)
     except AhcqError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    seconds |= routed.seconds
-    record = {"config": core.name, "target": "ecp5", "seed": options.seed, "asked_mhz": options.frequency}
-    record |= asdict(routed) | {"seconds": seconds, "cells": cells, "core": asdict(core)}
     (folder / "result.json").write_text(json.dumps(record, indent=1) + "\n")
     say(f"{summary(record)}\nwritten: {folder / 'result.json'}")
     return 0

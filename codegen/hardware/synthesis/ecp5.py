@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..config import Config
@@ -14,6 +14,7 @@ DEVICE = ("--um5g-85k", "--package", "CABGA756", "--speed", "8")
 CLOCK_SITE = "B29"
 TOP = "ahcq_serial"
 NETLIST = "netlist.json"
+PLACED = "placed.json"
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,39 @@ def constraints(clock: str = "clk_i") -> str:
     return f'LOCATE COMP "{clock}" SITE "{CLOCK_SITE}";\nIOBUF PORT "{clock}" IO_TYPE=LVCMOS33;\n'
 
 
+def place(folder: Path, frequency_mhz: float, seed: int = 1, show: Callable[[str], None] | None = None) -> float:
+    """``netlist.json`` to ``placed.json``, from which routing can be tried again; returns seconds."""
+    (folder / PLACED).unlink(missing_ok=True)
+    (folder / "pins.lpf").write_text(constraints())
+    arguments = ["--json", NETLIST, "--seed", str(seed), "--no-route", "--write", PLACED]
+    _, seconds = tools.run("nextpnr-ecp5", [*arguments, *_options(frequency_mhz)], folder, "place.log", show)
+    return seconds
+
+
+def route(folder: Path, frequency_mhz: float, show: Callable[[str], None] | None = None) -> Routed:
+    """``placed.json`` to ``routed.config``; a missed target is no error, the report says what was reached."""
+    (folder / "pins.lpf").write_text(constraints())
+    arguments = [
+        "--json", PLACED, "--no-pack", "--no-place", "--router", "router2",
+        "--textcfg", "routed.config", "--report", "report.json",
+    ]  # fmt: skip
+    _, seconds = tools.run("nextpnr-ecp5", [*arguments, *_options(frequency_mhz)], folder, "route.log", show)
+    return _report(folder / "report.json", seconds)
+
+
 def place_and_route(
     folder: Path, frequency_mhz: float, seed: int = 1, show: Callable[[str], None] | None = None
 ) -> Routed:
-    """``netlist.json`` to ``routed.config``; a missed target is no error, the report says what was reached."""
-    (folder / "pins.lpf").write_text(constraints())
-    arguments = [
-        *DEVICE, "--json", NETLIST, "--lpf", "pins.lpf", "--lpf-allow-unconstrained",
-        "--textcfg", "routed.config", "--report", "report.json", "--router", "router2",
-        "--freq", str(frequency_mhz), "--seed", str(seed), "--timing-allow-fail",
+    """``netlist.json`` to ``routed.config``, both stages."""
+    placing = place(folder, frequency_mhz, seed, show)
+    routed = route(folder, frequency_mhz, show)
+    return replace(routed, seconds={"place": placing} | routed.seconds)
+
+
+def _options(frequency_mhz: float) -> list[str]:
+    return [
+        *DEVICE, "--lpf", "pins.lpf", "--lpf-allow-unconstrained", "--freq", str(frequency_mhz), "--timing-allow-fail",
     ]  # fmt: skip
-    _, seconds = tools.run("nextpnr-ecp5", arguments, folder, "route.log", show)
-    return _report(folder / "report.json", seconds)
 
 
 def bitstream(folder: Path) -> float:
