@@ -139,9 +139,13 @@ def section(records: list[dict[str, Any]]) -> list[str]:
 def with_clocks(best: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Accelerators, and of each format the core with the most lanes.
 
-    A core that was only synthesised gets the clock of the fastest smaller one of its format (``at_most``).
+    An accelerator that is not routed has the clock of its placement (``as_placed``). A core that was only synthesised
+    gets the clock of the fastest smaller one of its format (``at_most``).
     """
-    found = {name: record for name, record in best.items() if "core" not in record and "fmax_mhz" in record}
+    found = {}
+    for name, record in best.items():
+        if "core" not in record and ("fmax_mhz" in record or "placed_mhz" in record):
+            found[name] = {"fmax_mhz": record.get("placed_mhz"), "as_placed": "placed_mhz" in record} | record
     for kind in ("fp32", "bf16"):
         cores = [record for record in best.values() if "core" in record and record["core"]["format"] == kind]
         clocks = [float(record["fmax_mhz"]) for record in cores if "fmax_mhz" in record]
@@ -157,6 +161,7 @@ def table(
     """Milliseconds of the parts of a block, and how much faster the accelerator is."""
     clock = {name: float(best[name]["fmax_mhz"]) for name in (config, *cores)}
     most = {name: "at most" if best[name].get("at_most") else "at" for name in (config, *cores)}
+    most[config] = "(estimated after placement) at" if best[config].get("as_placed") else "at"
     heads = [f"{name} {most[name]} {clock[name]:.1f} MHz, ms" for name in (config, *cores)]
     heads += [f"faster than {name}" for name in cores]
     dim = named(config).dim

@@ -56,6 +56,7 @@ def ecp5_table(records: list[dict[str, Any]]) -> list[str]:
         seconds = record["seconds"]
         times = ", ".join(f"{seconds[stage]:.0f}" if stage in seconds else "-" for stage in STAGES)
         clock = f"**{record['fmax_mhz']:.1f}**" if "fmax_mhz" in record else "not routed"
+        clock = f"{record['placed_mhz']:.1f} as placed, not routed" if "placed_mhz" in record else clock
         lines.append("| " + " | ".join([*cells, clock, times]) + " |")
     return lines
 
@@ -91,7 +92,7 @@ def markdown(records: list[dict[str, Any]]) -> str:
     lines = ["# The accelerator on FPGAs", "", "Written by `benchmarks/fpga_table.py` from builds of "]
     lines[-1] += "`python -m tvm_ahcq.codegen.hardware.build`."
     if own:
-        lines += ["", "## ECP5-85k, placed and routed (yosys, nextpnr, speed grade 8)", "", *ecp5_table(own)]
+        lines += ["", "## ECP5-85k (yosys, nextpnr, speed grade 8)", "", *ecp5_table(own)]
         lines += ["", "The harness of `ahcq_serial.sv` is included. Seconds are of a shared machine."]
     if cores:
         lines += ["", "## Floating-point GEMM cores on the same device", "", *ecp5_table(cores)]

@@ -47,6 +47,20 @@ def milestone(line: str) -> None:
         say(f"    {line.removeprefix('Info: ')}")
 
 
+def file_to_reuse(folder: Path, kind: str) -> Path:
+    """The file of that kind (a key of ``REUSED``) in a folder.
+
+    Raises
+    ------
+    DeviceError
+        If it is not there.
+    """
+    needed = folder / REUSED[kind]
+    if not needed.is_file():
+        raise DeviceError(f"There is no {needed} to reuse; run without --reuse first.")
+    return needed
+
+
 def place_and_route(folder: Path, options: argparse.Namespace) -> ecp5.Routed:
     """Places and routes the netlist of a folder, or only routes what is placed there.
 
@@ -55,9 +69,7 @@ def place_and_route(folder: Path, options: argparse.Namespace) -> ecp5.Routed:
     DeviceError
         If what ``--reuse`` names is not there.
     """
-    needed = folder / REUSED[options.reuse or "netlist"]
-    if not needed.is_file():
-        raise DeviceError(f"There is no {needed} to reuse; run without --reuse first.")
+    file_to_reuse(folder, options.reuse or "netlist")
     if options.reuse == "placement":
         say("route ...")
         return ecp5.route(folder, options.frequency, milestone)
@@ -72,13 +84,19 @@ def build_ecp5(config: Config, folder: Path, options: argparse.Namespace) -> dic
         say(f"synthesis of {config.name} for the ECP5 ...")
         seconds["synthesis"] = ecp5.synthesise(config, folder)
         say(f"  {seconds['synthesis']:.0f} s")
+    file_to_reuse(folder, options.reuse or "netlist")
+    record: dict[str, Any] = {"target": ECP5, "seed": options.seed, "asked_mhz": options.frequency}
+    record["cells"] = yosys.cells_of_netlist(file_to_reuse(folder, "netlist"), ecp5.TOP)
+    if options.place_only:
+        say("place ...")
+        seconds["place"] = ecp5.place(folder, options.frequency, options.seed, milestone)
+        return record | asdict(ecp5.placed(folder / ecp5.PLACE_LOG)) | {"seconds": seconds}
     routed = place_and_route(folder, options)
     seconds |= routed.seconds
     say(f"  {seconds['route']:.0f} s; bitstream ...")
     seconds["pack"] = ecp5.bitstream(folder)
-    cells = yosys.cells_of_netlist(folder / ecp5.NETLIST, ecp5.TOP)
-    return {"target": ECP5, "seed": options.seed, "asked_mhz": options.frequency} | asdict(routed) | {
-        "seconds": seconds, "cells": cells, "bitstream_bytes": (folder / "ahcq.bit").stat().st_size,
+    return record | asdict(routed) | {
+        "seconds": seconds, "bitstream_bytes": (folder / "ahcq.bit").stat().st_size,
     }  # fmt: skip
 
 
@@ -94,6 +112,8 @@ def summary(record: dict[str, Any]) -> str:
     lines = [f"{record['config']} on {record['target']}"]
     for name, used in record["used"].items():
         lines.append(f"  {name:14} {used}" if isinstance(used, int) else f"  {name:14} {used[0]} of {used[1]}")
+    if "placed_mhz" in record:
+        lines.append(f"  {'clock':14} {record['placed_mhz']:.1f} MHz, estimated after placement")
     if "fmax_mhz" in record:
         lines.append(f"  {'clock':14} {record['fmax_mhz']:.1f} MHz (asked {record['asked_mhz']:g})")
     return "\n".join(lines)
@@ -110,6 +130,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--frequency", type=float, default=120.0, help="MHz to place and route for (default: 120)")
     parser.add_argument("--seed", type=int, default=1, help="of the placer; another one may give some MHz more")
     parser.add_argument("--reuse", nargs="?", const="netlist", choices=list(REUSED), help=REUSE_HELP)
+    parser.add_argument("--place-only", action="store_true", help="do not route: the clock is an estimate (ecp5)")
     parser.add_argument("--out", type=Path, help="folder to work in (default: build/fpga/CONFIG-TARGET)")
     return parser.parse_args(arguments)
 

@@ -40,6 +40,9 @@ def test_an_element_of_device_cells_is_smaller_and_goes_to_a_bitstream(tmp_path:
     assert routed.fmax_mhz > 100
     assert any("Max frequency" in line for line in lines)
     assert (tmp_path / ecp5.PLACED).is_file()
+    placed = ecp5.placed(tmp_path / ecp5.PLACE_LOG)
+    assert placed.used == routed.used
+    assert placed.placed_mhz > 100
     ecp5.bitstream(tmp_path)
     assert (tmp_path / "ahcq.bit").stat().st_size > 10_000
 
@@ -71,6 +74,13 @@ def test_reuse_of_what_is_not_there_says_so(
 ) -> None:
     assert build.main(["--config", "sim_4x4", "--reuse", *what, "--out", str(tmp_path)]) == 1
     assert f"{file} to reuse; run without --reuse first" in capsys.readouterr().err
+
+
+def test_a_placement_that_did_not_end_has_no_clock(tmp_path: Path) -> None:
+    log = tmp_path / ecp5.PLACE_LOG
+    log.write_text("Info: \t TRELLIS_COMB:   10/  83640     0%\n")
+    with pytest.raises(DeviceError, match="no placement that ended"):
+        ecp5.placed(log)
 
 
 def test_the_summary_has_every_resource_and_the_clock() -> None:
