@@ -34,6 +34,8 @@ BLOCK = RESULTS / "fpga_block.json"
 CHANNELS, HEADS, HEAD, SIDE, WINDOW = 768, 12, 64, 64, 14
 ROWS = 8
 """The accelerator's GEMMs have a multiple of this many rows."""
+FILLING = 32
+"""Lanes of a floating-point core below which it leaves most of the device empty, so that nothing is compared with it."""
 TILES = {"window": 28, "global": 16}
 """Queries of a tile of the accelerator's attention."""
 WHOLE_HEADS = {"window": 25, "global": 1}
@@ -137,7 +139,7 @@ def section(records: list[dict[str, Any]]) -> list[str]:
 
 
 def with_clocks(best: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Accelerators, and of each format the core with the most lanes.
+    """Accelerators, and of each format the core with the most lanes, if it is worth a comparison.
 
     An accelerator that is not routed has the clock of its placement (``as_placed``). A core that was only synthesised
     gets the clock of the fastest smaller one of its format (``at_most``).
@@ -149,8 +151,8 @@ def with_clocks(best: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     for kind in ("fp32", "bf16"):
         cores = [record for record in best.values() if "core" in record and record["core"]["format"] == kind]
         clocks = [float(record["fmax_mhz"]) for record in cores if "fmax_mhz" in record]
-        if clocks:
-            largest = max(cores, key=lambda record: int(record["core"]["lanes"]))
+        largest = max(cores, key=lambda record: int(record["core"]["lanes"]), default=None)
+        if clocks and largest is not None and largest["core"]["lanes"] >= FILLING:
             found[largest["config"]] = {"fmax_mhz": max(clocks), "at_most": "fmax_mhz" not in largest} | largest
     return found
 
