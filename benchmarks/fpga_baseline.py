@@ -35,7 +35,7 @@ CHANNELS, HEADS, HEAD, SIDE, WINDOW = 768, 12, 64, 64, 14
 ROWS = 8
 """The accelerator's GEMMs have a multiple of this many rows."""
 FILLING = 32
-"""Lanes of a floating-point core below which it leaves most of the device empty, so that nothing is compared with it."""
+"""Lanes below which a floating-point core leaves most of the device empty: nothing is compared with it."""
 TILES = {"window": 28, "global": 16}
 """Queries of a tile of the accelerator's attention."""
 WHOLE_HEADS = {"window": 25, "global": 1}
