@@ -142,7 +142,7 @@ def with_clocks(best: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Accelerators, and of each format the core with the most lanes, if it is worth a comparison.
 
     An accelerator that is not routed has the clock of its placement (``as_placed``). A core that was only synthesised
-    gets the clock of the fastest smaller one of its format (``at_most``).
+    gets the clock of the largest routed one of its format (``at_most``).
     """
     found = {}
     for name, record in best.items():
@@ -150,10 +150,11 @@ def with_clocks(best: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
             found[name] = {"fmax_mhz": record.get("placed_mhz"), "as_placed": "placed_mhz" in record} | record
     for kind in ("fp32", "bf16"):
         cores = [record for record in best.values() if "core" in record and record["core"]["format"] == kind]
-        clocks = [float(record["fmax_mhz"]) for record in cores if "fmax_mhz" in record]
-        largest = max(cores, key=lambda record: int(record["core"]["lanes"]), default=None)
-        if clocks and largest is not None and largest["core"]["lanes"] >= FILLING:
-            found[largest["config"]] = {"fmax_mhz": max(clocks), "at_most": "fmax_mhz" not in largest} | largest
+        cores.sort(key=lambda record: int(record["core"]["lanes"]))
+        routed = [record for record in cores if "fmax_mhz" in record]
+        if routed and cores[-1]["core"]["lanes"] >= FILLING:
+            guess = {"fmax_mhz": routed[-1]["fmax_mhz"], "at_most": "fmax_mhz" not in cores[-1]}
+            found[cores[-1]["config"]] = guess | cores[-1]
     return found
 
 
