@@ -3,7 +3,8 @@
     python -m tvm_ahcq.codegen.hardware.build --config ecp5_16x16
     python benchmarks/fpga_table.py build/fpga/*/result.json
 
-A build of the same configuration, target and seed replaces the one recorded before.
+A build of the same configuration, target and seed replaces the one recorded before. Builds of floating-point cores
+(`codegen/hardware/baseline/`) stand beside; `fpga_baseline.py` then says what an encoder block takes.
 """
 
 from __future__ import annotations
@@ -14,8 +15,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fpga_baseline
+
 RESULTS = Path(__file__).resolve().parent / "results"
+NOTES = RESULTS / "fpga_notes.md"
+"""What was tried by hand; it ends the page."""
 ECP5 = "ecp5"
+AVAILABLE = {"TRELLIS_COMB": 83640, "TRELLIS_FF": 83640, "MULT18X18D": 156, "DP16KD": 208}
+"""Of an ECP5-85k."""
+PROVISIONAL = (
+    "**Provisional**: a clock that is *estimated after placement*, or is *at most* that of a smaller routed core, is no"
+    " result of routing, and neither is a ratio made of it."
+)
+STAGES = ("synthesis", "place", "route")
 
 
 def key(record: dict[str, Any]) -> str:
@@ -23,20 +35,33 @@ def key(record: dict[str, Any]) -> str:
     return f"{record['config']} {record['target']} {record.get('seed', 0)}"
 
 
+def used_of(record: dict[str, Any], name: str) -> tuple[int, int]:
+    """How much of a resource a build takes, and how much there is; before placement, of its netlist."""
+    if record["used"]:
+        used, _ = record["used"].get(name, (0, 0))
+    elif name == "TRELLIS_COMB":
+        used = record["cells"]["LUT4"] + 2 * record["cells"]["CCU2C"]
+    else:
+        used = record["cells"].get(name, 0)
+    return used, AVAILABLE[name]
+
+
 def ecp5_table(records: list[dict[str, Any]]) -> list[str]:
     """Routed builds: what is used of what there is, and the clock."""
     lines = [
-        "| configuration | 4-input table sites | FF | DSP | block RAM | clock, MHz | synthesis, route: s |",
+        "| configuration | 4-input table sites | FF | DSP | block RAM | clock, MHz | synthesis, place, route: s |",
         "|---" * 7 + "|",
     ]
     for record in records:
         cells = [record["config"]]
-        for name in ("TRELLIS_COMB", "TRELLIS_FF", "MULT18X18D", "DP16KD"):
-            used, there = record["used"].get(name, (0, 0))
-            cells.append(f"{used} ({used / there:.0%})" if there else "0")
+        for name in AVAILABLE:
+            used, there = used_of(record, name)
+            cells.append(f"{used} ({used / there:.0%})")
         seconds = record["seconds"]
-        times = ", ".join(f"{seconds[stage]:.0f}" if stage in seconds else "-" for stage in ("synthesis", "route"))
-        lines.append("| " + " | ".join([*cells, f"**{record['fmax_mhz']:.1f}**", times]) + " |")
+        times = ", ".join(f"{seconds[stage]:.0f}" if stage in seconds else "-" for stage in STAGES)
+        clock = f"**{record['fmax_mhz']:.1f}**" if "fmax_mhz" in record else "not routed"
+        clock = f"{record['placed_mhz']:.1f} as placed, not routed" if "placed_mhz" in record else clock
+        lines.append("| " + " | ".join([*cells, clock, times]) + " |")
     return lines
 
 
@@ -50,24 +75,47 @@ def count_table(records: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def speed(records: list[dict[str, Any]]) -> list[str]:
+    """What an encoder block takes on accelerator and floating-point cores; nothing before it was measured."""
+    lines = fpga_baseline.section(records)
+    if not lines:
+        return []
+    return [
+        "## One SAM-B encoder block, against floating-point cores on the same device", "",
+        "Cycles (`benchmarks/fpga_baseline.py`; its text says how) by the routed clock. Times of the floating-point",
+        "cores have no softmax, no GELU and no memory in them; those of the accelerator have all.", "",
+        *([PROVISIONAL, ""] if any("fmax_mhz" not in record for record in records) else []), *lines,
+    ]  # fmt: skip
+
+
 def markdown(records: list[dict[str, Any]]) -> str:
     """The page."""
     routed = [record for record in records if record["target"] == ECP5]
+    own = [record for record in routed if "core" not in record]
+    cores = [record for record in routed if "core" in record]
     counted = [record for record in records if record["target"] != ECP5]
     lines = ["# The accelerator on FPGAs", "", "Written by `benchmarks/fpga_table.py` from builds of "]
     lines[-1] += "`python -m tvm_ahcq.codegen.hardware.build`."
-    if routed:
-        lines += ["", "## ECP5-85k, placed and routed (yosys, nextpnr, speed grade 8)", "", *ecp5_table(routed)]
+    if own:
+        lines += ["", "## ECP5-85k (yosys, nextpnr, speed grade 8)", "", *ecp5_table(own)]
         lines += ["", "The harness of `ahcq_serial.sv` is included. Seconds are of a shared machine."]
+    if cores:
+        lines += ["", "## Floating-point GEMM cores on the same device", "", *ecp5_table(cores)]
+        lines += ["", "`python -m tvm_ahcq.codegen.hardware.baseline.build`; the number is that of the lanes, each of"]
+        lines += ["which does a multiply-add a cycle. fp32, or bf16 with fp32 sums; with the harness `fp_serial.sv`."]
+    if own and cores:
+        lines += ["", *speed(routed)]
     if counted:
         lines += ["", "## Resource counts of `synth_xilinx`; nothing is placed", "", *count_table(counted)]
+    if NOTES.is_file():
+        lines += ["", NOTES.read_text().rstrip()]
     return "\n".join(lines) + "\n"
 
 
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", nargs="+", type=Path, help="result.json of builds")
+    parser.add_argument("results", nargs="*", type=Path, help="result.json of builds")
     path = RESULTS / "fpga.json"
     kept: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     for result in parser.parse_args().results:

@@ -30,6 +30,9 @@ from .synthesis import ecp5, vivado, xilinx, yosys
 
 ECP5 = "ecp5"
 VIVADO = "vivado"
+REUSED = {"netlist": ecp5.NETLIST, "placement": ecp5.PLACED}
+"""What a build can start from, and its file."""
+REUSE_HELP = "take the netlist (or the placement) that is in the folder (ecp5)"
 _MILESTONES = ("Packing constants", "Running main analytical placer", "Running router2", "Max frequency for clock")
 
 
@@ -44,23 +47,56 @@ def milestone(line: str) -> None:
         say(f"    {line.removeprefix('Info: ')}")
 
 
+def file_to_reuse(folder: Path, kind: str) -> Path:
+    """The file of that kind (a key of ``REUSED``) in a folder.
+
+    Raises
+    ------
+    DeviceError
+        If it is not there.
+    """
+    needed = folder / REUSED[kind]
+    if not needed.is_file():
+        raise DeviceError(f"There is no {needed} to reuse; run without --reuse first.")
+    return needed
+
+
+def place_and_route(folder: Path, options: argparse.Namespace) -> ecp5.Routed:
+    """Places and routes the netlist of a folder, or only routes what is placed there.
+
+    Raises
+    ------
+    DeviceError
+        If what ``--reuse`` names is not there.
+    """
+    file_to_reuse(folder, options.reuse or "netlist")
+    if options.reuse == "placement":
+        say("route ...")
+        return ecp5.route(folder, options.frequency, milestone)
+    say("place and route ...")
+    return ecp5.place_and_route(folder, options.frequency, options.seed, milestone)
+
+
 def build_ecp5(config: Config, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """RTL to bitstream; the record of `result.json`."""
-    frequency_mhz, seed, seconds = options.frequency, options.seed, {}
+    seconds: dict[str, float] = {}
     if not options.reuse:
         say(f"synthesis of {config.name} for the ECP5 ...")
         seconds["synthesis"] = ecp5.synthesise(config, folder)
         say(f"  {seconds['synthesis']:.0f} s")
-    elif not (folder / ecp5.NETLIST).is_file():
-        raise DeviceError(f"There is no {folder / ecp5.NETLIST} to reuse; run without --reuse first.")
-    say("place and route ...")
-    routed = ecp5.place_and_route(folder, frequency_mhz, seed, milestone)
+    file_to_reuse(folder, options.reuse or "netlist")
+    record: dict[str, Any] = {"target": ECP5, "seed": options.seed, "asked_mhz": options.frequency}
+    record["cells"] = yosys.cells_of_netlist(file_to_reuse(folder, "netlist"), ecp5.TOP)
+    if options.place_only:
+        say("place ...")
+        seconds["place"] = ecp5.place(folder, options.frequency, options.seed, milestone)
+        return record | asdict(ecp5.placed(folder / ecp5.PLACE_LOG)) | {"seconds": seconds}
+    routed = place_and_route(folder, options)
     seconds |= routed.seconds
     say(f"  {seconds['route']:.0f} s; bitstream ...")
     seconds["pack"] = ecp5.bitstream(folder)
-    cells = yosys.cells_of_netlist(folder / ecp5.NETLIST, ecp5.TOP)
-    return {"target": ECP5, "seed": seed, "asked_mhz": frequency_mhz} | asdict(routed) | {
-        "seconds": seconds, "cells": cells, "bitstream_bytes": (folder / "ahcq.bit").stat().st_size,
+    return record | asdict(routed) | {
+        "seconds": seconds, "bitstream_bytes": (folder / "ahcq.bit").stat().st_size,
     }  # fmt: skip
 
 
@@ -76,6 +112,8 @@ def summary(record: dict[str, Any]) -> str:
     lines = [f"{record['config']} on {record['target']}"]
     for name, used in record["used"].items():
         lines.append(f"  {name:14} {used}" if isinstance(used, int) else f"  {name:14} {used[0]} of {used[1]}")
+    if "placed_mhz" in record:
+        lines.append(f"  {'clock':14} {record['placed_mhz']:.1f} MHz, estimated after placement")
     if "fmax_mhz" in record:
         lines.append(f"  {'clock':14} {record['fmax_mhz']:.1f} MHz (asked {record['asked_mhz']:g})")
     return "\n".join(lines)
@@ -91,7 +129,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--target", default=ECP5, choices=[ECP5, *xilinx.FAMILIES, VIVADO], help="default: %(default)s")
     parser.add_argument("--frequency", type=float, default=120.0, help="MHz to place and route for (default: 120)")
     parser.add_argument("--seed", type=int, default=1, help="of the placer; another one may give some MHz more")
-    parser.add_argument("--reuse", action="store_true", help="take the netlist that is in the folder (ecp5)")
+    parser.add_argument("--reuse", nargs="?", const="netlist", choices=list(REUSED), help=REUSE_HELP)
+    parser.add_argument("--place-only", action="store_true", help="do not route: the clock is an estimate (ecp5)")
     parser.add_argument("--out", type=Path, help="folder to work in (default: build/fpga/CONFIG-TARGET)")
     return parser.parse_args(arguments)
 

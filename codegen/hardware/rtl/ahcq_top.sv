@@ -64,11 +64,6 @@ module ahcq_top
 );
   localparam int unsigned Subs = Dim / Lanes;
   localparam int unsigned CodeWidth = CodeBits * Dim;
-  localparam int unsigned LaneCodes = CodeBits * Lanes;
-  localparam int unsigned GroupWidth = LaneCodes < 64 ? LaneCodes : 64;
-  localparam int unsigned ActGroups = CodeWidth / GroupWidth;
-  localparam int unsigned WgtGroups = CodeWidth > 64 ? CodeWidth / 64 : 1;
-  localparam int unsigned LoadWidth = CodeWidth < 64 ? CodeWidth : 64;
   localparam bit IdLoad = 1'b0;
 
   if (Dim < 4 || Dim > 64 || (Dim & (Dim - 1)) != 0) begin : gen_bad_dim
@@ -249,42 +244,39 @@ module ahcq_top
   slot_t code_slot;
   logic [Lanes-1:0][CodeBits-1:0] code;
   logic vector_act, vector_vec;
-  assign vector_act = code_valid && code_slot.memory == MemAct;
   assign write_ready = !(write_memory == MemAct && vector_act) && !(write_memory == MemVec && vector_vec);
 
-  logic act_re, wgt_re;
+  logic act_re, wgt_re, out_re;
   logic [$clog2(ActDepth)-1:0] act_addr;
   logic [$clog2(WgtDepth)-1:0] wgt_addr;
+  logic [$clog2(OutDepth)-1:0] out_addr;
   logic [CodeWidth-1:0] act_data, wgt_data, out_data;
-
-  logic [ActGroups-1:0] code_groups, load_groups;
-  assign code_groups = ActGroups'((1 << (LaneCodes / GroupWidth)) - 1) << (code_slot.sub * 4'(LaneCodes / GroupWidth));
-  assign load_groups = ActGroups'((1 << (LoadWidth / GroupWidth)) - 1) << (write_part * 5'(LoadWidth / GroupWidth));
-  ahcq_ram #(
-    .Width (CodeWidth),
-    .Depth (ActDepth),
-    .Groups(ActGroups)
-  ) u_act (
+  ahcq_scratchpads #(
+    .Dim     (Dim),
+    .Lanes   (Lanes),
+    .ActDepth(ActDepth),
+    .WgtDepth(WgtDepth),
+    .OutDepth(OutDepth)
+  ) u_scratchpads (
     .clk_i,
-    .we_i   (vector_act ? code_groups : write_valid && write_memory == MemAct ? load_groups : '0),
-    .waddr_i(vector_act ? code_slot.dst[$clog2(ActDepth)-1:0] : write_word[$clog2(ActDepth)-1:0]),
-    .wdata_i(vector_act ? {Subs{code}} : {(CodeWidth / LoadWidth) {write_data[LoadWidth-1:0]}}),
-    .re_i   (act_re),
-    .raddr_i(act_addr),
-    .rdata_o(act_data)
-  );
-  ahcq_ram #(
-    .Width (CodeWidth),
-    .Depth (WgtDepth),
-    .Groups(WgtGroups)
-  ) u_wgt (
-    .clk_i,
-    .we_i   (write_valid && write_memory == MemWgt ? WgtGroups'(1) << write_part : '0),
-    .waddr_i(write_word[$clog2(WgtDepth)-1:0]),
-    .wdata_i({(CodeWidth / LoadWidth) {write_data[LoadWidth-1:0]}}),
-    .re_i   (wgt_re),
-    .raddr_i(wgt_addr),
-    .rdata_o(wgt_data)
+    .code_valid_i  (code_valid),
+    .code_slot_i   (code_slot),
+    .code_i        (code),
+    .write_valid_i (write_valid),
+    .write_memory_i(write_memory),
+    .write_word_i  (write_word),
+    .write_part_i  (write_part),
+    .write_data_i  (write_data),
+    .act_busy_o    (vector_act),
+    .act_re_i      (act_re),
+    .act_addr_i    (act_addr),
+    .act_data_o    (act_data),
+    .wgt_re_i      (wgt_re),
+    .wgt_addr_i    (wgt_addr),
+    .wgt_data_o    (wgt_data),
+    .out_re_i      (out_re),
+    .out_addr_i    (out_addr),
+    .out_data_o    (out_data)
   );
 
   // GEMM.
@@ -363,21 +355,6 @@ module ahcq_top
   );
 
   // STORE.
-  logic out_re;
-  logic [$clog2(OutDepth)-1:0] out_addr;
-  ahcq_ram #(
-    .Width (CodeWidth),
-    .Depth (OutDepth),
-    .Groups(ActGroups)
-  ) u_out (
-    .clk_i,
-    .we_i   (code_valid && code_slot.memory == MemOut ? code_groups : '0),
-    .waddr_i(code_slot.dst[$clog2(OutDepth)-1:0]),
-    .wdata_i({Subs{code}}),
-    .re_i   (out_re),
-    .raddr_i(out_addr),
-    .rdata_o(out_data)
-  );
   ahcq_store #(
     .Dim     (Dim),
     .Lanes   (Lanes),

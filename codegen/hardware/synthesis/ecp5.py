@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ....errors import DeviceError
 from ..config import Config
 from . import tools, yosys
 
@@ -14,6 +16,10 @@ DEVICE = ("--um5g-85k", "--package", "CABGA756", "--speed", "8")
 CLOCK_SITE = "B29"
 TOP = "ahcq_serial"
 NETLIST = "netlist.json"
+PLACED = "placed.json"
+PLACE_LOG = "place.log"
+_UTILISATION = re.compile(r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%$", re.MULTILINE)
+_CLOCK = re.compile(r"Max frequency for clock '[^']*': ([\d.]+) MHz")
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,22 @@ class Routed:
     used: dict[str, tuple[int, int]]
     fmax_mhz: float
     seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What placement says; wires are estimates before they are routed.
+
+    Attributes
+    ----------
+    used : dict of str to tuple of int
+        As in :class:`Routed`.
+    placed_mhz : float
+        Estimate of the clock.
+    """
+
+    used: dict[str, tuple[int, int]]
+    placed_mhz: float
 
 
 def synthesise(config: Config, folder: Path) -> float:
@@ -55,18 +77,55 @@ def constraints(clock: str = "clk_i") -> str:
     return f'LOCATE COMP "{clock}" SITE "{CLOCK_SITE}";\nIOBUF PORT "{clock}" IO_TYPE=LVCMOS33;\n'
 
 
+def place(folder: Path, frequency_mhz: float, seed: int = 1, show: Callable[[str], None] | None = None) -> float:
+    """``netlist.json`` to ``placed.json``, from which routing can be tried again; returns seconds."""
+    (folder / PLACED).unlink(missing_ok=True)
+    (folder / "pins.lpf").write_text(constraints())
+    arguments = ["--json", NETLIST, "--seed", str(seed), "--no-route", "--write", PLACED]
+    _, seconds = tools.run("nextpnr-ecp5", [*arguments, *_options(frequency_mhz)], folder, PLACE_LOG, show)
+    return seconds
+
+
+def placed(log: Path) -> Placed:
+    """What the log of :func:`place` says.
+
+    Raises
+    ------
+    DeviceError
+        If it is not the log of a placement that ended.
+    """
+    text = log.read_text()
+    used = {name: (int(count), int(there)) for name, count, there in _UTILISATION.findall(text)}
+    clocks = [float(mhz) for mhz in _CLOCK.findall(text)]
+    if not used or not clocks:
+        raise DeviceError(f"{log} says of no placement that ended what it uses and how fast it is.")
+    return Placed({name: pair for name, pair in used.items() if pair[0]}, min(clocks))
+
+
+def route(folder: Path, frequency_mhz: float, show: Callable[[str], None] | None = None) -> Routed:
+    """``placed.json`` to ``routed.config``; a missed target is no error, the report says what was reached."""
+    (folder / "pins.lpf").write_text(constraints())
+    arguments = [
+        "--json", PLACED, "--no-pack", "--no-place", "--router", "router2",
+        "--textcfg", "routed.config", "--report", "report.json",
+    ]  # fmt: skip
+    _, seconds = tools.run("nextpnr-ecp5", [*arguments, *_options(frequency_mhz)], folder, "route.log", show)
+    return _report(folder / "report.json", seconds)
+
+
 def place_and_route(
     folder: Path, frequency_mhz: float, seed: int = 1, show: Callable[[str], None] | None = None
 ) -> Routed:
-    """``netlist.json`` to ``routed.config``; a missed target is no error, the report says what was reached."""
-    (folder / "pins.lpf").write_text(constraints())
-    arguments = [
-        *DEVICE, "--json", NETLIST, "--lpf", "pins.lpf", "--lpf-allow-unconstrained",
-        "--textcfg", "routed.config", "--report", "report.json", "--router", "router2",
-        "--freq", str(frequency_mhz), "--seed", str(seed), "--timing-allow-fail",
+    """``netlist.json`` to ``routed.config``, both stages."""
+    placing = place(folder, frequency_mhz, seed, show)
+    routed = route(folder, frequency_mhz, show)
+    return replace(routed, seconds={"place": placing} | routed.seconds)
+
+
+def _options(frequency_mhz: float) -> list[str]:
+    return [
+        *DEVICE, "--lpf", "pins.lpf", "--lpf-allow-unconstrained", "--freq", str(frequency_mhz), "--timing-allow-fail",
     ]  # fmt: skip
-    _, seconds = tools.run("nextpnr-ecp5", arguments, folder, "route.log", show)
-    return _report(folder / "report.json", seconds)
 
 
 def bitstream(folder: Path) -> float:

@@ -39,6 +39,10 @@ def test_an_element_of_device_cells_is_smaller_and_goes_to_a_bitstream(tmp_path:
     assert routed.used["TRELLIS_FF"][0] == cells["TRELLIS_FF"]
     assert routed.fmax_mhz > 100
     assert any("Max frequency" in line for line in lines)
+    assert (tmp_path / ecp5.PLACED).is_file()
+    placed = ecp5.placed(tmp_path / ecp5.PLACE_LOG)
+    assert placed.used == routed.used
+    assert placed.placed_mhz > 100
     ecp5.bitstream(tmp_path)
     assert (tmp_path / "ahcq.bit").stat().st_size > 10_000
 
@@ -64,9 +68,19 @@ def test_the_command_refuses_an_unknown_configuration(tmp_path: Path, capsys: py
     assert "ecp5_16x16" in capsys.readouterr().err
 
 
-def test_reuse_without_a_netlist_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert build.main(["--config", "sim_4x4", "--reuse", "--out", str(tmp_path)]) == 1
-    assert "without --reuse" in capsys.readouterr().err
+@pytest.mark.parametrize(("what", "file"), [([], "netlist.json"), (["placement"], "placed.json")])
+def test_reuse_of_what_is_not_there_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: list[str], file: str
+) -> None:
+    assert build.main(["--config", "sim_4x4", "--reuse", *what, "--out", str(tmp_path)]) == 1
+    assert f"{file} to reuse; run without --reuse first" in capsys.readouterr().err
+
+
+def test_a_placement_that_did_not_end_has_no_clock(tmp_path: Path) -> None:
+    log = tmp_path / ecp5.PLACE_LOG
+    log.write_text("Info: \t TRELLIS_COMB:   10/  83640     0%\n")
+    with pytest.raises(DeviceError, match="no placement that ended"):
+        ecp5.placed(log)
 
 
 def test_the_summary_has_every_resource_and_the_clock() -> None:

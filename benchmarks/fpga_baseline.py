@@ -1,0 +1,207 @@
+"""One SAM-B encoder block: the accelerator against floating-point cores on the same FPGA.
+
+    python benchmarks/fpga_baseline.py --config ecp5_16x16
+
+counts the cycles of every GEMM and of the whole attention of a window block and of a global block on the functional
+simulator (whose cycles are those of the RTL: see `fpga_busy.py`) and writes ``benchmarks/results/fpga_block.json``.
+`fpga_table.py` divides them by the routed clock and sets beside them what the floating-point cores of
+`codegen/hardware/baseline/` need: the cycles of their formula, verified in simulation, by their own routed clock.
+
+Where the two do not do the same, the floating-point core is spared: its softmax and GELU cost nothing, its relative
+positions only their products at full speed, its operands are never late, results of attention never wait, and of each
+GEMM it takes the better of both ways round. The accelerator's cycles have all of that in them, memory of 8 bytes a
+cycle and latency 40 too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fpga_busy
+
+from tvm_ahcq.codegen.hardware.baseline.model import Core, cycles, gemm_tiles, step_cycles
+from tvm_ahcq.codegen.hardware.config import Config, named
+from tvm_ahcq.codegen.hardware.image import MemoryImage, instruction_count
+
+RESULTS = Path(__file__).resolve().parent / "results"
+BLOCK = RESULTS / "fpga_block.json"
+CHANNELS, HEADS, HEAD, SIDE, WINDOW = 768, 12, 64, 64, 14
+ROWS = 8
+"""The accelerator's GEMMs have a multiple of this many rows."""
+FILLING = 32
+"""Lanes below which a floating-point core leaves most of the device empty: nothing is compared with it."""
+TILES = {"window": 28, "global": 16}
+"""Queries of a tile of the accelerator's attention."""
+WHOLE_HEADS = {"window": 25, "global": 1}
+"""Heads (of a picture or of a window) of one simulated program; the others take as long."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A GEMM (rows, depth, columns, channel groups), or attention (heads, side of their picture)."""
+
+    name: str
+    gemm: tuple[int, int, int, int] | None = None
+    heads: tuple[int, int] | None = None
+
+
+def parts(kind: str) -> list[Part]:
+    """Of a ``window`` or ``global`` block; windows of 14 x 14 cover a padded picture of 70 x 70."""
+    tokens = SIDE**2
+    windows = (-(-SIDE // WINDOW)) ** 2
+    inside = windows * WINDOW**2 if kind == "window" else tokens
+    heads = (HEADS * windows, WINDOW) if kind == "window" else (HEADS, SIDE)
+    return [
+        Part("qkv", (inside, CHANNELS, 3 * CHANNELS, 4)),
+        Part("attention", heads=heads),
+        Part("proj", (inside, CHANNELS, CHANNELS, 1)),
+        Part("lin1", (tokens, CHANNELS, 4 * CHANNELS, 4)),
+        Part("lin2", (tokens, 4 * CHANNELS, CHANNELS, 1)),
+    ]
+
+
+def products(part: Part) -> int:
+    """Multiply-adds of a part."""
+    if part.gemm:
+        rows, depth, columns, _ = part.gemm
+        return rows * depth * columns
+    count, side = part.heads or (0, 0)
+    return count * side**2 * HEAD * (2 * side**2 + 2 * side)
+
+
+def simulated(config: Config, make: Callable[[MemoryImage, int], tuple[bytes, str]], pieces: int) -> int:
+    """Cycles of a program on the functional simulator."""
+    image = MemoryImage()
+    program, _ = make(image, pieces)
+    start, length = image.place(program), instruction_count(program)
+    return fpga_busy.run(config, "fsim", image.finish(), start, length)[1]["cycles"]
+
+
+def accelerator_cycles(config: Config, kind: str, part: Part) -> int:
+    """Of a part; heads beyond those of one program take as long as these."""
+    if part.gemm:
+        rows, depth, columns, groups = part.gemm
+        return simulated(config, fpga_busy.linear_maker(config, depth, columns, groups), rows + -rows % ROWS)
+    count, side = part.heads or (0, 0)
+    pieces = WHOLE_HEADS[kind]
+    tiles = side**2 // TILES[kind] if kind == "global" else pieces
+    make = fpga_busy.picture_maker(config, (side, side), TILES[kind], HEAD, kind == "global")
+    return simulated(config, make, tiles) * count // pieces
+
+
+def both_ways(core: Core, rows: int, depth: int, columns: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Tiles of a GEMM, and those of its transposed."""
+    return gemm_tiles(core, rows, depth, columns), gemm_tiles(core, columns, depth, rows)
+
+
+def streamed_cycles(core: Core, rows: int, depth: int, columns: int) -> int:
+    """Of a GEMM whose results never have to wait for one another, as if they stayed on chip."""
+    ways = both_ways(core, rows, depth, columns)
+    return min(sum(steps * step_cycles(core, size) for size, steps in tiles) for tiles in ways)
+
+
+def baseline_cycles(core: Core, part: Part) -> int:
+    """Of a part on a floating-point core."""
+    if part.gemm:
+        return min(cycles(core, tiles) for tiles in both_ways(core, *part.gemm[:3]))
+    count, side = part.heads or (0, 0)
+    tokens = side**2
+    positions = -(-count * tokens * HEAD * 2 * side // core.lanes)
+    scores, sums = streamed_cycles(core, tokens, HEAD, tokens), streamed_cycles(core, tokens, tokens, HEAD)
+    return count * (scores + sums) + positions
+
+
+def section(records: list[dict[str, Any]]) -> list[str]:
+    """Lines of the page: time of a block on every routed accelerator and core, and the ratios.
+
+    Parameters
+    ----------
+    records : list of dict
+        Builds for the ECP5, as `fpga_table.py` keeps them; floating-point cores have a ``core``.
+    """
+    measured = json.loads(BLOCK.read_text()) if BLOCK.is_file() else {}
+    best: dict[str, dict[str, Any]] = {}
+    for record in sorted(records, key=lambda record: float(record.get("fmax_mhz", 0))):
+        best[record["config"]] = record
+    best = with_clocks(best)
+    cores = {name: Core(**record["core"]) for name, record in best.items() if "core" in record}
+    lines = []
+    for config in (name for name in best if name in measured):
+        for kind, counted in measured[config].items():
+            lines += [*table(config, kind, counted, best, cores), ""]
+    return lines[:-1]
+
+
+def with_clocks(best: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Accelerators, and of each format the core with the most lanes, if it is worth a comparison.
+
+    An accelerator that is not routed has the clock of its placement (``as_placed``). A core that was only synthesised
+    gets the clock of the largest routed one of its format (``at_most``).
+    """
+    found = {}
+    for name, record in best.items():
+        if "core" not in record and ("fmax_mhz" in record or "placed_mhz" in record):
+            found[name] = {"fmax_mhz": record.get("placed_mhz"), "as_placed": "placed_mhz" in record} | record
+    for kind in ("fp32", "bf16"):
+        cores = [record for record in best.values() if "core" in record and record["core"]["format"] == kind]
+        cores.sort(key=lambda record: int(record["core"]["lanes"]))
+        routed = [record for record in cores if "fmax_mhz" in record]
+        if routed and cores[-1]["core"]["lanes"] >= FILLING:
+            guess = {"fmax_mhz": routed[-1]["fmax_mhz"], "at_most": "fmax_mhz" not in cores[-1]}
+            found[cores[-1]["config"]] = guess | cores[-1]
+    return found
+
+
+def table(
+    config: str, kind: str, counted: dict[str, int], best: dict[str, dict[str, Any]], cores: dict[str, Core]
+) -> list[str]:
+    """Milliseconds of the parts of a block, and how much faster the accelerator is."""
+    clock = {name: float(best[name]["fmax_mhz"]) for name in (config, *cores)}
+    most = {name: "at most" if best[name].get("at_most") else "at" for name in (config, *cores)}
+    most[config] = "(estimated after placement) at" if best[config].get("as_placed") else "at"
+    heads = [f"{name} {most[name]} {clock[name]:.1f} MHz, ms" for name in (config, *cores)]
+    heads += [f"faster than {name}" for name in cores]
+    dim = named(config).dim
+    lines = [
+        f"| {kind} block | GMAC | products a cycle and element of `{config}` | {' | '.join(heads)} |",
+        "|---" * (len(heads) + 3) + "|",
+    ]
+    rows = [(part.name, products(part), counted[part.name], {name: baseline_cycles(core, part) for name, core in
+             cores.items()}) for part in parts(kind)]  # fmt: skip
+    total = ("**all**", sum(row[1] for row in rows), sum(row[2] for row in rows),
+             {name: sum(row[3][name] for row in rows) for name in cores})  # fmt: skip
+    for name, macs, own, others in [*rows, total]:
+        time = own / clock[config] / 1e3
+        times = {core: count / clock[core] / 1e3 for core, count in others.items()}
+        cells = [name, f"{macs / 1e9:.2f}", f"{macs / own / dim**2:.1%}", f"{time:.0f}"]
+        cells += [f"{value:.0f}" for value in times.values()] + [f"**{value / time:.2f}**" for value in times.values()]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="ecp5_16x16", help="of configs.yaml (default: %(default)s)")
+    config = named(parser.parse_args().config)
+    found: dict[str, dict[str, int]] = {}
+    for kind in ("window", "global"):
+        found[kind] = {}
+        for part in parts(kind):
+            found[kind][part.name] = accelerator_cycles(config, kind, part)
+            share = products(part) / found[kind][part.name] / config.dim**2
+            print(f"{kind} {part.name}: {found[kind][part.name]} cycles, {share:.1%} of its products", flush=True)
+    kept: dict[str, Any] = json.loads(BLOCK.read_text()) if BLOCK.is_file() else {}
+    BLOCK.write_text(json.dumps(kept | {config.name: found}, indent=1) + "\n")
+    print(f"written: {BLOCK}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
