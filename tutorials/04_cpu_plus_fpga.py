@@ -35,7 +35,8 @@ for row in rows(condensed(report.of("encode_image")))[-12:]:
     print("  ".join(filter(None, row)))
 
 # 4. Run it. "fsim" is the functional simulator, which is part of the package; "rtl" simulates the hardware description;
-#    "board:/dev/uio0,/dev/udmabuf0" is a board. Nothing else changes.
+#    "board:/dev/uio0,/dev/udmabuf0" is a board; "rpc:192.168.1.2:9090/board" one on another desk, where it is offered
+#    by `tvm-ahcq serve`. Nothing else changes. (`tvm-ahcq devices hetero.ahcq` says which of them run this file.)
 image = generate(7).image
 click, on_the_object = np.array([[128, 128]]), np.array([1])
 predictor = ahcq.load(bundle, device="fsim")

@@ -15,7 +15,7 @@ import tvm_ahcq
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 COMMANDS = (
     "demo", "compile", "segment", "eval", "analyze", "info", "verify", "profile", "disasm", "devices",
-    "serve", "tune", "bench", "scenes",
+    "serve", "unpack", "tune", "bench", "scenes",
 )  # fmt: skip
 
 

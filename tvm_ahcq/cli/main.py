@@ -21,6 +21,7 @@ from . import (
     segment,
     serve,
     tune,
+    unpack,
     verify,
 )
 from . import compile as compile_command
@@ -28,7 +29,7 @@ from .arguments import Parser
 from .console import complain
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
-COMMANDS = (demo, compile_command, segment, evaluate, analyze, info, verify, profile, disasm, devices, serve,
+COMMANDS = (demo, compile_command, segment, evaluate, analyze, info, verify, profile, disasm, devices, serve, unpack,
             tune, bench, scenes)
 """In the order in which the help shows them."""
 
