@@ -235,6 +235,25 @@ def test_a_board_behind_a_server_needs_no_places(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_simulated_rtl_is_built_where_the_server_is():
+    with serving("--device", "rtl") as server:
+        with open_device(f"rpc:127.0.0.1:{server.port}/rtl", CONFIG) as device:
+            self_test(device, CONFIG)
+            assert device.name.endswith(", rtl")
+
+
+def test_the_processes_of_clients_end_with_their_server():
+    with serving() as server, open_device(f"rpc:127.0.0.1:{server.port}/fsim", CONFIG) as device:
+        assert device.read_register("config_hash") == CONFIG.hash
+        server.process.kill()  # the server alone, in a way that it cannot see
+        server.process.wait()
+        with pytest.raises(DeviceError, match="the connection is lost"):
+            for _ in range(100):
+                device.read_register("config_hash")
+                time.sleep(0.1)
+
+
+@pytest.mark.slow
 def test_the_server_of_tvm_with_our_library_serves_as_well():
     library = next(Path(entry) / "lib" / "libtvm_ahcq.so" for entry in ahcq.__path__
                    if (Path(entry) / "lib" / "libtvm_ahcq.so").is_file())  # fmt: skip
