@@ -180,7 +180,7 @@ def _cached_rtl(config: Config, need: Need | None, seconds: float) -> Finding:
     if built(config) is not None:
         return _tested("rtl", config, need, seconds)
     missing = [tool for tool, version in tools().items() if version is None]
-    detail = f"cannot be built: no {', '.join(missing)}" if missing else "not built yet; --device rtl does and tests it"
+    detail = f"cannot be built: no {', '.join(missing)}" if missing else "not built yet: --device rtl builds it"
     return Finding("rtl", config.name, detail=detail, bundle=_simulates(config, need))
 
 
