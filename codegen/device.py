@@ -1,4 +1,4 @@
-"""Accelerators by name: functional simulator, Verilated RTL, board. The Python face of ``runtime/device.h``."""
+"""Accelerators by name: simulators and boards, near or remote. The Python face of ``runtime/device.h``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import DeviceError
-from ..runtime.ffi import ahcq_library
+from ..runtime.accelerator import DEVICES, check_name
+from ..runtime.ffi import ahcq_library, tvm_runtime
 from .hardware.config import Config, named
 from .hardware.generated.isa import ERRORS, EXACT_COUNTERS, REGISTERS
 from .hardware.model.machine import Result
@@ -55,7 +56,7 @@ def open_device(
     ----------
     name : str
         ``fsim`` (functional simulator), ``rtl`` (Verilated RTL, built on first use) or ``board:<uio>,<udmabuf>``, as in
-        ``board:/dev/uio0,/dev/udmabuf0``.
+        ``board:/dev/uio0,/dev/udmabuf0``; behind the server of another machine with ``rpc:<host>:<port>/`` before it.
     config : Config or str, optional
         Configuration to simulate, ``ecp5_16x16`` by default; of a board, the one that it must have.
     memory_bytes : int
@@ -74,24 +75,44 @@ def open_device(
     DeviceError
         If there is no such back end or configuration, or the device cannot be opened.
     """
-    backend, _, places = name.partition(":")
+    check_name(name)
+    place, inner = "", name
+    if name.startswith("rpc:"):
+        tvm_runtime()  # it has the RPC
+        place, _, inner = name.partition("/")
+        place += "/"
+    backend, _, rest = inner.partition(":")
     timing = timing or Timing()
     if backend == "board":
         chosen = named(config) if isinstance(config, str) else config
-        return Device(f"board:{places}" + (f",config={chosen.name}" if chosen else ""))
-    if backend not in ("fsim", "rtl") or places:
-        raise DeviceError(
-            f"No accelerator is called {name!r}; there are 'fsim', 'rtl' and 'board:/dev/uio0,/dev/udmabuf0'."
-        )
+        return _required(Device(name), chosen)
+    if rest:
+        raise DeviceError(f"{name!r} says more than which device; give its options as arguments. There are {DEVICES}.")
     chosen = config if isinstance(config, Config) else named(config or "ecp5_16x16")
     options = f"memory={memory_bytes},latency={timing.latency},width={timing.bytes_per_cycle}"
     if backend == "fsim":
         options += f",threads={threads},timing={int(estimate)}" + (f",kernels={kernels}" if kernels else "")
-        return Device(f"fsim:{chosen.name},{options}")
+        return Device(f"{place}fsim:{chosen.name},{options}")
+    built = chosen.name if place else _built(chosen)
+    return Device(f"{place}rtl:{built},{options},stalls={timing.stall_permille},seed={timing.seed}")
+
+
+def _required(device: Device, config: Config | None) -> Device:
+    """The device, if it has this configuration; else it is closed."""
+    try:
+        if config is not None:
+            device.require_config(config)
+    except DeviceError:
+        device.close()
+        raise
+    return device
+
+
+def _built(config: Config) -> str:
+    """Library of the simulated RTL."""
     from .hardware.simulator import build
 
-    library = build(chosen)
-    return Device(f"rtl:{library},{options},stalls={timing.stall_permille},seed={timing.seed}")
+    return str(build(config))
 
 
 class Device:

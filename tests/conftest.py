@@ -1,15 +1,20 @@
-"""A tiny SAM with random weights, shared by the tests of the graph passes and of the compiler."""
+"""A tiny SAM with random weights, shared by the tests of the graph passes, of the compiler and of devices."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from tvm_ahcq.compiler import QuantizedModel
     from tvm_ahcq.frontend.sam import SamModel
 
 
@@ -45,3 +50,41 @@ def make_tiny_model() -> Callable[[int], SamModel]:
 def tiny_model(make_tiny_model) -> SamModel:
     """The tiny model that most tests use."""
     return make_tiny_model(0)
+
+
+@dataclass(frozen=True)
+class Accelerated:
+    """A tiny model compiled for a processor and the accelerator ``sim_4x4``.
+
+    Attributes
+    ----------
+    qmodel : QuantizedModel
+        What was compiled.
+    host, both : Path
+        The same bundle; the first one says that it is for the host alone, and is never run.
+    image : numpy.ndarray
+        ``(1, 3, 128, 128)`` float32 of noise.
+    """
+
+    qmodel: QuantizedModel
+    host: Path
+    both: Path
+    image: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def accelerated(make_tiny_model: Callable[[int], SamModel], tmp_path_factory: pytest.TempPathFactory) -> Accelerated:
+    """Compiled once for all tests that run it."""
+    import numpy as np
+
+    import tvm_ahcq as ahcq
+
+    rng = np.random.default_rng(1)
+    pictures = [np.kron(rng.integers(0, 255, (8, 8, 3)), np.ones((16, 16, 1))).astype(np.uint8) for _ in range(2)]
+    qmodel = ahcq.quantize(make_tiny_model(1), pictures)
+    folder = tmp_path_factory.mktemp("accelerated")
+    compiled = ahcq.compile(qmodel, target="generic", accelerator="sim_4x4", offload="all")
+    compiled.save(folder / "both.ahcq")
+    replace(compiled, manifest=replace(compiled.manifest, accelerator=None)).save(folder / "host.ahcq")
+    image = np.random.default_rng(0).normal(size=(1, 3, 128, 128)).astype(np.float32)
+    return Accelerated(qmodel, folder / "host.ahcq", folder / "both.ahcq", image)

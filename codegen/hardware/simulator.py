@@ -71,8 +71,7 @@ def lint(config: Config) -> str:
 @lru_cache(maxsize=8)
 def build(config: Config) -> Path:
     """The shared library of a configuration, built if it is not in the cache."""
-    harness = [*(RUNTIME / name for name in (*_HEADERS, *_HARNESS)), HERE / "generated" / "ahcq_isa.h"]
-    model = _cached(f"model-{config.name}", [config, _VERILATE, _COMPILE], rtl_sources(), partial(_build_model, config))
+    model = _cached(_model_folder(config), partial(_build_model, config))
 
     def link(place: Path) -> None:
         flags = [*_COMPILE, "-O2", *_WARNINGS, *_includes(model)]
@@ -80,20 +79,39 @@ def build(config: Config) -> Path:
         objects = [*place.glob("*.o"), *model.glob("*.o")]
         _run(place, ["g++", "-shared", "-o", _LIBRARY, *map(str, objects), "-lpthread"])
 
-    return _cached(f"device-{config.name}", [model.name, _COMPILE], harness, link) / _LIBRARY
+    return _cached(_device_folder(config), link) / _LIBRARY
 
 
-def _cached(name: str, key: list[object], sources: list[Path], make: Callable[[Path], None]) -> Path:
-    """A folder of the cache that `make` fills, named after everything that it depends on."""
+def built(config: Config) -> Path | None:
+    """What :func:`build` would give without building anything; None if it is not in the cache."""
+    library = _device_folder(config) / _LIBRARY
+    return library if library.is_file() else None
+
+
+def _model_folder(config: Config) -> Path:
+    return _folder(f"model-{config.name}", [config, _VERILATE, _COMPILE], rtl_sources())
+
+
+def _device_folder(config: Config) -> Path:
+    harness = [*(RUNTIME / name for name in (*_HEADERS, *_HARNESS)), HERE / "generated" / "ahcq_isa.h"]
+    return _folder(f"device-{config.name}", [_model_folder(config).name, _COMPILE], harness)
+
+
+def _folder(name: str, key: list[object], sources: list[Path]) -> Path:
+    """A folder of the cache, named after everything that its contents depend on."""
     digest = hashlib.sha256(repr(key).encode())
     for path in sources:
         digest.update(path.read_bytes())
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tvm-ahcq" / "rtl"
-    folder = root / f"{name}-{digest.hexdigest()[:16]}"
+    return root / f"{name}-{digest.hexdigest()[:16]}"
+
+
+def _cached(folder: Path, make: Callable[[Path], None]) -> Path:
+    """That folder, filled by `make` if it is not there."""
     if folder.is_dir():
         return folder
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root) as scratch:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         ready = Path(scratch) / "ready"
         ready.mkdir()
         make(ready)

@@ -5,6 +5,7 @@
  * Besides the offloaded functions it has
  * - `ahcq.configure(device, on_error, seconds)`: a name as `OpenDevice` takes it; "raise", or "host" to go on with the
  *   functional simulator on this machine, which computes the same bits; longest time of one program;
+ * - `ahcq.open()`: opens the device now, and puts programs and constants into its memory; else the first call does;
  * - `ahcq.describe()`: configuration, its hash, bytes of device memory, the device's name ("" before it is opened);
  * - `ahcq.counters()`: name, calls and counters of the last call of every function, all runs of its program
  *   added up; `ahcq.counter_names()`;
@@ -24,6 +25,7 @@
 #include "accelerator_program.h"
 #include "device.h"
 #include "instruction.h"
+#include "shared_device.h"
 
 namespace ahcq {
 namespace {
@@ -77,6 +79,7 @@ class AcceleratorModule : public ffi::ModuleObj {
       return ffi::Function::FromTyped([self, this](const ffi::String& device, const ffi::String& on_error,
                                                    double seconds) { Configure(device, on_error, seconds); });
     }
+    if (text == "ahcq.open") return ffi::Function::FromTyped([self, this] { OpenNow(); });
     if (text == "ahcq.describe") return ffi::Function::FromTyped([self, this] { return Describe(); });
     if (text == "ahcq.counters") return ffi::Function::FromTyped([self, this] { return Counters(); });
     if (text == "ahcq.counter_names") return ffi::Function::FromTyped([] { return CounterNames(); });
@@ -109,11 +112,26 @@ class AcceleratorModule : public ffi::ModuleObj {
     device_.reset();
   }
 
+  void OpenNow() {
+    const std::lock_guard<std::mutex> guard(mutex_);
+    try {
+      Ready();
+    } catch (const DeviceError& error) {
+      if (!fall_back_) TVM_FFI_THROW(DeviceError) << error.what();
+      FallBack(error.what());
+      Ready();
+    }
+  }
+
   ffi::Array<ffi::Any> Describe() {
     const std::lock_guard<std::mutex> guard(mutex_);
     return {ffi::String(programs_.config), int64_t{programs_.config_hash},
-            static_cast<int64_t>(programs_.MemoryBytes()),
-            ffi::String(device_ == nullptr ? "" : device_->Name())};
+            static_cast<int64_t>(programs_.MemoryBytes()), ffi::String(DeviceName())};
+  }
+
+  std::string DeviceName() const {
+    const auto lock = device_.Lock();
+    return device_ == nullptr ? "" : device_->Name();
   }
 
   static ffi::Array<ffi::String> CounterNames() {
@@ -157,10 +175,11 @@ class AcceleratorModule : public ffi::ModuleObj {
     float* result =
         Elements<float>(args[count - 1].cast<DLTensor*>(), kDLFloat, function.output.Elements(), function.name);
     try {
+      const auto lock = Ready();
       Run(function, inputs, result);
     } catch (const DeviceError& error) {
       if (!fall_back_) {
-        device_.reset();  // whatever state it is in; opened anew by the next call
+        device_.Fail();  // whatever state it is in; opened anew by the next call
         TVM_FFI_THROW(DeviceError) << function.name << ": " << error.what();
       }
       FallBack(error.what());
@@ -172,13 +191,14 @@ class AcceleratorModule : public ffi::ModuleObj {
   void FallBack(const char* reason) {
     std::fprintf(stderr, "tvm-ahcq: %s: %s; going on with the functional simulator on the host\n",
                  device_name_.c_str(), reason);
-    device_.reset();
+    device_.Fail();
     device_name_ = "fsim";
     fall_back_ = false;
   }
 
   void Retry(const AcceleratorFunction& function, const std::vector<const uint8_t*>& inputs, float* result) {
     try {
+      const auto lock = Ready();
       Run(function, inputs, result);
     } catch (const DeviceError& error) {
       TVM_FFI_THROW(DeviceError) << function.name << ": " << error.what();
@@ -187,7 +207,6 @@ class AcceleratorModule : public ffi::ModuleObj {
 
   /*! \brief All runs of a program; their counters add up. */
   void Run(const AcceleratorFunction& function, const std::vector<const uint8_t*>& inputs, float* result) {
-    if (device_ == nullptr) Open();
     std::vector<int64_t> counters(std::size(kCounters));
     const SumsOutput& output = function.output;
     std::vector<int32_t> sums(output.DeviceBytes() / 4);
@@ -216,11 +235,29 @@ class AcceleratorModule : public ffi::ModuleObj {
     TVM_FFI_UNREACHABLE();
   }
 
-  /*! \brief The device with programs and constants in its memory. */
-  void Open() {
-    std::unique_ptr<Device> device = OpenDevice(FullName());
-    device->RequireConfig(programs_.config_hash);
-    base_ = device->Allocate(programs_.MemoryBytes());
+  /*! \brief The device, opened if it is not, for this module alone while the lock is held. */
+  std::unique_lock<std::mutex> Ready() {
+    auto lock = device_.Lock();
+    if (device_ != nullptr) return lock;
+    if (lock.owns_lock()) lock.unlock();
+    device_.Open(FullName());
+    lock = device_.Lock();
+    if (device_ == nullptr) throw DeviceError(device_name_ + ": the device has just failed for another user");
+    try {
+      Load();
+    } catch (...) {  // another user's programs may run on it none the less
+      lock.unlock();
+      device_.reset();
+      throw;
+    }
+    return lock;
+  }
+
+  /*! \brief Puts programs and constants into the device's memory. */
+  void Load() {
+    device_->RequireConfig(programs_.config_hash);
+    device_->MakeIdle();
+    base_ = device_->Allocate(programs_.MemoryBytes());
     std::string constants = programs_.constants;
     if (base_ != 0) {
       for (const AcceleratorFunction& function : programs_.functions) {
@@ -228,21 +265,26 @@ class AcceleratorModule : public ffi::ModuleObj {
                  static_cast<uint32_t>(base_));
       }
     }
-    device->CopyIn(base_ + programs_.scratch_bytes, constants.data(), constants.size());
-    device_ = std::move(device);
+    device_->CopyIn(base_ + programs_.scratch_bytes, constants.data(), constants.size());
   }
 
-  /*! \brief The device's name, a simulated one with the configuration and memory that the programs need. */
+  /*!
+   * \brief The device's name, a simulated one with the configuration and memory that the programs need.
+   *
+   * `rtl` without options stays as it is where it is near: it needs the library, which Python builds.
+   */
   std::string FullName() const {
-    const bool simulated = device_name_.rfind("fsim", 0) == 0 || device_name_.rfind("rtl", 0) == 0;
-    if (!simulated) return device_name_;
-    std::string name = device_name_;
-    if (name == "fsim") name += ":" + programs_.config;
+    const size_t slash = device_name_.rfind("rpc:", 0) == 0 ? device_name_.find('/') : std::string::npos;
+    const std::string place = slash == std::string::npos ? "" : device_name_.substr(0, slash + 1);
+    std::string name = device_name_.substr(place.size());
+    const std::string backend = name.substr(0, name.find(':'));
+    if (backend != "fsim" && backend != "rtl") return device_name_;
+    if (name == "fsim" || (name == "rtl" && !place.empty())) name += ":" + programs_.config;
     if (name.find("memory=") == std::string::npos) {
       constexpr uint64_t kPage = 4096;
       name += ",memory=" + std::to_string((programs_.MemoryBytes() + kPage - 1) / kPage * kPage);
     }
-    return name;
+    return place + name;
   }
 
   std::string bytes_;
@@ -251,7 +293,7 @@ class AcceleratorModule : public ffi::ModuleObj {
   std::string device_name_;
   bool fall_back_ = false;
   double seconds_ = 600;
-  std::unique_ptr<Device> device_;
+  SharedDevice device_;
   uint64_t base_ = 0;
   std::map<std::string, Calls> calls_;
 };

@@ -8,12 +8,14 @@
  */
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -26,7 +28,8 @@ namespace {
 constexpr size_t kRegisterBytes = 4096;       // a page, the least that can be mapped
 constexpr uint32_t kId = 0x41484351;          // "AHCQ"
 constexpr int kPollMilliseconds = 5;          // how long a wait for the interrupt lasts
-constexpr int kReadbacks = 1000000;
+constexpr int kReadbackMicroseconds = 10;
+constexpr std::chrono::seconds kCommand{2};  // how long a command may take to be obeyed
 
 std::string Reason() { return std::strerror(errno); }
 
@@ -95,6 +98,9 @@ class BoardDevice : public Device {
       throw DeviceError(Name() + ": " + options.Text("memory") + " has no phys_addr in /sys/class/u-dma-buf");
     }
     if (base_ % 64 != 0) throw DeviceError(Name() + ": the DMA buffer must start at a multiple of 64 bytes");
+    if (flock(registers_.descriptor(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+      throw DeviceError(Name() + ": the accelerator is in use already; close it there first");
+    }
     if (ReadRegister(isa::reg::kId) != kId) {
       throw DeviceError(Name() + ": no accelerator answers; is the bit stream loaded, and this the right UIO device?");
     }
@@ -126,7 +132,13 @@ class BoardDevice : public Device {
     std::atomic_thread_fence(std::memory_order_seq_cst);
     if (offset != isa::reg::kControl) return;
     // posted writes: what is read after this must be what the command made of it; `control` itself reads as 0
-    for (int i = 0; i < kReadbacks && *Register(offset) != 0; ++i) usleep(10);
+    const auto end = std::chrono::steady_clock::now() + kCommand;
+    while (*Register(offset) != 0) {
+      if (std::chrono::steady_clock::now() > end) {
+        throw DeviceError(Name() + ": the accelerator does not take commands; load its bit stream again");
+      }
+      usleep(kReadbackMicroseconds);
+    }
   }
 
   uint32_t ReadRegister(uint32_t offset) override {

@@ -17,10 +17,24 @@ constexpr uint32_t kBusy = 1, kError = 4, kResetting = 8;
 constexpr uint64_t kAlignment = 64;
 constexpr double kResetSeconds = 10;
 
+bool TryReset(Device* device) {
+  try {
+    return device->SoftReset(kResetSeconds);
+  } catch (const DeviceError&) {  // what went wrong before says more
+    return false;
+  }
+}
+
 }  // namespace
 
 void Device::SetFaults(uint64_t, uint64_t) {
   throw DeviceError(Name() + ": only a simulated memory can be made to answer with bus errors");
+}
+
+std::vector<uint32_t> Device::ReadRegisters(const std::vector<uint32_t>& offsets) {
+  std::vector<uint32_t> values;
+  for (uint32_t offset : offsets) values.push_back(ReadRegister(offset));
+  return values;
 }
 
 uint64_t Device::Allocate(size_t bytes) {
@@ -69,17 +83,22 @@ bool Device::Wait(double seconds) {
 }
 
 Ending Device::End() {
-  return {static_cast<isa::Error>(ReadRegister(isa::reg::kError)), ReadRegister(isa::reg::kErrorIndex)};
+  const std::vector<uint32_t> values = ReadRegisters({isa::reg::kError, isa::reg::kErrorIndex});
+  return {static_cast<isa::Error>(values[0]), values[1]};
 }
 
 void Device::Run(uint64_t program, uint32_t length, double seconds) {
   Submit(program, length);
   if (!Wait(seconds)) {
-    throw DeviceError(Name() + ": the program still runs after " + std::to_string(seconds) + " s; reset the device");
+    char limit[32];
+    std::snprintf(limit, sizeof limit, "%g", seconds);
+    const bool reset = TryReset(this);
+    throw DeviceError(Name() + ": the program still runs after " + limit + " s; the device " +
+                      (reset ? "was reset" : "does not answer a reset either"));
   }
   const Ending end = End();
   if (end.error == isa::Error::kNone) return;
-  SoftReset(kResetSeconds);
+  TryReset(this);
   throw DeviceError(Name() + ": the program ended with " + ErrorName(end.error) + " at instruction " +
                     std::to_string(end.index) + " of " + std::to_string(length));
 }
@@ -87,6 +106,11 @@ void Device::Run(uint64_t program, uint32_t length, double seconds) {
 bool Device::SoftReset(double seconds) {
   WriteRegister(isa::reg::kControl, kReset);
   return WaitFor([this] { return (ReadRegister(isa::reg::kStatus) & kResetting) == 0; }, seconds);
+}
+
+void Device::MakeIdle() {
+  if ((ReadRegister(isa::reg::kStatus) & (kBusy | kError | kResetting)) == 0 || SoftReset(kResetSeconds)) return;
+  throw DeviceError(Name() + ": the device is busy and does not answer a reset; load its bit stream again");
 }
 
 void Device::RequireConfig(uint32_t hash) {

@@ -23,6 +23,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "../hardware/generated/ahcq_isa.h"
 
@@ -62,6 +63,8 @@ class AHCQ_PUBLIC Device {
   /*! \brief Registers by byte offset, isa::reg. */
   virtual void WriteRegister(uint32_t offset, uint32_t value) = 0;
   virtual uint32_t ReadRegister(uint32_t offset) = 0;
+  /*! \brief Several at once: one exchange with a device that is far away. */
+  virtual std::vector<uint32_t> ReadRegisters(const std::vector<uint32_t>& offsets);
   /*! \brief Lets the device go on for a moment. */
   virtual void Pass() = 0;
   /*!
@@ -84,21 +87,27 @@ class AHCQ_PUBLIC Device {
    * \brief Starts `length` instructions at `program`; the whole memory is the program's window.
    * \throws DeviceError if the device is busy or in an error state.
    */
-  void Submit(uint64_t program, uint32_t length);
+  virtual void Submit(uint64_t program, uint32_t length);
   /*!
    * \brief Waits until the program has ended.
    * \return false if it still runs after that many seconds.
    */
-  bool Wait(double seconds);
+  virtual bool Wait(double seconds);
   /*! \brief How the last program ended. */
   Ending End();
   /*!
    * \brief Submits, waits, and accepts nothing but success.
-   * \throws DeviceError with the error's name and the instruction's index, after a soft reset; or after `seconds`.
+   * \throws DeviceError with the error's name and the instruction's index, or if it still runs after `seconds`; the
+   * device is then reset.
    */
   void Run(uint64_t program, uint32_t length, double seconds);
   /*! \brief Back to idle from any state, once outstanding transfers are answered; false if that takes too long. */
   bool SoftReset(double seconds);
+  /*!
+   * \brief Makes a device idle that an earlier user left busy or in an error state.
+   * \throws DeviceError if it cannot be reset.
+   */
+  void MakeIdle();
 
   /*! \brief Hash of the configuration that the device was built for. */
   uint32_t ConfigHash() { return ReadRegister(isa::reg::kConfigHash); }
@@ -116,9 +125,13 @@ class AHCQ_PUBLIC Device {
  * \brief Opens a device by name, `backend:option=value,...`; options without a name come first.
  *
  * - `fsim:<config>`, options `memory` (bytes), `threads` (0: all processors), `timing` (1: count cycles, the default;
- *   0: counters of cycles stay 0), `latency` and `width` of the memory assumed, `kernels` (generic, avx2, avx512vnni);
+ *   0: counters of cycles stay 0), `latency` and `width` of the memory assumed, `kernels` (generic, avx2, avx512vnni),
+ *   `hang` (from the program of that number on, none ends: to try out what is done about it);
  * - `rtl:<library that hardware/simulator.py built>`, options `memory`, `latency`, `width`, `stalls`, `seed`;
- * - `board:<uio device>,<udmabuf device>`, option `config` (refuse any other).
+ * - `board:<uio device>,<udmabuf device>`, option `config` (refuse any other);
+ * - `rpc:<host>:<port>/<name>`, any of these behind TVM's RPC server on another machine (remote_device.cc). Options of
+ *   the connection stand behind the port: `rpc:<host>:<port>,answer=<seconds>/<name>`, how long the server may be
+ *   silent (10). `rtl` then takes the name of a configuration, and the server builds it.
  *
  * \throws DeviceError that says what is wrong with the name, or with the device.
  */
@@ -134,7 +147,7 @@ const char* ErrorName(isa::Error error);
  *
  * The second gets the options behind the library's name; it returns null and writes a text if it fails.
  */
-constexpr uint32_t kDeviceAbi = 2;
+constexpr uint32_t kDeviceAbi = 3;
 using DeviceAbi = uint32_t (*)();
 using DeviceOpener = Device* (*)(const char* options, char* error, size_t error_bytes);
 

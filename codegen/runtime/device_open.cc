@@ -48,7 +48,8 @@ std::unique_ptr<Device> OpenDevice(const std::string& name) {
   if (backend == "fsim") return OpenFsim(options);
   if (backend == "rtl") return OpenLibrary(options);
   if (backend == "board") return OpenBoard(options);
-  throw DeviceError("no accelerator is called '" + backend + "'; there are fsim, rtl and board");
+  if (backend == "rpc") return OpenRemote(options);
+  throw DeviceError("no accelerator is called '" + backend + "'; there are fsim, rtl, board and rpc");
 }
 
 }  // namespace ahcq

@@ -34,6 +34,7 @@ constexpr uint64_t kMaxMemory = UINT64_C(0xffffffc0);
 
 std::unique_ptr<Device> OpenFsim(const std::string& options);
 std::unique_ptr<Device> OpenBoard(const std::string& options);
+std::unique_ptr<Device> OpenRemote(const std::string& options);
 
 }  // namespace ahcq
 

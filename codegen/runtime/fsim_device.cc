@@ -34,6 +34,7 @@ class FsimDevice : public Device {
         timed_(options.Number("timing", 1, 0, 1) != 0) {
     timing_.latency = static_cast<uint32_t>(options.Number("latency", timing_.latency, 1, 1 << 20));
     timing_.bytes_per_cycle = static_cast<uint32_t>(options.Number("width", timing_.bytes_per_cycle, 1, 8));
+    hang_ = options.Number("hang", 0);
     registers_[isa::reg::kWatchdog / 4] = kWatchdog;
   }
   ~FsimDevice() override { Join(); }
@@ -147,6 +148,10 @@ class FsimDevice : public Device {
   }
 
   void RunProgram() {
+    if (hang_ != 0 && ++started_ >= hang_) {
+      while (!stop_) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      return;  // busy until it is reset
+    }
     const Window window = {ReadRegister(isa::reg::kMemoryBase), ReadRegister(isa::reg::kMemoryLimit)};
     const Program program = Decode(memory_, config_, ReadRegister(isa::reg::kProgram),
                                    ReadRegister(isa::reg::kProgramLength), window, faults_);
@@ -187,6 +192,7 @@ class FsimDevice : public Device {
   Machine machine_;
   Timing timing_;
   const bool timed_;
+  uint64_t hang_ = 0, started_ = 0;
   Window faults_ = {0, 0};
   std::mutex mutex_;  // of registers and status
   std::condition_variable ended_;
@@ -201,7 +207,7 @@ class FsimDevice : public Device {
 
 std::unique_ptr<Device> OpenFsim(const std::string& options) {
   static const std::vector<std::string> kNames = {"config",  "memory", "threads", "timing",
-                                                  "latency", "width",  "kernels"};
+                                                  "latency", "width",  "kernels", "hang"};
   return std::make_unique<fsim::FsimDevice>(DeviceOptions(options, kNames));
 }
 

@@ -14,7 +14,8 @@ import tvm_ahcq
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 COMMANDS = (
-    "demo", "compile", "segment", "eval", "analyze", "info", "verify", "profile", "disasm", "tune", "bench", "scenes",
+    "demo", "compile", "segment", "eval", "analyze", "info", "verify", "profile", "disasm", "devices",
+    "serve", "unpack", "tune", "bench", "scenes",
 )  # fmt: skip
 
 

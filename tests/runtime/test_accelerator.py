@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import struct
 import subprocess
 import sys
-from dataclasses import replace
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +15,12 @@ import pytest
 
 import tvm_ahcq as ahcq
 from tvm_ahcq.cli.main import main
+from tvm_ahcq.codegen.hardware.config import named
+from tvm_ahcq.codegen.hardware.fake_board import FakeBoard
 from tvm_ahcq.compiler import QuantizedModel
 from tvm_ahcq.errors import AhcqError, DeviceError
 from tvm_ahcq.runtime.accelerator import DeviceOptions
-from tvm_ahcq.runtime.bundle import read_bundle
+from tvm_ahcq.runtime.bundle import read_bundle, write_bundle
 from tvm_ahcq.runtime.session import Session
 
 pytestmark = pytest.mark.skipif(
@@ -25,26 +30,19 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def image() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(1, 3, 128, 128)).astype(np.float32)
+def qmodel(accelerated) -> QuantizedModel:
+    return accelerated.qmodel
 
 
 @pytest.fixture(scope="module")
-def qmodel(make_tiny_model) -> QuantizedModel:
-    rng = np.random.default_rng(1)
-    pictures = [np.kron(rng.integers(0, 255, (8, 8, 3)), np.ones((16, 16, 1))).astype(np.uint8) for _ in range(2)]
-    return ahcq.quantize(make_tiny_model(1), pictures)
+def image(accelerated) -> np.ndarray:
+    return accelerated.image
 
 
 @pytest.fixture(scope="module")
-def bundles(qmodel, tmp_path_factory) -> tuple[Path, Path]:
+def bundles(accelerated) -> tuple[Path, Path]:
     """A bundle that says it is for the host alone, which is never run, and one for host and accelerator."""
-    folder = tmp_path_factory.mktemp("bundles")
-    host, both = folder / "host.ahcq", folder / "both.ahcq"
-    compiled = ahcq.compile(qmodel, target="generic", accelerator="sim_4x4", offload="all")
-    compiled.save(both)
-    replace(compiled, manifest=replace(compiled.manifest, accelerator=None)).save(host)
-    return host, both
+    return accelerated.host, accelerated.both
 
 
 def encode(path: Path, image: np.ndarray, **options) -> tuple[np.ndarray, Session]:
@@ -103,6 +101,93 @@ def test_a_program_that_takes_too_long_is_an_error_and_the_session_lives(bundles
         session.encode(image)
     other = Session(read_bundle(bundles[1]))
     assert np.array_equal(other.encode(image), expected)
+
+
+def test_a_device_that_hangs_is_an_error_in_time_and_the_next_call_opens_it_anew(bundles, image):
+    session = Session(read_bundle(bundles[1]), device=DeviceOptions("fsim:sim_4x4,hang=2", seconds=0.3))
+    for _ in range(2):  # the second program of each opening does not end
+        with pytest.raises(DeviceError, match=r"still runs after 0\.3 s; the device was reset"):
+            session.encode(image)
+
+
+def test_the_host_takes_over_from_a_device_that_hangs_with_equal_results(bundles, image, expected, capfd):
+    found, session = encode(bundles[1], image, name="fsim:sim_4x4,hang=3", on_error="host", seconds=0.3)
+    assert np.array_equal(found, expected)
+    printed = capfd.readouterr().err
+    assert printed.count("going on with the functional simulator") == 1 and "still runs after 0.3 s" in printed
+    assert all(each.calls for each in session.accelerator.counters() if "encode" in each.symbol)
+
+
+def test_a_board_that_neither_ends_nor_resets_is_an_error(bundles, image, tmp_path):
+    memory = Session(read_bundle(bundles[1])).accelerator.memory_bytes
+    with FakeBoard(tmp_path, named("sim_4x4"), -(-memory // 4096) * 4096, seconds=4) as board:
+        session = Session(read_bundle(bundles[1]), device=DeviceOptions(board.device_name, seconds=0.2))
+        with pytest.raises(DeviceError, match=r"still runs after 0\.2 s; the device does not answer a reset either"):
+            session.encode(image)
+
+
+def test_a_board_runs_all_functions_of_a_bundle_and_of_two_sessions(bundles, image, expected, tmp_path):
+    memory = 3 * Session(read_bundle(bundles[1])).accelerator.memory_bytes // 4096 * 4096
+    picture = np.random.default_rng(5).integers(0, 255, (128, 128, 3)).astype(np.uint8)
+    near = ahcq.load(bundles[1])
+    near.set_image(picture)
+    wanted = near.predict(np.array([[40, 30]]), np.array([1]))
+    with FakeBoard(tmp_path, named("sim_4x4"), memory) as board:
+        far = ahcq.load(bundles[1], device=board.device_name)
+        for _ in range(2):  # programs of decode do not overwrite those of encode_image
+            far.set_image(picture)
+            for found, want in zip(far.predict(np.array([[40, 30]]), np.array([1])), wanted, strict=True):
+                np.testing.assert_array_equal(found, want)
+        other = Session(read_bundle(bundles[1]), device=DeviceOptions(board.device_name))
+        np.testing.assert_array_equal(other.encode(image), expected)
+        far.set_image(picture)
+        np.testing.assert_array_equal(far.get_image_embedding(), near.get_image_embedding())
+
+
+def test_a_board_that_another_process_uses_is_refused(bundles, tmp_path):
+    with FakeBoard(tmp_path, named("sim_4x4"), 1 << 20) as board, board.registers.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(DeviceError, match="in use already"):
+            Session(read_bundle(bundles[1]), device=DeviceOptions(board.device_name))
+
+
+def rewritten(path: Path, change: Callable[[bytearray, int], None], to: Path) -> Path:
+    """The bundle with its programs changed, all digests of the file right; `change` gets them and where code begins."""
+    bundle = read_bundle(path)
+    libraries = {}
+    for name, library in bundle.libraries.items():
+        start = library.index(b"AHCQACC\0")
+        programs = bytearray(library[start:])
+        change(programs, 16)
+        libraries[name] = library[:start] + bytes(programs)
+    write_bundle(to, bundle.manifest, libraries, dict(bundle.tensors), bundle.golden)
+    return to
+
+
+def test_a_bundle_with_damaged_programs_is_refused_when_it_is_loaded(bundles, tmp_path):
+    def flip(programs: bytearray, start: int) -> None:
+        programs[start + 5000] ^= 1
+
+    with pytest.raises(DeviceError, match=r"programs for the accelerator cannot be used: they are damaged; compile"):
+        Session(read_bundle(rewritten(bundles[1], flip, tmp_path / "damaged.ahcq")))
+
+
+def test_a_program_that_is_none_but_whole_ends_with_the_name_of_the_devices_error(bundles, image, tmp_path):
+    session = Session(read_bundle(bundles[1]))
+    program = session.accelerator.program(session.accelerator.counters()[0].symbol)
+
+    def clear_an_instruction(programs: bytearray, start: int) -> None:
+        (stored,) = struct.unpack_from("<I", programs, 12)
+        checksum, end = 0, start
+        while checksum != stored or end == start:  # where the programs end is not written down
+            checksum, end = zlib.crc32(programs[end : end + 1], checksum), end + 1
+        at = programs.index(program)
+        programs[at + 32 : at + 64] = bytes(32)
+        struct.pack_into("<I", programs, 12, zlib.crc32(programs[start:end]))
+
+    wrong = Session(read_bundle(rewritten(bundles[1], clear_an_instruction, tmp_path / "wrong.ahcq")))
+    with pytest.raises(DeviceError, match="the program ended with illegal_opcode at instruction 1 of"):
+        wrong.encode(image)
 
 
 def test_the_host_takes_over_from_a_device_that_fails_with_equal_results(bundles, image, expected, capfd):

@@ -58,9 +58,10 @@ def box(text: str) -> tuple[float, float, float, float]:
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     """Options of every command that runs bundles."""
-    parser.add_argument("--device", metavar="D",
+    parser.add_argument("--device", metavar="D", type=device_name,
                         help="what runs the accelerator's part of a bundle that has one: fsim, the functional "
-                             "simulator (default); rtl, the simulated RTL; board:/dev/uio0,/dev/udmabuf0")
+                             "simulator (default); rtl, the simulated RTL; board:/dev/uio0,/dev/udmabuf0; or "
+                             "rpc:HOST:PORT/ before any of them, behind `tvm-ahcq serve` on another machine")
     parser.add_argument("--on-device-error", choices=("raise", "host"), default="raise",
                         help="when the device fails: raise an error (default), or go on with the functional simulator "
                              "on the host, which gives the same masks")
@@ -75,6 +76,24 @@ def device_options(args: argparse.Namespace) -> DeviceOptions | None:
     if args.device is None and args.on_device_error == "raise" and args.device_timeout == 600.0:
         return None
     return DeviceOptions(args.device or DEFAULT_DEVICE, args.on_device_error, args.device_timeout)
+
+
+def device_name(text: str) -> str:
+    """The name of an accelerator; whether it is there is found out when it is opened."""
+    from ..runtime.accelerator import check_name
+
+    try:
+        check_name(text)
+    except AhcqError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from error
+    return text
+
+
+def port(text: str) -> int:
+    """A port of TCP, 0 for any."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port; expected a number up to 65535, such as 9090")
+    return int(text)
 
 
 def seconds(text: str) -> float:

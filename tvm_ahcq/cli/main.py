@@ -8,13 +8,29 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import AhcqError
-from . import analyze, bench, demo, disasm, evaluate, info, profile, scenes, segment, tune, verify
+from . import (
+    analyze,
+    bench,
+    demo,
+    devices,
+    disasm,
+    evaluate,
+    info,
+    profile,
+    scenes,
+    segment,
+    serve,
+    tune,
+    unpack,
+    verify,
+)
 from . import compile as compile_command
 from .arguments import Parser
 from .console import complain
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
-COMMANDS = (demo, compile_command, segment, evaluate, analyze, info, verify, profile, disasm, tune, bench, scenes)
+COMMANDS = (demo, compile_command, segment, evaluate, analyze, info, verify, profile, disasm, devices, serve, unpack,
+            tune, bench, scenes)
 """In the order in which the help shows them."""
 
 EXAMPLES = """\

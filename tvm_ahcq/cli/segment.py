@@ -17,6 +17,8 @@ examples:
   one click:                       tvm-ahcq segment m.ahcq photo.jpg --point 320,240 -o out.png
   with a click off the object:     tvm-ahcq segment m.ahcq photo.jpg --point 320,240 --point 400,100,0 -o out.png
   CPU and simulated accelerator:   tvm-ahcq segment m.ahcq photo.jpg --point 320,240 -o out.png --device fsim
+  an accelerator on another desk:  tvm-ahcq segment m.ahcq photo.jpg --point 320,240 -o out.png \\
+                                       --device rpc:192.168.1.2:9090/board
   a box, and the mask by itself:   tvm-ahcq segment m.ahcq photo.jpg --box 40,30,200,180 -o out.png --mask-out mask.png
 
 Coordinates are pixels of the picture, (0,0) at the top left. One click is often ambiguous (the button or the shirt?):

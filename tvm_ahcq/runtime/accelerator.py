@@ -17,6 +17,29 @@ ON_ERROR = ("raise", "host")
 SECONDS = 600.0
 """Longest time of one program on the device."""
 
+DEVICES = "'fsim', 'rtl', 'board:/dev/uio0,/dev/udmabuf0', and 'rpc:HOST:PORT/' before any of them"
+"""The names of devices, for messages."""
+
+
+def check_name(name: str) -> None:
+    """Refuses what is no name of a device, before anything is opened.
+
+    Raises
+    ------
+    DeviceError
+        It is none; the message says what there is.
+    """
+    backend, _, rest = name.partition(":")
+    if backend == "rpc":
+        place, slash, inner = rest.partition("/")
+        host, _, port = place.partition(",")[0].rpartition(":")
+        if not (host and port.isdecimal() and 0 < int(port) < 65536 and slash and inner):
+            raise DeviceError(f"{name!r} is no device behind a server; expected rpc:HOST:PORT/DEVICE, such as "
+                              "rpc:192.168.1.2:9090/fsim.")  # fmt: skip
+        backend = inner.partition(":")[0]
+    if backend not in ("fsim", "rtl", "board"):
+        raise DeviceError(f"No accelerator is called {name!r}; there are {DEVICES}.")
+
 
 @dataclass(frozen=True)
 class DeviceOptions:
@@ -25,8 +48,8 @@ class DeviceOptions:
     Attributes
     ----------
     name : str
-        ``fsim``, ``rtl``, or ``board:<uio>,<udmabuf>``; options of :func:`tvm_ahcq.codegen.device.open_device`'s
-        underlying names may follow.
+        ``fsim``, ``rtl``, ``board:<uio>,<udmabuf>``, or ``rpc:<host>:<port>/`` before any of them; options that
+        ``codegen/runtime/device.h`` documents may follow.
     on_error : str
         One of :data:`ON_ERROR`.
     seconds : float
@@ -40,10 +63,7 @@ class DeviceOptions:
     def __post_init__(self) -> None:
         if self.on_error not in ON_ERROR:
             raise DeviceError(f"on_device_error is {self.on_error!r}; expected one of {', '.join(ON_ERROR)}.")
-        backend = self.name.partition(":")[0]
-        if backend not in ("fsim", "rtl", "board"):
-            raise DeviceError(f"No accelerator is called {self.name!r}; there are 'fsim', 'rtl' and "
-                              "'board:/dev/uio0,/dev/udmabuf0'.")  # fmt: skip
+        check_name(self.name)
         if not self.seconds > 0:
             raise DeviceError(f"A program cannot end within {self.seconds:g} s; allow more than 0.")
 
@@ -75,12 +95,13 @@ class Accelerator:
     library : Module
         As loaded.
     options : DeviceOptions
-        Device to run on; it is opened by the first call.
+        Device to run on. The functional simulator in this process, which cannot be absent, is opened by the first call;
+        any other device now, so that one that is absent, busy or of another configuration is known before work starts.
 
     Raises
     ------
     DeviceError
-        The library holds no programs, or the simulated RTL cannot be built.
+        The library holds no programs, the simulated RTL cannot be built, or the device cannot be used.
     """
 
     def __init__(self, library: Any, options: DeviceOptions) -> None:
@@ -89,13 +110,18 @@ class Accelerator:
             raise DeviceError("The library holds no programs for an accelerator; compile the model again.")
         self.config = str(self._modules[0]["ahcq.describe"]()[0])
         self.options = options
+        name = full_name(options.name, self.config)
         for module in self._modules:
-            module["ahcq.configure"](_full_name(options.name, self.config), options.on_error, float(options.seconds))
+            module["ahcq.configure"](name, options.on_error, float(options.seconds))
+            if name.partition(":")[0] != "fsim":
+                module["ahcq.open"]()
+                if str(module["ahcq.describe"]()[3]).startswith("fsim"):
+                    name = full_name("fsim", self.config)  # the host has taken over; do not try again for each module
 
     @property
     def memory_bytes(self) -> int:
-        """External memory that the programs need."""
-        return max(int(module["ahcq.describe"]()[2]) for module in self._modules)
+        """External memory that all programs together need of one device, as a board is."""
+        return sum(-int(module["ahcq.describe"]()[2]) // 64 * -64 for module in self._modules)
 
     @property
     def device(self) -> str:
@@ -140,7 +166,7 @@ def prepare() -> None:
         raise DeviceError("libtvm_ahcq is older than this package; build it again with `pip install .`")
 
 
-def _full_name(name: str, config: str) -> str:
+def full_name(name: str, config: str) -> str:
     """The name as ``OpenDevice`` of ``runtime/device.h`` takes it; the RTL is built if it is not."""
     backend, _, rest = name.partition(":")
     if backend == "rtl" and not rest:

@@ -44,7 +44,8 @@ def load(
         Which of several targets of the bundle to run; the best one for this machine by default.
     device : str, optional
         What runs the accelerator's part of a bundle that has one: ``"fsim"``, the functional simulator, by default;
-        ``"rtl"``, the simulated RTL; ``"board:/dev/uio0,/dev/udmabuf0"``.
+        ``"rtl"``, the simulated RTL; ``"board:/dev/uio0,/dev/udmabuf0"``; ``"rpc:HOST:PORT/"`` before any of them, on
+        another machine.
     on_device_error : str
         ``"raise"``, or ``"host"``: when the device fails, go on with the functional simulator on the host, which gives
         the same masks.
