@@ -97,8 +97,7 @@ void CheckScratch(uint64_t address, size_t bytes, uint64_t scratch) {
 CodesInput ReadInput(Reader* reader, uint64_t scratch) {
   CodesInput input{};
   input.address = reader->Next<uint64_t>();
-  for (uint32_t* field :
-       {&input.total, &input.batch, &input.rows, &input.channels, &input.blocks, &input.dim}) {
+  for (uint32_t* field : {&input.total, &input.batch, &input.rows, &input.channels, &input.blocks, &input.dim}) {
     *field = reader->Size();
   }
   const uint32_t places = reader->Size();
