@@ -208,8 +208,8 @@ def test_a_closed_device_says_so() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gpu", "'fsim', 'rtl' and 'board"),
-        ("fsim:x", "'fsim', 'rtl' and 'board"),
+        ("gpu", "'fsim', 'rtl', 'board"),
+        ("fsim:x", "'fsim', 'rtl', 'board"),
         ("board:/dev/uio0", "board:/dev/uio0,/dev/udmabuf0"),
         ("board:/nowhere/uio0,/nowhere/udmabuf0", "/nowhere/uio0 cannot be opened: No such file"),
     ],
@@ -222,7 +222,7 @@ def test_a_name_that_opens_nothing_is_explained(name: str, message: str) -> None
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("tpu", "no accelerator is called 'tpu'; there are fsim, rtl and board"),
+        ("tpu", "no accelerator is called 'tpu'; there are fsim, rtl, board and rpc"),
         ("fsim:big", "no accelerator configuration is called 'big'; there are sim_4x4"),
         ("fsim:sim_4x4,speed=3", "no option 'speed'"),
         ("fsim:sim_4x4,memory=lots", "memory is 'lots'; expected a whole number"),
