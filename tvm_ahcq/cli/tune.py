@@ -6,7 +6,6 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..errors import TuningError
-from ..tune.shapes import ENCODERS, encoder_workloads
 from .arguments import UsageError, count, input_file, new_folder
 from .console import duration, result
 
@@ -36,8 +35,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
                                  description="Measure schedules of a bundle's kernels and keep the fastest.",
                                  epilog=EXAMPLES)
     parser.add_argument("bundle", metavar="F.ahcq", type=input_file, nargs="?", help="bundle whose shapes to tune for")
-    parser.add_argument("--model", choices=ENCODERS,
-                        help="tune for the image encoder of this model at 1024 x 1024 and 4 bits, without a bundle")
+    parser.add_argument("--model", metavar="NAME",
+                        help="without a bundle: tune for the image encoder of vit_b, vit_l, vit_h, hiera_t, hiera_s, "
+                             "hiera_b+ or hiera_l at 1024 x 1024 and 4 bits")
     parser.add_argument("--target", default="native", help="processor to tune for (default: %(default)s)")
     parser.add_argument("--trials", metavar="N", type=count, default=40,
                         help="candidates for each shape, those of earlier runs included (default: %(default)s)")
@@ -64,6 +64,10 @@ def run(args: argparse.Namespace) -> None:
 
     target = resolve_target(args.target)
     if args.bundle is None:
+        from ..tune.shapes import ENCODERS, encoder_workloads
+
+        if args.model not in ENCODERS:
+            raise UsageError(f"tune: --model {args.model} is none of {', '.join(ENCODERS)}")
         work = encoder_workloads(args.model)
     else:
         work = workloads(read_bundle(args.bundle, check_cpu=False))
