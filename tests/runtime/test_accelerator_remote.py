@@ -45,8 +45,8 @@ class Server:
         path = os.pathsep.join(entry for entry in sys.path if entry)
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, "serve", "--port", "0", *arguments], env={**os.environ, "PYTHONPATH": path},
-            stdout=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
+            stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=Path(__file__).parent,
+        )  # fmt: skip  (not where the sources are: `-c` would import them instead of what is installed)
         assert self.process.stdout is not None
         self.first_line = self.process.stdout.readline()
         self.port = int(re.search(r"rpc:127\.0\.0\.1:(\d+)/", self.first_line)[1])
