@@ -12,7 +12,7 @@ from ..target import HostTarget
 from .linear_epilogue import PLAIN, SCRATCH, Epilogue
 from .linear_schedule import DEFAULT, LinearSchedule
 from .quad_dot import quad_dot
-from .vector import LANES, LITTLE_WORK, fma
+from .vector import LANES, fma
 
 
 @T.inline
@@ -146,11 +146,11 @@ def quads_body(
                     out[T.min(first_row + r, rows - 1), block * LANES + lane] = y[r * LANES + lane]
 
     @T.inline
-    def tasks(a, w, bounds, multiplier, correction, bias, out, loop):
+    def body(a, w, bounds, multiplier, correction, bias, out):
         adjusted = T.alloc_buffer((groups, blocks * LANES), "int32")
-        for block in loop(blocks):
+        for block in T.parallel(blocks):
             _adjust(w, bounds, correction, adjusted, groups, n, block, dot.centred)
-        for task in loop(row_blocks * blocks):
+        for task in T.parallel(row_blocks * blocks):
             start = (task % row_blocks if rows_first else task // blocks) * block_rows
             block = task // row_blocks if rows_first else task % blocks
             floats = T.alloc_buffer((SCRATCH,), "float32", scope="local")
@@ -159,15 +159,4 @@ def quads_body(
             for i in range((T.min(rows - start, block_rows) + dot.rows - 1) // dot.rows):
                 tile(a, w, bounds, multiplier, adjusted, bias, out, floats, ints, start + i * dot.rows, block)
 
-    @T.inline
-    def body(a, w, bounds, multiplier, correction, bias, out):
-        if rows * n * a.shape[1] <= LITTLE_WORK:
-            tasks(a, w, bounds, multiplier, correction, bias, out, T.serial)
-        else:
-            tasks(a, w, bounds, multiplier, correction, bias, out, T.parallel)
-
-    @T.inline
-    def parallel_body(a, w, bounds, multiplier, correction, bias, out):
-        tasks(a, w, bounds, multiplier, correction, bias, out, T.parallel)
-
-    return parallel_body if isinstance(rows, int) else body
+    return body

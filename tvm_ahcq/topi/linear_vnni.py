@@ -10,7 +10,7 @@ from tvm.script import tirx as T
 
 from .linear_epilogue import PLAIN, SCRATCH, Epilogue
 from .linear_schedule import DEFAULT, LinearSchedule
-from .vector import LANES, LITTLE_WORK, fma, four_codes, vpdpbusd
+from .vector import LANES, fma, four_codes, vpdpbusd
 
 _TILE_ROWS = {1: 12, 2: 6, 3: 4, 4: 3, 5: 3, 6: 3}
 """Rows of a register tile by its width in vectors: the integer sums of a group and the outputs so far share the 32
@@ -140,8 +140,8 @@ def vnni_body(
     row_blocks = (rows + block_rows - 1) // block_rows
 
     @T.inline
-    def tasks(a, w, bounds, multiplier, correction, bias, out, loop):
-        for task in loop(row_blocks * panels):
+    def body(a, w, bounds, multiplier, correction, bias, out):
+        for task in T.parallel(row_blocks * panels):
             start = (task % row_blocks if rows_first else task // panels) * block_rows
             panel = task // row_blocks if rows_first else task % panels
             end = T.min(rows, start + block_rows)
@@ -161,15 +161,4 @@ def vnni_body(
                         bounds, groups, epilogue,
                     )  # fmt: skip
 
-    @T.inline
-    def body(a, w, bounds, multiplier, correction, bias, out):
-        if rows * n * a.shape[1] <= LITTLE_WORK:
-            tasks(a, w, bounds, multiplier, correction, bias, out, T.serial)
-        else:
-            tasks(a, w, bounds, multiplier, correction, bias, out, T.parallel)
-
-    @T.inline
-    def parallel_body(a, w, bounds, multiplier, correction, bias, out):
-        tasks(a, w, bounds, multiplier, correction, bias, out, T.parallel)
-
-    return parallel_body if isinstance(rows, int) else body
+    return body

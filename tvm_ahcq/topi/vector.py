@@ -15,9 +15,6 @@ SIGN_BITS = -0x7F7F7F80
 FEW = 1 << 14
 """Elements up to which waking other threads takes longer than the work, and very much longer on a busy machine."""
 
-LITTLE_WORK = 1 << 21
-"""Multiply-adds of bytes up to which it does."""
-
 
 def extent(size: int | Expr, name: str) -> int | Var:
     """`size` if it is constant, else a fresh shape variable, so that a kernel owns its variables."""
