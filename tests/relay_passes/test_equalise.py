@@ -75,7 +75,7 @@ def changes(annotated, hard, recorded) -> dict[str, np.ndarray]:
     return equalise(annotated, hard.params, recorded(hard.params))
 
 
-def same_function(annotated: IRModule, first: dict, second: dict, prompts: dict) -> None:
+def assert_same_function(annotated: IRModule, first: dict, second: dict, prompts: dict) -> None:
     executors = [TorchExecutor(annotated, params) for params in (first, second)]
     for function, inputs in prompts.items():
         found = [executor.run(function, *inputs) for executor in executors]
@@ -86,7 +86,7 @@ def same_function(annotated: IRModule, first: dict, second: dict, prompts: dict)
 
 def test_the_float_function_stays(annotated, hard, changes, prompts):
     """Also in padded windows, with relative positions, and in the decoder with and without a mask."""
-    same_function(annotated, hard.params, preserved(hard.params, changes), prompts)
+    assert_same_function(annotated, hard.params, preserved(hard.params, changes), prompts)
 
 
 def test_everything_that_can_be_changed_is(hard, changes):
@@ -137,12 +137,13 @@ def test_dead_channels_do_no_harm(annotated, hard, recorded, prompts):
     assert all(np.isfinite(values).all() for values in changes.values())
     assert changes["image_encoder.blocks.0.norm1"][3] == changes["image_encoder.blocks.1.norm1"][5] == 1
     assert changes["image_encoder.blocks.1.attn.v"][7] == changes["mask_decoder.transformer.layers.0.mlp.lin1"][9] == 1
-    same_function(annotated, params, preserved(params, changes), prompts)
+    assert_same_function(annotated, params, preserved(params, changes), prompts)
 
 
 def test_one_image_is_enough(annotated, hard, images, prompts):
     seen = observe(TorchExecutor(annotated, hard.params), images[:1], lambda *_: None)
-    same_function(annotated, hard.params, preserved(hard.params, equalise(annotated, hard.params, seen)), prompts)
+    changes = equalise(annotated, hard.params, seen)
+    assert_same_function(annotated, hard.params, preserved(hard.params, changes), prompts)
 
 
 def test_what_calibration_has_not_seen_stays(annotated, hard):

@@ -43,10 +43,11 @@ class Server:
     def __init__(self, *arguments: str) -> None:
         code = "import sys; from tvm_ahcq.cli.main import main; sys.exit(main())"
         path = os.pathsep.join(entry for entry in sys.path if entry)
+        # not in the folder of the sources, which `-c` would import instead of what is installed
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, "serve", "--port", "0", *arguments], env={**os.environ, "PYTHONPATH": path},
             stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=Path(__file__).parent,
-        )  # fmt: skip  (not where the sources are: `-c` would import them instead of what is installed)
+        )  # fmt: skip
         assert self.process.stdout is not None
         self.first_line = self.process.stdout.readline()
         self.port = int(re.search(r"rpc:127\.0\.0\.1:(\d+)/", self.first_line)[1])

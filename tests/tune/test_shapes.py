@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
+from tvm_ahcq.cli.main import build_parser
 from tvm_ahcq.frontend.sam import build_module
 from tvm_ahcq.target import resolve_target
 from tvm_ahcq.topi.linear_schedule import DEFAULT, LinearSchedule, linear_space
@@ -29,6 +32,13 @@ def tuned(name: str) -> set[tuple[int, int]]:
 @pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h"])
 def test_sam_encoders_have_these_layers(name: str):
     assert tuned(name) == sizes(build_module(name).image_encoder)
+
+
+def test_the_help_of_tune_names_every_encoder(capsys):
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["tune", "--help"])
+    words = re.findall(r"[\w+]+", capsys.readouterr().out)
+    assert set(ENCODERS) <= set(words)
 
 
 def test_sam2_encoders_have_these_layers():

@@ -70,6 +70,7 @@ def configure(config, tiles):
 
 @T.inline
 def zero_sums(tiles):
+    """Tiles 0 to 3, the sums, are 0."""
     T.evaluate(tiles.zero(0))
     T.evaluate(tiles.zero(1))
     T.evaluate(tiles.zero(2))
