@@ -24,8 +24,8 @@ examples:
   compile with the result:    tvm-ahcq compile --model vit_b ... --tuning tuning/ -o sam_b.ahcq
 
 What is tuned is the blocking of the integer matrix products, where most of the time goes; results never change. For
-the encoders of SAM and SAM 2 on AVX512-VNNI, compile knows good schedules already. Every measurement is a line of
-records.jsonl in the folder. Needs xgboost: pip install 'tvm-ahcq[tune]'.
+the encoders of SAM on AVX512-VNNI, compile knows good schedules already. Every measurement is a line of records.jsonl
+in the folder. Needs xgboost: pip install 'tvm-ahcq[tune]'.
 """
 
 
