@@ -68,7 +68,7 @@ def synthesise_netlist(folder: Path, read: list[str], top: str) -> float:
     """Any top module to ``netlist.json``; returns seconds."""
     (folder / NETLIST).unlink(missing_ok=True)
     # no program reads a word while it is written, so nothing need decide what such a read gives
-    commands = [*read, f"synth_ecp5 -no-rw-check -top {top} -json {NETLIST}"]
+    commands = [*read, yosys.KEEP_COPIES, f"synth_ecp5 -no-rw-check -top {top} -json {NETLIST}"]
     return yosys.synthesise(folder, "synthesis", commands)
 
 
