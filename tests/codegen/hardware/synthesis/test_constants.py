@@ -36,8 +36,8 @@ def test_sums_and_carries_are_those_of_the_cell_with_zeros(tmp_path: Path) -> No
             lines.append(f"always @* assert (s_{name}_zero == s_{name}_fold);")
     (tmp_path / "top.v").write_text("\n".join([*lines, "endmodule\n"]))
     commands = [
-        "read_verilog -overwrite -sv +/lattice/cells_sim_ecp5.v", "read_verilog -sv -formal top.v", "hierarchy -top top",
-        "proc", "flatten", "chformal -lower", "sat -verify -prove-asserts top",
+        "read_verilog -overwrite -sv +/lattice/cells_sim_ecp5.v", "read_verilog -sv -formal top.v",
+        "hierarchy -top top", "proc", "flatten", "chformal -lower", "sat -verify -prove-asserts top",
     ]  # fmt: skip
     yosys.synthesise(tmp_path, "prove", commands)
 
