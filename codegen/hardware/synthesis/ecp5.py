@@ -11,7 +11,6 @@ from pathlib import Path
 from ....errors import DeviceError
 from ..config import Config
 from . import tools, yosys
-from .constants import fold_netlist
 
 DEVICE = ("--um5g-85k", "--package", "CABGA756", "--speed", "8")
 CLOCK_SITE = "B29"
@@ -71,9 +70,7 @@ def synthesise_netlist(folder: Path, read: list[str], top: str) -> float:
     (folder / NETLIST).unlink(missing_ok=True)
     # no program reads a word while it is written, so nothing need decide what such a read gives
     commands = [*read, yosys.KEEP_COPIES, f"synth_ecp5 -no-rw-check -top {top} -json {NETLIST}"]
-    seconds = yosys.synthesise(folder, "synthesis", commands)
-    fold_netlist(folder / NETLIST, top)
-    return seconds
+    return yosys.synthesise(folder, "synthesis", commands)
 
 
 def constraints(clock: str = "clk_i") -> str:
