@@ -147,6 +147,8 @@ def lower_mlp(
     encoder = _encoder(plain, first.bias, thresholds, codes.astype(np.uint8))
     layers = [replace(plain, stage=replace(plain.stage, encoder=encoder)),
               _layer(config, rows, second, table, every=plain.stage.outputs)]  # fmt: skip
+    # a run takes the same rows through both
+    layers[1] = replace(layers[1], stage=replace(layers[1].stage, rows=plain.stage.rows))
     return _lower(config, rows, int(first.bounds[-1]), layers, second.bias, _OWN_CODES, tiles)
 
 
