@@ -121,20 +121,19 @@ def attention_space(config: Config, stage: AttentionStage) -> TileSpace:
 def _attention_grid(config: Config, stage: AttentionStage) -> Iterator[tuple[AttentionTile, Plan | None]]:
     """All combinations; without a plan if they do not fit: at once for all of a size of tile that never fits."""
     for queries in tile_sizes(config, stage):
-        widest = _plan(config, stage, AttentionTile(queries, 0, 0), free=True)
+        widest = _plan(config, stage, queries)
         if widest is None:
             yield AttentionTile(queries, 0, 0), None
             continue
         for lines in range(1, widest.height + 1):
             for lag in range(-(-widest.height // lines)):
-                tile = AttentionTile(queries, lines, lag)
-                yield tile, _plan(config, stage, tile)
+                yield AttentionTile(queries, lines, lag), _plan(config, stage, queries, lines, lag)
 
 
-def _plan(config: Config, stage: AttentionStage, tile: AttentionTile, free: bool = False) -> Plan | None:
-    """The plan of a tile, if it fits; with the default split of the buffers if that is `free`."""
+def _plan(config: Config, stage: AttentionStage, *sizes: int) -> Plan | None:
+    """The plan of such a tile (queries; lines and lag, by default the compiler's), if it fits."""
     try:
-        return Plan(config, stage, tile.queries) if free else Plan(config, stage, tile.queries, tile.lines, tile.lag)
+        return Plan(config, stage, *sizes)
     except DeviceError:
         return None
 
