@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kLoad = 0, kGemm = 1, kVector = 2, kStore = 3;
 constexpr uint32_t kAhead = 8, kTokensMax = (1 << isa::kTokenBits) - 1, kFetchBeats = 4;
-constexpr uint32_t kFieldsCycles = 1, kRangeCycles = 4;
+constexpr uint32_t kFieldsCycles = 1, kCheckCycles = 6;  // a range takes six stages, one begins in each cycle
 constexpr uint64_t kStopInterval = 4096;
 
 /*! \brief ahcq_fetch.sv and ahcq_check.sv: instructions on their way to the queues. */
@@ -24,8 +24,8 @@ struct FrontEnd {
   size_t next = 0;               // instruction that is checked
   uint32_t wait = 0;             // cycles until it is dispatched
   bool checking = false, drain = false;
-
-  bool Asks() const { return left != 0 && owed != kAhead; }
+  bool room = false;             // in the queue of the instruction that is checked, a cycle ago
+  bool asking = false, more = false;  // an address is offered; instructions are left to ask for
 };
 
 class Clock {
@@ -76,6 +76,7 @@ class Clock {
   VectorUnit vector_;
   StoreUnit store_;
   const Instruction* start_[kUnits] = {};  // what begins in this cycle
+  bool starting_[kUnits] = {};             // decided in the last cycle
   bool given_[kUnits] = {};
   uint32_t mask_[kUnits] = {};
   bool any_ = false;  // anything begins or gives
@@ -83,7 +84,7 @@ class Clock {
 };
 
 void Clock::LookAtUnits() {
-  const bool ready[kUnits] = {!load_.active && !load_.done, gemm_.StartReady(), vector_.StartReady(),
+  const bool ready[kUnits] = {!load_.Busy(), gemm_.StartReady(), vector_.StartReady(),
                               !store_.active && !store_.done};
   const bool busy[kUnits] = {!ready[kLoad], gemm_.Busy(), vector_.Busy(), !ready[kStore]};
   const bool gives[kUnits] = {load_.done, gemm_.GiveValid(now_), vector_.GiveValid(), store_.done};
@@ -94,11 +95,11 @@ void Clock::LookAtUnits() {
   any_ = false;
   for (int unit = 0; unit < kUnits; ++unit) {
     estimate_.busy[unit] += busy[unit];
-    start_[unit] = nullptr;
-    if (ready[unit] && !queue_[unit].empty()) {
-      const bool can = (queue_[unit].front()->pop() & ~present_[unit]) == 0;
-      if (can) start_[unit] = queue_[unit].front();
-      estimate_.stall[unit] += !can;
+    start_[unit] = starting_[unit] ? queue_[unit].front() : nullptr;
+    starting_[unit] = false;
+    if (start_[unit] == nullptr && ready[unit] && !queue_[unit].empty()) {
+      starting_[unit] = (queue_[unit].front()->pop() & ~present_[unit]) == 0;
+      ++estimate_.stall[unit];
     }
     given_[unit] = gives[unit] && (mask_[unit] & full_[unit]) == 0;
     any_ = any_ || given_[unit] || start_[unit] != nullptr;
@@ -128,7 +129,7 @@ bool Clock::Drained() const {
   for (const auto& queue : queue_) {
     if (!queue.empty()) return false;
   }
-  return !load_.active && !load_.done && !gemm_.Busy() && !vector_.Busy() && !store_.active && !store_.done;
+  return !load_.Busy() && !gemm_.Busy() && !vector_.Busy() && !store_.active && !store_.done;
 }
 
 bool Clock::ClockFrontEnd() {
@@ -138,9 +139,13 @@ bool Clock::ClockFrontEnd() {
     front_.checking = true;
     front_.wait = kFieldsCycles;
     if (front_.next < instructions_.size()) {
-      front_.wait += kRangeCycles * static_cast<uint32_t>(FindEntry(instructions_[front_.next].opcode())->ranges);
+      front_.wait += kCheckCycles + static_cast<uint32_t>(FindEntry(instructions_[front_.next].opcode())->ranges);
     }
     return false;
+  }
+  const bool room = front_.room;
+  if (front_.next < instructions_.size()) {
+    front_.room = queue_[FindEntry(instructions_[front_.next].opcode())->unit].size() != isa::kQueueDepth;
   }
   if (front_.wait > 0) {
     progress_ = now_;
@@ -149,7 +154,7 @@ bool Clock::ClockFrontEnd() {
   }
   const Instruction& instruction = instructions_[front_.next];
   auto& queue = queue_[FindEntry(instruction.opcode())->unit];
-  if (queue.size() == isa::kQueueDepth) return false;
+  if (!room) return false;
   progress_ = now_;
   queue.push(&instruction);
   ++front_.next;
@@ -164,6 +169,7 @@ void Clock::ClockRequests(bool asks) {
   request_ = asks || load_.bursts.ready;
   request_id_ = asks ? ReadPort::kFetch : ReadPort::kLoad;
   request_beats_ = asks ? kFetchBeats : load_.bursts.beats;
+  front_.more = front_.left != static_cast<uint32_t>(asks);
   if (asks) {
     --front_.left;
     ++front_.owed;
@@ -175,13 +181,14 @@ bool Clock::Cycle() {
   read_.Drive(now_, beat_cycles_);
   LookAtUnits();
   const bool issues = vector_.Issues(!vector_.WantsAcc() || !gemm_.InUse(vector_.AccWord()));
-  const bool vec_free = !vector_.ReadsVec(issues);
+  const bool vec_free = !vector_.ReadsVec();
   const bool writable = !(load_.memory == static_cast<uint32_t>(isa::Memory::kAct) && vector_.WritesAct()) &&
                         !(load_.memory == static_cast<uint32_t>(isa::Memory::kVec) && vector_.WritesVec());
   const bool loads = read_.valid && read_.current == ReadPort::kLoad;
   const bool fetches = read_.valid && read_.current == ReadPort::kFetch;
   const LoadUnit::Beat beat = load_.Look(loads, writable);
-  const bool asks = front_.Asks(), taken = load_.bursts.ready && !asks;
+  const bool asks = front_.asking, taken = load_.bursts.ready && !asks;
+  front_.asking = !asks && front_.more && front_.owed != kAhead;
   if (loads || fetches || issues) progress_ = now_;
 
   // the edge
@@ -189,7 +196,7 @@ bool Clock::Cycle() {
   ClockRequests(asks);
   if (load_.bursts.active) load_.bursts.Clock(load_.flying >= 128, taken);
   load_.flying += taken;
-  if (load_.active || load_.done) load_.Clock(beat, loads, given_[kLoad]);
+  if (load_.Busy()) load_.Clock(beat, loads, given_[kLoad]);
   if (loads && beat.ready && read_.Take()) --load_.flying;
   if (fetches) {
     read_.Take();

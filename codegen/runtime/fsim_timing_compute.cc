@@ -24,7 +24,7 @@ void GemmUnit::ClockLoader(bool full) {
       return;
     case State::kTile:
       if (word_ == 0 && full) return;
-      if (word_ == 0) shadow_full_ = true;
+      if (word_ == 0) filling_ = true;
       if (++word_ != dim_) return;
       word_ = 0;
       if (++step_ != steps_) return;
@@ -32,28 +32,34 @@ void GemmUnit::ClockLoader(bool full) {
   }
 }
 
-bool GemmUnit::ClockFeeder(uint64_t now) {
+void GemmUnit::ClockFeeder(uint64_t now) {
   uint8_t& history = history_[now % kHistory];
   history = 0;
-  if (feeds_.empty() || (row_ == 0 && !(shadow_full_ && complete_.size() != kGives))) return false;
-  Feed& feed = feeds_.front();
+  if (!feed_valid_) {
+    feed_ = next_;
+    feed_valid_ = next_valid_;
+    next_valid_ = false;
+    return;
+  }
+  if (row_ == 0 && !(shadow_full_ && complete_.size() != kGives)) return;
   if (row_ == 0) shadow_full_ = false;
-  history = static_cast<uint8_t>(1 + (feed.acc + feed_block_ * feed.acc_block + row_) / half_ % 2);
-  if (++row_ != feed.rows) return false;
+  history = static_cast<uint8_t>(1 + (feed_.acc + feed_block_ * feed_.acc_block + row_) / half_ % 2);
+  if (++row_ != feed_.rows) return;
   row_ = 0;
-  if (++feed_step_ != feed.steps) return false;
+  if (++feed_step_ != feed_.steps) return;
   feed_step_ = 0;
-  if (++feed_block_ != feed.blocks) return false;
+  if (++feed_block_ != feed_.blocks) return;
   feed_block_ = 0;
-  complete_.push({now + 2 * dim_ + 6, feed.push});
-  return true;
+  complete_.push({now + 2 * dim_ + 6, feed_.push});
+  feed_valid_ = false;
 }
 
 void GemmUnit::Clock(uint64_t now, const Instruction* started, bool given) {
-  const bool full = shadow_full_;  // both sequencers look at it before the edge
-  const bool fed = ClockFeeder(now);
+  const bool full = shadow_full_, filled = filling_;  // both sequencers look at these before the edge
+  filling_ = false;
+  ClockFeeder(now);
   ClockLoader(full);
-  if (fed) feeds_.pop();
+  if (filled) shadow_full_ = true;
   if (given) complete_.pop();
   if (started == nullptr) return;
   const Instruction& f = *started;
@@ -61,7 +67,8 @@ void GemmUnit::Clock(uint64_t now, const Instruction* started, bool given) {
   blocks_ = f[isa::gemm::kBlocks];
   block_ = 0;
   state_ = State::kZero;
-  feeds_.push({f[isa::gemm::kRows], steps_, blocks_, f[isa::gemm::kAcc], f[isa::gemm::kAccBlock], f.push()});
+  next_ = {f[isa::gemm::kRows], steps_, blocks_, f[isa::gemm::kAcc], f[isa::gemm::kAccBlock], f.push()};
+  next_valid_ = true;
 }
 
 void VectorUnit::Start(const Instruction& f) {
@@ -139,6 +146,7 @@ void VectorUnit::Clock(uint64_t now, const Instruction* started, bool issues, bo
   const bool lanes_busy = (valid_ >> 1) != 0 || pending_ != 0;
   const bool data = issues && state_ == State::kData;
   ClockLogarithm(now, data);
+  reads_vec_ = issues && (state_ != State::kData || row_addend_);
   valid_ = ((valid_ << 1) | static_cast<uint32_t>(issues) << 1) & ((1u << (stages_ + 1)) - 1);
   numbers_ = (numbers_ << 1) | static_cast<uint32_t>(data && to_vec_) << 1;
   codes_ = (codes_ << 1) | static_cast<uint32_t>(data && to_act_) << 1;

@@ -17,10 +17,10 @@ namespace fsim {
 struct GemmUnit {
   explicit GemmUnit(const isa::Config& config) : dim_(config.dim), half_(config.acc_depth / 2) {}
 
-  bool StartReady() const { return state_ == State::kIdle && feeds_.size() != kFeeds; }
+  bool StartReady() const { return state_ == State::kIdle && !next_valid_; }
   bool GiveValid(uint64_t now) { return !complete_.empty() && complete_.front().at <= now; }
   uint32_t Mask() { return complete_.front().push; }
-  bool Busy() const { return state_ != State::kIdle || !feeds_.empty() || !complete_.empty(); }
+  bool Busy() const { return state_ != State::kIdle || next_valid_ || feed_valid_ || !complete_.empty(); }
   /*! \brief Whether rows on their way through the accumulators belong to the half of this word. */
   bool InUse(uint32_t word) const { return in_use_[word / half_ % 2] != 0; }
   /*! \brief What moves before units look at each other: rows enter and leave the accumulators. */
@@ -30,7 +30,7 @@ struct GemmUnit {
 
  private:
   enum class State { kIdle, kZero, kTile };
-  static constexpr uint32_t kFeeds = 2, kGives = 4, kHistory = 256;
+  static constexpr uint32_t kGives = 4, kHistory = 256;
   struct Feed {
     uint32_t rows, steps, blocks, acc, acc_block, push;
   };
@@ -39,13 +39,14 @@ struct GemmUnit {
     uint32_t push;
   };
   void ClockLoader(bool full);
-  bool ClockFeeder(uint64_t now);
+  void ClockFeeder(uint64_t now);
 
   const uint32_t dim_, half_;
   State state_ = State::kIdle;
   uint32_t steps_ = 0, blocks_ = 0, step_ = 0, block_ = 0, word_ = 0;
-  bool shadow_full_ = false;
-  Ring<Feed, 4> feeds_;
+  bool filling_ = false, shadow_full_ = false;  // the first word of a tile is read; the tile can be used
+  bool feed_valid_ = false, next_valid_ = false;
+  Feed feed_ = {}, next_ = {};
   uint32_t row_ = 0, feed_step_ = 0, feed_block_ = 0;
   Ring<Complete, 8> complete_;
   uint8_t history_[kHistory] = {};  // of each cycle: half that a row was fed for, plus 1
@@ -66,9 +67,9 @@ struct VectorUnit {
   /*! \brief What a slot of this cycle would read from the accumulators; false if nothing. */
   bool WantsAcc() const { return state_ == State::kData && uses_acc_; }
   uint32_t AccWord() const { return acc_ + row_; }
-  /*! \brief Whether a slot is issued in this cycle, and whether it reads `vec`. */
+  /*! \brief Whether a slot is issued in this cycle, and whether that of the last cycle reads `vec`. */
   bool Issues(bool acc_ready) const;
-  bool ReadsVec(bool issues) const { return issues && (state_ != State::kData || row_addend_); }
+  bool ReadsVec() const { return reads_vec_; }
   /*! \brief Results that reach `vec` or `act` in this cycle. */
   bool WritesVec() const { return numbers_ >> kNumberStage & 1; }
   bool WritesAct() const { return codes_ >> kCodeStage & 1; }
@@ -77,7 +78,7 @@ struct VectorUnit {
  private:
   enum class State { kIdle, kMult, kBias, kRelH, kData, kDrain, kGive };
   static constexpr uint32_t kPending = 8, kLogCycles = 24;
-  static constexpr uint32_t kNumberStage = 12, kCodeStage = kNumberStage + 6, kExpStage = kNumberStage + 7;
+  static constexpr uint32_t kNumberStage = 15, kCodeStage = kNumberStage + 6, kExpStage = kNumberStage + 7;
   void Start(const Instruction& f);
   void Advance();
   void ClockLogarithm(uint64_t now, bool issues);
@@ -86,6 +87,7 @@ struct VectorUnit {
   uint32_t stages_ = kExpStage;  // the last one: there the sums of rows are
   State state_ = State::kIdle;
   isa::Opcode op_ = isa::Opcode::kFinish;
+  bool reads_vec_ = false;
   bool uses_acc_ = false, row_addend_ = false, bias_ = false, rel_ = false, to_vec_ = false, to_act_ = false;
   uint32_t rows_ = 0, blocks_ = 0, row_ = 0, block_ = 0, sub_ = 0, acc_ = 0, acc_first_ = 0, acc_block_ = 0;
   uint32_t numbers_ = 0, codes_ = 0, valid_ = 0;  // slots by stage: bit i, issued i cycles ago

@@ -91,13 +91,16 @@ void LoadUnit::Start(const Instruction& f, uint32_t dim) {
 LoadUnit::Beat LoadUnit::Look(bool valid, bool writable) const {
   const bool fill = misaligned_ && !primed_;
   const bool last_sub = sub_ + 1 == subs_;
-  return {active ? fill || (writable && last_sub) : true, fill, active && valid && !fill && writable};
+  const bool free = held_ != kWrites;
+  return {active ? fill || (free && last_sub) : true, fill, active && valid && !fill && free, held_ != 0 && writable};
 }
 
 void LoadUnit::Clock(const Beat& beat, bool valid, bool given) {
   const bool chunk = beat.step && sub_ + 1 == subs_;
   if (given) done = false;
+  if (beat.written && --held_ == 0 && !active) done = true;
   if (valid && beat.ready && beat.fill) primed_ = true;
+  held_ += beat.step;
   if (beat.step) sub_ = chunk ? 0 : sub_ + 1;
   if (!chunk || ++chunk_ != length_) return;
   chunk_ = 0;
@@ -105,7 +108,6 @@ void LoadUnit::Clock(const Beat& beat, bool valid, bool given) {
   misaligned_ ^= flips_;
   if (--rows_ == 0) {
     active = false;
-    done = true;
   }
 }
 

@@ -72,8 +72,9 @@ struct LoadUnit {
   void Start(const Instruction& f, uint32_t dim);
   /*! \brief Offers of this cycle: whether the beat at the port can be taken, and whether a chunk is complete. */
   struct Beat {
-    bool ready, fill, step;
+    bool ready, fill, step, written;  // written: one that waited
   };
+  bool Busy() const { return active || held_ != 0 || done; }
   Beat Look(bool valid, bool writable) const;
   void Clock(const Beat& beat, bool valid, bool given);
   uint32_t flying = 0;
@@ -81,6 +82,8 @@ struct LoadUnit {
  private:
   uint32_t rows_ = 0, length_ = 0, chunk_ = 0, sub_ = 0, subs_ = 1;
   bool misaligned_ = false, primed_ = false, flips_ = false;
+  static constexpr uint32_t kWrites = 2;
+  uint32_t held_ = 0;  // chunks, or parts of one, that wait for the scratchpad
 };
 
 /*! \brief Progress of a STORE, and the write side of the memory. */

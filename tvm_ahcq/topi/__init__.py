@@ -16,6 +16,7 @@ from .linear import grouped_linear
 from .linear_fused import linear_add, linear_codes, linear_heads, linear_intervals
 from .norm_encode import norm_encode
 from .pixel_product import pixel_product
+from .script import speed_up_inlining
 
 __all__ = [
     "encode_affine",
@@ -33,3 +34,5 @@ __all__ = [
     "norm_encode",
     "pixel_product",
 ]
+
+speed_up_inlining()

@@ -76,16 +76,16 @@ PROOFS = {
         ("ahcq_decoder.sv", "odd[waddr_i] <= wdata_i[1]", "odd[waddr_i] <= wdata_i[0]"),
     ),
     "scaler_first_shift": Proof(
-        "scaler", ("ahcq_scaler",), "bmc", 12, ("ahcq_scaler.sv", "+ 32'(shifted_3_q[0])", ""),
+        "scaler", ("ahcq_scaler",), "bmc", 13, ("ahcq_scaler.sv", "+ 32'(shifted_3_q[0])", ""),
         parameters="-G First=1",
     ),
     "scaler_second_shift": Proof(
-        "scaler", ("ahcq_scaler",), "bmc", 12, ("ahcq_scaler.sv", "|| shifted_10_q[0]", ""),
+        "scaler", ("ahcq_scaler",), "bmc", 13, ("ahcq_scaler.sv", "|| shifted_10_q[0]", ""),
         parameters="-G First=0",
     ),
     "encoder": Proof(
         "encoder", ("ahcq_encoder",), "bmc", 8,
-        ("ahcq_encoder.sv", "value_q[1] > level2", "value_q[1] >= level2"), free=True,
+        ("ahcq_encoder.sv", "level2[index2_q] < value_q[1]", "level2[index2_q] <= value_q[1]"), free=True,
     ),
     "encoder_tables": Proof(
         "encoder_tables", ("ahcq_encoder",), "prove", 3,

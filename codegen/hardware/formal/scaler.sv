@@ -1,5 +1,5 @@
 // Rounding and saturation of a scaler: for any sum, any addend, a multiplier of 1 and any shift before or after it (one of
-// them, by `First`), the number is that of SPEC 4. The inputs stand still, so that after ten cycles the lane holds nothing
+// them, by `First`), the number is that of SPEC 4. The inputs stand still, so that after eleven cycles the lane holds nothing
 // but their result; what it holds on the way is asserted too, which makes the last step short.
 module scaler
   import ahcq_isa_pkg::*, ahcq_vector_pkg::*;
@@ -41,9 +41,9 @@ module scaler
     .vec_5_o    (vec_5),
     .rel_h_6_i  ('0),
     .stat_9_i   (bias_q[LogBits-1:0]),
-    .real_11_i  (1'b1),
-    .masked_12_o(masked),
-    .number_12_o(number)
+    .real_12_i  (1'b1),
+    .masked_13_o(masked),
+    .number_13_o(number)
   );
 
   // rs(x, n) = floor(x / 2**n + 1/2), as the addition of a half
@@ -72,6 +72,6 @@ module scaler
     if (cycle_q >= 4'd5) assert (64'(u_scaler.product_7_q) == first);
     if (cycle_q >= 4'd8) assert (64'(u_scaler.shifted_10_q >>> 1) + 64'(u_scaler.shifted_10_q[0]) == second);
     if (cycle_q >= 4'd9) assert (64'(u_scaler.total_11_q) == total);
-    if (cycle_q >= 4'd10) assert (number == want);
+    if (cycle_q >= 4'd11) assert (number == want);
   end
 endmodule

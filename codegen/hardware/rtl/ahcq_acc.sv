@@ -19,7 +19,7 @@ module ahcq_acc #(
   input  logic                               read_i,
   output logic                               read_ready_o,
   input  logic [$clog2(Depth)-1:0]           read_addr_i,
-  output logic [Dim-1:0][31:0]               read_data_o
+  output logic [Dim-1:0][31:0]               read_data_o  // two cycles after the read
 );
   localparam int unsigned AddrWidth = $clog2(Depth);
   localparam int unsigned HalfWidth = AddrWidth - 1;
@@ -104,7 +104,7 @@ module ahcq_acc #(
         write_q <= add_q;
       end
     end
-    assign read_data_o[c] = rdata[read_half_q];
+    always_ff @(posedge clk_i) read_data_o[c] <= rdata[read_half_q];
     assign write_valid[c] = write_q && write_control_q.last;
   end
   assign last_o = write_valid[Dim-1];

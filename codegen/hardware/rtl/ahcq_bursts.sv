@@ -14,7 +14,7 @@ module ahcq_bursts (
   output logic [7:0]  beats_o,   // minus 1
   output logic        busy_o
 );
-  logic start_q, active_q, ready_q;
+  logic start_q, active_q, ready_q, row_ends_q;
   logic [31:0] row_q, at_q;
   logic [19:0] stride_q;
   logic [11:0] rows_q, length_q;
@@ -42,7 +42,7 @@ module ahcq_bursts (
         ready_q <= !stop_i;
       end else if (valid_o && ready_i) begin
         ready_q <= 1'b0;
-        active_q <= left_q != burst_q || rows_q != 12'd1;
+        active_q <= !row_ends_q || rows_q != 12'd1;
       end
     end
   end
@@ -56,9 +56,10 @@ module ahcq_bursts (
       length_q <= length_i;
       left_q <= 13'(length_i) + 13'(address_i[2]);
     end else if (active_q && !ready_q) begin
+      row_ends_q <= left_q <= 13'd16 && left_q <= to_page;
       burst_q <= left_q < 13'd16 ? (left_q < to_page ? left_q : to_page) : (to_page < 13'd16 ? to_page : 13'd16);
     end else if (valid_o && ready_i) begin
-      if (left_q != burst_q) begin
+      if (!row_ends_q) begin
         left_q <= left_q - burst_q;
         at_q <= {at_q[31:3] + 29'(burst_q), 3'b0};
       end else begin

@@ -29,50 +29,76 @@ module ahcq_check
   output error_e       error_o,
   output logic [31:0]  index_o
 );
-  typedef enum logic [2:0] {Wait, Fields, Range, Multiply, Sum, Compare, Dispatch, Drain} state_e;
+  typedef enum logic [2:0] {Wait, Fields, Check, Dispatch, Drain} state_e;
 
   state_e state_d, state_q;
   error_e error_d, error_q;
   logic [2:0] range_d, range_q;
   logic [31:0] index_d, index_q;
-  range_t r, r_q;
-  logic [31:0] product0_q, product1_q;
-  logic [35:0] tail_q, end_q;
-  logic [35:0] depth;
-  logic whole, whole_q, fits, opcode_ok_q, fields_ok_q;
+  logic opcode_ok_q, fields_ok_q;
   logic [3:0] unit, unit_q;
+  logic room_q;  // in the queue; only this module takes it
+
+  // The ranges of an instruction go through six stages, one after the other: fields (in slices of the list of ranges, then
+  // the slice that has one), counts, products, end, verdict.
+  localparam int unsigned Stages = 6;
+  localparam int unsigned Slices = 6;
+  localparam int unsigned SliceRanges = (Ranges + Slices - 1) / Slices;
+  range_t slice_q[Slices], slice, r_q[Stages+1];
+  logic [Slices-1:0] in_slice_q;
+  logic last;
+  logic [Stages:1] valid_q;
+  logic feed_d, feed_q, fits, fits_q;
+  logic [11:0] steps0_q, steps1_q;
+  logic [31:0] product0_q, product1_q;
+  logic [35:0] words_q, tail_q, end_q, depth, depth_q;
+  logic whole, whole_q[Stages];
 
   // the range of the next cycle, one bit each
   logic [Ranges-1:0] select_q;
   always_ff @(posedge clk_i) select_q <= range_select(instr_i[3:0], range_d);
-  assign r = range_of(instr_i, select_q, 12'(Dim));
+  for (genvar s = 0; s < Slices; s++) begin : gen_slice
+    logic [Ranges-1:0] select;
+    assign select = select_q & (Ranges'((1 << SliceRanges) - 1) << (s * SliceRanges));
+    always_ff @(posedge clk_i) begin
+      slice_q[s] <= range_of(instr_i, select, 12'(Dim));
+      in_slice_q[s] <= select != '0;
+    end
+  end
+  always_comb begin
+    slice = '0;
+    for (int unsigned s = 0; s < Slices; s++) slice |= in_slice_q[s] ? slice_q[s] : '0;
+  end
+  range_t selected;
+  assign selected = range_of(instr_i, select_q, 12'(Dim));
+  assign last = selected.last;
 
   // chunks of a DMA row to words of its scratchpad
   localparam int unsigned CodeWidth = 4 * Dim;
   localparam int unsigned VecChunks = Dim / 2;
   logic [35:0] words;
   always_comb begin
-    words = 36'(r_q.tail);
+    words = 36'(r_q[2].tail);
     whole = 1'b1;
-    if (r_q.tail_chunks) begin
-      if (r_q.memory == MemDram) begin
-        words = 36'(r_q.tail) << 3;
-      end else if (r_q.memory == MemVec) begin
-        words = 36'(r_q.tail) >> $clog2(VecChunks);
-        whole = (r_q.tail & 12'(VecChunks - 1)) == '0;
-      end else if (r_q.memory inside {MemAct, MemWgt, MemOut}) begin
+    if (r_q[2].tail_chunks) begin
+      if (r_q[2].memory == MemDram) begin
+        words = 36'(r_q[2].tail) << 3;
+      end else if (r_q[2].memory == MemVec) begin
+        words = 36'(r_q[2].tail) >> $clog2(VecChunks);
+        whole = (r_q[2].tail & 12'(VecChunks - 1)) == '0;
+      end else if (r_q[2].memory inside {MemAct, MemWgt, MemOut}) begin
         if (CodeWidth <= 64) begin
-          words = 36'(r_q.tail) << $clog2(64 / CodeWidth);
+          words = 36'(r_q[2].tail) << $clog2(64 / CodeWidth);
         end else begin
-          words = 36'(r_q.tail) >> $clog2(CodeWidth / 64);
-          whole = (r_q.tail & 12'(CodeWidth / 64 - 1)) == '0;
+          words = 36'(r_q[2].tail) >> $clog2(CodeWidth / 64);
+          whole = (r_q[2].tail & 12'(CodeWidth / 64 - 1)) == '0;
         end
       end
     end
   end
 
   always_comb begin
-    unique case (r_q.memory)
+    unique case (r_q[4].memory)
       MemAct: depth = 36'(ActDepth);
       MemWgt: depth = 36'(WgtDepth);
       MemAcc: depth = 36'(AccDepth);
@@ -82,11 +108,13 @@ module ahcq_check
       MemStat: depth = 36'(StatDepth);
       default: depth = 36'd32;
     endcase
-    if (r_q.memory == MemDram) begin
-      fits = end_q <= 36'(limit_i) && r_q.base >= base_i && r_q.base[1:0] == '0 && r_q.stride0[1:0] == '0 &&
-          (instr_i[3:0] == OpLoad || (!r_q.base[2] && !r_q.stride0[2]));
+  end
+  always_comb begin
+    if (r_q[5].memory == MemDram) begin
+      fits = end_q <= 36'(limit_i) && r_q[5].base >= base_i && r_q[5].base[1:0] == '0 && r_q[5].stride0[1:0] == '0 &&
+          (instr_i[3:0] == OpLoad || (!r_q[5].base[2] && !r_q[5].stride0[2]));
     end else begin
-      fits = end_q <= depth && whole_q;
+      fits = end_q <= depth_q && whole_q[5];
     end
   end
 
@@ -102,14 +130,14 @@ module ahcq_check
   always_comb begin
     state_d = state_q;
     error_d = error_q;
-    range_d = range_q;
+    range_d = '0;
+    feed_d = 1'b0;
     index_d = index_q;
     ready_o = 1'b0;
     queue_valid_o = '0;
     done_o = 1'b0;
     unique case (state_q)
       Wait: begin
-        range_d = '0;
         if (run_i && index_q == length_i) begin
           error_d = ErrProgramEnd;
           state_d = Drain;
@@ -118,29 +146,26 @@ module ahcq_check
         end
       end
       Fields: begin
-        state_d = Range;
+        state_d = Check;
+        feed_d = 1'b1;
         if (error_i) error_d = ErrBusFetch;
         else if (!opcode_ok_q) error_d = ErrIllegalOpcode;
         else if (!fields_ok_q) error_d = ErrIllegalField;
         if (error_d != ErrNone || instr_i[3:0] == OpFinish) state_d = Drain;
       end
-      Range: state_d = Multiply;
-      Multiply: state_d = Sum;
-      Sum: state_d = Compare;
-      Compare: begin
-        if (r_q.enable && !fits) begin
-          error_d = r_q.memory == MemDram ? ErrAddressRange : ErrScratchpadRange;
+      Check: begin
+        feed_d = feed_q && !last;
+        range_d = range_q + 1'b1;
+        if (valid_q[Stages] && !fits_q) begin
+          error_d = r_q[Stages].memory == MemDram ? ErrAddressRange : ErrScratchpadRange;
           state_d = Drain;
-        end else if (r_q.last) begin
+        end else if (valid_q[Stages] && r_q[Stages].last) begin
           state_d = Dispatch;
-        end else begin
-          range_d = range_q + 1'b1;
-          state_d = Range;
         end
       end
       Dispatch: begin
-        queue_valid_o = unit_q;
-        if ((unit_q & queue_ready_i) != '0) begin
+        if (room_q) begin
+          queue_valid_o = unit_q;
           ready_o = 1'b1;
           index_d = index_q + 1'b1;
           state_d = Wait;
@@ -166,25 +191,40 @@ module ahcq_check
       error_q <= ErrNone;
       range_q <= '0;
       index_q <= '0;
+      feed_q <= 1'b0;
+      valid_q <= '0;
     end else begin
       state_q <= state_d;
       error_q <= error_d;
       range_q <= range_d;
+      feed_q <= feed_d;
+      valid_q <= state_d == Check ? {valid_q[Stages-1:1], feed_q} : '0;
       index_q <= index_d;
     end
   end
 
   always_ff @(posedge clk_i) begin
     unit_q <= unit;
+    room_q <= (unit_q & queue_ready_i) != '0;
     opcode_ok_q <= opcode_ok(instr_i[3:0]);
     fields_ok_q <= fields_ok(instr_i);
-    if (state_q == Range) r_q <= r;
-    if (state_q == Multiply) begin
-      product0_q <= 32'(r_q.count0 - 12'd1) * 32'(r_q.stride0);
-      product1_q <= 32'(r_q.count1 - 12'd1) * 32'(r_q.stride1);
-      tail_q <= words;
-      whole_q <= whole;
-    end
-    if (state_q == Sum) end_q <= 36'(r_q.base) + 36'(product0_q) + 36'(product1_q) + tail_q;
+    r_q[0] <= '0;
+    r_q[1] <= '0;
+    r_q[2] <= slice;
+    for (int unsigned i = 3; i <= Stages; i++) r_q[i] <= r_q[i-1];
+    steps0_q <= r_q[2].count0 - 1'b1;
+    steps1_q <= r_q[2].count1 - 1'b1;
+    words_q <= words;
+    product0_q <= 32'(steps0_q) * 32'(r_q[3].stride0);
+    product1_q <= 32'(steps1_q) * 32'(r_q[3].stride1);
+    tail_q <= 36'(r_q[3].base) + words_q;
+    end_q <= 36'(product0_q) + 36'(product1_q) + tail_q;
+    whole_q[0] <= 1'b1;
+    whole_q[1] <= 1'b1;
+    whole_q[2] <= 1'b1;
+    whole_q[3] <= whole;
+    for (int unsigned i = 4; i < Stages; i++) whole_q[i] <= whole_q[i-1];
+    depth_q <= depth;
+    fits_q <= fits || !r_q[5].enable;
   end
 endmodule

@@ -27,8 +27,8 @@ module ahcq_control
   input  logic [63:0]       r_data_i,
   input  logic              r_error_i,
   output logic              quiet_o,
-  output logic [3:0]        start_valid_o,  // of an instruction, for each unit
-  input  logic [3:0]        start_ready_i,
+  input  logic [3:0]        unit_ready_i,   // could begin an instruction
+  output logic [3:0]        unit_start_o,   // begins the one at the head of its queue
   output logic [3:0][255:0] head_o,
   input  logic [3:0]        give_valid_i,
   input  logic [3:0][3:0]   give_mask_i,
@@ -104,7 +104,7 @@ module ahcq_control
       .ready_o(queue_ready[u]),
       .data_i (queue_instr),
       .valid_o(head_valid[u]),
-      .ready_i(start_valid_o[u] && start_ready_i[u]),
+      .ready_i(unit_start_o[u]),
       .data_o (head_o[u])
     );
     assign head_pop[u] = head_o[u][7:4];
@@ -115,13 +115,13 @@ module ahcq_control
     .stop_i       (!run_i),
     .head_valid_i (head_valid),
     .head_pop_i   (head_pop),
-    .start_valid_o,
-    .start_ready_i,
+    .ready_i      (unit_ready_i),
+    .start_o      (unit_start_o),
     .give_valid_i,
     .give_mask_i,
     .give_ready_o
   );
-  assign stall_o = head_valid & start_ready_i & ~start_valid_o;
+  assign stall_o = head_valid & unit_ready_i & ~unit_start_o;
   assign finish_o = give_valid_i & give_ready_o;
-  assign dispatch_o = queue_valid != '0 && queue_ready != '0 && instr_ready;
+  assign dispatch_o = instr_ready;
 endmodule

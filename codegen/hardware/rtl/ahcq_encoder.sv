@@ -57,11 +57,12 @@ module ahcq_encoder
     value_q[1] <= value_q[0];
     value_q[2] <= value_q[1];
     value_q[3] <= value_q[2];
-    index1_q <= value_i > level0;
-    index2_q <= {index1_q, value_q[0] > level1[index1_q]};
-    index3_q <= {index2_q, value_q[1] > level2[index2_q]};
-    index4_q <= {index3_q, value_q[2] > level3[index3_q]};
-    index5_q <= {index4_q, value_q[3] > level4[index4_q]};
+    // written with <, which costs a carry chain and no more
+    index1_q <= level0 < value_i;
+    index2_q <= {index1_q, level1[index1_q] < value_q[0]};
+    index3_q <= {index2_q, level2[index2_q] < value_q[1]};
+    index4_q <= {index3_q, level3[index3_q] < value_q[2]};
+    index5_q <= {index4_q, level4[index4_q] < value_q[3]};
     code_o <= index5_q[0] ? odd[index5_q[4:1]] : even[index5_q[4:1]];
   end
 endmodule

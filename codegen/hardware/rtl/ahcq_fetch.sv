@@ -27,13 +27,13 @@ module ahcq_fetch (
   logic [191:0] parts_q;
   logic bad_q, asked, arrived, taken, fifo_ready;
 
-  logic asking_q;  // an offer stays until it is taken
-  assign ar_valid_o = asking_q || (left_q != '0 && owed_q != 4'(Ahead) && !stop_i);
+  logic asking_q, more_q;  // an offer stays until it is taken; the next one comes two cycles later
+  assign ar_valid_o = asking_q;
   assign ar_addr_o = address_q;
   assign asked = ar_valid_o && ar_ready_i;
   assign arrived = r_valid_i && beat_q == 2'd3;
   assign taken = valid_o && ready_i;
-  assign quiet_o = flying_q == '0 && !ar_valid_o;
+  assign quiet_o = flying_q == '0 && !asking_q;
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
@@ -44,8 +44,10 @@ module ahcq_fetch (
       beat_q <= '0;
       bad_q <= 1'b0;
       asking_q <= 1'b0;
+      more_q <= 1'b0;
     end else begin
-      asking_q <= ar_valid_o && !ar_ready_i;
+      asking_q <= asking_q ? !ar_ready_i : more_q && owed_q != 4'(Ahead) && !stop_i;
+      more_q <= left_q != 32'(asked);
       if (start_i) begin
         left_q <= length_i;
         address_q <= program_i;

@@ -9,9 +9,9 @@ module ahcq_gemm
 ) (
   input  logic                                  clk_i,
   input  logic                                  rst_ni,
-  input  logic                                  start_valid_i,
+  input  logic                                  start_i,
   input  logic [255:0]                          start_instr_i,
-  output logic                                  start_ready_o,
+  output logic                                  ready_o,
   output logic                                  give_valid_o,
   output logic [3:0]                            give_mask_o,
   input  logic                                  give_ready_i,
@@ -43,22 +43,28 @@ module ahcq_gemm
   typedef enum logic [1:0] {Idle, Zero, Tile} state_e;
   state_e state_d, state_q;
   gemm_t start_fields, instr_q;
-  logic [11:0] block;
-  logic [IndexWidth-1:0] word_q;
-  logic [15:0] block_base_q, tile_base_q;
-  logic shadow_full_q, swap, first_word, issue_word, last_word, last_step, last_block;
+  logic [IndexWidth:0] word;
+  logic [15:0] block_base_q, tile_base_q, zero_at_q, wgt_at_q;
+  logic shadow_full_q, filling_q, swap, first_word, issue_word, last_word, last_step, last_block;
   logic can_feed;
-  logic start;
 
   assign start_fields = start_instr_i;
-  assign start = start_valid_i && start_ready_o;
-  assign start_ready_o = state_q == Idle && can_feed;
-  assign first_word = state_q == Tile && word_q == '0;
-  assign issue_word = state_q == Tile && (word_q != '0 || !shadow_full_q);
-  assign last_word = word_q == IndexWidth'(Dim - 1);
+  assign ready_o = state_q == Idle && can_feed;
+  assign issue_word = state_q == Tile && (!first_word || !shadow_full_q);
+  ahcq_count #(
+    .Width(IndexWidth + 1)
+  ) u_word (
+    .clk_i,
+    .load_i (state_q == Zero),
+    .count_i((IndexWidth + 1)'(Dim)),
+    .step_i (issue_word),
+    .value_o(word),
+    .first_o(first_word),
+    .last_o (last_word)
+  );
   ahcq_count u_step (
     .clk_i,
-    .load_i (start),
+    .load_i (start_i),
     .count_i(start_fields.steps),
     .step_i (issue_word && last_word),
     .value_o(),
@@ -67,10 +73,10 @@ module ahcq_gemm
   );
   ahcq_count u_block (
     .clk_i,
-    .load_i (start),
+    .load_i (start_i),
     .count_i(start_fields.blocks),
     .step_i (issue_word && last_word && last_step),
-    .value_o(block),
+    .value_o(),
     .first_o(),
     .last_o (last_block)
   );
@@ -78,7 +84,7 @@ module ahcq_gemm
   always_comb begin
     state_d = state_q;
     unique case (state_q)
-      Idle: if (start) state_d = Zero;
+      Idle: if (start_i) state_d = Zero;
       Zero: state_d = Tile;
       Tile: if (issue_word && last_word && last_step) state_d = last_block ? Idle : Zero;
       default: state_d = Idle;
@@ -89,24 +95,28 @@ module ahcq_gemm
     if (!rst_ni) begin
       state_q <= Idle;
       shadow_full_q <= 1'b0;
+      filling_q <= 1'b0;
     end else begin
       state_q <= state_d;
-      if (first_word && issue_word) shadow_full_q <= 1'b1;
+      filling_q <= first_word && issue_word;
+      if (filling_q) shadow_full_q <= 1'b1;
       else if (swap) shadow_full_q <= 1'b0;
     end
   end
 
   always_ff @(posedge clk_i) begin
-    if (start) begin
+    if (start_i) begin
       instr_q <= start_fields;
       block_base_q <= start_fields.wgt;
+      zero_at_q <= start_fields.zero;
     end
     if (state_q == Zero) begin
-      word_q <= '0;
+      zero_at_q <= zero_at_q + 1'b1;
       tile_base_q <= block_base_q;
+      wgt_at_q <= block_base_q;
     end
     if (issue_word) begin
-      word_q <= word_q + 1'b1;
+      wgt_at_q <= last_word ? tile_base_q + instr_q.wgt_stride : wgt_at_q + 1'b1;
       if (last_word) begin
         tile_base_q <= tile_base_q + instr_q.wgt_stride;
         if (last_step) block_base_q <= block_base_q + instr_q.wgt_block;
@@ -114,11 +124,11 @@ module ahcq_gemm
     end
   end
   logic [15:0] wgt_addr;
-  assign wgt_addr = state_q == Zero ? instr_q.zero + 16'(block) : tile_base_q + 16'(word_q);
+  assign wgt_addr = state_q == Zero ? zero_at_q : wgt_at_q;
   assign wgt_addr_o = wgt_addr[$clog2(WgtDepth)-1:0];
   assign wgt_re_o = state_q == Zero || issue_word;
 
-  // One cycle after the read: register.  Then subtract the zero point and register.
+  // One cycle after the read: register.  Then pick the zero point; then subtract it.
   typedef struct packed {
     logic                  word;
     logic                  zero;
@@ -130,7 +140,8 @@ module ahcq_gemm
   } read_t;
   read_t read_q, held_q;
   logic [Dim-1:0][CodeBits-1:0] held_data_q;
-  logic [Dim-1:0][CodeBits-1:0] zeros_q, zeros;
+  logic [Dim-1:0][CodeBits-1:0] zeros_q, zero_of_q, code_q;
+  logic coming_q, coming_transposed_q;
   always_ff @(posedge clk_i) begin
     read_q <= '{
       word: issue_word,
@@ -139,7 +150,7 @@ module ahcq_gemm
       transpose: instr_q.transpose,
       zero_vector: instr_q.zero_vector,
       zero_scalar: instr_q.zero[CodeBits-1:0],
-      index: word_q
+      index: word[IndexWidth-1:0]
     };
     held_q <= read_q;
     held_data_q <= wgt_data_i;
@@ -148,50 +159,54 @@ module ahcq_gemm
   logic [Dim-1:0][WeightBits-1:0] weights;
   for (genvar e = 0; e < Dim; e++) begin : gen_weight
     ahcq_sign_magnitude u_sign_magnitude (
-      .code_i  (held_data_q[e]),
-      .zero_i  (zeros[e]),
+      .code_i  (code_q[e]),
+      .zero_i  (zero_of_q[e]),
       .weight_o(weights[e])
     );
   end
-  assign zeros = held_q.transpose ? {Dim{zeros_q[held_q.index]}} : zeros_q;
   always_ff @(posedge clk_i) begin
+    code_q <= held_data_q;
+    zero_of_q <= held_q.transpose ? {Dim{zeros_q[held_q.index]}} : zeros_q;
+    coming_q <= held_q.first && held_q.word;
+    coming_transposed_q <= held_q.transpose;
     weights_o <= weights;
-    load_o <= held_q.first && held_q.word;
-    transpose_o <= held_q.transpose;
+    load_o <= coming_q;
+    transpose_o <= coming_transposed_q;
   end
 
   // Feeder: rows of activations against the tile at work.
   // The instruction at work and the next one.
   gemm_t feed_q, next_q;
-  logic feed_valid_q, next_valid_q, advance;
-  logic [11:0] row;
-  logic [15:0] act_offset_q, acc_offset_q, act_addr, acc_addr;
+  logic feed_valid_q, next_valid_q, done_q, advance;
+  logic [15:0] act_base_q, act_at_q, acc_base_q, acc_at_q;
   logic feed, first_row, last_row, first_step, feed_last_step, feed_last_block, feed_done;
   logic give_fifo_ready, give_fifo_valid;
   logic [2:0] complete_q;
   assign can_feed = !next_valid_q;
-  assign advance = (!feed_valid_q || feed_done) && next_valid_q;
+  assign advance = !feed_valid_q && next_valid_q;
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       feed_valid_q <= 1'b0;
       next_valid_q <= 1'b0;
+      done_q <= 1'b0;
     end else begin
+      done_q <= feed_done;
       if (advance) feed_valid_q <= 1'b1;
       else if (feed_done) feed_valid_q <= 1'b0;
-      if (start) next_valid_q <= 1'b1;
+      if (start_i) next_valid_q <= 1'b1;
       else if (advance) next_valid_q <= 1'b0;
     end
   end
   always_ff @(posedge clk_i) begin
     if (advance) feed_q <= next_q;
-    if (start) next_q <= start_fields;
+    if (start_i) next_q <= start_fields;
   end
   ahcq_count u_feed_row (
     .clk_i,
     .load_i (advance),
     .count_i(next_q.rows),
     .step_i (feed),
-    .value_o(row),
+    .value_o(),
     .first_o(first_row),
     .last_o (last_row)
   );
@@ -217,19 +232,28 @@ module ahcq_gemm
   assign feed = feed_valid_q && (!first_row || (shadow_full_q && give_fifo_ready));
   assign swap = feed && first_row;
   assign feed_done = feed && last_row && feed_last_step && feed_last_block;
-  assign act_addr = feed_q.act + act_offset_q + 16'(row);
-  assign acc_addr = feed_q.acc + acc_offset_q + 16'(row);
-  assign act_addr_o = act_addr[$clog2(ActDepth)-1:0];
+  assign act_addr_o = act_at_q[$clog2(ActDepth)-1:0];
   assign act_re_o = feed;
   assign feed_o = feed;
 
   always_ff @(posedge clk_i) begin
     if (advance) begin
-      act_offset_q <= '0;
-      acc_offset_q <= '0;
-    end else if (feed && last_row) begin
-      act_offset_q <= feed_last_step ? '0 : act_offset_q + feed_q.act_stride;
-      if (feed_last_step) acc_offset_q <= acc_offset_q + feed_q.acc_block;
+      act_base_q <= next_q.act;
+      act_at_q <= next_q.act;
+      acc_base_q <= next_q.acc;
+      acc_at_q <= next_q.acc;
+    end else if (feed && !last_row) begin
+      act_at_q <= act_at_q + 1'b1;
+      acc_at_q <= acc_at_q + 1'b1;
+    end else if (feed && feed_last_step) begin
+      act_base_q <= feed_q.act;
+      act_at_q <= feed_q.act;
+      acc_base_q <= acc_base_q + feed_q.acc_block;
+      acc_at_q <= acc_base_q + feed_q.acc_block;
+    end else if (feed) begin
+      act_base_q <= act_base_q + feed_q.act_stride;
+      act_at_q <= act_base_q + feed_q.act_stride;
+      acc_at_q <= acc_base_q;
     end
   end
 
@@ -257,7 +281,7 @@ module ahcq_gemm
   end
   always_ff @(posedge clk_i) begin
     control_delay_q <= {
-      control_delay_q[Latency-2:0], {accumulate, feed_done, acc_addr[$clog2(AccDepth)-1:0]}
+      control_delay_q[Latency-2:0], {accumulate, feed_done, acc_at_q[$clog2(AccDepth)-1:0]}
     };
   end
   assign acc_coming_o = valid_delay_q[Latency-2];
@@ -272,7 +296,7 @@ module ahcq_gemm
   ) u_give_fifo (
     .clk_i,
     .rst_ni,
-    .valid_i(feed_done),
+    .valid_i(done_q),  // `feed_q` is still that instruction
     .ready_o(give_fifo_ready),
     .data_i (feed_q.push),
     .valid_o(give_fifo_valid),
@@ -284,5 +308,5 @@ module ahcq_gemm
     if (!rst_ni) complete_q <= '0;
     else complete_q <= complete_q + 3'(acc_last_i) - 3'(give_valid_o && give_ready_i);
   end
-  assign busy_o = state_q != Idle || feed_valid_q || give_fifo_valid;
+  assign busy_o = state_q != Idle || next_valid_q || feed_valid_q || done_q || give_fifo_valid;
 endmodule

@@ -1,9 +1,8 @@
 // The lanes of the vector unit: scale, add, saturate, and then numbers, codes, logits or sums of exponentials.
-// Stage numbers count cycles from the issue of a slot; SPEC 4 says what is computed.
+// Stage numbers count cycles from the entry of a slot; SPEC 4 says what is computed.
 module ahcq_lanes
   import ahcq_isa_pkg::*, ahcq_vector_pkg::*;
 #(
-  parameter int unsigned Dim = 4,
   parameter int unsigned Lanes = 2,
   parameter int unsigned StatDepth = 16
 ) (
@@ -13,22 +12,25 @@ module ahcq_lanes
   input  slot_t                         slot_i,
   output logic                          busy_o,
   output logic                          rows_ready_o,
+  input  logic                          row_begins_i,  // EXPSUM, before its slot
   // memory data, one cycle after the slot
-  input  logic [Dim-1:0][31:0]          acc_data_i,
+  input  logic [Lanes-1:0][31:0]        acc_data_i,
   input  logic [Lanes-1:0][31:0]        vec_data_i,
   input  logic [Lanes-1:0][LogitBits-1:0] lgt_data_i,
   input  logic                          encode_we_i,
   input  logic [4:0]                    encode_waddr_i,
   input  logic [63:0]                   encode_wdata_i,
-  output logic                          number_valid_o,   // to `vec` or `lgt`
+  output logic                          vec_valid_o,      // numbers
+  output logic                          lgt_valid_o,
   output slot_t                         number_slot_o,
   output logic [Lanes-1:0][31:0]        number_o,
-  output logic                          code_valid_o,     // to `act` or `out`
+  output logic                          act_valid_o,      // codes
+  output logic                          out_valid_o,
   output slot_t                         code_slot_o,
   output logic [Lanes-1:0][CodeBits-1:0] code_o
 );
   localparam int unsigned Levels = $clog2(Lanes);
-  localparam int unsigned NumberStage = 12;
+  localparam int unsigned NumberStage = 13;
   localparam int unsigned CodeStage = NumberStage + 6;
   localparam int unsigned MaxStage = NumberStage + Levels;
   localparam int unsigned SumStage = NumberStage + 7 + Levels;
@@ -93,25 +95,26 @@ module ahcq_lanes
     for (int unsigned i = 3; i <= Stages; i++) stat_q[i] <= stat_q[i-1];
   end
 
-  // Decoded one stage before its use.
-  scaler_control_t control_q;
+  // Decoded one stage before its use, and registered in each lane.
+  scaler_control_t control;
   logic set_rel_h_5_q;
-  always_ff @(posedge clk_i) begin
-    control_q.pre_2 <= slot[1].pre;
-    control_q.set_mult_3 <= valid[2] && slot[2].kind == SetMult;
-    control_q.scale_3 <= slot[2].op == OpScale;
-    control_q.mult_3 <= slot[2].mult;
-    control_q.shift_3 <= slot[2].shift;
-    set_rel_h_5_q <= valid[4] && slot[4].kind == SetRelH;
-    control_q.rel_6 <= slot[5].op == OpLogit && slot[5].row_addend;
-    control_q.set_bias_9 <= valid[8] && slot[8].kind == SetBias;
-    control_q.addend_9 <= addend_of(slot[8]);
-    control_q.negate_10 <= slot[9].op == OpExpsum;
-    control_q.carry_10 <= slot[9].op == OpExpsum || slot[9].op == OpProb;
-    control_q.logit_11 <= slot[10].op == OpLogit;
+  always_comb begin
+    control.from_acc_1 = slot[0].op == OpScale || slot[0].op == OpLogit;
+    control.pre_2 = slot[1].pre;
+    control.set_mult_3 = valid[2] && slot[2].kind == SetMult;
+    control.scale_3 = slot[2].op == OpScale;
+    control.mult_3 = slot[2].mult;
+    control.shift_3 = slot[2].shift;
+    control.rel_6 = slot[5].op == OpLogit && slot[5].row_addend;
+    control.set_bias_9 = valid[8] && slot[8].kind == SetBias;
+    control.addend_9 = addend_of(slot[8]);
+    control.negate_10 = slot[9].op == OpExpsum;
+    control.carry_10 = slot[9].op == OpExpsum || slot[9].op == OpProb;
+    control.logit_12 = slot[11].op == OpLogit;
   end
+  always_ff @(posedge clk_i) set_rel_h_5_q <= valid[4] && slot[4].kind == SetRelH;
 
-  // Stages 1 to 12, lane by lane, and the encoder and the exponential after them.
+  // Stages 1 to 13, lane by lane, and the encoder and the exponential after them.
   logic signed [31:0] rel_h_q;
   logic [Lanes-1:0][31:0] vec_5, number;
   logic [Lanes-1:0][ExpBits:0] exps;
@@ -123,13 +126,21 @@ module ahcq_lanes
 
   for (genvar l = 0; l < Lanes; l++) begin : gen_lane
     logic [31:0] sum_2_q, vec_2_q;
-    logic real_11_q, masked;
+    logic real_12_q, masked;
+    scaler_control_t control_q;
+
+    ahcq_copy #(
+      .Width($bits(scaler_control_t))
+    ) u_copy (
+      .clk_i,
+      .data_i(control),
+      .data_o(control_q)
+    );
 
     always_ff @(posedge clk_i) begin
-      sum_2_q <= 32'(signed'(lgt_data_i[l]));
-      if (slot[1].op == OpScale || slot[1].op == OpLogit) sum_2_q <= acc_data_i[32'(slot[1].sub) * Lanes + l];
+      sum_2_q <= control_q.from_acc_1 ? acc_data_i[l] : 32'(signed'(lgt_data_i[l]));
       vec_2_q <= vec_data_i[l];
-      real_11_q <= 32'(slot[10].sub) * Lanes + l < 32'(slot[10].real_lanes);
+      real_12_q <= 32'(slot[11].sub) * Lanes + l < 32'(slot[11].real_lanes);
     end
     ahcq_scaler u_scaler (
       .clk_i,
@@ -139,9 +150,9 @@ module ahcq_lanes
       .vec_5_o    (vec_5[l]),
       .rel_h_6_i  (rel_h_q),
       .stat_9_i   (stat_q[9]),
-      .real_11_i  (real_11_q),
-      .masked_12_o(masked),
-      .number_12_o(number[l])
+      .real_12_i  (real_12_q),
+      .masked_13_o(masked),
+      .number_13_o(number[l])
     );
     assign number_o[l] = number[l];
     assign logits[l] = number[l][LogitBits-1:0];
@@ -163,11 +174,25 @@ module ahcq_lanes
     );
   end
 
-  assign number_valid_o = valid[NumberStage] && slot[NumberStage].kind == Compute &&
-      (slot[NumberStage].op == OpLogit || (slot[NumberStage].op == OpScale && slot[NumberStage].memory == MemVec));
+  // Where results go, decoded one stage before.
+  slot_t number_next, code_next;
+  assign number_next = slot[NumberStage-1];
+  assign code_next = slot[CodeStage-1];
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      vec_valid_o <= 1'b0;
+      lgt_valid_o <= 1'b0;
+      act_valid_o <= 1'b0;
+      out_valid_o <= 1'b0;
+    end else begin
+      vec_valid_o <= valid[NumberStage-1] && number_next.kind == Compute && number_next.op == OpScale &&
+          number_next.memory == MemVec;
+      lgt_valid_o <= valid[NumberStage-1] && number_next.kind == Compute && number_next.op == OpLogit;
+      act_valid_o <= valid[CodeStage-1] && code_next.kind == Compute && code_next.memory == MemAct;
+      out_valid_o <= valid[CodeStage-1] && code_next.kind == Compute && code_next.memory == MemOut;
+    end
+  end
   assign number_slot_o = slot[NumberStage];
-  assign code_valid_o = valid[CodeStage] && slot[CodeStage].kind == Compute &&
-      (slot[CodeStage].op == OpProb || (slot[CodeStage].op == OpScale && slot[CodeStage].memory != MemVec));
   assign code_slot_o = slot[CodeStage];
 
   // Row maximum.
@@ -241,13 +266,16 @@ module ahcq_lanes
   assign log_wdata = LogBits'(log_max) + LogBits'({1'b0, log});
 
   localparam int unsigned PendingBits = $clog2(PendingRows + 1);
-  logic [PendingBits-1:0] pending_q;
-  logic row_begins;
-  assign row_begins = valid_i && slot_i.op == OpExpsum && slot_i.first;
-  assign rows_ready_o = pending_q != PendingBits'(PendingRows);
+  logic [PendingBits-1:0] pending_d, pending_q;
+  assign pending_d = pending_q + PendingBits'(row_begins_i) - PendingBits'(log_valid);
   always_ff @(posedge clk_i or negedge rst_ni) begin
-    if (!rst_ni) pending_q <= '0;
-    else pending_q <= pending_q + PendingBits'(row_begins) - PendingBits'(log_valid);
+    if (!rst_ni) begin
+      pending_q <= '0;
+      rows_ready_o <= 1'b1;
+    end else begin
+      pending_q <= pending_d;
+      rows_ready_o <= pending_d != PendingBits'(PendingRows);
+    end
   end
   assign busy_o = valid_q != '0 || pending_q != '0;
 

@@ -34,7 +34,6 @@ module ahcq_log2 (
   assign doubled = {total_i, 1'b0};
 
   assign ready_o = state_q == Idle;
-  assign valid_o = state_q == Update && step_q == 4'd9;
   logic [4:0] octave;
   assign octave = whole_q - 5'd18;
   assign square = {high_q, low_q} + {14'b0, cross_q, 17'b0};
@@ -43,14 +42,16 @@ module ahcq_log2 (
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       state_q <= Idle;
+      valid_o <= 1'b0;
     end else begin
+      valid_o <= state_q == Square && step_q == 4'd9;
       unique case (state_q)
         Idle: if (valid_i) state_q <= Find;
         Find: state_q <= Coarse;
         Coarse: state_q <= Fine;
         Fine: state_q <= Square;
         Square: state_q <= Update;
-        Update: state_q <= step_q == 4'd9 ? Idle : Square;
+        Update: state_q <= valid_o ? Idle : Square;
         default: state_q <= Idle;
       endcase
     end

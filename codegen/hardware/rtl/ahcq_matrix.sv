@@ -9,9 +9,9 @@ module ahcq_matrix
 ) (
   input  logic                         clk_i,
   input  logic                         rst_ni,
-  input  logic                         start_valid_i,
+  input  logic                         start_i,
   input  logic [255:0]                 start_instr_i,
-  output logic                         start_ready_o,
+  output logic                         ready_o,
   output logic                         give_valid_o,
   output logic [3:0]                   give_mask_o,
   input  logic                         give_ready_i,
@@ -48,9 +48,9 @@ module ahcq_matrix
   ) u_gemm (
     .clk_i,
     .rst_ni,
-    .start_valid_i,
+    .start_i,
     .start_instr_i,
-    .start_ready_o,
+    .ready_o,
     .give_valid_o,
     .give_mask_o,
     .give_ready_i,

@@ -50,14 +50,14 @@ module ahcq_regs
   logic [31:0] index_q, program_q, length_q, base_q, limit_q, watchdog_q, idle_q;
   logic irq_enable_q, irq_q, core_rst_nq;
   logic [7:0] read_addr_q;
-  logic write_q, read, read_q, start, reset, ended;
+  logic write_q, read, read_q, picked_q, start, reset, ended;
   logic [31:0] rdata;
   logic fatal;
 
   // A write is taken in one cycle and done in the next, before it is answered.
   logic take_write;
   logic [7:0] write_addr_q;
-  logic write_control_q, expired_q, run_q, stop_q;
+  logic write_control_q, expired_q, progress_q, read_error_q, write_error_q, run_q, stop_q, clear_q;
   logic [31:0] write_data_q;
   assign take_write = aw_valid_i && w_valid_i && !b_valid_o && !write_q;
   assign aw_ready_o = take_write;
@@ -71,11 +71,11 @@ module ahcq_regs
     write_control_q <= aw_addr_i == RegControl;
     write_data_q <= w_data_i;
   end
-  assign read = ar_valid_i && !r_valid_o && !read_q;
+  assign read = ar_valid_i && !r_valid_o && !read_q && !picked_q;
   assign ar_ready_o = read;
   assign start = write_q && write_control_q && write_data_q[0] && state_q inside {Idle, Done};
   assign reset = write_q && write_control_q && write_data_q[1];
-  assign fatal = read_error_i || write_error_i || expired_q;
+  assign fatal = read_error_q || write_error_q || expired_q;
   assign ended = state_q == Run && (done_i || fatal);
 
   always_comb begin
@@ -98,6 +98,9 @@ module ahcq_regs
       run_q <= 1'b0;
       stop_q <= 1'b0;
       expired_q <= 1'b0;
+      progress_q <= 1'b1;
+      read_error_q <= 1'b0;
+      write_error_q <= 1'b0;
       error_q <= ErrNone;
       index_q <= '0;
       program_q <= '0;
@@ -112,6 +115,7 @@ module ahcq_regs
       b_valid_o <= 1'b0;
       r_valid_o <= 1'b0;
       read_q <= 1'b0;
+      picked_q <= 1'b0;
     end else begin
       state_q <= state_d;
       run_q <= state_d == Run;
@@ -123,11 +127,14 @@ module ahcq_regs
         index_q <= '0;
       end else if (ended) begin
         index_q <= index_i;
-        if (read_error_i) error_q <= ErrBusRead;
-        else if (write_error_i) error_q <= ErrBusWrite;
+        if (read_error_q) error_q <= ErrBusRead;
+        else if (write_error_q) error_q <= ErrBusWrite;
         else error_q <= expired_q ? ErrDeadlock : error_i;
       end
-      idle_q <= state_q != Run || progress_i ? '0 : idle_q + 1'b1;
+      progress_q <= state_q != Run || progress_i;
+      read_error_q <= read_error_i;
+      write_error_q <= write_error_i;
+      idle_q <= progress_q ? '0 : idle_q + 1'b1;
       if (state_d inside {Done, Error} && state_q != state_d) irq_q <= 1'b1;
       else if (write_q && write_addr_q == RegIrqStatus && write_data_q[0]) irq_q <= 1'b0;
       if (write_q) begin
@@ -144,29 +151,41 @@ module ahcq_regs
       if (write_q) b_valid_o <= 1'b1;
       else if (b_ready_i) b_valid_o <= 1'b0;
       read_q <= read;
-      if (read_q) r_valid_o <= 1'b1;
+      picked_q <= read_q;
+      if (picked_q) r_valid_o <= 1'b1;
       else if (r_ready_i) r_valid_o <= 1'b0;
     end
-  end
-  always_ff @(posedge clk_i) begin
-    read_addr_q <= ar_addr_i;
-    if (read_q) r_data_o <= rdata;
   end
 
   // cycles, array, busy, stall, finished instructions, chunks, in the order of their registers
   localparam int unsigned Counters = 16;
   logic [Counters-1:0][31:0] counter_q;
-  logic [Counters-1:0] count;
+  // what is read is a counter or another register, each picked one cycle before
+  logic [31:0] counter_picked_q, other_picked_q;
+  logic is_counter_q;
+  logic [Counters-1:0] count, count_q;
   assign count = {store_chunk_i, load_chunk_i, finish_i[3:0], stall_i[3:0], busy_i[3:0], feed_i, 1'b1};
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       counter_q <= '0;
+      count_q <= '0;
+      clear_q <= 1'b0;
     end else begin
+      clear_q <= start;
+      count_q <= state_q == Run ? count : '0;
       for (int unsigned i = 0; i < Counters; i++) begin
-        if (start) counter_q[i] <= '0;
-        else if (state_q == Run) counter_q[i] <= counter_q[i] + 32'(count[i]);
+        if (clear_q) counter_q[i] <= '0;
+        else counter_q[i] <= counter_q[i] + 32'(count_q[i]);
       end
     end
+  end
+
+  always_ff @(posedge clk_i) begin
+    if (read) read_addr_q <= ar_addr_i;
+    counter_picked_q <= counter_q[read_addr_q[5:2]];
+    other_picked_q <= rdata;
+    is_counter_q <= read_addr_q >= RegCycles && read_addr_q <= RegStoreChunks;
+    if (picked_q) r_data_o <= is_counter_q ? counter_picked_q : other_picked_q;
   end
 
   always_comb begin
@@ -188,7 +207,7 @@ module ahcq_regs
       RegMemoryBase: rdata = base_q;
       RegMemoryLimit: rdata = limit_q;
       RegWatchdog: rdata = watchdog_q;
-      default: rdata = read_addr_q >= RegCycles && read_addr_q <= RegStoreChunks ? counter_q[read_addr_q[5:2]] : '0;
+      default: rdata = '0;
     endcase
   end
 

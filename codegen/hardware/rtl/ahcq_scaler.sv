@@ -1,6 +1,6 @@
 // One lane of the vector unit from a sum to a number: shift, multiply, shift, add, saturate. A rounding shift is a shift
 // that keeps one bit more, and that bit added: rs(x, n) = (x >> n) + bit n - 1 of x. Names end in the stage, that is the
-// cycles from the issue of the slot, at which a signal belongs to that slot.
+// cycles from the entry of the slot into the lanes, at which a signal belongs to that slot.
 module ahcq_scaler
   import ahcq_isa_pkg::*, ahcq_vector_pkg::*;
 (
@@ -11,9 +11,9 @@ module ahcq_scaler
   output logic signed [31:0]      vec_5_o,
   input  logic signed [31:0]      rel_h_6_i,
   input  logic signed [LogBits-1:0] stat_9_i,
-  input  logic                    real_11_i,  // LOGIT: the key exists
-  output logic                    masked_12_o,
-  output logic signed [31:0]      number_12_o
+  input  logic                    real_12_i,  // LOGIT: the key exists
+  output logic                    masked_13_o,
+  output logic signed [31:0]      number_13_o
 );
   localparam int unsigned ProductBits = 32 + MantissaBits;
   localparam int unsigned LowBits = 16;                 // of the number, in the partial products
@@ -100,20 +100,23 @@ module ahcq_scaler
     masked_11_q <= shifted_10_q[LogitBits:1] == Masked;
   end
 
-  // 11: saturate
-  logic sign, fits_number, fits_logit;
-  assign sign = total_11_q[WideBits-1];
-  assign fits_number = total_11_q[WideBits-1:31] == '0 || total_11_q[WideBits-1:31] == '1;
-  assign fits_logit = (total_11_q[WideBits-1:LogitBits-1] == '0 || total_11_q[WideBits-1:LogitBits-1] == '1) &&
-      total_11_q[LogitBits-1:0] != Masked;
+  // 11, 12: saturate
+  logic signed [31:0] total_12_q;
+  logic sign_12_q, fits_number_12_q, fits_logit_12_q, masked_12_q;
   always_ff @(posedge clk_i) begin
-    masked_12_o <= masked_11_q;
-    if (control_i.logit_11) begin
-      if (!real_11_i) number_12_o <= 32'(Masked);
-      else if (!fits_logit) number_12_o <= sign ? -32'(LogitMax) : 32'(LogitMax);
-      else number_12_o <= total_11_q[31:0];
+    total_12_q <= total_11_q[31:0];
+    sign_12_q <= total_11_q[WideBits-1];
+    fits_number_12_q <= total_11_q[WideBits-1:31] == '0 || total_11_q[WideBits-1:31] == '1;
+    fits_logit_12_q <= (total_11_q[WideBits-1:LogitBits-1] == '0 || total_11_q[WideBits-1:LogitBits-1] == '1) &&
+        total_11_q[LogitBits-1:0] != Masked;
+    masked_12_q <= masked_11_q;
+    masked_13_o <= masked_12_q;
+    if (control_i.logit_12) begin
+      if (!real_12_i) number_13_o <= 32'(Masked);
+      else if (!fits_logit_12_q) number_13_o <= sign_12_q ? -32'(LogitMax) : 32'(LogitMax);
+      else number_13_o <= total_12_q;
     end else begin
-      number_12_o <= fits_number ? total_11_q[31:0] : {sign, {31{!sign}}};
+      number_13_o <= fits_number_12_q ? total_12_q : {sign_12_q, {31{!sign_12_q}}};
     end
   end
 endmodule

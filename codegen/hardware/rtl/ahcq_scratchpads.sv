@@ -11,15 +11,11 @@ module ahcq_scratchpads
   parameter int unsigned CodeWidth = CodeBits * Dim
 ) (
   input  logic                           clk_i,
-  input  logic                           code_valid_i,
+  input  logic                           act_valid_i,    // of the vector unit: LOAD has to wait
+  input  logic                           out_valid_i,
   input  slot_t                          code_slot_i,
   input  logic [Lanes-1:0][CodeBits-1:0] code_i,
-  input  logic                           write_valid_i,  // by LOAD
-  input  memory_e                        write_memory_i,
-  input  logic [15:0]                    write_word_i,
-  input  logic [4:0]                     write_part_i,
-  input  logic [63:0]                    write_data_i,
-  output logic                           act_busy_o,     // LOAD has to wait
+  input  write_t                         write_i,        // by LOAD
   input  logic                           act_re_i,
   input  logic [$clog2(ActDepth)-1:0]    act_addr_i,
   output logic [CodeWidth-1:0]           act_data_o,
@@ -38,20 +34,19 @@ module ahcq_scratchpads
   localparam int unsigned LoadWidth = CodeWidth < 64 ? CodeWidth : 64;
 
   logic [ActGroups-1:0] code_groups, load_groups;
-  assign act_busy_o = code_valid_i && code_slot_i.memory == MemAct;
   assign code_groups = ActGroups'((1 << (LaneCodes / GroupWidth)) - 1)
       << (code_slot_i.sub * 4'(LaneCodes / GroupWidth));
   assign load_groups = ActGroups'((1 << (LoadWidth / GroupWidth)) - 1)
-      << (write_part_i * 5'(LoadWidth / GroupWidth));
+      << (write_i.part * 5'(LoadWidth / GroupWidth));
   ahcq_ram #(
     .Width (CodeWidth),
     .Depth (ActDepth),
     .Groups(ActGroups)
   ) u_act (
     .clk_i,
-    .we_i   (act_busy_o ? code_groups : write_valid_i && write_memory_i == MemAct ? load_groups : '0),
-    .waddr_i(act_busy_o ? code_slot_i.dst[$clog2(ActDepth)-1:0] : write_word_i[$clog2(ActDepth)-1:0]),
-    .wdata_i(act_busy_o ? {Subs{code_i}} : {(CodeWidth / LoadWidth) {write_data_i[LoadWidth-1:0]}}),
+    .we_i   (act_valid_i ? code_groups : write_i.act ? load_groups : '0),
+    .waddr_i(act_valid_i ? code_slot_i.dst[$clog2(ActDepth)-1:0] : write_i.word[$clog2(ActDepth)-1:0]),
+    .wdata_i(act_valid_i ? {Subs{code_i}} : {(CodeWidth / LoadWidth) {write_i.data[LoadWidth-1:0]}}),
     .re_i   (act_re_i),
     .raddr_i(act_addr_i),
     .rdata_o(act_data_o)
@@ -62,9 +57,9 @@ module ahcq_scratchpads
     .Groups(WgtGroups)
   ) u_wgt (
     .clk_i,
-    .we_i   (write_valid_i && write_memory_i == MemWgt ? WgtGroups'(1) << write_part_i : '0),
-    .waddr_i(write_word_i[$clog2(WgtDepth)-1:0]),
-    .wdata_i({(CodeWidth / LoadWidth) {write_data_i[LoadWidth-1:0]}}),
+    .we_i   (write_i.wgt ? WgtGroups'(1) << write_i.part : '0),
+    .waddr_i(write_i.word[$clog2(WgtDepth)-1:0]),
+    .wdata_i({(CodeWidth / LoadWidth) {write_i.data[LoadWidth-1:0]}}),
     .re_i   (wgt_re_i),
     .raddr_i(wgt_addr_i),
     .rdata_o(wgt_data_o)
@@ -75,7 +70,7 @@ module ahcq_scratchpads
     .Groups(ActGroups)
   ) u_out (
     .clk_i,
-    .we_i   (code_valid_i && code_slot_i.memory == MemOut ? code_groups : '0),
+    .we_i   (out_valid_i ? code_groups : '0),
     .waddr_i(code_slot_i.dst[$clog2(OutDepth)-1:0]),
     .wdata_i({Subs{code_i}}),
     .re_i   (out_re_i),

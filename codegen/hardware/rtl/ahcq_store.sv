@@ -10,9 +10,9 @@ module ahcq_store
   input  logic                                          clk_i,
   input  logic                                          rst_ni,
   input  logic                                          stop_i,
-  input  logic                                          start_valid_i,
+  input  logic                                          start_i,
   input  logic [255:0]                                  start_instr_i,
-  output logic                                          start_ready_o,
+  output logic                                          ready_o,
   output logic                                          give_valid_o,
   output logic [3:0]                                    give_mask_o,
   input  logic                                          give_ready_i,
@@ -47,45 +47,58 @@ module ahcq_store
   localparam int unsigned HoldBits = ReadBits > 64 ? ReadBits : 64;
 
   store_t fields, instr_q;
-  logic active_q, done_q, start;
+  logic active_q, done_q;
   assign fields = start_instr_i;
-  assign start_ready_o = !active_q && !done_q;
-  assign start = start_valid_i && start_ready_o;
+  assign ready_o = !active_q && !done_q;
 
   // Reader: fills a holding register, then empties it into the FIFO.
   typedef enum logic [1:0] {Read, Capture, Send} state_e;
   state_e state_q;
   logic reading_q;
-  logic [11:0] row_q, chunk_q, last_row_q, last_chunk_q;
   logic [19:0] row_at_q, at_q;  // in reads
   logic [4:0] part_q, parts;
   logic [1:0] sub_q;
   logic [HoldBits-1:0] hold_q;
-  logic is_vec, read, last_part, last_chunk, last_row, fifo_in_ready, fifo_in_valid;
+  logic is_vec_q, read, last_part, last_chunk, last_row, fifo_in_ready, fifo_in_valid;
   logic [19:0] pitch;
 
-  assign is_vec = instr_q.memory == 3'(MemVec);
-  assign parts = is_vec ? 5'(LaneChunks - 1) : 5'(CodeChunks - 1);
-  assign pitch = is_vec ? 20'(instr_q.sp_stride) << SubBits : 20'(instr_q.sp_stride);
-  assign out_re_o = reading_q && state_q == Read && !is_vec;
-  assign vec_re_o = reading_q && state_q == Read && is_vec;
+  assign parts = is_vec_q ? 5'(LaneChunks - 1) : 5'(CodeChunks - 1);
+  assign pitch = is_vec_q ? 20'(instr_q.sp_stride) << SubBits : 20'(instr_q.sp_stride);
+  assign out_re_o = reading_q && state_q == Read && !is_vec_q;
+  assign vec_re_o = reading_q && state_q == Read && is_vec_q;
   assign read = out_re_o || (vec_re_o && vec_ready_i);
   assign out_addr_o = at_q[$clog2(OutDepth)-1:0];
   assign vec_addr_o = at_q[$clog2(VecDepth*Subs)-1:0];
   assign last_part = part_q == parts;
-  assign last_chunk = chunk_q == last_chunk_q;
-  assign last_row = row_q == last_row_q;
   assign fifo_in_valid = state_q == Send;
+  ahcq_count u_chunk (
+    .clk_i,
+    .load_i (start_i),
+    .count_i(fields.length),
+    .step_i (fifo_in_valid && fifo_in_ready),
+    .value_o(),
+    .first_o(),
+    .last_o (last_chunk)
+  );
+  ahcq_count u_row (
+    .clk_i,
+    .load_i (start_i),
+    .count_i(fields.rows),
+    .step_i (fifo_in_valid && fifo_in_ready && last_chunk),
+    .value_o(),
+    .first_o(),
+    .last_o (last_row)
+  );
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       state_q <= Read;
       reading_q <= 1'b0;
     end else begin
-      if (start) reading_q <= 1'b1;
+      if (start_i) reading_q <= 1'b1;
       unique case (state_q)
         Read: if (read) state_q <= Capture;
-        Capture: state_q <= is_vec || sub_q == 2'(WordsInChunk - 1) ? Send : Read;
+        Capture: state_q <= is_vec_q || sub_q == 2'(WordsInChunk - 1) ? Send : Read;
         Send: begin
           if (fifo_in_ready && (last_part || last_chunk)) state_q <= Read;
           if (fifo_in_ready && last_chunk && last_row) reading_q <= 1'b0;
@@ -96,12 +109,9 @@ module ahcq_store
   end
 
   always_ff @(posedge clk_i) begin
-    if (start) begin
+    if (start_i) begin
       instr_q <= start_instr_i;
-      last_row_q <= fields.rows - 1'b1;
-      last_chunk_q <= fields.length - 1'b1;
-      row_q <= '0;
-      chunk_q <= '0;
+      is_vec_q <= fields.memory == 3'(MemVec);
       part_q <= '0;
       sub_q <= '0;
       row_at_q <= fields.memory == 3'(MemVec) ? 20'(fields.sp) << SubBits : 20'(fields.sp);
@@ -109,17 +119,15 @@ module ahcq_store
     end
     if (read) at_q <= at_q + 1'b1;
     if (state_q == Capture) begin
-      sub_q <= is_vec || sub_q == 2'(WordsInChunk - 1) ? '0 : sub_q + 1'b1;
-      if (is_vec) hold_q <= HoldBits'(vec_data_i);
+      sub_q <= is_vec_q || sub_q == 2'(WordsInChunk - 1) ? '0 : sub_q + 1'b1;
+      if (is_vec_q) hold_q <= HoldBits'(vec_data_i);
       else if (WordsInChunk > 1) hold_q <= HoldBits'({out_data_i, hold_q[63:0]} >> CodeWidth);
       else hold_q <= HoldBits'(out_data_i);
     end
     if (state_q == Send && fifo_in_ready) begin
       hold_q <= hold_q >> 64;
       part_q <= last_part ? '0 : part_q + 1'b1;
-      chunk_q <= last_chunk ? '0 : chunk_q + 1'b1;
       if (last_chunk) begin
-        row_q <= row_q + 1'b1;
         row_at_q <= row_at_q + pitch;
         at_q <= row_at_q + pitch;
       end
@@ -148,7 +156,7 @@ module ahcq_store
   ahcq_bursts u_bursts (
     .clk_i,
     .rst_ni,
-    .start_i  (start),
+    .start_i,
     .address_i(instr_q.address),
     .stride_i (instr_q.stride),
     .rows_i   (instr_q.rows),
@@ -178,7 +186,7 @@ module ahcq_store
       if (aw_valid_o && aw_ready_i) sending_q <= 1'b1;
       else if (sent && w_last_o) sending_q <= 1'b0;
       flying_q <= flying_q + 8'(aw_valid_o && aw_ready_i) - 8'(b_valid_i);
-      if (start) active_q <= 1'b1;
+      if (start_i) active_q <= 1'b1;
       else if (active_q && !burst_busy && !sending_q && flying_q == '0) active_q <= 1'b0;
       if (active_q && !burst_busy && !sending_q && flying_q == '0) done_q <= 1'b1;
       else if (give_valid_o && give_ready_i) done_q <= 1'b0;

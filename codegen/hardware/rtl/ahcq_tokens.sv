@@ -1,4 +1,5 @@
-// Token counters between every two units: when an instruction may start, and when a finished one may give.
+// Token counters between every two units: when an instruction may start, and when a finished one may give. That it starts is
+// decided one cycle before: no other unit takes its tokens, and a unit that is ready stays so until then.
 module ahcq_tokens
   import ahcq_isa_pkg::*;
 (
@@ -7,8 +8,8 @@ module ahcq_tokens
   input  logic            stop_i,        // nothing starts any more
   input  logic [3:0]      head_valid_i,  // an instruction waits in front of the unit
   input  logic [3:0][3:0] head_pop_i,
-  output logic [3:0]      start_valid_o,
-  input  logic [3:0]      start_ready_i,
+  input  logic [3:0]      ready_i,       // the unit could begin
+  output logic [3:0]      start_o,
   input  logic [3:0]      give_valid_i,
   input  logic [3:0][3:0] give_mask_i,
   output logic [3:0]      give_ready_o
@@ -17,19 +18,19 @@ module ahcq_tokens
 
   logic [3:0][3:0][TokenBits-1:0] token_d, token_q;  // [giver][taker]
   logic [3:0][3:0] none_q, full_q;  // of the counters, so that nothing is compared before an instruction starts
-  logic [3:0] start, give;
+  logic [3:0] start, start_q, give;
 
   always_comb begin
     for (int unsigned u = 0; u < 4; u++) begin
-      start_valid_o[u] = head_valid_i[u] && !stop_i;
+      start[u] = head_valid_i[u] && ready_i[u] && !start_q[u] && !stop_i;
       give_ready_o[u] = 1'b1;
       for (int unsigned v = 0; v < 4; v++) begin
-        if (head_pop_i[u][v] && none_q[v][u]) start_valid_o[u] = 1'b0;
+        if (head_pop_i[u][v] && none_q[v][u]) start[u] = 1'b0;
         if (give_mask_i[u][v] && full_q[u][v]) give_ready_o[u] = 1'b0;
       end
     end
   end
-  assign start = start_valid_o & start_ready_i;
+  assign start_o = start_q;
   assign give = give_valid_i & give_ready_o;
 
   always_comb begin
@@ -37,7 +38,7 @@ module ahcq_tokens
     for (int unsigned u = 0; u < 4; u++) begin
       for (int unsigned v = 0; v < 4; v++) begin
         token_d[u][v] = token_q[u][v] + TokenBits'(give[u] && give_mask_i[u][v]) -
-            TokenBits'(start[v] && head_pop_i[v][u]);
+            TokenBits'(start_q[v] && head_pop_i[v][u]);
       end
     end
   end
@@ -47,7 +48,9 @@ module ahcq_tokens
       token_q <= '0;
       none_q <= '1;
       full_q <= '0;
+      start_q <= '0;
     end else begin
+      start_q <= start;
       token_q <= token_d;
       for (int unsigned u = 0; u < 4; u++) begin
         for (int unsigned v = 0; v < 4; v++) begin

@@ -127,7 +127,7 @@ module ahcq_top
   // Instructions.
   logic fetch_ar_valid, fetch_ar_ready, fetch_quiet, fetch_r_valid, dispatch;
   logic [31:0] fetch_ar_addr;
-  logic [3:0] start_valid, start_ready, give_valid, give_ready;
+  logic [3:0] unit_start, unit_ready, give_valid, give_ready;
   logic [3:0][255:0] head;
   logic [3:0][3:0] give_mask;
   ahcq_control #(
@@ -156,8 +156,8 @@ module ahcq_top
     .r_data_i     (m_rdata_i),
     .r_error_i    (m_rresp_i[1]),
     .quiet_o      (fetch_quiet),
-    .start_valid_o(start_valid),
-    .start_ready_i(start_ready),
+    .unit_ready_i (unit_ready),
+    .unit_start_o (unit_start),
     .head_o       (head),
     .give_valid_i (give_valid),
     .give_mask_i  (give_mask),
@@ -203,20 +203,17 @@ module ahcq_top
   assign quiet = fetch_quiet && load_quiet && store_quiet;
 
   // LOAD.
-  logic write_valid, write_ready;
-  memory_e write_memory;
-  logic [15:0] write_word;
-  logic [4:0] write_part;
-  logic [63:0] write_data;
+  logic write_ready;
+  write_t write;
   ahcq_load #(
     .Dim(Dim)
   ) u_load (
     .clk_i,
     .rst_ni        (core_rst_n),
     .stop_i        (stop),
-    .start_valid_i (start_valid[UnitLoad]),
+    .start_i       (unit_start[UnitLoad]),
     .start_instr_i (head[UnitLoad]),
-    .start_ready_o (start_ready[UnitLoad]),
+    .ready_o       (unit_ready[UnitLoad]),
     .give_valid_o  (give_valid[UnitLoad]),
     .give_mask_o   (give_mask[UnitLoad]),
     .give_ready_i  (give_ready[UnitLoad]),
@@ -231,20 +228,15 @@ module ahcq_top
     .r_ready_o     (load_r_ready),
     .r_data_i      (m_rdata_i),
     .r_last_i      (m_rlast_i),
-    .write_valid_o (write_valid),
     .write_ready_i (write_ready),
-    .write_memory_o(write_memory),
-    .write_word_o  (write_word),
-    .write_part_o  (write_part),
-    .write_data_o  (write_data)
+    .write_o       (write)
   );
 
   // Scratchpads. The vector unit's accesses go before those of LOAD and STORE.
-  logic code_valid;
   slot_t code_slot;
   logic [Lanes-1:0][CodeBits-1:0] code;
-  logic vector_act, vector_vec;
-  assign write_ready = !(write_memory == MemAct && vector_act) && !(write_memory == MemVec && vector_vec);
+  logic vector_act, vector_out, vector_vec;
+  assign write_ready = !(write.act && vector_act) && !(write.vec && vector_vec);
 
   logic act_re, wgt_re, out_re;
   logic [$clog2(ActDepth)-1:0] act_addr;
@@ -259,15 +251,11 @@ module ahcq_top
     .OutDepth(OutDepth)
   ) u_scratchpads (
     .clk_i,
-    .code_valid_i  (code_valid),
+    .act_valid_i   (vector_act),
+    .out_valid_i   (vector_out),
     .code_slot_i   (code_slot),
     .code_i        (code),
-    .write_valid_i (write_valid),
-    .write_memory_i(write_memory),
-    .write_word_i  (write_word),
-    .write_part_i  (write_part),
-    .write_data_i  (write_data),
-    .act_busy_o    (vector_act),
+    .write_i       (write),
     .act_re_i      (act_re),
     .act_addr_i    (act_addr),
     .act_data_o    (act_data),
@@ -291,9 +279,9 @@ module ahcq_top
   ) u_matrix (
     .clk_i,
     .rst_ni        (core_rst_n),
-    .start_valid_i (start_valid[UnitGemm]),
+    .start_i       (unit_start[UnitGemm]),
     .start_instr_i (head[UnitGemm]),
-    .start_ready_o (start_ready[UnitGemm]),
+    .ready_o       (unit_ready[UnitGemm]),
     .give_valid_o  (give_valid[UnitGemm]),
     .give_mask_o   (give_mask[UnitGemm]),
     .give_ready_i  (give_ready[UnitGemm]),
@@ -305,9 +293,9 @@ module ahcq_top
     .wgt_re_o      (wgt_re),
     .wgt_addr_o    (wgt_addr),
     .wgt_data_i    (wgt_data),
-    .decode_we_i   (write_valid && write_memory == MemDecode),
-    .decode_waddr_i(write_word[4:0]),
-    .decode_wdata_i({write_data[32+:OperandBits], write_data[0+:OperandBits]}),
+    .decode_we_i   (write.decode),
+    .decode_waddr_i(write.word[4:0]),
+    .decode_wdata_i({write.data[32+:OperandBits], write.data[0+:OperandBits]}),
     .read_i        (acc_read),
     .read_ready_o  (acc_ready),
     .read_addr_i   (acc_read_addr[$clog2(AccDepth)-1:0]),
@@ -327,9 +315,9 @@ module ahcq_top
   ) u_vector (
     .clk_i,
     .rst_ni       (core_rst_n),
-    .start_valid_i(start_valid[UnitVector]),
+    .start_i      (unit_start[UnitVector]),
     .start_instr_i(head[UnitVector]),
-    .start_ready_o(start_ready[UnitVector]),
+    .ready_o      (unit_ready[UnitVector]),
     .give_valid_o (give_valid[UnitVector]),
     .give_mask_o  (give_mask[UnitVector]),
     .give_ready_i (give_ready[UnitVector]),
@@ -339,17 +327,14 @@ module ahcq_top
     .acc_ready_i  (acc_ready),
     .acc_addr_o   (acc_read_addr),
     .acc_data_i   (acc_data),
-    .encode_we_i  (write_valid && write_memory == MemEncode),
-    .vec_we_i     (write_valid && write_memory == MemVec),
-    .write_word_i (write_word),
-    .write_part_i (write_part),
-    .write_data_i (write_data),
+    .write_i      (write),
     .vec_busy_o   (vector_vec),
     .store_re_i   (store_vec_re),
     .store_ready_o(store_vec_ready),
     .store_addr_i (store_vec_addr),
     .vec_data_o   (vec_data),
-    .code_valid_o (code_valid),
+    .act_valid_o  (vector_act),
+    .out_valid_o  (vector_out),
     .code_slot_o  (code_slot),
     .code_o       (code)
   );
@@ -364,9 +349,9 @@ module ahcq_top
     .clk_i,
     .rst_ni       (core_rst_n),
     .stop_i       (stop),
-    .start_valid_i(start_valid[UnitStore]),
+    .start_i      (unit_start[UnitStore]),
     .start_instr_i(head[UnitStore]),
-    .start_ready_o(start_ready[UnitStore]),
+    .ready_o      (unit_ready[UnitStore]),
     .give_valid_o (give_valid[UnitStore]),
     .give_mask_o  (give_mask[UnitStore]),
     .give_ready_i (give_ready[UnitStore]),
@@ -392,6 +377,6 @@ module ahcq_top
   );
 
   assign progress = feed || vector_active || dispatch ||
-      (start_valid & start_ready) != '0 || finish != '0 || load_chunk || store_chunk ||
+      unit_start != '0 || finish != '0 || load_chunk || store_chunk ||
       (m_rvalid_i && m_rready_o) || m_bvalid_i;
 endmodule

@@ -14,7 +14,7 @@ module ahcq_tree #(
   always_ff @(posedge clk_i) begin
     for (int unsigned i = 0; i < Half; i++) begin
       if (Sum) data_q[i] <= data_i[2*i] + data_i[2*i+1];
-      else data_q[i] <= $signed(data_i[2*i]) > $signed(data_i[2*i+1]) ? data_i[2*i] : data_i[2*i+1];
+      else data_q[i] <= $signed(data_i[2*i]) < $signed(data_i[2*i+1]) ? data_i[2*i+1] : data_i[2*i];
     end
   end
   if (Count == 2) begin : gen_last

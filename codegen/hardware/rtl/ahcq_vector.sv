@@ -10,9 +10,9 @@ module ahcq_vector
 ) (
   input  logic                                    clk_i,
   input  logic                                    rst_ni,
-  input  logic                                    start_valid_i,
+  input  logic                                    start_i,
   input  logic [255:0]                            start_instr_i,
-  output logic                                    start_ready_o,
+  output logic                                    ready_o,
   output logic                                    give_valid_o,
   output logic [3:0]                              give_mask_o,
   input  logic                                    give_ready_i,
@@ -22,17 +22,14 @@ module ahcq_vector
   input  logic                                    acc_ready_i,
   output logic [15:0]                             acc_addr_o,
   input  logic [Dim-1:0][31:0]                    acc_data_i,
-  input  logic                                    encode_we_i,   // LOAD writes
-  input  logic                                    vec_we_i,
-  input  logic [15:0]                             write_word_i,
-  input  logic [4:0]                              write_part_i,
-  input  logic [63:0]                             write_data_i,
+  input  write_t                                  write_i,       // by LOAD
   output logic                                    vec_busy_o,    // LOAD must not write `vec`
   input  logic                                    store_re_i,    // STORE reads `vec`
   output logic                                    store_ready_o,
   input  logic [$clog2(VecDepth*(Dim/Lanes))-1:0] store_addr_i,
   output logic [Lanes-1:0][31:0]                  vec_data_o,
-  output logic                                    code_valid_o,  // to `act` or `out`
+  output logic                                    act_valid_o,   // codes are there
+  output logic                                    out_valid_o,
   output slot_t                                   code_slot_o,
   output logic [Lanes-1:0][CodeBits-1:0]          code_o
 );
@@ -41,26 +38,53 @@ module ahcq_vector
   localparam int unsigned VecWords = VecDepth * Subs;
   localparam int unsigned LgtWords = LgtDepth * Subs;
 
-  logic lanes_busy, rows_ready, slot_valid, number_valid;
+  logic lanes_busy, rows_ready, slot_valid, lgt_valid, row_begins;
   slot_t slot, number_slot;
-  logic reads_vec;
   logic [Lanes-1:0][31:0] number;
   logic [19:0] vec_read_addr, lgt_read_addr, number_addr;
   logic [Lanes-1:0][LogitBits-1:0] lgt_data, logits;
+
+  // Three cycles from a slot to its words: accumulators are read at once, then picked; the addresses of `vec` and `lgt` are
+  // registered first. Nothing but a register stands behind a memory.
+  logic [2:1] valid_q;
+  logic reads_vec_1_q;
+  slot_t slot_1_q, slot_2_q;
+  logic [19:0] vec_at_1_q, lgt_at_1_q;
+  logic [Lanes-1:0][31:0] acc_3_q, vec_3_q;
+  logic [Lanes-1:0][LogitBits-1:0] lgt_3_q;
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      valid_q <= '0;
+      reads_vec_1_q <= 1'b0;
+    end else begin
+      valid_q <= {valid_q[1], slot_valid};
+      reads_vec_1_q <= slot_valid && (slot.kind != Compute || slot.row_addend);
+    end
+  end
+  always_ff @(posedge clk_i) begin
+    slot_1_q <= slot;
+    slot_2_q <= slot_1_q;
+    vec_at_1_q <= vec_read_addr;
+    lgt_at_1_q <= lgt_read_addr;
+    acc_3_q <= acc_data_i[32'(slot_2_q.sub)*Lanes+:Lanes];
+    vec_3_q <= vec_data_o;
+    lgt_3_q <= lgt_data;
+  end
+  assign row_begins = slot_valid && slot.op == OpExpsum && slot.first;
   ahcq_vector_seq #(
     .Dim  (Dim),
     .Lanes(Lanes)
   ) u_vector_seq (
     .clk_i,
     .rst_ni,
-    .start_valid_i,
+    .start_i,
     .start_instr_i,
-    .start_ready_o,
+    .ready_o,
     .give_valid_o,
     .give_mask_o,
     .give_ready_i,
     .busy_o,
-    .lanes_busy_i(lanes_busy),
+    .lanes_busy_i(lanes_busy || valid_q != '0),
     .rows_ready_i(rows_ready),
     .acc_ready_i,
     .acc_read_o,
@@ -71,49 +95,49 @@ module ahcq_vector
     .lgt_addr_o  (lgt_read_addr)
   );
   ahcq_lanes #(
-    .Dim      (Dim),
     .Lanes    (Lanes),
     .StatDepth(StatDepth)
   ) u_lanes (
     .clk_i,
     .rst_ni,
-    .valid_i       (slot_valid),
-    .slot_i        (slot),
+    .valid_i       (valid_q[2]),
+    .slot_i        (slot_2_q),
+    .row_begins_i  (row_begins),
     .busy_o        (lanes_busy),
     .rows_ready_o  (rows_ready),
-    .acc_data_i,
-    .vec_data_i    (vec_data_o),
-    .lgt_data_i    (lgt_data),
-    .encode_we_i,
-    .encode_waddr_i(write_word_i[4:0]),
-    .encode_wdata_i(write_data_i),
-    .number_valid_o(number_valid),
+    .acc_data_i    (acc_3_q),
+    .vec_data_i    (vec_3_q),
+    .lgt_data_i    (lgt_3_q),
+    .encode_we_i   (write_i.encode),
+    .encode_waddr_i(write_i.word[4:0]),
+    .encode_wdata_i(write_i.data),
+    .vec_valid_o   (vec_busy_o),
+    .lgt_valid_o   (lgt_valid),
     .number_slot_o (number_slot),
     .number_o      (number),
-    .code_valid_o,
+    .act_valid_o,
+    .out_valid_o,
     .code_slot_o,
     .code_o
   );
-  assign vec_busy_o = number_valid && number_slot.memory == MemVec;
-  assign active_o = slot_valid || lanes_busy;
-  assign store_ready_o = !reads_vec;
+  assign active_o = slot_valid || valid_q != '0 || lanes_busy;
+  assign store_ready_o = !reads_vec_1_q;
   assign number_addr = (20'(number_slot.dst) << $clog2(Subs)) + 20'(number_slot.sub);
 
-  assign reads_vec = slot_valid && (slot.kind != Compute || slot.row_addend);
   logic [19:0] load_vec_addr;
-  assign load_vec_addr = (20'(write_word_i) << $clog2(Subs)) + 20'(write_part_i) / 20'(LaneChunks);
+  assign load_vec_addr = (20'(write_i.word) << $clog2(Subs)) + 20'(write_i.part) / 20'(LaneChunks);
   ahcq_ram #(
     .Width (32 * Lanes),
     .Depth (VecWords),
     .Groups(LaneChunks)
   ) u_vec (
     .clk_i,
-    .we_i(vec_busy_o ? '1 : vec_we_i ?
-             LaneChunks'(1) << (write_part_i % 5'(LaneChunks)) : '0),
+    .we_i(vec_busy_o ? '1 : write_i.vec ?
+             LaneChunks'(1) << (write_i.part % 5'(LaneChunks)) : '0),
     .waddr_i(vec_busy_o ? number_addr[$clog2(VecWords)-1:0] : load_vec_addr[$clog2(VecWords)-1:0]),
-    .wdata_i(vec_busy_o ? number : {LaneChunks{write_data_i}}),
-    .re_i   (reads_vec || store_re_i),
-    .raddr_i(reads_vec ? vec_read_addr[$clog2(VecWords)-1:0] : store_addr_i),
+    .wdata_i(vec_busy_o ? number : {LaneChunks{write_i.data}}),
+    .re_i   (reads_vec_1_q || store_re_i),
+    .raddr_i(reads_vec_1_q ? vec_at_1_q[$clog2(VecWords)-1:0] : store_addr_i),
     .rdata_o(vec_data_o)
   );
   for (genvar l = 0; l < Lanes; l++) begin : gen_logit
@@ -124,11 +148,11 @@ module ahcq_vector
     .Depth(LgtWords)
   ) u_lgt (
     .clk_i,
-    .we_i   (number_valid && number_slot.memory == MemLgt),
+    .we_i   (lgt_valid),
     .waddr_i(number_addr[$clog2(LgtWords)-1:0]),
     .wdata_i(logits),
-    .re_i   (slot_valid),
-    .raddr_i(lgt_read_addr[$clog2(LgtWords)-1:0]),
+    .re_i   (valid_q[1]),
+    .raddr_i(lgt_at_1_q[$clog2(LgtWords)-1:0]),
     .rdata_o(lgt_data)
   );
 endmodule

@@ -1,4 +1,4 @@
-// What travels down the lanes of the vector unit.
+// What travels down the lanes of the vector unit, and from LOAD to the memories.
 package ahcq_vector_pkg;
   import ahcq_isa_pkg::*;
 
@@ -27,10 +27,23 @@ package ahcq_vector_pkg;
     logic [15:0]             dst;
   } slot_t;
 
+  // A chunk that LOAD writes, with a bit for each memory it could be for.
+  typedef struct packed {
+    logic        act;
+    logic        wgt;
+    logic        vec;
+    logic        decode;
+    logic        encode;
+    logic [15:0] word;  // of Dim elements; chunk of a table
+    logic [4:0]  part;  // chunk within the word
+    logic [63:0] data;
+  } write_t;
+
   typedef enum logic [2:0] {AddNothing, AddBias, AddVec, AddStat, SubStat} addend_e;
 
   // What a scaler must know, each at the stage in its name, decoded one stage before.
   typedef struct packed {
+    logic                    from_acc_1;
     logic [4:0]              pre_2;
     logic                    set_mult_3;
     logic                    scale_3;
@@ -41,7 +54,7 @@ package ahcq_vector_pkg;
     addend_e                 addend_9;
     logic                    negate_10;
     logic                    carry_10;
-    logic                    logit_11;
+    logic                    logit_12;
   } scaler_control_t;
 
   // The control of one stage from the slots of the stage before.

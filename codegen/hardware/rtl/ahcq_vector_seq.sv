@@ -8,9 +8,9 @@ module ahcq_vector_seq
 ) (
   input  logic         clk_i,
   input  logic         rst_ni,
-  input  logic         start_valid_i,
+  input  logic         start_i,
   input  logic [255:0] start_instr_i,
-  output logic         start_ready_o,
+  output logic         ready_o,
   output logic         give_valid_o,
   output logic [3:0]   give_mask_o,
   input  logic         give_ready_i,
@@ -27,6 +27,7 @@ module ahcq_vector_seq
 );
   localparam int unsigned Subs = Dim / Lanes;
   localparam int unsigned SubBits = $clog2(Subs);
+  localparam int unsigned SubWidth = SubBits == 0 ? 1 : SubBits;
 
   typedef enum logic [2:0] {Idle, Mult, Bias, RelH, Data, Drain, Give} state_e;
   state_e state_d, state_q;
@@ -37,18 +38,17 @@ module ahcq_vector_seq
   logic [3:0] op;
   logic [11:0] row, block;
   logic first_block, next_row, next_block;
-  logic [3:0] sub_q;
+  logic [SubWidth-1:0] sub_q;
   logic [15:0] acc_at_q;
   logic [15:0] acc_q, add_q, dst_q, lgt_q, rel_w_q, rel_h_q;  // of the block (add, dst; acc of SCALE) or row
-  logic issue, last_row, last_block, last_sub, blocked, start;
+  logic issue, last_row, last_block, last_sub, blocked, data_q;
   logic [19:0] vec_word;
 
   assign scale = instr_q;
   assign logit = instr_q;
   assign prob = instr_q;
   assign op = instr_q[3:0];
-  assign start_ready_o = state_q == Idle;
-  assign start = start_valid_i && start_ready_o;
+  assign ready_o = state_q == Idle;
   scale_t start_scale;
   prob_t start_prob;
   logit_t start_logit;
@@ -56,11 +56,12 @@ module ahcq_vector_seq
   assign start_prob = start_instr_i;
   assign start_logit = start_instr_i;
   // what the opcode says, held from the start on
-  logic is_scale_q, is_logit_q, uses_acc_q, row_addend_q;
+  logic is_scale_q, is_logit_q, is_expsum_q, uses_acc_q, row_addend_q;
   always_ff @(posedge clk_i) begin
-    if (start) begin
+    if (start_i) begin
       is_scale_q <= start_scale.opcode == OpScale;
       is_logit_q <= start_scale.opcode == OpLogit;
+      is_expsum_q <= start_scale.opcode == OpExpsum;
       uses_acc_q <= start_scale.opcode == OpScale || start_scale.opcode == OpLogit;
       row_addend_q <= start_scale.opcode == OpScale ? start_scale.add_mode == 2'd2 :
           start_scale.opcode == OpLogit && start_logit.rel;
@@ -72,7 +73,7 @@ module ahcq_vector_seq
   // every vector instruction has its rows and blocks first, SCALE behind the memory
   ahcq_count u_row (
     .clk_i,
-    .load_i (start),
+    .load_i (start_i),
     .count_i(start_scale.opcode == OpScale ? start_scale.rows : start_logit.rows),
     .step_i (issue && next_row),
     .value_o(row),
@@ -81,27 +82,27 @@ module ahcq_vector_seq
   );
   ahcq_count u_block (
     .clk_i,
-    .load_i (start),
+    .load_i (start_i),
     .count_i(start_scale.opcode == OpScale ? start_scale.blocks : start_logit.blocks),
     .step_i (issue && next_block),
     .value_o(block),
     .first_o(first_block),
     .last_o (last_block)
   );
-  assign last_sub = sub_q == 4'(Subs - 1);
+  assign last_sub = sub_q == SubWidth'(Subs - 1);
 
   logic start_rel;
   assign start_rel = start_logit.rel;
-  assign acc_read_o = state_q == Data && uses_acc_q;
+  assign acc_read_o = data_q && uses_acc_q;
   assign blocked = (uses_acc_q && !acc_ready_i) ||
-      (op == OpExpsum && first_block && sub_q == '0 && !rows_ready_i);
-  assign issue = state_q == Data && !blocked;
+      (is_expsum_q && first_block && sub_q == '0 && !rows_ready_i);
+  assign issue = data_q && !blocked;
 
   always_comb begin
     state_d = state_q;
     unique case (state_q)
       Idle: begin
-        if (start) begin
+        if (start_i) begin
           state_d = Data;
           if (start_instr_i[3:0] == OpScale) state_d = Mult;
           else if (start_instr_i[3:0] == OpLogit && start_rel) state_d = RelH;
@@ -124,12 +125,17 @@ module ahcq_vector_seq
     endcase
   end
   always_ff @(posedge clk_i or negedge rst_ni) begin
-    if (!rst_ni) state_q <= Idle;
-    else state_q <= state_d;
+    if (!rst_ni) begin
+      state_q <= Idle;
+      data_q <= 1'b0;
+    end else begin
+      state_q <= state_d;
+      data_q <= state_d == Data;
+    end
   end
 
   always_ff @(posedge clk_i) begin
-    if (start) begin
+    if (start_i) begin
       instr_q <= start_instr_i;
       sub_q <= '0;
       acc_q <= start_instr_i[3:0] == OpScale ? start_scale.acc : start_logit.acc;
@@ -180,9 +186,9 @@ module ahcq_vector_seq
   assign rel_h_lane = logit.rel_h_lane & 6'(Dim - 1);
   logic [19:0] vec_sub;
   assign vec_sub = state_q == RelH ? 20'(rel_h_lane) >> $clog2(Lanes) : 20'(sub_q);
-  assign vec_addr_o = (vec_word << SubBits) + vec_sub;
+  assign vec_addr_o = (vec_word << SubBits) | vec_sub;
   assign acc_addr_o = acc_at_q;
-  assign lgt_addr_o = ((20'(lgt_q) + 20'(block)) << SubBits) + 20'(sub_q);
+  assign lgt_addr_o = ((20'(lgt_q) + 20'(block)) << SubBits) | 20'(sub_q);
 
   assign valid_o = issue || state_q inside {Mult, Bias, RelH};
   always_comb begin
@@ -194,7 +200,7 @@ module ahcq_vector_seq
       RelH: slot_o.kind = SetRelH;
       default: slot_o.kind = Compute;
     endcase
-    slot_o.sub = sub_q;
+    slot_o.sub = 4'(sub_q);
     slot_o.first = is_scale_q || (first_block && sub_q == '0);
     slot_o.last = is_scale_q || (last_block && last_sub);
     slot_o.fresh = logit.first;

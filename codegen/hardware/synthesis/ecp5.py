@@ -18,6 +18,7 @@ TOP = "ahcq_serial"
 NETLIST = "netlist.json"
 PLACED = "placed.json"
 PLACE_LOG = "place.log"
+ROUTER = "router2"
 _UTILISATION = re.compile(r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%$", re.MULTILINE)
 _CLOCK = re.compile(r"Max frequency for clock '[^']*': ([\d.]+) MHz")
 
@@ -68,7 +69,7 @@ def synthesise_netlist(folder: Path, read: list[str], top: str) -> float:
     """Any top module to ``netlist.json``; returns seconds."""
     (folder / NETLIST).unlink(missing_ok=True)
     # no program reads a word while it is written, so nothing need decide what such a read gives
-    commands = [*read, f"synth_ecp5 -no-rw-check -top {top} -json {NETLIST}"]
+    commands = [*read, yosys.KEEP_COPIES, f"synth_ecp5 -no-rw-check -top {top} -json {NETLIST}"]
     return yosys.synthesise(folder, "synthesis", commands)
 
 
@@ -81,7 +82,8 @@ def place(folder: Path, frequency_mhz: float, seed: int = 1, show: Callable[[str
     """``netlist.json`` to ``placed.json``, from which routing can be tried again; returns seconds."""
     (folder / PLACED).unlink(missing_ok=True)
     (folder / "pins.lpf").write_text(constraints())
-    arguments = ["--json", NETLIST, "--seed", str(seed), "--no-route", "--write", PLACED]
+    # the file of the placement keeps the router too, and that goes before what routing is told
+    arguments = ["--json", NETLIST, "--seed", str(seed), "--no-route", "--router", ROUTER, "--write", PLACED]
     _, seconds = tools.run("nextpnr-ecp5", [*arguments, *_options(frequency_mhz)], folder, PLACE_LOG, show)
     return seconds
 
@@ -106,7 +108,7 @@ def route(folder: Path, frequency_mhz: float, show: Callable[[str], None] | None
     """``placed.json`` to ``routed.config``; a missed target is no error, the report says what was reached."""
     (folder / "pins.lpf").write_text(constraints())
     arguments = [
-        "--json", PLACED, "--no-pack", "--no-place", "--router", "router2",
+        "--json", PLACED, "--no-pack", "--no-place", "--router", ROUTER,
         "--textcfg", "routed.config", "--report", "report.json",
     ]  # fmt: skip
     _, seconds = tools.run("nextpnr-ecp5", [*arguments, *_options(frequency_mhz)], folder, "route.log", show)

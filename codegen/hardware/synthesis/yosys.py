@@ -18,6 +18,10 @@ ECP5_CELLS = ("ecp5_cells.sv", "ecp5_multiply.sv", "ecp5_add_sub.sv")
 """The modules of `rtl/` of which the ECP5 has its own, and the cells they are made of."""
 
 
+KEEP_COPIES = "setattr -set keep 1 w:*.u_copy.data_o %ci1"
+"""Keeps the registers of `ahcq_copy.sv`, which are equal, from being merged; before synthesis."""
+
+
 def copy_sources(folder: Path, cells: tuple[str, ...], extra: tuple[str, ...] = ()) -> list[str]:
     """Copies the RTL under `folder`, packages first; modules in `cells` replace those of the same name.
 
