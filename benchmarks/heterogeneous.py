@@ -4,9 +4,9 @@
     python benchmarks/heterogeneous.py --vit-b DIR    # also SAM ViT-B, calibration kept in DIR as by vit_b.py
 
 Each model is compiled for the host alone and for host and accelerator; one picture is encoded by both on the functional
-simulator, whose cycles are those of the RTL, and the embeddings are compared. With ``--search``, every size of the
-loops of each of ViT-B's layers is simulated, and the compiler's choice compared with the best. Frames a second are at
-the routed clock of ``results/fpga.json``, if it is there: see ``fpga_table.py``.
+simulator, whose cycles are those of the RTL, and the embeddings are compared. With ``--search DIR``, tiles of each of
+ViT-B's layers are tuned, and the compiler's choice compared with the best. Frames a second are at the routed clock of
+``results/fpga.json``, if it is there: see ``fpga_table.py``.
 
 Writes ``benchmarks/results/heterogeneous.md`` and a roofline picture of each model; what is not measured again is kept
 in ``benchmarks/results/heterogeneous.json``.
@@ -30,45 +30,21 @@ from vit_b import calibrate
 
 import tvm_ahcq as ahcq
 from tvm_ahcq.cli.compile import generated_images
-from tvm_ahcq.codegen.device import open_device
-from tvm_ahcq.codegen.hardware.attention_plan import AttentionStage, Plan
-from tvm_ahcq.codegen.hardware.attention_stream import stream_entries, tile_sizes
 from tvm_ahcq.codegen.hardware.config import Config, named
 from tvm_ahcq.codegen.hardware.generated.isa import LIMITS
-from tvm_ahcq.codegen.hardware.program import INSTRUCTION_BYTES
-from tvm_ahcq.codegen.hardware.schedule import Entry, synchronise
-from tvm_ahcq.codegen.lower.linear import linear_entries
-from tvm_ahcq.codegen.lower.linear_tiling import Tiling, candidates, choose_tiling
-from tvm_ahcq.codegen.lower.memory import DeviceMemory, move_constants
-from tvm_ahcq.codegen.lower.stage import LinearStage, pack_fields
 from tvm_ahcq.compiler import QuantizedModel
-from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.evaluate.roofline_plot import roofline_plot
 from tvm_ahcq.evaluate.scenes import generate
-from tvm_ahcq.quantizers.lnq import LnqParams
-from tvm_ahcq.quantizers.log_attention import log_attention_constants
-from tvm_ahcq.quantizers.uniform import UniformParams
 from tvm_ahcq.runtime.device_profile import OperatorCycles, device_profile, total
 from tvm_ahcq.runtime.image import ResizeLongestSide, preprocess
 from tvm_ahcq.runtime.offload import OffloadReport
+from tvm_ahcq.tune.tile_programs import TileTask
+from tvm_ahcq.tune.tile_runner import CycleRunner
+from tvm_ahcq.tune.tile_shapes import encoder_shapes
+from tvm_ahcq.tune.tiles import tune_tiles
 
 RESULTS = Path(__file__).resolve().parent / "results"
 KEPT, PAGE, CLOCKS = RESULTS / "heterogeneous.json", RESULTS / "heterogeneous.md", RESULTS / "fpga.json"
-
-LAYERS = {
-    "qkv, lin1: even groups": (768, 768, (192,) * 4),
-    "qkv, lin1: uneven groups": (768, 768, (300, 20, 40, 408)),
-    "proj": (768, 768, (768,)),
-    "lin2": (3072, 768, (3072,)),
-    "neck": (768, 256, (768,)),
-}
-"""ViT-B's linear layers: name -> (K, N, channel groups); of qkv and lin1 some columns, as sets of them repeat."""
-
-HEADS = {"window attention": ((14, 14), 12, 84), "global attention": ((64, 64), 1, 24)}
-"""Its attention: name -> (sides of the picture, heads, tiles of queries that are simulated)."""
-
-SEARCH_CYCLES = 600_000
-"""Of the array in a layer whose tiles are searched, at least: start and end of its program hardly count."""
 
 
 def bundle(folder: Path, name: str, model: Callable[[], QuantizedModel], config: str | None) -> tuple[Path, float]:
@@ -174,89 +150,14 @@ def draw(name: str, config: str, operators: list[OperatorCycles]) -> str:
     return path.name
 
 
-def cycles_of(config: Config, memory: DeviceMemory, entries: list[Entry]) -> tuple[int, int]:
-    """Cycles, and those in which the array is busy, of a program on the functional simulator."""
-    base = -(-memory.scratch_bytes // 64) * 64
-    program = move_constants(synchronise(entries, config), base)
-    data = memory.constants + program
-    size = -(-(base + len(data)) // 4096) * 4096
-    with open_device("fsim", config, memory_bytes=size) as device:
-        device.copy_in(base, data)
-        ended = device.run(base + len(memory.constants), len(program) // INSTRUCTION_BYTES, 3600)
-        if ended.error != "none":
-            raise DeviceError(f"{config.name}: a program ends with {ended}.")
-        counters = device.counters()
-        return counters["cycles"], counters["array_busy"]
-
-
-def stage_of(inputs: int, outputs: int, sizes: tuple[int, ...], dim: int) -> LinearStage:
-    """A layer with random weights; groups are padded to whole words."""
-    rng = np.random.default_rng(0)
-    padded = tuple(-(-size // dim) * dim for size in sizes)
-    weight = rng.integers(0, 16, (outputs, sum(padded))).astype(np.uint8)
-    zero, tables = np.full(outputs, 8, np.uint8), np.tile(np.arange(16) - 8, (len(sizes), 1))
-    fields = pack_fields([20 * size for size in sizes])  # as of bell-shaped weights
-    rows = max(128, -(-SEARCH_CYCLES * dim**2 // (64 * inputs * outputs)) * 64)
-    return LinearStage(rows, weight, zero, padded, tables, fields)
-
-
-def search_linear(config: Config, stage: LinearStage) -> tuple[int, list[tuple[Tiling, int]]]:
-    """How many tilings there are; those that may be faster than the compiler's choice, and their cycles, it first."""
-    default = choose_tiling(config, stage)
-    every = [replace(tiling, chunk=chunk) for tiling in candidates(config, stage)
-             for chunk in sorted({max(1, tiling.resident // parts) for parts in (3, 4, 6)})]  # fmt: skip
-    every = [default, *(tiling for tiling in every if tiling.fits and tiling != default)]
-    found: list[tuple[Tiling, int]] = []
-    busy = 0
-    for tiling in every:
-        if found and tiling.busiest * busy > found[0][1]:
-            continue  # its busiest unit alone takes longer
-        memory = DeviceMemory()
-        source, result = memory.scratch(stage.rows * stage.weight.shape[1] // 2), memory.scratch(stage.result_bytes())
-        cycles, busy = cycles_of(config, memory, linear_entries(memory, tiling, source, result))
-        found.append((tiling, cycles))
-    return len(every), found
-
-
-def search_attention(config: Config, sides: tuple[int, int], heads: int, tiles: int) -> list[tuple[int, float]]:
-    """Queries of a tile, and cycles for a query, for every size that fits, the compiler's choice first."""
-    rng, tokens = np.random.default_rng(0), sides[0] * sides[1]
-    codes = (UniformParams(bits=4, scale=0.2, zero_point=8) for _ in range(3))
-    tables = [rng.normal(size=(2 * side - 1, 64)) for side in sides]
-    constants, rel_h, rel_w = log_attention_constants(*codes, LnqParams(bits=4, alpha=20.0, scale=0.7), scale=0.125,
-                                                      head_dim=64, rel_h=tables[0], rel_w=tables[1])  # fmt: skip
-    stage = AttentionStage(heads, tokens, tokens, 64, constants, rel_h, rel_w)
-    found = []
-    for size in tile_sizes(config, stage):
-        try:
-            plan = Plan(config, stage, size)
-        except DeviceError:
-            continue
-        memory = DeviceMemory()
-        plan.at = {}
-        plan.place(memory.constant, memory.scratch)
-        for name, rows in (("q", plan.padded_queries), ("k", plan.keys), ("v", plan.keys)):
-            plan.at[name] = memory.scratch(heads * rows * stage.channels // 2)
-        plan.at["sums"] = memory.scratch(heads * plan.padded_queries * stage.channels * 4)
-        cycles, _ = cycles_of(config, memory, stream_entries(plan, tiles))
-        found.append((size, cycles / (min(tiles, heads * plan.tiles) * size)))
-    return found
-
-
-def search(config: Config) -> list[str]:
-    """Rows of the table about the compiler's choice against the best."""
+def search(config: Config, folder: Path, trials: int) -> list[str]:
+    """Rows of the table about the compiler's tiles of ViT-B against the best that tuning finds."""
+    found = tune_tiles(config, encoder_shapes("vit_b", config), trials, folder, CycleRunner(), resume=True)
     lines = []
-    for name, (inputs, outputs, sizes) in LAYERS.items():
-        count, found = search_linear(config, stage_of(inputs, outputs, sizes, config.dim))
-        (default, cycles), (best, least) = found[0], min(found, key=lambda each: each[1])
-        texts = [f"{each.rows} rows, {each.blocks} blocks, chunks of {each.chunk}" for each in (default, best)]
-        lines.append(f"| {name} | {len(found)} of {count} | {texts[0]} | {texts[1]} | {cycles / least - 1:.2%} |")
-        print(lines[-1], flush=True)
-    for name, shape in HEADS.items():
-        sizes = search_attention(config, *shape)
-        (queries, cost), (other, least_cost) = sizes[0], min(sizes, key=lambda each: each[1])
-        lines.append(f"| {name} | {len(sizes)} | {queries} queries | {other} queries | {cost / least_cost - 1:.2%} |")
-        print(lines[-1], flush=True)
+    for state in found:
+        default, fewer = TileTask(config, state.workload).space.tiles[0], 1 - state.best / state.default
+        lines.append(f"| {state.workload} | {state.trials} | {default} | {state.tile} | {state.default / 1e6:.2f} | "
+                     f"{fewer:.2%} |")  # fmt: skip
     return lines
 
 
@@ -269,11 +170,11 @@ def page(kept: dict[str, Any]) -> str:
     for name, model in kept["models"].items():
         lines += model_page(name, model)
     for config, rows in kept["search"].items():
-        lines += [f"## Tiles: the compiler's choice against the best of all, ViT-B on `{config}`", "",
-                  "Linear layers: every number of rows and of column blocks of a tile that fits, three sizes of the "
-                  "chunks each: loop sizes and shares of the buffers; but for those whose busiest unit alone takes "
-                  "longer than the choice. Attention: every tile of queries that fits.", "",
-                  "| layer | simulated | choice | best | choice slower by |", "|---" * 5 + "|", *rows, ""]  # fmt: skip
+        lines += [f"## Tiles: the compiler's choice against the best that was found, ViT-B on `{config}`", "",
+                  "What `tvm-ahcq tune --model vit_b --accelerator` does: sizes and order of the loops and split of "
+                  "the buffers, candidates chosen by xgboost, each measured in cycles of the whole operator.", "",
+                  "| operator | candidates | choice | best | Mcycles of the choice | best takes fewer by |",
+                  "|---" * 6 + "|", *rows, ""]  # fmt: skip
     return "\n".join(lines)
 
 
@@ -285,7 +186,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32, help="calibration images of ViT-B (default: %(default)s)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="folder of bundles; those there are reused")
     parser.add_argument("--no-vit-t", action="store_true", help="keep the figures of vit_t as they are")
-    parser.add_argument("--search", action="store_true", help="simulate every size of the loops")
+    parser.add_argument("--search", type=Path, metavar="DIR", help="tune the tiles of ViT-B; records there are reused")
+    parser.add_argument("--trials", type=int, default=32, help="with --search: candidates (default: %(default)s)")
     options = parser.parse_args()
     kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.is_file() else {"models": {}, "search": {}}
     models: dict[str, Callable[[], QuantizedModel]] = {}
@@ -301,7 +203,7 @@ def main() -> None:
             kept["models"][name] = {"figures": figures, "operators": [asdict(each) for each in operators]}
             print("\n".join(model_page(name, kept["models"][name])), flush=True)
     if options.search:
-        kept["search"][options.config] = search(named(options.config))
+        kept["search"][options.config] = search(named(options.config), options.search, options.trials)
     KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(page(kept), encoding="utf-8")
     print(f"written: {PAGE}")

@@ -10,7 +10,8 @@ from ..op.register import is_op as is_call
 from ..quantizers.reference import LogAttention
 from .hardware.config import Config
 from .lower.lowered import Lowered
-from .lower.operators import LinearConstants, lower_attention, lower_linear, lower_mlp
+from .lower.operators import NO_TILES, LinearConstants, lower_attention, lower_linear, lower_mlp
+from .lower.tiles import Tiles
 
 LINEAR, MLP, ATTENTION = "ahcq.linear", "ahcq.mlp", "ahcq.attention"
 """Names of the composite functions."""
@@ -45,6 +46,7 @@ def lower(
     calls: list[relax.Call],
     constants: list[list[np.ndarray]],
     operands: np.ndarray | None = None,
+    tiles: Tiles = NO_TILES,
 ) -> Lowered:
     """Instructions for one match of a pattern.
 
@@ -60,24 +62,29 @@ def lower(
         The constant arguments of each.
     operands : numpy.ndarray, optional
         Of a linear layer behind an interval encoder: the encoder's table.
+    tiles : mapping of Shape to Tile
+        What tuning found.
 
     Raises
     ------
     DeviceError
         If it does not fit the accelerator.
+    TuningError
+        If a tile does not fit.
     """
     if kind == ATTENTION:
         call, (scalars, thresholds, table, out_scale, *rel) = calls[0], constants[0]
         heads, queries, channels = matrix_shape(call.args[0])
         keys = matrix_shape(call.args[1])[1]
         numbers = LogAttention.of(scalars, thresholds, table, float(out_scale[0]))
-        return lower_attention(config, (heads, queries, keys, channels), numbers, *rel)
+        rel_h, rel_w = rel or (None, None)
+        return lower_attention(config, (heads, queries, keys, channels), numbers, rel_h, rel_w, tiles)
     batch, rows, _ = matrix_shape(calls[0].args[0])
     first = LinearConstants(*constants[0])
     if kind == LINEAR:
-        return lower_linear(config, batch * rows, first, operands)
+        return lower_linear(config, batch * rows, first, operands, tiles)
     thresholds, values = constants[1]
-    return lower_mlp(config, batch * rows, first, thresholds, values, LinearConstants(*constants[2]))
+    return lower_mlp(config, batch * rows, first, thresholds, values, LinearConstants(*constants[2]), tiles)
 
 
 def matrix_shape(expr: relax.Expr) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from tvm import relax, tirx
@@ -19,8 +19,10 @@ from tvm_ahcq.codegen.byoc import constants_of, using
 from tvm_ahcq.codegen.cost import CostModel
 from tvm_ahcq.codegen.hardware.config import Config, named
 from tvm_ahcq.codegen.lower.lowered import Lowered
+from tvm_ahcq.codegen.lower.operators import NO_TILES
+from tvm_ahcq.codegen.lower.tiles import Tiles
 from tvm_ahcq.codegen.patterns import ATTENTION, LINEAR, MLP, lower, multiply_adds, patterns
-from tvm_ahcq.errors import DeviceError
+from tvm_ahcq.errors import DeviceError, TuningError
 from tvm_ahcq.op.register import is_op
 from tvm_ahcq.runtime.offload import ACCELERATOR, HOST, OffloadReport, OperatorPlace
 
@@ -56,6 +58,7 @@ def partition_for_ahcq(
     params: Mapping[str, np.ndarray] | None = None,
     cost: CostModel | None = None,
     chain: bool = False,
+    tiles: Tiles = NO_TILES,
 ) -> Partitioned:
     """Move operators of an integer module to the accelerator.
 
@@ -73,6 +76,8 @@ def partition_for_ahcq(
     chain : bool
         Keep the codes between the two layers of an MLP on the accelerator. That saves most of their traffic; but a code
         can then differ from the host's, where without it every result equals the host's in every bit.
+    tiles : mapping of Shape to Tile
+        What tuning found for this configuration; other operators have the default.
 
     Returns
     -------
@@ -82,11 +87,13 @@ def partition_for_ahcq(
     ------
     DeviceError
         If there is no such configuration, or a program fails the verifier.
+    TuningError
+        If a tile does not fit its operator.
     """
     config = named(config) if isinstance(config, str) else config
     result, external, places = dict(mod.functions), [], []
     for var, func in functions(mod):
-        plan = _Plan(var.name_hint, func, config, params or {}, cost or CostModel(), chain)
+        plan = _Plan(var.name_hint, func, config, params or {}, cost or CostModel(), chain, tiles)
         places += plan.places
         if plan.taken:
             result[var], modules = _offload(mod, var, plan, config)
@@ -112,9 +119,10 @@ class _Plan:
 
     def __init__(
         self, name: str, func: relax.Function, config: Config, params: Mapping[str, np.ndarray], cost: CostModel,
-        chain: bool,
+        chain: bool, tiles: Tiles,
     ) -> None:  # fmt: skip
         self.name, self.func, self.config, self.params, self.cost = name, func, config, params, cost
+        self.tiles = tiles
         self.defs = Definitions(func)
         self.taken: dict[str, Lowered] = {}
         self.kinds: dict[str, str] = {}
@@ -169,17 +177,30 @@ class _Plan:
             return replace(place, reason="its weights are not known when it is compiled")
         try:
             numbers = [found for found in constants if found is not None]
-            lowered = lower(self.config, kind, calls, numbers, self._operands(calls[0]))
+            lowered = self._lowered(kind, calls, numbers)
             reason = self.cost.reason(lowered, place.macs)
         except DeviceError as error:
             return replace(place, reason=str(error))
-        place = replace(place, bytes=lowered.transfer_bytes, cycles=lowered.cycles)
+        shapes = tuple(map(asdict, lowered.shapes))
+        place = replace(place, bytes=lowered.transfer_bytes, cycles=lowered.cycles, shapes=shapes, tuned=lowered.tuned)
         if reason:
             return replace(place, reason=reason)
         key = str(calls[-1].attrs["name"])
         self.taken[key], self.kinds[key] = lowered, kind
         self.bound |= {arg.name for args in arguments for arg in args if isinstance(arg, relax.Var)}
         return replace(place, where=ACCELERATOR, symbol=symbol_of(self.name, key))
+
+    def _lowered(self, kind: str, calls: list[relax.Call], numbers: list[list[np.ndarray]]) -> Lowered:
+        """The operator as a program. A tuned tile that gives none is an error: with the default there is one."""
+        lowered = lower(self.config, kind, calls, numbers, self._operands(calls[0]), self.tiles)
+        try:
+            _ = lowered.work if lowered.tuned else None
+        except DeviceError as error:
+            tiles = "; ".join(f"{shape}: {self.tiles[shape]}" for shape in lowered.shapes if shape in self.tiles)
+            raise TuningError(f"{calls[-1].attrs['name']}: what was recorded for {self.config.name} gives no program "
+                              f"({tiles}): {error} Tune again in an empty folder, or compile without --tuning."
+                              ) from error  # fmt: skip
+        return lowered
 
     def _operands(self, call: relax.Call) -> np.ndarray | None:
         """All values of a layer's input, where an interval encoder made it of a table that is known."""

@@ -162,16 +162,22 @@ class Offloaded:
     report: OffloadReport
 
 
-def partition(realised: Realised, config: str, offload: str = "auto", chain: bool = False) -> Offloaded:
-    """Phase 7: move what is faster there to the accelerator `config`.
+def partition(
+    realised: Realised, config: str, offload: str = "auto", chain: bool = False, tuning: Path | None = None
+) -> Offloaded:
+    """Phase 7: move what is faster there to the accelerator `config`, with the tiles that were recorded in `tuning`.
 
     Raises
     ------
     DeviceError
         If there is no such configuration, or `offload` is not "auto" or "all".
+    TuningError
+        If a recorded tile cannot be used.
     """
     # imported here: what compiles for the host alone needs neither the code generator nor the runtime library
     from tvm_ahcq.codegen.cost import CostModel
+    from tvm_ahcq.codegen.hardware.config import named
+    from tvm_ahcq.tune.tile_records import best_tiles
 
     from .partition import partition_for_ahcq
 
@@ -186,7 +192,8 @@ def partition(realised: Realised, config: str, offload: str = "auto", chain: boo
             parts = [next(flat) for _ in arrays]
             params |= dict(zip(parts, arrays, strict=True))
             records[function].append((name, parts))
-    found = partition_for_ahcq(realised.module, config, params, CostModel.named(offload), chain)
+    tiles = {} if tuning is None else best_tiles(tuning, named(config))
+    found = partition_for_ahcq(realised.module, config, params, CostModel.named(offload), chain, tiles)
     left = {function: set(map(str, found.module[function].attrs[PARAM_NAMES])) for function in records}
     kept = {function: [name for name, parts in named if left[function].issuperset(parts)]
             for function, named in records.items()}  # fmt: skip

@@ -242,7 +242,8 @@ def compile(
     dump_dir : path, optional
         Folder where the module is written after each phase.
     tuning : path, optional
-        Folder that :func:`tvm_ahcq.tune.tuner.tune` wrote; kernels that it has no records of keep their defaults.
+        Folder that :func:`tvm_ahcq.tune.tuner.tune` or :func:`tvm_ahcq.tune.tiles.tune_tiles` wrote; kernels and
+        operators that it has no records of keep their defaults.
     accelerator : str, optional
         Configuration of an accelerator, as named in ``configs.yaml``: what is faster there becomes programs for it, in
         the same bundle. Each target's library holds them.
@@ -262,6 +263,8 @@ def compile(
         If there is no such accelerator, or `offload` is neither.
     TargetError
         If a target is unknown, or needs a linker that is not installed.
+    TuningError
+        If there are no records in `tuning`, or one of them cannot be used.
     UnsupportedModelError
         If a quantization site could not be put on integers.
     """
@@ -271,7 +274,8 @@ def compile(
     tuned = DEFAULTS if tuning is None else DEFAULTS.updated(Tuning.read(tuning))
     folder = None if dump_dir is None else Path(dump_dir)
     if isinstance(model, QuantizedModel):
-        form = _quantized_form(model, hosts, accelerator, offload, chain, folder)
+        records = None if tuning is None else Path(tuning)
+        form = _quantized_form(model, hosts, accelerator, offload, chain, folder, records)
     else:
         form = _float_form(model, hosts)
     libraries = {}
@@ -319,6 +323,7 @@ def _quantized_form(
     offload: str,
     chain: bool,
     folder: Path | None,
+    tuning: Path | None,
 ) -> _Form:
     """On integers, and partly on the accelerator, if there is one."""
     realised = {layout: model.realise(layout) for layout in dict.fromkeys(host.layout for host in hosts)}
@@ -336,7 +341,7 @@ def _quantized_form(
     )
     if accelerator is None:
         return form
-    parts = {layout: pipeline.partition(each, accelerator, offload, chain) for layout, each in realised.items()}
+    parts = {layout: pipeline.partition(each, accelerator, offload, chain, tuning) for layout, each in realised.items()}
     part = parts[hosts[0].layout]
     pipeline.dump(part.module, "7-partitioned", folder)
     kept = {name for names in part.function_params.values() for name in names}

@@ -104,6 +104,11 @@ class Plan:
         Heads.
     queries : int
         Of a tile.
+    lines : int, optional
+        Of keys, in a chunk; by default the most that fit.
+    lag : int, optional
+        Chunks whose values are multiplied a tile later, to give the array work while row sums are taken; by default
+        half of them, where their probabilities fit ``act``.
 
     Raises
     ------
@@ -111,7 +116,9 @@ class Plan:
         If a head does not fit the scratchpads, whose names the message gives.
     """
 
-    def __init__(self, config: Config, stage: AttentionStage, queries: int) -> None:
+    def __init__(
+        self, config: Config, stage: AttentionStage, queries: int, lines: int | None = None, lag: int | None = None
+    ) -> None:
         self.config, self.stage, self.tile_queries = config, stage, queries
         self.constants = stage.constants
         dim = config.dim
@@ -126,7 +133,7 @@ class Plan:
         self.row_keys = self.row_blocks * dim
         self.keys, self.blocks = self.height * self.row_keys, self.height * self.row_blocks
         self._size_relative()
-        self._size_chunks()
+        self._size_chunks(lines, lag)
         self._place_vec()
         self._check()
 
@@ -142,7 +149,7 @@ class Plan:
         self.rel_wgt = [0, 2 * self.parts * self.entries[0]]
         self.ring = 2 * self.parts * sum(self.entries)
 
-    def _size_chunks(self) -> None:
+    def _size_chunks(self, lines: int | None, lag: int | None) -> None:
         """Picture rows of a chunk, and what depends on them in ``acc`` and ``act``."""
         config, rows = self.config, self.rows
         # Keys of a chunk: two chunks behind the tables of relative positions. A single chunk has the first half of the
@@ -151,18 +158,21 @@ class Plan:
         sums, relative = 2 * self.parts * rows, (self.h_blocks + self.w_blocks) * rows
         room = (config.wgt_depth - self.ring) // (2 * self.parts * self.row_keys)
         single = self.height <= room and self.height * line <= half and sums + relative <= half
-        several = min(self.height - 1, room, max(0, half - max(sums, relative)) // line)
-        # of one size: a short one would leave too little time to load a long one
-        self.chunk_rows = self.height if single else -(-self.height // -(-self.height // several)) if several > 0 else 0
+        single = single and lines in (None, self.height)
+        several = max(0, min(self.height - 1, room, max(0, half - max(sums, relative)) // line))
+        if lines is None and several:
+            # of one size: a short one would leave too little time to load a long one
+            lines = -(-self.height // -(-self.height // several))
+        self.chunk_rows = self.height if single else lines if lines is not None and lines <= several else 0
         self.acc_sums = 2 * half - sums
         self.acc_relative = (self.acc_sums if single else half) - relative
         self.chunks = -(-self.height // self.chunk_rows) if self.chunk_rows else 0
         self.chunk_keys, self.chunk_blocks = self.chunk_rows * self.row_keys, self.chunk_rows * self.row_blocks
         queries = QUERY_BUFFERS * self.parts * rows
-        # chunks whose values are multiplied a tile later, to give the array work while row sums are taken
         self.prob_slots = (config.act_depth - queries) // max(1, self.chunk_blocks * rows)
         self.prob_at = queries
-        self.lag = max(0, min(self.chunks // 2, self.prob_slots - 2))
+        self.most_lag = max(0, min(self.chunks - 1, self.prob_slots - 2))
+        self.lag = min(self.chunks // 2, self.most_lag) if lag is None else lag
 
     def _place_vec(self) -> None:
         """A word of scales for sums, heights and widths; height terms, width terms; sums on their way to memory.
@@ -183,8 +193,9 @@ class Plan:
     def _check(self) -> None:
         config, rows = self.config, self.rows
         fits = {
-            "wgt and acc": self.chunk_rows >= 1, "act": self.prob_slots >= 2, "stat": 2 * rows <= config.stat_depth,
-            "lgt": 2 * rows * self.blocks <= config.lgt_depth, "vec": self.vec_end <= config.vec_depth,
+            "wgt and acc": self.chunk_rows >= 1, "act": self.prob_slots >= 2 and 0 <= self.lag <= self.most_lag,
+            "stat": 2 * rows <= config.stat_depth, "lgt": 2 * rows * self.blocks <= config.lgt_depth,
+            "vec": self.vec_end <= config.vec_depth,
         }  # fmt: skip
         full = [name for name, fit in fits.items() if not fit]
         stage, limit = self.stage, 1 << (LIMITS["mantissa_bits"] - 1)

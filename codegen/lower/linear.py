@@ -1,8 +1,8 @@
 """A linear layer as instructions: codes in memory in, codes or accumulators in memory out.
 
-Rows are taken in tiles, outputs in sets of column blocks, inputs in chunks. Results are either scaled and encoded, for
-the next layer on the accelerator, or the accumulators of each channel group, for the host: these it scales with the
-very roundings of its own kernel, so that both agree in every bit.
+Rows are taken in tiles, outputs in sets of column blocks, either of them outermost; inputs in chunks. Results are
+either scaled and encoded, for the next layer on the accelerator, or the accumulators of each channel group, for the
+host: these it scales with the very roundings of its own kernel, so that both agree in every bit.
 
 The array works without pause if what it needs is loaded in time and if its results leave in time. Chunks are loaded
 some ahead of the array, into rings that hold several, so that short groups and long ones even out. The accumulators
@@ -13,8 +13,9 @@ are short, so what finishes a set stands between the GEMMs of the next.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -70,7 +71,7 @@ class _Lowering:
         self.word, self.half = self.config.dim // 2, self.config.acc_depth // 2
         self.inputs = sum(self.stage.group_sizes) // self.config.dim
         self.first_step = [0, *np.cumsum(self.stage.group_sizes) // self.config.dim]
-        self.parameters_at = 0
+        self.parameters_at, self.parameters_of = 0, -1
         self._place(memory)
 
     def _place(self, memory: DeviceMemory) -> None:
@@ -124,16 +125,18 @@ class _Lowering:
         yield "load", {"memory": "wgt", "rows": 1, "length": chunks, "address": self.zero_points}
 
     def _chunks(self) -> Iterator[_Chunk]:
-        """All chunks: of each tile of rows, each set of column blocks, each part of the groups."""
+        """All chunks: of each tile of rows and each set of column blocks, each part of the groups."""
         tiling, outputs = self.tiling, self.stage.outputs // self.config.dim
-        for first in range(0, self.stage.rows, tiling.rows):
-            count = min(tiling.rows, self.stage.rows - first)
-            for block in range(0, outputs, tiling.blocks):
-                blocks = min(tiling.blocks, outputs - block)
-                scales = self._scales(block, blocks)
-                for groups in self.stage.parts:
-                    yield from self._part(first, count, block, blocks, groups, scales)
-                    scales = []
+        tiles, sets = range(0, self.stage.rows, tiling.rows), range(0, outputs, tiling.blocks)
+        order: Iterable[tuple[int, int]] = product(tiles, sets)
+        if tiling.columns_first:
+            order = ((first, block) for block, first in product(sets, tiles))
+        for first, block in order:
+            count, blocks = min(tiling.rows, self.stage.rows - first), min(tiling.blocks, outputs - block)
+            scales = self._scales(block, blocks)
+            for groups in self.stage.parts:
+                yield from self._part(first, count, block, blocks, groups, scales)
+                scales = []
 
     def _part(
         self, first: int, count: int, block: int, blocks: int, groups: list[int], scales: list[Entry]
@@ -152,12 +155,14 @@ class _Lowering:
                 for i, (loads, gemm) in enumerate(products)]  # fmt: skip
 
     def _scales(self, block: int, blocks: int) -> list[Entry]:
-        """Loads scales and biases of a set, and makes room for its sums, where it is encoded."""
+        """Makes room for the sums of a set, where it is encoded; loads its scales and biases if they are not there."""
         tiling, config = self.tiling, self.config
         if self.stage.encoder is None:
             return []
-        self.parameters_at = self.rings.slot("vec", 2) * tiling.parameters
         self.sums = [self._slot() for _ in range(blocks)]
+        if block == self.parameters_of:
+            return []
+        self.parameters_at, self.parameters_of = self.rings.slot("vec", 2) * tiling.parameters, block
         return [("load", {
             "memory": "vec", "rows": 2 * tiling.groups + 1, "length": blocks * config.dim // 2,
             "sp": self.parameters_at, "sp_stride": tiling.blocks,

@@ -9,6 +9,7 @@ from ...errors import DeviceError
 from ..hardware.config import Config
 from ..hardware.generated.isa import INSTRUCTIONS
 from .stage import LinearStage
+from .tiles import LinearShape, LinearTile
 
 MAX_GROUPS = 4
 """Decode tables that the array holds."""
@@ -23,7 +24,7 @@ _CHUNKS = 4
 """Chunks of inputs that scratchpads hold where they can: one in the array, the others loaded or on their way."""
 
 AHEAD = 2
-"""Most chunks whose loads stand in front of a GEMM."""
+"""Most chunks whose loads stand in front of a GEMM, unless tuning says otherwise."""
 
 _LONGEST = (1 << INSTRUCTIONS["load"]["fields"]["length"][1]) - 1
 """Chunks of 8 bytes that a row of a LOAD or STORE has at most."""
@@ -44,6 +45,10 @@ class Tiling:
         Column blocks of a set.
     chunk : int
         Most input blocks of a chunk.
+    most_ahead : int
+        Most chunks whose loads stand in front of a GEMM.
+    columns_first : bool
+        Whether all rows meet a set of column blocks before the next set.
     """
 
     config: Config
@@ -51,6 +56,13 @@ class Tiling:
     rows: int
     blocks: int
     chunk: int = 1
+    most_ahead: int = AHEAD
+    columns_first: bool = False
+
+    @property
+    def tile(self) -> LinearTile:
+        """The choices alone."""
+        return LinearTile(self.rows, self.blocks, self.chunk, self.most_ahead, self.columns_first)
 
     @cached_property
     def zeros(self) -> int:
@@ -87,7 +99,7 @@ class Tiling:
     @property
     def ahead(self) -> int:
         """Chunks whose loads stand in front of a GEMM; the ring holds one more, and loses up to one at its end."""
-        return min(AHEAD, self.resident // self.largest - 2)
+        return min(self.most_ahead, self.resident // self.largest - 2)
 
     @property
     def parameters(self) -> int:
@@ -128,6 +140,17 @@ def even_parts(total: int, most: int) -> list[int]:
     """As few numbers up to `most` as add up to `total`, all of nearly one size."""
     count = -(-total // most)
     return [(total * (i + 1)) // count - total * i // count for i in range(count)]
+
+
+def shape_of(rows: int, channels: int, stage: LinearStage) -> LinearShape:
+    """What tuning knows a layer by; rows of all runs, and channels without padding."""
+    words = tuple(map(len, stage.parts)) if stage.encoder is None else (1,) * len(stage.group_sizes)
+    return LinearShape(rows, stage.outputs, channels, words, stage.encoder is not None, stage.group_sizes)
+
+
+def tiling_of(config: Config, stage: LinearStage, tile: LinearTile) -> Tiling:
+    """The tiling that a tile stands for, whether it fits or not."""
+    return Tiling(config, stage, tile.rows, tile.blocks, tile.chunk, tile.ahead, tile.columns_first)
 
 
 def candidates(config: Config, stage: LinearStage) -> list[Tiling]:

@@ -12,6 +12,7 @@ from ..hardware.config import Config
 from ..hardware.schedule import Entry, Tokens, program_of, tokens_of
 from .memory import DeviceMemory
 from .stage import Field
+from .tiles import Shape
 from .work import Work, work_of
 
 _MOST_KNOWN = 64
@@ -79,6 +80,10 @@ class Lowered:
     shape : hashable or None
         Equal for operators whose instructions differ in nothing but the numbers that they compute with, so that their
         tokens are equal too.
+    shapes : tuple of Shape
+        What tuning knows it by, each of its parts.
+    tuned : bool
+        Whether tuning chose the tile of any of them.
     """
 
     config: Config
@@ -87,6 +92,8 @@ class Lowered:
     inputs: tuple[CodesInput, ...]
     output: SumsOutput
     shape: Hashable = None
+    shapes: tuple[Shape, ...] = ()
+    tuned: bool = False
 
     @cached_property
     def tokens(self) -> list[Tokens]:

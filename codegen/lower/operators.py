@@ -7,19 +7,20 @@ from itertools import pairwise
 
 import numpy as np
 
-from ...errors import DeviceError
+from ...errors import DeviceError, TuningError
 from ...quantizers.reference import LogAttention
-from ..hardware.attention_plan import AttentionStage
+from ..hardware.attention_plan import AttentionStage, Plan, sides_of
 from ..hardware.attention_stream import largest_plan, stream_entries
 from ..hardware.config import Config
 from ..hardware.layout import fixed_thresholds
 from ..hardware.schedule import Entry
 from .fixed import fraction_bits
 from .linear import linear_entries
-from .linear_tiling import choose_tiling
+from .linear_tiling import Tiling, choose_tiling, shape_of, tiling_of
 from .lowered import CodesInput, Lowered, SumsOutput
 from .memory import DeviceMemory
 from .stage import WORD_BITS, Encoder, Field, LinearStage, pack_fields
+from .tiles import AttentionShape, AttentionTile, LinearShape, LinearTile, Shape, Tile, Tiles
 
 CODES = 16
 """Codes of an operand; 8-bit codes stay on the host in this version."""
@@ -32,6 +33,8 @@ _LEAST_ROWS = 128
 
 _TILES_OF_A_RUN = 160
 """Least tiles of queries that a program of attention takes at a time, where there are so many."""
+
+NO_TILES: Tiles = {}
 
 _OWN_CODES = np.where(np.arange(256) < CODES, np.arange(256), 255).astype(np.uint8)
 """Code of each value where values are codes."""
@@ -80,7 +83,7 @@ class _Layer:
 
 
 def lower_linear(
-    config: Config, rows: int, constants: LinearConstants, operands: np.ndarray | None = None
+    config: Config, rows: int, constants: LinearConstants, operands: np.ndarray | None = None, tiles: Tiles = NO_TILES
 ) -> Lowered:
     """A linear layer: 4-bit codes in, float32 out.
 
@@ -88,15 +91,19 @@ def lower_linear(
     ----------
     operands : numpy.ndarray, optional
         All values that the input may have, where these are operands of a table (``ahcq.encode_intervals``), not codes.
+    tiles : mapping of Shape to Tile
+        What tuning found.
 
     Raises
     ------
     DeviceError
         If it does not fit the accelerator.
+    TuningError
+        If a tile does not fit.
     """
     table, code_of = (None, _OWN_CODES) if operands is None else _table(operands)
     layer = _layer(config, rows, constants, table)
-    return _lower(config, rows, int(constants.bounds[-1]), [layer], constants.bias, code_of)
+    return _lower(config, rows, int(constants.bounds[-1]), [layer], constants.bias, code_of, tiles)
 
 
 def _table(operands: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -112,7 +119,7 @@ def _table(operands: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def lower_mlp(
     config: Config, rows: int, first: LinearConstants, thresholds: np.ndarray, operands: np.ndarray,
-    second: LinearConstants,
+    second: LinearConstants, tiles: Tiles = NO_TILES,
 ) -> Lowered:  # fmt: skip
     """Two layers with an interval encoder between them, whose codes stay on the accelerator.
 
@@ -120,11 +127,15 @@ def lower_mlp(
     ----------
     thresholds, operands : numpy.ndarray
         Of ``ahcq.encode_intervals``.
+    tiles : mapping of Shape to Tile
+        What tuning found.
 
     Raises
     ------
     DeviceError
         If it does not fit the accelerator.
+    TuningError
+        If a tile does not fit.
     """
     table, code_of = _table(operands)
     codes = code_of[operands]
@@ -136,7 +147,9 @@ def lower_mlp(
     encoder = _encoder(plain, first.bias, thresholds, codes.astype(np.uint8))
     layers = [replace(plain, stage=replace(plain.stage, encoder=encoder)),
               _layer(config, rows, second, table, every=plain.stage.outputs)]  # fmt: skip
-    return _lower(config, rows, int(first.bounds[-1]), layers, second.bias, _OWN_CODES)
+    # a run takes the same rows through both
+    layers[1] = replace(layers[1], stage=replace(layers[1].stage, rows=plain.stage.rows))
+    return _lower(config, rows, int(first.bounds[-1]), layers, second.bias, _OWN_CODES, tiles)
 
 
 def _encoder(layer: _Layer, bias: np.ndarray, thresholds: np.ndarray, codes: np.ndarray) -> Encoder:
@@ -148,14 +161,15 @@ def _encoder(layer: _Layer, bias: np.ndarray, thresholds: np.ndarray, codes: np.
 
 
 def _lower(config: Config, total: int, channels: int, layers: list[_Layer], bias: np.ndarray,
-           code_of: np.ndarray) -> Lowered:
+           code_of: np.ndarray, tiles: Tiles) -> Lowered:
     memory, dim = DeviceMemory(), config.dim
     rows = layers[0].stage.rows
     source = memory.scratch(rows * len(layers[0].channel_at) // 2)
-    at, entries = source, list[Entry]()
+    at, entries, chosen = source, list[Entry](), []
     for layer in layers:
         result = memory.scratch(layer.stage.result_bytes())
-        entries += linear_entries(memory, choose_tiling(config, layer.stage), at, result)
+        chosen.append(_tiling(config, total, layer, tiles))
+        entries += linear_entries(memory, chosen[-1], at, result)
         at = result
     last, row_at = layers[-1].stage, np.arange(rows)
     given = CodesInput(source, total, 1, rows, channels, dim, row_at, layers[0].channel_at, code_of)
@@ -164,8 +178,31 @@ def _lower(config: Config, total: int, channels: int, layers: list[_Layer], bias
     first = layers[0].stage
     shape = None
     if len(layers) == 1:  # what linear_entries depends on
-        shape = config, "linear", rows, first.outputs, first.group_sizes, tuple(map(tuple, first.parts))
-    return Lowered(config, entries, memory, (given,), output, shape)
+        shape = config, chosen[0].tile, rows, first.outputs, first.group_sizes, tuple(map(tuple, first.parts))
+    shapes = tuple(_shape(config, total, layer) for layer in layers)
+    return Lowered(config, entries, memory, (given,), output, shape, shapes, any(each in tiles for each in shapes))
+
+
+def _shape(config: Config, total: int, layer: _Layer) -> LinearShape:
+    """What tuning knows a layer by."""
+    used = int((layer.channel_at >= 0).sum())
+    return shape_of(total, -(-used // config.dim) * config.dim, layer.stage)
+
+
+def _tiling(config: Config, total: int, layer: _Layer, tiles: Tiles) -> Tiling:
+    """What tuning found for a layer, else the default."""
+    shape = _shape(config, total, layer)
+    tile = tiles.get(shape)
+    if tile is None:
+        return choose_tiling(config, layer.stage)
+    if not isinstance(tile, LinearTile) or not (tiling := tiling_of(config, layer.stage, tile)).fits:
+        raise _misfit(config, shape, tile)
+    return tiling
+
+
+def _misfit(config: Config, shape: Shape, tile: Tile) -> TuningError:
+    return TuningError(f"{shape}: the tile that was recorded for {config.name} ({tile}) does not fit it; tune again in "
+                       "an empty folder, or compile without --tuning")  # fmt: skip
 
 
 def rows_of_a_run(total: int, cycles: float) -> int:
@@ -250,6 +287,7 @@ def lower_attention(
     constants: LogAttention,
     rel_h: np.ndarray | None = None,
     rel_w: np.ndarray | None = None,
+    tiles: Tiles = NO_TILES,
 ) -> Lowered:
     """Attention: 4-bit codes of queries, keys and values in, float32 out.
 
@@ -257,15 +295,22 @@ def lower_attention(
     ----------
     shape : (int, int, int, int)
         Heads (batch included), queries, keys, channels.
+    tiles : mapping of Shape to Tile
+        What tuning found.
 
     Raises
     ------
     DeviceError
         If it does not fit the accelerator.
+    TuningError
+        If a tile does not fit.
     """
     heads, queries, keys, channels = shape
-    together = _heads_of_a_run(config, AttentionStage(heads, queries, keys, channels, constants, rel_h, rel_w))
-    plan = largest_plan(config, AttentionStage(together, queries, keys, channels, constants, rel_h, rel_w))
+    whole = AttentionStage(heads, queries, keys, channels, constants, rel_h, rel_w)
+    known = attention_shape(config, whole)
+    plan = _plan(config, whole, known, tiles)
+    together = heads_of_a_run(plan)
+    plan = _plan(config, replace(whole, heads=together), known, tiles)
     memory, dim = DeviceMemory(), config.dim
     places = (queries, plan.query_rows()), (keys, plan.key_rows()), (keys, plan.key_rows())
     inputs = []
@@ -279,11 +324,30 @@ def lower_attention(
     output = SumsOutput(result, heads * queries, together, queries, plan.parts, dim, plan.query_rows(),
                         (Field(0, 0, WORD_BITS),), scale, zero)  # fmt: skip
     tables = None if rel_h is None or rel_w is None else (len(rel_h), len(rel_w))
-    same = config, "attention", together, queries, keys, channels, tables
-    return Lowered(config, stream_entries(plan), memory, tuple(inputs), output, same)
+    same = config, tiles.get(known), together, queries, keys, channels, tables
+    return Lowered(config, stream_entries(plan), memory, tuple(inputs), output, same, (known,), known in tiles)
 
 
-def _heads_of_a_run(config: Config, stage: AttentionStage) -> int:
+def attention_shape(config: Config, stage: AttentionStage) -> AttentionShape:
+    """What tuning knows an attention by."""
+    sides = () if stage.rel_h is None else sides_of(config, stage)
+    return AttentionShape(stage.heads, stage.queries, stage.keys, stage.channels, sides)
+
+
+def _plan(config: Config, stage: AttentionStage, shape: AttentionShape, tiles: Tiles) -> Plan:
+    """What tuning found for an attention, of which the stage may be some heads, else the default."""
+    tile = tiles.get(shape)
+    if tile is None:
+        return largest_plan(config, stage)
+    if not isinstance(tile, AttentionTile):
+        raise _misfit(config, shape, tile)
+    try:
+        return Plan(config, stage, tile.queries, tile.lines, tile.lag)
+    except DeviceError as error:
+        raise _misfit(config, shape, tile) from error
+
+
+def heads_of_a_run(plan: Plan) -> int:
     """Heads that a program takes at a time: those of so many tiles that its start and end hardly count."""
-    fewest = -(-_TILES_OF_A_RUN // largest_plan(config, stage).tiles)
-    return next(count for count in range(min(fewest, stage.heads), stage.heads + 1) if stage.heads % count == 0)
+    fewest, heads = -(-_TILES_OF_A_RUN // plan.tiles), plan.stage.heads
+    return next(count for count in range(min(fewest, heads), heads + 1) if heads % count == 0)

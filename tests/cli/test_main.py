@@ -88,6 +88,11 @@ def test_help_of_deployment_commands_needs_no_heavy_package() -> None:
     (("compile", "--model", "vit_t", "-o", "x.ahcq", "--effort", "high", "--max-drop", "0.1"), ("--max-drop",)),
     (("compile", "--model", "vit_t", "-o", "x.ahcq", "--work-dir", "."), ("--work-dir", "--effort high")),
     (("demo", "--out-dir", "absent"), ("absent", "does not exist")),
+    (("tune", "--out", "t"), ("--model", "not both")),
+    (("tune", "--model", "vit_b", "--accelerator", "abacus", "--out", "t"), ("abacus", "ecp5_16x16")),
+    (("tune", "--model", "vit_t", "--accelerator", "sim_4x4", "--out", "t"), ("vit_t", "vit_b", "give a bundle")),
+    (("tune", "--model", "vit_b", "--accelerator", "sim_4x4", "--target", "avx2", "--out", "t"), ("--target",)),
+    (("tune", "--model", "vit_b", "--accelerator", "sim_4x4", "--rpc", "h:1", "--key", "k", "--out", "t"), ("--rpc",)),
 ])
 def test_mistakes_are_refused_in_one_line(
         run_cli: Run, arguments: tuple[str, ...], words: tuple[str, ...], tmp_path: Path) -> None:

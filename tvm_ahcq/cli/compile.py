@@ -122,7 +122,11 @@ def run(args: argparse.Namespace) -> None:
     manifest = compiled.save(args.output)
     result("realise", "{}/{} sites on integers; weights {:.2f} bits".format(*manifest.sites, manifest.weight_bits))
     if compiled.manifest.accelerator is not None:
-        print_offload(OffloadReport.from_dict(compiled.manifest.accelerator))
+        report = OffloadReport.from_dict(compiled.manifest.accelerator)
+        if args.tuning is not None:
+            own = report.offloaded()
+            result("tuning", f"{sum(place.tuned for place in own)} of {len(own)} programs with tiles of {args.tuning}")
+        print_offload(report)
     floats = sum(array.nbytes for array in model.params.values())
     written = args.output.stat().st_size
     result("bundle", f"{args.output}  {size(written)}   "

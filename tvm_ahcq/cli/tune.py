@@ -1,8 +1,9 @@
-"""``tvm-ahcq tune``: find the fastest schedules of a bundle's kernels on this machine, or on a board."""
+"""``tvm-ahcq tune``: find the fastest schedules of a bundle for this machine, for a board, or for an accelerator."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import TuningError
@@ -11,6 +12,7 @@ from .console import duration, result
 
 if TYPE_CHECKING:
     from ..tune.measure import Tracker
+    from ..tune.tiles import TileProgress
     from ..tune.tuner import Progress
 
 EXAMPLES = """\
@@ -21,11 +23,14 @@ examples:
   on a board, by a tracker:   python -m tvm.exec.rpc_tracker --port 9190           # here
                               python -m tvm.exec.rpc_server --tracker HOST:9190 --key a53   # on the board
                               tvm-ahcq tune sam_b.ahcq --target aarch64 --rpc HOST:9190 --key a53 --out tuning/
+  for an accelerator:         tvm-ahcq tune sam_b.ahcq --accelerator ecp5_16x16 --out tuning/
   compile with the result:    tvm-ahcq compile --model vit_b ... --tuning tuning/ -o sam_b.ahcq
 
 What is tuned is the blocking of the integer matrix products, where most of the time goes; results never change. For
-the encoders of SAM on AVX512-VNNI, compile knows good schedules already. Every measurement is a line of records.jsonl
-in the folder. Needs xgboost: pip install 'tvm-ahcq[tune]'.
+the encoders of SAM on AVX512-VNNI, compile knows good schedules already. With --accelerator, tiles, loop order and
+split of the buffers of its programs are tuned instead: linear layers and attention, by cycles of the functional
+simulator, so no board is needed. Every measurement is a line of records.jsonl in the folder, which may hold records of
+both. Needs xgboost: pip install 'tvm-ahcq[tune]'.
 """
 
 
@@ -37,8 +42,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("bundle", metavar="F.ahcq", type=input_file, nargs="?", help="bundle whose shapes to tune for")
     parser.add_argument("--model", metavar="NAME",
                         help="without a bundle: tune for the image encoder of vit_b, vit_l, vit_h, hiera_t, hiera_s, "
-                             "hiera_b+ or hiera_l at 1024 x 1024 and 4 bits")
-    parser.add_argument("--target", default="native", help="processor to tune for (default: %(default)s)")
+                             "hiera_b+ or hiera_l at 1024 x 1024 and 4 bits; with --accelerator, of the first three")
+    parser.add_argument("--target", help="processor to tune for (default: native)")
+    parser.add_argument("--accelerator", metavar="CONFIG",
+                        help="tune programs for the accelerator of this configuration, such as ecp5_16x16, instead of "
+                             "kernels; a bundle must have been compiled for it")
     parser.add_argument("--trials", metavar="N", type=count, default=40,
                         help="candidates for each shape, those of earlier runs included (default: %(default)s)")
     parser.add_argument("--out", metavar="DIR", type=new_folder, required=True, help="folder for the records")
@@ -52,17 +60,24 @@ def run(args: argparse.Namespace) -> None:
     """Search; one line for each batch, one for each shape at the end."""
     if (args.bundle is None) == (args.model is None):
         raise UsageError("tune: give a bundle, such as sam_b.ahcq, or --model, and not both")
-    where = _tracker(args)
-    from ..runtime.bundle import read_bundle
-    from ..target import resolve_target
-
     try:
-        from ..tune.measure import make_runner
-        from ..tune.tuner import tune, workloads
+        if args.accelerator is None:
+            _run_host(args)
+        else:
+            _run_accelerator(args)
     except ImportError as error:  # what MetaSchedule's runners need
         raise TuningError(f"tuning needs the package {error.name}: pip install 'tvm-ahcq[tune]'") from error
 
-    target = resolve_target(args.target)
+
+def _run_host(args: argparse.Namespace) -> None:
+    """Kernels of a processor."""
+    where = _tracker(args)
+    from ..runtime.bundle import read_bundle
+    from ..target import resolve_target
+    from ..tune.measure import make_runner
+    from ..tune.tuner import tune, workloads
+
+    target = resolve_target(args.target or "native")
     if args.bundle is None:
         from ..tune.shapes import ENCODERS, encoder_workloads
 
@@ -76,6 +91,39 @@ def run(args: argparse.Namespace) -> None:
     for state in found:
         if state.best is not None and state.default is not None:
             result("best", f"{state.workload}: {duration(state.best)}, {state.default / state.best:.2f}x the default")
+    _show_records(args, found)
+
+
+def _run_accelerator(args: argparse.Namespace) -> None:
+    """Tiles of an accelerator's programs."""
+    for name in ("target", "rpc", "key"):
+        if getattr(args, name) is not None:
+            raise UsageError(f"tune: --{name} is of processors; --accelerator measures on the functional simulator")
+    from ..codegen.hardware.config import named
+    from ..runtime.bundle import read_bundle
+    from ..tune.tile_runner import CycleRunner
+    from ..tune.tile_shapes import TILE_ENCODERS, encoder_shapes
+    from ..tune.tiles import bundle_shapes, tune_tiles
+
+    config = named(args.accelerator)
+    if args.bundle is not None:
+        shapes = bundle_shapes(read_bundle(args.bundle, check_cpu=False), config)
+    elif args.model in TILE_ENCODERS:
+        shapes = encoder_shapes(args.model, config)
+    else:
+        raise UsageError(f"tune: with --accelerator, --model {args.model} is none of {', '.join(TILE_ENCODERS)}; of "
+                         "any other model, give a bundle that was compiled for the accelerator")
+    result("tune", f"{len(shapes)} shapes for {config.name}, {args.trials} candidates each")
+    found = tune_tiles(config, shapes, args.trials, args.out, CycleRunner(), args.resume, _show_tile)
+    for state in found:
+        if state.best is not None and state.default is not None:
+            saved = 1 - state.best / state.default
+            result("best", f"{state.workload}: {state.tile}, {state.best / 1e6:.3f} M cycles, {saved:.2%} fewer than "
+                           "the default")
+    _show_records(args, found)
+
+
+def _show_records(args: argparse.Namespace, found: Sequence[Progress]) -> None:
     failed = sum(state.failed for state in found)
     result("records", f"{args.out}: {sum(state.trials for state in found)} candidates, {failed} failed")
 
@@ -96,3 +144,12 @@ def _tracker(args: argparse.Namespace) -> Tracker | None:
 def _show(state: Progress) -> None:
     best, default = (duration(t) if t is not None else "none" for t in (state.best, state.default))
     result("", f"{state.workload}: {state.trials}/{state.total}, best {best}, default {default}, {state.failed} failed")
+
+
+def _show_tile(state: TileProgress) -> None:
+    if state.reason:
+        result("", f"{state.workload}: stays on the host: {state.reason}")
+        return
+    best, default = (f"{count / 1e6:.3f} M" if count is not None else "none" for count in (state.best, state.default))
+    result("", f"{state.workload}: {state.trials}/{state.total}, best {best}, default {default} cycles, {state.failed} "
+               f"failed; not tried: {state.too_large} do not fit, {state.hopeless} cannot win")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..errors import BundleError
@@ -38,6 +38,10 @@ class OperatorPlace:
         Why it is on the host; "" on the accelerator.
     symbol : str
         Its name in the library; "" on the host.
+    shapes : tuple of mapping
+        What tuning knows it by, each of its parts: fields of :mod:`tvm_ahcq.codegen.lower.tiles`; empty on the host.
+    tuned : bool
+        Whether tuning chose how its program is tiled.
     """
 
     function: str
@@ -50,6 +54,8 @@ class OperatorPlace:
     cycles: int = 0
     reason: str = ""
     symbol: str = ""
+    shapes: tuple[Mapping[str, Any], ...] = field(default=(), compare=False)
+    tuned: bool = False
 
 
 @dataclass(frozen=True)

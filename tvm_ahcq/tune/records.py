@@ -57,8 +57,8 @@ class Record:
     error: str = ""
 
 
-def append(folder: Path, records: Iterable[Record]) -> None:
-    """Add records to those of a folder."""
+def append(folder: Path, records: Iterable[Any]) -> None:
+    """Add records, dataclasses of any kind, to those of a folder."""
     path = folder / FILE
     text = "".join(json.dumps(asdict(record)) + "\n" for record in records)
     with open(path, "a+b") as file:
@@ -77,12 +77,22 @@ def read(folder: str | os.PathLike[str]) -> list[Record]:
     TuningError
         The folder has no records.
     """
+    return read_lines(read_text(folder))
+
+
+def read_text(folder: str | os.PathLike[str]) -> list[str]:
+    """Lines of a folder's records of all kinds.
+
+    Raises
+    ------
+    TuningError
+        The folder has no records.
+    """
     path = Path(folder) / FILE
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise TuningError(f"{path}: {error.strerror or error}; write it with `tvm-ahcq tune --out {folder}`") from error
-    return read_lines(lines)
 
 
 def read_lines(lines: Iterable[str]) -> list[Record]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..errors import TuningError
-from ..topi.linear_schedule import LinearSchedule
-from .records import Record
 
 _FIRST = 12
 """Candidates to measure before the model is trusted."""
@@ -17,39 +15,56 @@ _FIRST = 12
 _EXPLORE = 0.25
 """Part of later candidates that is drawn at random."""
 
+Candidate = TypeVar("Candidate")
 
-def next_schedules(
-    space: Sequence[LinearSchedule], records: Sequence[Record], count: int, rng: np.random.Generator
-) -> list[LinearSchedule]:
-    """Up to `count` schedules of a space that have no record yet; the default, which is its first one, before all.
+
+def next_candidates(
+    space: Sequence[Candidate],
+    features: np.ndarray,
+    costs: Mapping[Candidate, float | None],
+    count: int,
+    rng: np.random.Generator,
+) -> list[Candidate]:
+    """Up to `count` candidates of a space that were not measured yet; the default, which is its first one, before all.
+
+    Parameters
+    ----------
+    space : sequence
+        All candidates.
+    features : numpy.ndarray
+        ``(len(space), n)``: each as numbers.
+    costs : mapping
+        What was measured, such as seconds or cycles; None where that failed.
+    count : int
+        How many are wanted.
+    rng : numpy.random.Generator
+        Of the random ones.
 
     Raises
     ------
     TuningError
         xgboost is not installed.
     """
-    known = {record.schedule for record in records}
-    left = [schedule for schedule in space if schedule not in known]
-    if left and left[0] == space[0]:
-        return left[:1]
-    measured = [record for record in records if record.seconds is not None]
+    left = [i for i, candidate in enumerate(space) if candidate not in costs]
+    if left and left[0] == 0:
+        return [space[0]]
+    measured = {i: cost for i, candidate in enumerate(space) if (cost := costs.get(candidate)) is not None}
     order = [left[i] for i in rng.permutation(len(left))]
-    if len(records) < _FIRST or len(measured) < 4:
-        return order[:count]
-    expected = _expected(measured, left)
+    if len(costs) < _FIRST or len(measured) < 4:
+        return [space[i] for i in order[:count]]
+    expected = _expected(features[list(measured)], np.array(list(measured.values()), np.float64), features[left])
     ranked = [left[i] for i in np.argsort(expected, kind="stable")]
     explored = order[: int(rng.binomial(count, _EXPLORE))]
-    return [*explored, *(schedule for schedule in ranked if schedule not in explored)][:count]
+    chosen = [*explored, *(i for i in ranked if i not in explored)]
+    return [space[i] for i in chosen[:count]]
 
 
-def _expected(measured: Sequence[Record], left: Sequence[LinearSchedule]) -> np.ndarray:
-    """Logarithm of the time that boosted trees expect of each schedule."""
+def _expected(known: np.ndarray, costs: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Logarithm of the cost that boosted trees expect of each row of `asked`."""
     xgboost = load_xgboost()
-    features = np.stack([_features(record.schedule) for record in measured])
-    seconds = np.array([record.seconds for record in measured], np.float64)
     options = {"max_depth": 4, "eta": 0.2, "nthread": 1, "seed": 0, "verbosity": 0}
-    model = xgboost.train(options, xgboost.DMatrix(features, label=np.log(seconds)), num_boost_round=60)
-    return model.predict(xgboost.DMatrix(np.stack([_features(schedule) for schedule in left])))
+    model = xgboost.train(options, xgboost.DMatrix(known, label=np.log(costs)), num_boost_round=60)
+    return model.predict(xgboost.DMatrix(asked))
 
 
 def load_xgboost() -> Any:
@@ -65,12 +80,3 @@ def load_xgboost() -> Any:
     except ImportError as error:
         raise TuningError("tuning needs xgboost: pip install 'tvm-ahcq[tune]'") from error
     return xgboost
-
-
-def _features(schedule: LinearSchedule) -> np.ndarray:
-    area = max(schedule.vectors, 1) * max(schedule.tile_rows, 1)
-    whole = schedule.block_rows % max(schedule.tile_rows, 1) == 0
-    return np.array(
-        [schedule.vectors, schedule.tile_rows, np.log2(schedule.block_rows), schedule.rows_first, area, whole],
-        np.float64,
-    )

@@ -1,4 +1,4 @@
-"""The loop: workloads of a bundle, candidates, measurements, records."""
+"""The loop for a processor: workloads of a bundle, candidates, measurements, records."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tvm.s_tir.meta_schedule.runner import PyRunner
@@ -16,8 +17,11 @@ from ..runtime.bundle import MANIFEST, Bundle
 from ..target import HostTarget
 from ..topi.linear_schedule import DEFAULT, LinearSchedule, linear_space
 from .measure import INSTRUCTIONS, measure
-from .records import FILE, LinearWorkload, Record, Tuning, append, read
-from .search import load_xgboost, next_schedules
+from .records import FILE, LinearWorkload, Record, Tuning, append, read, read_text
+from .search import load_xgboost, next_candidates
+
+if TYPE_CHECKING:
+    from ..codegen.lower.tiles import Shape
 
 BATCH = 4
 """Candidates that are measured between two questions to the model."""
@@ -29,17 +33,17 @@ class Progress:
 
     Attributes
     ----------
-    workload : LinearWorkload
+    workload : LinearWorkload or Shape
         What is computed.
     trials, total : int
         Candidates measured so far, failed ones included, and to be measured.
     failed : int
         Candidates that could not be built or run.
     best, default : float or None
-        Least time so far, and that of the default schedule, in seconds.
+        Least cost so far, and that of the default: seconds of a processor, cycles of an accelerator.
     """
 
-    workload: LinearWorkload
+    workload: LinearWorkload | Shape
     trials: int
     total: int
     failed: int
@@ -99,12 +103,24 @@ def tune(
     """
     if target.isa not in INSTRUCTIONS:
         raise TuningError(f"target {target.name!r} has one schedule only; tune for one of {', '.join(INSTRUCTIONS)}")
+    prepare_folder(folder, resume)
+    earlier = read(folder) if (folder / FILE).exists() else []
+    return [_search(target, each, rows, trials, folder, runner, earlier, progress) for each, rows in work.items()]
+
+
+def prepare_folder(folder: Path, resume: bool) -> None:
+    """Make a folder for records.
+
+    Raises
+    ------
+    TuningError
+        xgboost is not installed, or there are records that were not to be resumed.
+    """
     load_xgboost()  # refused before any work
     folder.mkdir(parents=True, exist_ok=True)
-    earlier = read(folder) if (folder / FILE).exists() else []
-    if earlier and not resume:
-        raise TuningError(f"{folder} has {len(earlier)} records; go on with --resume, or choose another folder")
-    return [_search(target, each, rows, trials, folder, runner, earlier, progress) for each, rows in work.items()]
+    lines = len(read_text(folder)) if (folder / FILE).exists() else 0
+    if lines and not resume:
+        raise TuningError(f"{folder} has {lines} records; go on with --resume, or choose another folder")
 
 
 def _search(
@@ -119,6 +135,7 @@ def _search(
 ) -> Progress:
     """Measure one workload; in the end the winner once more, together with the default."""
     space = linear_space(target)
+    features = np.stack([_features(schedule) for schedule in space])
     records = [r for r in earlier if (r.target, r.workload, r.rows) == (target.name, workload, rows)]
     rng, total = np.random.default_rng(len(records)), min(trials, len(space))
 
@@ -131,17 +148,34 @@ def _search(
         progress(_state(workload, records, total))
 
     while (missing := total - len({record.schedule for record in records})) > 0:
-        add(next_schedules(space, records, min(BATCH, missing), rng))
+        costs = dict.fromkeys(record.schedule for record in records) | _times(records)
+        add(next_candidates(space, features, costs, min(BATCH, missing), rng))
     winner = Tuning.of(records).linear(target, workload)
     if winner != DEFAULT and sum(record.schedule == winner for record in records) == 1:
         add([DEFAULT, winner])  # side by side: the machine may have been busy when the default was measured
     return _state(workload, records, total)
 
 
-def _state(workload: LinearWorkload, records: list[Record], total: int) -> Progress:
+def _features(schedule: LinearSchedule) -> np.ndarray:
+    """What the model learns from."""
+    area = max(schedule.vectors, 1) * max(schedule.tile_rows, 1)
+    whole = schedule.block_rows % max(schedule.tile_rows, 1) == 0
+    return np.array(
+        [schedule.vectors, schedule.tile_rows, np.log2(schedule.block_rows), schedule.rows_first, area, whole],
+        np.float64,
+    )
+
+
+def _times(records: Iterable[Record]) -> dict[LinearSchedule, float]:
+    """The least time of each schedule that ran."""
     times: dict[LinearSchedule, float] = {}
     for record in records:
         if record.seconds is not None:
             times[record.schedule] = min(record.seconds, times.get(record.schedule, record.seconds))
+    return times
+
+
+def _state(workload: LinearWorkload, records: list[Record], total: int) -> Progress:
+    times = _times(records)
     trials, best = len({record.schedule for record in records}), min(times.values(), default=None)
     return Progress(workload, trials, total, trials - len(times), best, times.get(DEFAULT))

@@ -15,6 +15,7 @@ from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.hardware.program import INSTRUCTION_BYTES
 from tvm_ahcq.codegen.hardware.schedule import synchronise
 from tvm_ahcq.codegen.lower.memory import DeviceMemory, move_constants
+from tvm_ahcq.codegen.lower.tile_space import attention_space
 from tvm_ahcq.codegen.lower.verify import verify
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.reference import LogAttention, log_attention, log_attention_scale
@@ -83,6 +84,19 @@ def test_sums_equal_the_reference(queries, keys, sides, config, rows, chunked):
     expected = log_attention(q, k, v, c, *rel)
     assert np.array_equal(run(plan, q, k, v).astype(np.float32) * c.out_scale, expected)
     assert (plan.chunks > 1) == chunked
+
+
+def test_every_tile_that_fits_gives_the_reference_result():
+    rng, config = np.random.default_rng(3), replace(CONFIG, wgt_depth=260, act_depth=160, vec_depth=64)
+    c = constants(rng, 8, True)
+    rel = [rng.integers(-127, 128, (2 * side - 1, 8)).astype(np.int8) for side in (5, 8)]
+    q, k, v = (rng.integers(0, 16, (2, 40, 8)).astype(np.uint8) for _ in "qkv")
+    stage, expected = AttentionStage(2, 40, 40, 8, c, *rel), log_attention(q, k, v, c, *rel)
+    tiles = attention_space(config, stage).tiles
+    assert len({tile.lines for tile in tiles}) > 1 and max(tile.lag for tile in tiles) > 1
+    for tile in tiles:
+        plan = Plan(config, stage, tile.queries, tile.lines, tile.lag)
+        assert np.array_equal(run(plan, q, k, v).astype(np.float32) * c.out_scale, expected), tile
 
 
 def test_a_tile_has_no_more_queries_than_an_even_share_of_them():

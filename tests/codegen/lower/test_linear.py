@@ -14,9 +14,10 @@ from tvm_ahcq.codegen.hardware.program import INSTRUCTION_BYTES
 from tvm_ahcq.codegen.hardware.schedule import synchronise
 from tvm_ahcq.codegen.lower.fixed import fraction_bits, stage_reference
 from tvm_ahcq.codegen.lower.linear import linear_entries
-from tvm_ahcq.codegen.lower.linear_tiling import candidates, choose_tiling
+from tvm_ahcq.codegen.lower.linear_tiling import candidates, choose_tiling, tiling_of
 from tvm_ahcq.codegen.lower.memory import DeviceMemory, move_constants
 from tvm_ahcq.codegen.lower.stage import Encoder, Field, LinearStage, pack_fields
+from tvm_ahcq.codegen.lower.tile_space import linear_space
 from tvm_ahcq.codegen.lower.verify import verify
 from tvm_ahcq.errors import DeviceError
 
@@ -92,6 +93,29 @@ def test_every_tiling_that_fits_gives_the_same_sums():
         external = run(entries, memory, {source: pack_codes(code_blocks(codes, CONFIG.dim))})
         assert np.array_equal(accumulators(external, result, stage), stage_reference(stage, codes)), tiling
     assert len({(tiling.rows, tiling.blocks, tiling.chunk) for tiling in found}) > 5
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_tiles_of_a_linear_layer_give_the_sums_of_the_default(encoded):
+    rng = np.random.default_rng(0)
+    stage = random_stage(rng, 48, 28, (12, 4, 8), encoded)
+    codes = rng.integers(0, 16, (48, 24)).astype(np.uint8)
+    space = linear_space(CONFIG, stage)
+    tiles = [space.tiles[i] for i in rng.choice(len(space.tiles), 12, replace=False)]
+    assert {tile.columns_first for tile in tiles} == {False, True} and len({tile.ahead for tile in tiles}) > 2
+    found = set()
+    for tile in tiles:
+        memory = DeviceMemory()
+        source, result = memory.scratch(codes.size // 2), memory.scratch(stage.result_bytes())
+        entries = linear_entries(memory, tiling_of(CONFIG, stage, tile), source, result)
+        external = run(entries, memory, {source: pack_codes(code_blocks(codes, CONFIG.dim))})
+        found.add(bytes(external[result : result + stage.result_bytes()]))
+    assert len(found) == 1
+    if encoded:
+        stored = unpack_codes(found.pop())
+        assert len(np.unique(stored)) > 1
+    else:
+        assert np.array_equal(accumulators(external, result, stage), stage_reference(stage, codes))
 
 
 @pytest.mark.parametrize("name", ["sim_4x4", "ecp5_16x16", "ecp5_32x32", "zu_64x64"])

@@ -21,7 +21,8 @@ from tvm_ahcq.codegen.lower.operators import (
     lower_mlp,
     rows_of_a_run,
 )
-from tvm_ahcq.errors import DeviceError
+from tvm_ahcq.codegen.lower.tiles import AttentionTile, LinearShape, LinearTile
+from tvm_ahcq.errors import DeviceError, TuningError
 from tvm_ahcq.quantizers.reference import (
     LogAttention,
     encode_intervals,
@@ -56,6 +57,15 @@ def layer(rng, outputs, sizes, zero_points, layout="vnni16", bits=4) -> tuple[Li
 def host_linear(codes, constants: LinearConstants, weight) -> np.ndarray:
     sizes = np.diff(constants.bounds)
     return grouped_linear(codes, weight, sizes, constants.multiplier, constants.correction, constants.bias)
+
+
+def picture_heads(rng, channels: int, sides: tuple[int, int]) -> tuple[LogAttention, list[np.ndarray]]:
+    """Constants, and tables of relative positions."""
+    scale = log_attention_scale((225 * channels, 6e-3), (15 * 127 * channels, 4e-4, 3e-4))
+    thresholds = np.sort(rng.choice(9000, 15, replace=False))[::-1].astype(np.int32)
+    table = np.concatenate([[0], np.sort(rng.integers(1, 256, 15))]).astype(np.uint8)
+    constants = LogAttention(7, 6, 9, **scale, log_thresholds=thresholds, table=table, out_scale=np.float32(1.7e-3))
+    return constants, [rng.integers(-127, 128, (2 * side - 1, channels)).astype(np.int8) for side in sides]
 
 
 def module(config, functions, device="fsim", on_error="raise", seconds=60.0):
@@ -111,6 +121,17 @@ def test_codes_stay_on_the_accelerator_between_two_layers(config):
     assert (found == expected).all(1).mean() > 0.9
 
 
+def test_a_run_takes_the_same_rows_through_both_of_two_layers():
+    rng, config, rows = np.random.default_rng(12), CONFIGS[0], 208
+    first, second = layer(rng, 400, (420,), (4,))[0], layer(rng, 400, (400,), (0,))[0]
+    alone = [lower_linear(config, rows, each).inputs[0].rows for each in (first, second)]
+    assert alone[0] < alone[1] == rows
+    encoder = np.linspace(-2, 2, 15, dtype=np.float32), np.arange(16, dtype=np.uint8)
+    both = lower_mlp(config, rows, first, *encoder, second)
+    fed = sum(f["rows"] * f["steps"] * f["blocks"] for name, f in both.entries if name == "gemm")
+    assert fed == alone[0] * (105 * 100 + 100 * 100)  # steps and column blocks of each
+
+
 @needs_library
 def test_a_layer_of_many_rows_is_several_runs_of_one_program():
     rng, config, rows = np.random.default_rng(10), CONFIGS[0], 300
@@ -138,11 +159,7 @@ def test_a_program_takes_few_rows_and_leaves_little_padding():
 @pytest.mark.parametrize(("config", "heads"), [(CONFIGS[0], 3), (CONFIGS[1], 3), (CONFIGS[0], 170)])
 def test_attention_is_the_hosts_in_every_bit(config, heads):
     rng, channels = np.random.default_rng(3), 16
-    scale = log_attention_scale((225 * channels, 6e-3), (15 * 127 * channels, 4e-4, 3e-4))
-    thresholds = np.sort(rng.choice(9000, 15, replace=False))[::-1].astype(np.int32)
-    table = np.concatenate([[0], np.sort(rng.integers(1, 256, 15))]).astype(np.uint8)
-    c = LogAttention(7, 6, 9, **scale, log_thresholds=thresholds, table=table, out_scale=np.float32(1.7e-3))
-    rel = [rng.integers(-127, 128, (2 * side - 1, channels)).astype(np.int8) for side in (5, 7)]
+    c, rel = picture_heads(rng, channels, (5, 7))
     q, k, v = (rng.integers(0, 16, (heads, 35, channels)).astype(np.uint8) for _ in range(3))
     lowered = lower_attention(config, (heads, 35, 35, channels), c, *rel)
     assert (lowered.runs > 1) == (heads > 3)
@@ -228,3 +245,79 @@ def test_the_simulated_rtl_gives_the_same_bits_and_cycles():
         result = call(loaded["layer"], [codes], (24, 24))
         found.append((result.tobytes(), [list(entry[1:]) for entry in loaded["ahcq.counters"]()]))
     assert found[0] == found[1]
+
+
+@needs_library
+def test_a_linear_layer_with_another_tile_is_another_program_with_the_same_result():
+    rng, config = np.random.default_rng(20), CONFIGS[0]
+    layer_constants, _ = layer(rng, 40, (24, 16, 12), (3, 0, 15))
+    default = lower_linear(config, 72, layer_constants)
+    (shape,) = default.shapes
+    # 2 channels of each group are padding
+    assert shape == LinearShape(72, 40, 48, (2, 1), False, ()) and not default.tuned
+    codes = rng.integers(0, 16, (72, 52)).astype(np.uint8)
+    expected = call(module(config, {"layer": default})["layer"], [codes], (72, 40))
+    programs = {default.program}
+    for tile in (LinearTile(24, 3, 2, 1), LinearTile(24, 3, 2, 1, columns_first=True), LinearTile(40, 1, 1, 3)):
+        lowered = lower_linear(config, 72, layer_constants, tiles={shape: tile})
+        assert lowered.tuned and lowered.shapes == (shape,)
+        assert np.array_equal(call(module(config, {"layer": lowered})["layer"], [codes], (72, 40)), expected)
+        programs.add(lowered.program)
+    assert len(programs) == 4
+
+
+@needs_library
+def test_both_layers_of_an_mlp_have_their_own_tiles():
+    rng, config = np.random.default_rng(21), CONFIGS[0]
+    first, second = layer(rng, 40, (24, 16), (4, 11))[0], layer(rng, 20, (40,), (0,))[0]
+    encoder = np.sort(rng.normal(size=15)).astype(np.float32), np.arange(16, dtype=np.uint8)
+    codes = rng.integers(0, 16, (48, 40)).astype(np.uint8)
+    default = lower_mlp(config, 48, first, *encoder, second)
+    assert [(shape.outputs, shape.encoded) for shape in default.shapes] == [(40, True), (20, False)]
+    tiles = {default.shapes[0]: LinearTile(16, 2, 1, 1, columns_first=True), default.shapes[1]: LinearTile(8, 4, 2, 0)}
+    tuned = lower_mlp(config, 48, first, *encoder, second, tiles)
+    fed = {f["rows"] for name, f in tuned.entries if name == "gemm"}
+    assert fed == {16, 8} and tuned.tuned
+    results = [call(module(config, {"mlp": each})["mlp"], [codes], (48, 20)) for each in (default, tuned)]
+    assert np.array_equal(*results)
+
+
+def test_scales_of_a_set_of_columns_are_loaded_once_if_columns_are_outermost():
+    rng, config = np.random.default_rng(22), CONFIGS[0]
+    first, second = layer(rng, 40, (24, 16), (4, 11))[0], layer(rng, 20, (40,), (0,))[0]
+    encoder = np.sort(rng.normal(size=15)).astype(np.float32), np.arange(16, dtype=np.uint8)
+    shape = lower_mlp(config, 48, first, *encoder, second).shapes[0]
+
+    def loads(columns_first: bool) -> int:
+        lowered = lower_mlp(config, 48, first, *encoder, second, {shape: LinearTile(16, 2, 1, 1, columns_first)})
+        return sum(name == "load" and f["memory"] == "vec" and f.get("sp_stride") == 2 for name, f in lowered.entries)
+
+    assert (loads(False), loads(True)) == (15, 5)  # three tiles of rows, five sets of two blocks
+
+
+@needs_library
+def test_attention_with_another_tile_is_another_program_with_the_same_result():
+    rng, config = np.random.default_rng(23), CONFIGS[0]
+    c, rel = picture_heads(rng, 8, (5, 8))
+    codes = [rng.integers(0, 16, (2, 40, 8)).astype(np.uint8) for _ in "qkv"]
+    default = lower_attention(config, (2, 40, 40, 8), c, *rel)
+    (shape,) = default.shapes
+    assert shape.sides == (5, 8) and not default.tuned
+    tuned = lower_attention(config, (2, 40, 40, 8), c, *rel, {shape: AttentionTile(8, 2, 1)})
+    assert tuned.tuned and tuned.program != default.program
+    found = call(module(config, {"attention": tuned})["attention"], codes, (2, 40, 8))
+    assert np.array_equal(found, log_attention(*codes, c, *rel))
+
+
+def test_a_tile_that_does_not_fit_or_is_of_another_operator_is_an_error():
+    rng, config = np.random.default_rng(24), CONFIGS[0]
+    constants, _ = layer(rng, 16, (24,), (3,))
+    (shape,) = lower_linear(config, 16, constants).shapes
+    for tile in (LinearTile(8, 4, 4096, 1), AttentionTile(8, 2, 1)):
+        with pytest.raises(TuningError, match=r"linear 16 x 24 -> 16, 1 groups: the tile .* does not fit it; tune"):
+            lower_linear(config, 16, constants, tiles={shape: tile})
+    c, rel = picture_heads(rng, 8, (5, 8))
+    (shape,) = lower_attention(config, (2, 40, 40, 8), c, *rel).shapes
+    for tile in (AttentionTile(8, 5, 4), AttentionTile(7, 1, 1), LinearTile(8, 1, 1, 1)):
+        with pytest.raises(TuningError, match=r"picture of 5 x 8: the tile .* for sim_4x4"):
+            lower_attention(config, (2, 40, 40, 8), c, *rel, {shape: tile})
