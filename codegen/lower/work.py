@@ -20,11 +20,14 @@ from ..hardware.schedule import Entry, Tokens
 LATENCY = 40
 """Cycles of memory latency that the estimate assumes."""
 
-_CHECK, _CHECK_RANGE = 3, 4
+_CHECK, _CHECK_RANGE = 9, 1
 """Cycles between two dispatches, and for each operand whose range is checked."""
 
-_DRAIN = 21
+_DRAIN = 24
 """Stages of the vector unit behind those that depend on the number of lanes."""
+
+_START = 1
+"""Cycles from the decision that an instruction starts."""
 
 _LOGARITHM = 24
 """Cycles for the logarithm of a row sum; one at a time."""
@@ -110,7 +113,7 @@ class _Replay:
             taker = UNITS.index(unit)
             # a queue has room again when the instruction four places in front has begun
             now = max(now + _CHECK + _CHECK_RANGE * len(definition["range"]), queues[unit][0])
-            start = max([now, self.free[unit], *(self.given[giver][taker].popleft() for giver in pop)])
+            start = max([now, self.free[unit], *(self.given[giver][taker].popleft() for giver in pop)]) + _START
             queues[unit].append(start)
             done = self._multiply(start, fields) if name == "gemm" else start + self._length(name, fields)
             if name in ("scale", "logit"):
