@@ -27,6 +27,7 @@ def count(config: Config, family: str, folder: Path) -> tuple[dict[str, int], fl
     sources = yosys.copy_sources(folder, ())
     commands = [
         yosys.read_command(sources, TOP, config.parameters()),
+        yosys.KEEP_COPIES,
         f"synth_xilinx -family {FAMILIES[family]} -top {TOP} -noiopad -flatten",
         "tee -o cells.json stat -json",
     ]
