@@ -27,7 +27,7 @@ examples:
   compile with the result:    tvm-ahcq compile --model vit_b ... --tuning tuning/ -o sam_b.ahcq
 
 What is tuned is the blocking of the integer matrix products, where most of the time goes; results never change. For
-the encoders of SAM on AVX512-VNNI, compile knows good schedules already. With --accelerator, tiles, loop order and
+the encoders of SAM and SAM 2 on AVX512-VNNI, compile knows good schedules. With --accelerator, tiles, loop order and
 split of the buffers of its programs are tuned instead: linear layers and attention, by cycles of the functional
 simulator, so no board is needed. Every measurement is a line of records.jsonl in the folder, which may hold records of
 both. Needs xgboost: pip install 'tvm-ahcq[tune]'.
