@@ -44,7 +44,7 @@ module ahcq_check
   localparam int unsigned Stages = 6;
   localparam int unsigned Slices = 6;
   localparam int unsigned SliceRanges = (Ranges + Slices - 1) / Slices;
-  range_t slice_q[Slices], slice, r_q[Stages+1];
+  range_t slice_q[Slices], slice, r_q[2:Stages];
   logic [Slices-1:0] in_slice_q;
   logic last;
   logic [Stages:1] valid_q;
@@ -52,7 +52,7 @@ module ahcq_check
   logic [11:0] steps0_q, steps1_q;
   logic [31:0] product0_q, product1_q;
   logic [35:0] words_q, tail_q, end_q, depth, depth_q;
-  logic whole, whole_q[Stages];
+  logic whole, whole_q[3:Stages-1];
 
   // the range of the next cycle, one bit each
   logic [Ranges-1:0] select_q;
@@ -208,8 +208,6 @@ module ahcq_check
     room_q <= (unit_q & queue_ready_i) != '0;
     opcode_ok_q <= opcode_ok(instr_i[3:0]);
     fields_ok_q <= fields_ok(instr_i);
-    r_q[0] <= '0;
-    r_q[1] <= '0;
     r_q[2] <= slice;
     for (int unsigned i = 3; i <= Stages; i++) r_q[i] <= r_q[i-1];
     steps0_q <= r_q[2].count0 - 1'b1;
@@ -219,9 +217,6 @@ module ahcq_check
     product1_q <= 32'(steps1_q) * 32'(r_q[3].stride1);
     tail_q <= 36'(r_q[3].base) + words_q;
     end_q <= 36'(product0_q) + 36'(product1_q) + tail_q;
-    whole_q[0] <= 1'b1;
-    whole_q[1] <= 1'b1;
-    whole_q[2] <= 1'b1;
     whole_q[3] <= whole;
     for (int unsigned i = 4; i < Stages; i++) whole_q[i] <= whole_q[i-1];
     depth_q <= depth;
