@@ -21,10 +21,6 @@ from .layout import code_blocks, decode_table, encode_table, fixed_scale, pack_c
 QUERIES, PROBABILITIES, QUERIES_HIGH = range(3)
 """Decode tables; the third is 16 times the first, for the high half of an int8 weight."""
 
-
-QUERY_BUFFERS = 3
-"""Tiles whose queries are in ``act`` at a time."""
-
 _LINE = 4
 """Most key blocks of a line where there is no picture."""
 
@@ -107,8 +103,8 @@ class Plan:
     lines : int, optional
         Of keys, in a chunk; by default the most that fit.
     lag : int, optional
-        Chunks whose values are multiplied a tile later, to give the array work while row sums are taken; by default
-        half of them, where their probabilities fit ``act``.
+        Chunks whose values are multiplied while the row sums of the next tile are taken, to give the array work; by
+        default half of them, where their probabilities fit ``act``.
 
     Raises
     ------
@@ -167,8 +163,9 @@ class Plan:
         self.acc_sums = 2 * half - sums
         self.acc_relative = (self.acc_sums if single else half) - relative
         self.chunks = -(-self.height // self.chunk_rows) if self.chunk_rows else 0
+        self.query_buffers, self.logit_buffers = (3, 2) if self.chunks == 1 else (2, 1)
         self.chunk_keys, self.chunk_blocks = self.chunk_rows * self.row_keys, self.chunk_rows * self.row_blocks
-        queries = QUERY_BUFFERS * self.parts * rows
+        queries = self.query_buffers * self.parts * rows
         self.prob_slots = (config.act_depth - queries) // max(1, self.chunk_blocks * rows)
         self.prob_at = queries
         self.most_lag = max(0, min(self.chunks - 1, self.prob_slots - 2))
@@ -194,7 +191,7 @@ class Plan:
         config, rows = self.config, self.rows
         fits = {
             "wgt and acc": self.chunk_rows >= 1, "act": self.prob_slots >= 2 and 0 <= self.lag <= self.most_lag,
-            "stat": 2 * rows <= config.stat_depth, "lgt": 2 * rows * self.blocks <= config.lgt_depth,
+            "stat": 2 * rows <= config.stat_depth, "lgt": self.logit_buffers * rows * self.blocks <= config.lgt_depth,
             "vec": self.vec_end <= config.vec_depth,
         }  # fmt: skip
         full = [name for name, fit in fits.items() if not fit]

@@ -1,8 +1,8 @@
 """Heads of any size, with relative positions, as a program that keeps the array busy.
 
-Keys and values are streamed: of each tile of queries, the array multiplies one chunk of keys after the other while the
-vector unit turns the sums before them into logits, and then, while it works on the logits of the next tile, those of
-this one into probabilities, which meet the values chunk by chunk. See :mod:`.attention_plan` for sizes and places.
+Keys and values are streamed. The array multiplies a tile of queries with one chunk of keys after the other, and the
+vector unit turns the sums into logits. Then it turns these chunk by chunk into probabilities, which meet the values,
+and the logits of the next tile take their place. See :mod:`.attention_plan` for sizes and places.
 
 Relative positions are products of the queries with a table of int8, held in two halves like keys. All queries of a
 segment have one height: their height terms are a stretch of the table. Width terms differ from query to query: those of
@@ -73,15 +73,17 @@ def stream_entries(plan: Plan, tiles: int | None = None) -> list[Entry]:
     starts = [(head, index) for head in range(plan.stage.heads) for index in range(plan.tiles)][:tiles]
     every = _Tiles([Tile(head, index, number) for number, (head, index) in enumerate(starts)])
     writer = Writer(plan)
-    steps = [Step(None, [*tables(plan), *writer.queries(every[0]), *writer.queries(every[1])])]
-    steps.append(Step(None, [*writer.heights(every[0]), *writer.widths(every[0])]))
-    period = _whole if plan.chunks == 1 else _in_chunks
-    if plan.chunks == 1:
-        steps.append(Step(None, [*writer.queries(every[2]), *writer.widths(every[1]), *writer.windows(every[0])]))
-        writer.upcoming = writer.scores(every[0], 0)
-        steps.append(Step(None, writer.upcoming.loads()))
+    steps = [Step(None, [*tables(plan), *writer.queries(every[0])])]
+    if plan.chunks > 1:
+        for number in range(-1, len(starts) + 1):
+            steps += _in_chunks(writer, every, number)
+        return _in_order(steps)
+    steps.append(Step(None, [*writer.queries(every[1]), *writer.heights(every[0]), *writer.widths(every[0])]))
+    steps.append(Step(None, [*writer.queries(every[2]), *writer.widths(every[1]), *writer.windows(every[0])]))
+    writer.upcoming = writer.scores(every[0], 0)
+    steps.append(Step(None, writer.upcoming.loads()))
     for number in range(len(starts) + 2):
-        steps += period(writer, every, number)
+        steps += _whole(writer, every, number)
     return _in_order(steps)
 
 
@@ -154,31 +156,37 @@ def _whole(writer: Writer, tiles: _Tiles, number: int) -> list[Step]:
 
 
 def _in_chunks(writer: Writer, tiles: _Tiles, number: int) -> list[Step]:
-    """Scores of one tile chunk by chunk, meanwhile row sums of the tile before; then probabilities and sums of that.
+    """Probabilities of one tile chunk by chunk, each followed by the logits of the next tile, which take their place.
 
-    The last chunks of its sums come a tile later, to give the array work while the vector unit takes row sums.
+    First come the row sums, while the array multiplies the last probabilities of the tile before with their values,
+    which have waited for this.
     """
     plan, steps = writer.plan, []
-    now, before, last, after = (tiles[number + shift] for shift in (0, -1, -2, 1))
+    now, before, after = (tiles[number + shift] for shift in (0, -1, 1))
     late = plan.chunks - plan.lag
-    groups = [writer.row_sums(before, *group) for group in writer.row_groups()] if before else []
-    waiting = writer.windows(now)
+    groups = [writer.row_sums(now, *group) for group in writer.row_groups()] if now else []
+    parts = max(1, plan.lag)
+    for part in range(parts):
+        if part < plan.lag:
+            steps.append(writer.sums(before, late + part))
+        if part == 0:
+            steps.append(Step(None, writer.logits(now, plan.chunks - 1)))
+        if part == parts - 1:
+            steps.append(Step(None, [*writer.widths(after), *writer.heights(after)]))
+        steps.append(Step(None, groups[part * len(groups) // parts : (part + 1) * len(groups) // parts]))
+    steps.append(writer.scores(after, 0))
+    steps.append(Step(None, [*writer.finish(before), *writer.queries(tiles[number + 2])]))
     taken = 0
     for chunk in range(plan.chunks):
-        steps.append(writer.scores(now, chunk))
-        behind = (chunk + 1) * plan.lag // plan.chunks
-        if behind > taken:
-            steps.append(writer.sums(last, late + taken))
-            taken = behind
-        share = groups[chunk * len(groups) // plan.chunks : (chunk + 1) * len(groups) // plan.chunks]
-        steps.append(Step(None, [*waiting, *share]))
-        waiting = writer.logits(now, chunk)
-    for chunk in range(plan.chunks):
-        steps.append(Step(None, writer.probabilities(before, chunk)))
-        if chunk < late:
-            steps.append(writer.sums(before, chunk))
+        steps.append(Step(None, writer.probabilities(now, chunk)))
         if chunk == 0:
-            steps.append(Step(None, [*waiting, *writer.finish(last), *writer.queries(after)]))
-        if chunk == 1:
-            steps.append(Step(None, [*writer.widths(after), *writer.heights(after)]))
+            steps.append(Step(None, writer.windows(after)))
+        if chunk + 1 < plan.chunks:
+            steps.append(writer.scores(after, chunk + 1))
+        behind = (chunk + 1) * late // plan.chunks
+        if behind > taken:
+            steps.append(writer.sums(now, taken))
+            taken = behind
+        if chunk + 1 < plan.chunks:
+            steps.append(Step(None, writer.logits(after, chunk)))
     return steps

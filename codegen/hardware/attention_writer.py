@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .attention_plan import PROBABILITIES, QUERIES, QUERIES_HIGH, QUERY_BUFFERS, Plan
+from .attention_plan import PROBABILITIES, QUERIES, QUERIES_HIGH, Plan
 from .schedule import Entry
 
 _SUMS, _HEIGHTS, _WIDTHS = range(3)
@@ -256,13 +256,13 @@ class Writer:
         return (tile.head * self.plan.parts + part) * self.plan.padded_queries + tile.index * self.plan.rows
 
     def _act(self, tile: Tile) -> int:
-        return tile.number % QUERY_BUFFERS * self.plan.parts * self.plan.rows
+        return tile.number % self.plan.query_buffers * self.plan.parts * self.plan.rows
 
     def _vec_h(self, tile: Tile) -> int:
         return self.plan.vec_h + tile.number % self.plan.h_buffers * self.plan.h_blocks * self.plan.rows
 
     def _lgt(self, tile: Tile) -> int:
-        return tile.buffer * self.plan.rows * self.plan.blocks
+        return tile.number % self.plan.logit_buffers * self.plan.rows * self.plan.blocks
 
     def _acc(self, chunk: int) -> int:
         """Scores of chunks alternate between the halves of the accumulators; the last is in the first half."""

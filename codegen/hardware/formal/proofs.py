@@ -71,6 +71,10 @@ PROOFS = {
     "add_sub_ecp5": Proof(
         "multiply", _MULTIPLY, "bmc", 1, ("ecp5_add_sub.sv", ".C1  (subtract_i)", ".C1  (1'b0)"), cells=True
     ),
+    "ram_ecp5": Proof(
+        "ram", ("ahcq_ram",), "bmc", 6, ("ecp5_ram.sv", "wdata_i[g*GroupWidth+s+:Bits]", "wdata_i[g*GroupWidth+:Bits]"),
+        cells=True,
+    ),
     "decoder": Proof(
         "decoder", ("ahcq_decoder",), "prove", 3,
         ("ahcq_decoder.sv", "odd[waddr_i] <= wdata_i[1]", "odd[waddr_i] <= wdata_i[0]"),

@@ -14,7 +14,7 @@ from . import tools
 HERE = Path(__file__).resolve().parent
 RTL = "rtl"
 """Folder of the copied sources inside the working folder."""
-ECP5_CELLS = ("ecp5_cells.sv", "ecp5_multiply.sv", "ecp5_add_sub.sv")
+ECP5_CELLS = ("ecp5_cells.sv", "ecp5_multiply.sv", "ecp5_add_sub.sv", "ecp5_ram.sv")
 """The modules of `rtl/` of which the ECP5 has its own, and the cells they are made of."""
 
 
