@@ -157,8 +157,9 @@ class Plan:
         single = single and lines in (None, self.height)
         several = max(0, min(self.height - 1, room, max(0, half - max(sums, relative)) // line))
         if lines is None and several:
-            # of one size: a short one would leave too little time to load a long one
-            lines = -(-self.height // -(-self.height // several))
+            # of one size: a short one would leave too little time to load a long one; and of even number, so that sums
+            # of values fall to chunks whose scores are in the other half
+            lines = -(-self.height // (2 * -(-self.height // (2 * several))))
         self.chunk_rows = self.height if single else lines if lines is not None and lines <= several else 0
         self.acc_sums = 2 * half - sums
         self.acc_relative = (self.acc_sums if single else half) - relative

@@ -176,6 +176,8 @@ def _in_chunks(writer: Writer, tiles: _Tiles, number: int) -> list[Step]:
         steps.append(Step(None, groups[part * len(groups) // parts : (part + 1) * len(groups) // parts]))
     steps.append(writer.scores(after, 0))
     steps.append(Step(None, [*writer.finish(before), *writer.queries(tiles[number + 2])]))
+    # sums are written to the second half of the accumulators: meanwhile logits come from the first
+    turns = [chunk for chunk in range(plan.chunks) if writer.half(chunk) == 0]
     taken = 0
     for chunk in range(plan.chunks):
         steps.append(Step(None, writer.probabilities(now, chunk)))
@@ -183,10 +185,10 @@ def _in_chunks(writer: Writer, tiles: _Tiles, number: int) -> list[Step]:
             steps.append(Step(None, writer.windows(after)))
         if chunk + 1 < plan.chunks:
             steps.append(writer.scores(after, chunk + 1))
-        behind = (chunk + 1) * late // plan.chunks
-        if behind > taken:
-            steps.append(writer.sums(now, taken))
-            taken = behind
+        if chunk in turns:
+            due = (turns.index(chunk) + 1) * late // len(turns)
+            steps += [writer.sums(now, other) for other in range(taken, due)]
+            taken = due
         if chunk + 1 < plan.chunks:
             steps.append(Step(None, writer.logits(after, chunk)))
     return steps

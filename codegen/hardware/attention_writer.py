@@ -264,9 +264,12 @@ class Writer:
     def _lgt(self, tile: Tile) -> int:
         return tile.number % self.plan.logit_buffers * self.plan.rows * self.plan.blocks
 
-    def _acc(self, chunk: int) -> int:
+    def half(self, chunk: int) -> int:
         """Scores of chunks alternate between the halves of the accumulators; the last is in the first half."""
-        return (self.plan.chunks - 1 - chunk) % 2 * (self.plan.config.acc_depth // 2)
+        return (self.plan.chunks - 1 - chunk) % 2
+
+    def _acc(self, chunk: int) -> int:
+        return self.half(chunk) * (self.plan.config.acc_depth // 2)
 
     def _sums(self, tile: Tile) -> int:
         """Where the sums of a tile lie in the accumulators."""

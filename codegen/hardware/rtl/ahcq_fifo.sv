@@ -31,7 +31,7 @@ module ahcq_fifo #(
   assign store = push && !(refill && stored_q == '0);
 
   always_ff @(posedge clk_i) begin
-    if (store) mem[tail_q] <= data_i;
+    mem[tail_q] <= data_i;  // always free; an entry only once the tail moves on
     if (refill) oldest_q <= stored_q != '0 ? mem[head_q] : data_i;
   end
 

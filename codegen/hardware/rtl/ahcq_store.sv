@@ -55,7 +55,7 @@ module ahcq_store
   typedef enum logic [1:0] {Read, Capture, Send} state_e;
   state_e state_q;
   logic reading_q;
-  logic [19:0] row_at_q, at_q;  // in reads
+  logic [19:0] at_q, row_at_q, next_row_q;  // in reads
   logic [4:0] part_q, parts;
   logic [1:0] sub_q;
   logic [HoldBits-1:0] hold_q;
@@ -117,6 +117,7 @@ module ahcq_store
       row_at_q <= fields.memory == 3'(MemVec) ? 20'(fields.sp) << SubBits : 20'(fields.sp);
       at_q <= fields.memory == 3'(MemVec) ? 20'(fields.sp) << SubBits : 20'(fields.sp);
     end
+    next_row_q <= row_at_q + pitch;  // long before a row ends
     if (read) at_q <= at_q + 1'b1;
     if (state_q == Capture) begin
       sub_q <= is_vec_q || sub_q == 2'(WordsInChunk - 1) ? '0 : sub_q + 1'b1;
@@ -128,8 +129,8 @@ module ahcq_store
       hold_q <= hold_q >> 64;
       part_q <= last_part ? '0 : part_q + 1'b1;
       if (last_chunk) begin
-        row_at_q <= row_at_q + pitch;
-        at_q <= row_at_q + pitch;
+        row_at_q <= next_row_q;
+        at_q <= next_row_q;
       end
     end
   end

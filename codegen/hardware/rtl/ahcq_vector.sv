@@ -42,14 +42,14 @@ module ahcq_vector
   slot_t slot, number_slot;
   logic [Lanes-1:0][31:0] number;
   logic [19:0] vec_read_addr, lgt_read_addr, number_addr;
-  logic [Lanes-1:0][LogitBits-1:0] lgt_data, logits;
+  logic [Lanes-1:0][LogitBits-1:0] lgt_data;
 
   // Three cycles from a slot to its words: accumulators are read at once, then picked; the addresses of `vec` and `lgt` are
   // registered first. Nothing but a register stands behind a memory.
   logic [2:1] valid_q;
   logic reads_vec_1_q;
   slot_t slot_1_q, slot_2_q;
-  logic [19:0] vec_at_1_q, lgt_at_1_q;
+  logic [19:0] vec_at_1_q;
   logic [Lanes-1:0][31:0] acc_3_q, vec_3_q;
   logic [Lanes-1:0][LogitBits-1:0] lgt_3_q;
   always_ff @(posedge clk_i or negedge rst_ni) begin
@@ -65,7 +65,6 @@ module ahcq_vector
     slot_1_q <= slot;
     slot_2_q <= slot_1_q;
     vec_at_1_q <= vec_read_addr;
-    lgt_at_1_q <= lgt_read_addr;
     acc_3_q <= acc_data_i[32'(slot_2_q.sub)*Lanes+:Lanes];
     vec_3_q <= vec_data_o;
     lgt_3_q <= lgt_data;
@@ -124,35 +123,60 @@ module ahcq_vector
   assign store_ready_o = !reads_vec_1_q;
   assign number_addr = (20'(number_slot.dst) << $clog2(Subs)) + 20'(number_slot.sub);
 
+  // What is written is registered: it comes from afar.
   logic [19:0] load_vec_addr;
+  logic [LaneChunks-1:0] vec_we_q;
+  logic [$clog2(VecWords)-1:0] vec_waddr_q;
+  logic [32*Lanes-1:0] vec_wdata_q;
   assign load_vec_addr = (20'(write_i.word) << $clog2(Subs)) + 20'(write_i.part) / 20'(LaneChunks);
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) vec_we_q <= '0;
+    else vec_we_q <= vec_busy_o ? '1 : write_i.vec ? LaneChunks'(1) << (write_i.part % 5'(LaneChunks)) : '0;
+  end
+  always_ff @(posedge clk_i) begin
+    vec_waddr_q <= vec_busy_o ? number_addr[$clog2(VecWords)-1:0] : load_vec_addr[$clog2(VecWords)-1:0];
+    vec_wdata_q <= vec_busy_o ? number : {LaneChunks{write_i.data}};
+  end
   ahcq_ram #(
     .Width (32 * Lanes),
     .Depth (VecWords),
     .Groups(LaneChunks)
   ) u_vec (
     .clk_i,
-    .we_i(vec_busy_o ? '1 : write_i.vec ?
-             LaneChunks'(1) << (write_i.part % 5'(LaneChunks)) : '0),
-    .waddr_i(vec_busy_o ? number_addr[$clog2(VecWords)-1:0] : load_vec_addr[$clog2(VecWords)-1:0]),
-    .wdata_i(vec_busy_o ? number : {LaneChunks{write_i.data}}),
+    .we_i   (vec_we_q),
+    .waddr_i(vec_waddr_q),
+    .wdata_i(vec_wdata_q),
     .re_i   (reads_vec_1_q || store_re_i),
     .raddr_i(reads_vec_1_q ? vec_at_1_q[$clog2(VecWords)-1:0] : store_addr_i),
     .rdata_o(vec_data_o)
   );
-  for (genvar l = 0; l < Lanes; l++) begin : gen_logit
-    assign logits[l] = number[l][LogitBits-1:0];
+
+  // Each lane has its own memory of logits, with its own copy of the addresses.
+  localparam int unsigned LgtAddrWidth = $clog2(LgtWords);
+  for (genvar l = 0; l < Lanes; l++) begin : gen_lane
+    logic we_q;
+    logic [LgtAddrWidth-1:0] waddr_q, raddr_q;
+    logic [LogitBits-1:0] logit_q;
+
+    ahcq_copy #(
+      .Width(1 + 2 * LgtAddrWidth)
+    ) u_copy (
+      .clk_i,
+      .data_i({lgt_valid, number_addr[LgtAddrWidth-1:0], lgt_read_addr[LgtAddrWidth-1:0]}),
+      .data_o({we_q, waddr_q, raddr_q})
+    );
+    always_ff @(posedge clk_i) logit_q <= number[l][LogitBits-1:0];
+    ahcq_ram #(
+      .Width(LogitBits),
+      .Depth(LgtWords)
+    ) u_lgt (
+      .clk_i,
+      .we_i   (we_q),
+      .waddr_i(waddr_q),
+      .wdata_i(logit_q),
+      .re_i   (valid_q[1]),
+      .raddr_i(raddr_q),
+      .rdata_o(lgt_data[l])
+    );
   end
-  ahcq_ram #(
-    .Width(LogitBits * Lanes),
-    .Depth(LgtWords)
-  ) u_lgt (
-    .clk_i,
-    .we_i   (lgt_valid),
-    .waddr_i(number_addr[$clog2(LgtWords)-1:0]),
-    .wdata_i(logits),
-    .re_i   (valid_q[1]),
-    .raddr_i(lgt_at_1_q[$clog2(LgtWords)-1:0]),
-    .rdata_o(lgt_data)
-  );
 endmodule
