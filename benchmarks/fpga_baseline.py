@@ -117,6 +117,14 @@ def baseline_cycles(core: Core, part: Part) -> int:
     return count * (scores + sums) + positions
 
 
+def encoder_cycles(core: Core) -> int:
+    """Of SAM-B's image encoder without the embedding of patches, which the host computes."""
+    tokens, width = SIDE**2, 256
+    neck = [Part("neck", (tokens, depth, width, 1)) for depth in (CHANNELS, 9 * width)]
+    blocks = 8 * parts("window") + 4 * parts("global")
+    return sum(baseline_cycles(core, part) for part in blocks + neck)
+
+
 def section(records: list[dict[str, Any]]) -> list[str]:
     """Lines of the page: time of a block on every routed accelerator and core, and the ratios.
 

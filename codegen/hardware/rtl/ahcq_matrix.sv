@@ -76,13 +76,25 @@ module ahcq_matrix
     .acc_last_o       (acc_last),
     .acc_last_i       (acc_written)
   );
+  // What the decoders get is registered: it comes from afar.
+  logic decode_we_q;
+  logic [4:0] decode_waddr_q;
+  logic [1:0][OperandBits-1:0] decode_wdata_q;
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) decode_we_q <= 1'b0;
+    else decode_we_q <= decode_we_i;
+  end
+  always_ff @(posedge clk_i) begin
+    decode_waddr_q <= decode_waddr_i;
+    decode_wdata_q <= decode_wdata_i;
+  end
   ahcq_array #(
     .Dim(Dim)
   ) u_array (
     .clk_i,
-    .decode_we_i,
-    .decode_waddr_i,
-    .decode_wdata_i,
+    .decode_we_i   (decode_we_q),
+    .decode_waddr_i(decode_waddr_q),
+    .decode_wdata_i(decode_wdata_q),
     .codes_i    (codes),
     .table_i    (table_select),
     .swap_i     (swap),

@@ -93,6 +93,30 @@ module ahcq_vector
     .vec_addr_o  (vec_read_addr),
     .lgt_addr_o  (lgt_read_addr)
   );
+  // What is written is registered: it comes from afar.
+  logic encode_we_q;
+  logic [4:0] encode_waddr_q;
+  logic [63:0] encode_wdata_q;
+  logic [19:0] load_vec_addr;
+  logic [LaneChunks-1:0] vec_we_q;
+  logic [$clog2(VecWords)-1:0] vec_waddr_q;
+  logic [32*Lanes-1:0] vec_wdata_q;
+  assign load_vec_addr = (20'(write_i.word) << $clog2(Subs)) + 20'(write_i.part) / 20'(LaneChunks);
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      encode_we_q <= 1'b0;
+      vec_we_q <= '0;
+    end else begin
+      encode_we_q <= write_i.encode;
+      vec_we_q <= vec_busy_o ? '1 : write_i.vec ? LaneChunks'(1) << (write_i.part % 5'(LaneChunks)) : '0;
+    end
+  end
+  always_ff @(posedge clk_i) begin
+    encode_waddr_q <= write_i.word[4:0];
+    encode_wdata_q <= write_i.data;
+    vec_waddr_q <= vec_busy_o ? number_addr[$clog2(VecWords)-1:0] : load_vec_addr[$clog2(VecWords)-1:0];
+    vec_wdata_q <= vec_busy_o ? number : {LaneChunks{write_i.data}};
+  end
   ahcq_lanes #(
     .Lanes    (Lanes),
     .StatDepth(StatDepth)
@@ -107,9 +131,9 @@ module ahcq_vector
     .acc_data_i    (acc_3_q),
     .vec_data_i    (vec_3_q),
     .lgt_data_i    (lgt_3_q),
-    .encode_we_i   (write_i.encode),
-    .encode_waddr_i(write_i.word[4:0]),
-    .encode_wdata_i(write_i.data),
+    .encode_we_i   (encode_we_q),
+    .encode_waddr_i(encode_waddr_q),
+    .encode_wdata_i(encode_wdata_q),
     .vec_valid_o   (vec_busy_o),
     .lgt_valid_o   (lgt_valid),
     .number_slot_o (number_slot),
@@ -123,20 +147,6 @@ module ahcq_vector
   assign store_ready_o = !reads_vec_1_q;
   assign number_addr = (20'(number_slot.dst) << $clog2(Subs)) + 20'(number_slot.sub);
 
-  // What is written is registered: it comes from afar.
-  logic [19:0] load_vec_addr;
-  logic [LaneChunks-1:0] vec_we_q;
-  logic [$clog2(VecWords)-1:0] vec_waddr_q;
-  logic [32*Lanes-1:0] vec_wdata_q;
-  assign load_vec_addr = (20'(write_i.word) << $clog2(Subs)) + 20'(write_i.part) / 20'(LaneChunks);
-  always_ff @(posedge clk_i or negedge rst_ni) begin
-    if (!rst_ni) vec_we_q <= '0;
-    else vec_we_q <= vec_busy_o ? '1 : write_i.vec ? LaneChunks'(1) << (write_i.part % 5'(LaneChunks)) : '0;
-  end
-  always_ff @(posedge clk_i) begin
-    vec_waddr_q <= vec_busy_o ? number_addr[$clog2(VecWords)-1:0] : load_vec_addr[$clog2(VecWords)-1:0];
-    vec_wdata_q <= vec_busy_o ? number : {LaneChunks{write_i.data}};
-  end
   ahcq_ram #(
     .Width (32 * Lanes),
     .Depth (VecWords),

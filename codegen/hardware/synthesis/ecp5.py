@@ -18,6 +18,8 @@ TOP = "ahcq_serial"
 NETLIST = "netlist.json"
 PLACED = "placed.json"
 PLACE_LOG = "place.log"
+# the default, heap, crowds the cells of a design that fills half of the device until no router ends
+PLACER = "static"
 ROUTER = "router2"
 _UTILISATION = re.compile(r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%$", re.MULTILINE)
 _CLOCK = re.compile(r"Max frequency for clock '[^']*': ([\d.]+) MHz")
@@ -83,7 +85,9 @@ def place(folder: Path, frequency_mhz: float, seed: int = 1, show: Callable[[str
     (folder / PLACED).unlink(missing_ok=True)
     (folder / "pins.lpf").write_text(constraints())
     # the file of the placement keeps the router too, and that goes before what routing is told
-    arguments = ["--json", NETLIST, "--seed", str(seed), "--no-route", "--router", ROUTER, "--write", PLACED]
+    arguments = [
+        "--json", NETLIST, "--seed", str(seed), "--placer", PLACER, "--router", ROUTER, "--no-route", "--write", PLACED,
+    ]  # fmt: skip
     _, seconds = tools.run("nextpnr-ecp5", [*arguments, *_options(frequency_mhz)], folder, PLACE_LOG, show)
     return seconds
 
