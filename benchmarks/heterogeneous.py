@@ -148,8 +148,9 @@ def against_floating_point(seconds: float) -> list[str]:
     return rows
 
 
-def model_page(name: str, kept: dict[str, Any]) -> list[str]:
-    """Section of a model."""
+def model_page(kept: dict[str, Any]) -> list[str]:
+    """Section of a model on an accelerator."""
+    name: str = kept["name"]
     figures, operators = kept["figures"], [OperatorCycles(**each) for each in kept["operators"]]
     every = total(operators, "all")
     rate = clock(figures["config"])
@@ -215,8 +216,8 @@ def page(kept: dict[str, Any]) -> str:
              "Cycles are of the functional simulator, equal to the RTL's with memory of 8 bytes a cycle each way and "
              "latency 40. Padding keeps the array busy too. Estimates are the compiler's (`codegen/lower/work.py`).",
              ""]  # fmt: skip
-    for name, model in kept["models"].items():
-        lines += model_page(name, model)
+    for model in kept["models"].values():
+        lines += model_page(model)
     for config, rows in kept["search"].items():
         lines += [f"## Tiles: the compiler's choice against the best that was found, ViT-B on `{config}`", "",
                   "What `tvm-ahcq tune --model vit_b --accelerator` does: sizes and order of the loops and split of "
@@ -253,8 +254,10 @@ def main() -> None:
                 found = mask_overlap(folder, name, model, options.config, options.scenes)
                 figures["masks"] = {"scenes": options.scenes, "objects": len(found), "mean": float(np.mean(found)),
                                     "least": min(found)}  # fmt: skip
-            kept["models"][name] = {"figures": figures, "operators": [asdict(each) for each in operators]}
-            print("\n".join(model_page(name, kept["models"][name])), flush=True)
+            kept["models"][f"{name} {options.config}"] = {
+                "name": name, "figures": figures, "operators": [asdict(each) for each in operators],
+            }  # fmt: skip
+            print("\n".join(model_page(kept["models"][f"{name} {options.config}"])), flush=True)
     if options.search:
         kept["search"][options.config] = search(named(options.config), options.search, options.trials)
     KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
