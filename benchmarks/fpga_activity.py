@@ -52,19 +52,21 @@ SCENE = 1000
 FUNCTION = "encode_image"
 _PAGE_BYTES = 4096
 
-MEANING = """Each core computes the same rows of the layer once, from its real operands: the accelerator the codes and 4-bit
+MEANING = """\
+Each core computes the same rows of the layer once, from its real operands: the accelerator the codes and 4-bit
 weights as the compiler lowers them (results are the accumulators of each channel group, as the host takes them), a
-floating-point core the activations and weights of the float model. Both hold a weight for all of these rows; an operand
-passes 16 columns of the array, or all lanes. Counted are the changes of flip-flops in RTL simulation, every signal that
-a clocked assignment writes, from the end of reset to the last result: of the accelerator all of it, with loading,
-scaling, storing, instruction checks and its AXI port; of a floating-point core its streams, lanes and results, but no
-memory port and no scaling, for it has none. Multiplying is the share of cycles in which a row is fed.
+floating-point core the activations and weights of the float model. Both hold a weight for all of these rows; an
+operand passes 16 columns of the array, or all lanes. Counted are the changes of flip-flops in RTL simulation, every
+signal that a clocked assignment writes, from the end of reset to the last result: of the accelerator all of it,
+with loading, scaling, storing, instruction checks and its AXI port; of a floating-point core its streams, lanes and
+results, but no memory port and no scaling, for it has none. Multiplying is the share of cycles in which a row is
+fed.
 
 This is activity, not energy, and no ratio of energies follows from it. Left out are glitches and everything
 combinational, what happens inside DSP blocks and block RAM (their read registers are counted), the clock tree, and
-wires: a toggle on a short wire counts as much as one on a long wire. A ratio compares counts of one run each, of one
-scene. Registers are those of the RTL: synthesis puts some into DSP blocks and block RAM and removes others, so a netlist
-has fewer flip-flops than the tables below."""
+wires: a toggle on a short wire counts as much as one on a long wire. A ratio compares counts of one run each, of
+one scene. Registers are those of the RTL: synthesis puts some into DSP blocks and block RAM and removes others, so
+a netlist has fewer flip-flops than the tables below."""
 
 ACCELERATOR_UNITS = {
     r"u_matrix\.u_array\..*\.u_pe\.": "array: elements",
@@ -173,9 +175,12 @@ def arguments_of(
             found = [read(values) for read in step.arguments]
             same = encoded is not None and encoded.data_ptr() == found[0].data_ptr()
             return [each.numpy() for each in found], table if same else None
+        encodes = step.op == "relax.ahcq.encode_intervals"
+        if encodes:
+            table = step.arguments[2](values).numpy()
         step.run(values)
-        if step.op == "relax.ahcq.encode_intervals":  # kept, so that no other tensor takes its place in memory
-            encoded, table = values[step.slot], step.arguments[2](values).numpy()
+        if encodes:  # kept, so that no other tensor takes its place in memory
+            encoded = values[step.slot]
     raise DeviceError(f"{FUNCTION} has no {operator} that is called {name!r}.")
 
 
@@ -191,8 +196,8 @@ def flat_tensors(tensors: dict[str, np.ndarray | QLinearWeight]) -> dict[str, np
     return flat
 
 
-def real_layer(qmodel: QuantizedModel, name: str, rows: slice, outputs: int) -> Layer:
-    """Some rows and the first outputs of a layer when the generated scene is encoded."""
+def real_layer(qmodel: QuantizedModel, name: str, rows: slice, outputs: int | None) -> Layer:
+    """Some rows and the first outputs, or all, of a layer when the generated scene is encoded."""
     image = ResizeLongestSide(qmodel.model.spec.image_size).apply_image(generate(SCENE).image)
     image = preprocess(image.transpose(2, 0, 1)[None], qmodel.model.spec)
     realised = qmodel.realise("rows")
@@ -337,11 +342,10 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="ecp5_16x16", help="of configs.yaml (default: %(default)s)")
-    parser.add_argument("--layers", nargs="+", metavar="NAME", help="of the image encoder, such as blocks.4.mlp.lin1",
-                        default=["blocks.4.mlp.lin1"])  # fmt: skip
+    parser.add_argument("--layers", nargs="+", metavar="NAME[:OUTPUTS]", default=["blocks.4.mlp.lin1"],
+                        help="of the image encoder, and how many outputs (default: blocks.4.mlp.lin1)")  # fmt: skip
     parser.add_argument("--rows", type=int, default=64, help="tokens (default: %(default)s)")
     parser.add_argument("--first", type=int, default=96, help="the first of them (default: %(default)s of 256)")
-    parser.add_argument("--outputs", type=int, default=4096, help="of the layer, at most (default: all)")
     parser.add_argument("--cores", nargs="+", default=["fp32:48"], metavar="FORMAT:LANES",
                         help="floating-point cores (default: fp32:48)")  # fmt: skip
     parser.add_argument("--table", type=Path, help="quantizers that `tvm-ahcq compile` saved, instead of calibration")
@@ -349,14 +353,14 @@ def main() -> int:
     cores = [model.Core(name, int(lanes), 3) for name, lanes in (each.split(":") for each in options.cores)]
     qmodel, sections = quantized(options.table), []
     with tempfile.TemporaryDirectory() as folder:
-        for name in options.layers:
+        for name, _, outputs in (each.partition(":") for each in options.layers):
             rows = slice(options.first, options.first + options.rows)
-            layer = real_layer(qmodel, f"image_encoder.{name}", rows, options.outputs)
+            layer = real_layer(qmodel, f"image_encoder.{name}", rows, int(outputs) if outputs else None)
             found = [accelerator_activity(named(options.config), layer, Path(folder))]
             found += [core_activity(core, layer, Path(folder)) for core in cores]
             sections += table(name, layer, found)
+            PAGE.write_text(page(sections) + "\n", encoding="utf-8")
             print("\n".join(sections), flush=True)
-    PAGE.write_text(page(sections), encoding="utf-8")
     print(f"written: {PAGE}")
     return 0
 
