@@ -57,10 +57,10 @@ Each core computes the same rows of the layer once, from its real operands: the 
 weights as the compiler lowers them (results are the accumulators of each channel group, as the host takes them), a
 floating-point core the activations and weights of the float model. Both hold a weight for all of these rows; an
 operand passes 16 columns of the array, or all lanes. Counted are the changes of flip-flops in RTL simulation, every
-signal that a clocked assignment writes, from the end of reset to the last result: of the accelerator all of it,
-with loading, scaling, storing, instruction checks and its AXI port; of a floating-point core its streams, lanes and
-results, but no memory port and no scaling, for it has none. Multiplying is the share of cycles in which a row is
-fed.
+signal that a clocked assignment writes, from the end of reset until the host has seen the end: of the accelerator
+all of it, with loading, scaling, storing, instruction checks and its AXI port; of a floating-point core its
+streams, lanes and results, but no memory port and no scaling, for it has none. Multiplying is the share of cycles
+in which a row is fed.
 
 This is activity, not energy, and no ratio of energies follows from it. Left out are glitches and everything
 combinational, what happens inside DSP blocks and block RAM (their read registers are counted), the clock tree, and
@@ -307,8 +307,11 @@ def complete(path: Path, top: str, known: dict[str, str]) -> list[Register]:
 def table(name: str, layer: Layer, found: list[Activity]) -> list[str]:
     """Rows of one layer."""
     rows, inputs, outputs = layer.shape
-    macs = rows * inputs * outputs
+    macs, zeros = rows * inputs * outputs, (layer.values == 0).mean()
+    commonest = np.bincount(layer.codes.ravel()).max() / layer.codes.size
     lines = [f"## `{name}`: {rows} x {inputs} x {outputs}, {macs / 1e6:.2f} million multiply-adds", "",
+             f"The commonest code is that of {commonest:.0%} of the accelerator's operands; {zeros:.0%} of the float "
+             "operands are 0.", "",
              "| core | cycles | multiplying | flip-flops | toggles, millions | toggles a multiply-add "
              "| times the accelerator's | a flip-flop and cycle |", "|---" * 8 + "|"]  # fmt: skip
     for each in found:
