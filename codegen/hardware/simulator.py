@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
@@ -28,7 +28,11 @@ _LIBRARY = "libahcq_rtl.so"
 _HARNESS = ("rtl_device.cc", "device.cc", "device_options.cc", "axi_memory.cc")
 _HEADERS = ("device.h", "device_options.h", "axi_memory.h")
 _VERILATE = ["--cc", "-O3", "--assert", "--x-assign", "fast", "--noassert-case", "--top-module", TOP]
+_TOGGLES = ["--trace-saif", "--trace-max-width", "4096", "--trace-max-array", "64"]
+"""What makes a simulation count the toggles of its signals. Memories of more words are left out."""
+
 _COMPILE = ["-std=c++17", "-fPIC"]
+_COUNTING = ["-DVM_TRACE=1"]
 _WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 
 
@@ -69,17 +73,53 @@ def lint(config: Config) -> str:
 
 
 @lru_cache(maxsize=8)
-def build(config: Config) -> Path:
-    """The shared library of a configuration, built if it is not in the cache."""
-    model = _cached(_model_folder(config), partial(_build_model, config))
+def build(config: Config, toggles: bool = False) -> Path:
+    """The shared library of a configuration, built if it is not in the cache.
+
+    Parameters
+    ----------
+    config : Config
+        Configuration.
+    toggles : bool
+        One, several times as slow, that counts toggles of signals: its device has an option ``toggles=PATH``, the file
+        that :func:`.activity.read_saif` reads.
+    """
+    model = _cached(_model_folder(config, toggles), partial(_build_model, config, toggles))
 
     def link(place: Path) -> None:
-        flags = [*_COMPILE, "-O2", *_WARNINGS, *_includes(model)]
+        flags = [*_compile_flags(toggles), "-O2", *_WARNINGS, *_includes(model)]
         _compile(place, [[*flags, "-c", str(RUNTIME / name)] for name in _HARNESS])
         objects = [*place.glob("*.o"), *model.glob("*.o")]
         _run(place, ["g++", "-shared", "-o", _LIBRARY, *map(str, objects), "-lpthread"])
 
-    return _cached(_device_folder(config), link) / _LIBRARY
+    return _cached(_device_folder(config, toggles), link) / _LIBRARY
+
+
+def counting_program(name: str, top: str, sources: Sequence[Path], harness: Path, parameters: Sequence[str]) -> Path:
+    """A program around a module other than the accelerator that counts toggles of signals, built if it is not cached.
+
+    Parameters
+    ----------
+    name : str
+        Of its folder.
+    top : str
+        Module.
+    sources : sequence of Path
+        SystemVerilog files, packages first.
+    harness : Path
+        C++ with ``main``; includes ``V<top>.h`` and ``verilated_saif_c.h``.
+    parameters : sequence of str
+        ``-GName=value``.
+    """
+
+    def make(place: Path) -> None:
+        options = ["--cc", "-O3", "--x-assign", "fast", "-Wno-fatal", "-Wno-lint", *_TOGGLES, "--top-module", top]
+        verilator(*options, "--Mdir", str(place), *map(str, sources), *parameters)
+        _compile_model(place, True)
+        flags = [*_compile_flags(True), "-O1", *_includes(place)]
+        _run(place, ["g++", *flags, str(harness), *map(str, place.glob("*.o")), "-o", top, "-lpthread"])
+
+    return _cached(_folder(f"{name}-toggles", [parameters, _TOGGLES, _COUNTING], [*sources, harness]), make) / top
 
 
 def built(config: Config) -> Path | None:
@@ -88,13 +128,18 @@ def built(config: Config) -> Path | None:
     return library if library.is_file() else None
 
 
-def _model_folder(config: Config) -> Path:
-    return _folder(f"model-{config.name}", [config, _VERILATE, _COMPILE], rtl_sources())
+def _compile_flags(toggles: bool) -> list[str]:
+    return [*_COMPILE, *_COUNTING] if toggles else _COMPILE
 
 
-def _device_folder(config: Config) -> Path:
+def _model_folder(config: Config, toggles: bool = False) -> Path:
+    options = [*_VERILATE, *_TOGGLES] if toggles else _VERILATE
+    return _folder(f"model-{config.name}", [config, options, _compile_flags(toggles)], rtl_sources())
+
+
+def _device_folder(config: Config, toggles: bool = False) -> Path:
     harness = [*(RUNTIME / name for name in (*_HEADERS, *_HARNESS)), HERE / "generated" / "ahcq_isa.h"]
-    return _folder(f"device-{config.name}", [_model_folder(config).name, _COMPILE], harness)
+    return _folder(f"device-{config.name}", [_model_folder(config, toggles).name, _compile_flags(toggles)], harness)
 
 
 def _folder(name: str, key: list[object], sources: list[Path]) -> Path:
@@ -123,17 +168,24 @@ def _cached(folder: Path, make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _build_model(config: Config, place: Path) -> None:
+def _build_model(config: Config, toggles: bool, place: Path) -> None:
     """Verilates a configuration and compiles what comes out."""
-    files = [HERE / "lint" / "waivers.vlt", *rtl_sources()]
-    verilator(*_VERILATE, "--Mdir", str(place), *map(str, files), *_parameters(config))
+    verilator(*_VERILATE, *(_TOGGLES if toggles else []), "--Mdir", str(place), str(HERE / "lint" / "waivers.vlt"),
+              *map(str, rtl_sources()), *_parameters(config))  # fmt: skip
+    _compile_model(place, toggles)
+
+
+def _compile_model(place: Path, toggles: bool) -> None:
+    """Compiles what Verilator left in a folder, to objects beside it."""
     include = _verilator_include()
     sources = [*place.glob("*.cpp"), include / "verilated.cpp", include / "verilated_threads.cpp"]
+    if toggles:
+        sources.append(include / "verilated_saif_c.cpp")
     jobs = []
     for source in sorted(path for path in sources if not path.name.endswith("__ALL.cpp")):
-        # what runs once (construction, initial values) is large and need not be fast
-        level = "-O0" if "__Slow" in source.name else "-O2"
-        jobs.append([*_COMPILE, level, "-w", *_includes(place), "-c", str(source)])
+        # what runs once (construction, initial values) is large and need not be fast; nor need what counts toggles
+        level = "-O0" if "__Slow" in source.name else "-O1" if toggles else "-O2"
+        jobs.append([*_compile_flags(toggles), level, "-w", *_includes(place), "-c", str(source)])
     _compile(place, jobs)
 
 

@@ -4,11 +4,16 @@
  */
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "Vahcq_top.h"
 #include "axi_memory.h"
 #include "device_options.h"
+#if VM_TRACE
+#include "verilated_saif_c.h"
+#endif
 
 namespace ahcq {
 namespace {
@@ -22,7 +27,12 @@ class RtlDevice : public Device {
     top_.rst_ni = 1;
     Cycle();
   }
-  ~RtlDevice() override { top_.final(); }
+  ~RtlDevice() override {
+    top_.final();
+#if VM_TRACE
+    toggles_.close();
+#endif
+  }
 
   std::string Name() const override { return "rtl"; }
   size_t MemoryBytes() const override { return const_cast<AxiMemory&>(memory_).bytes().size(); }
@@ -62,6 +72,16 @@ class RtlDevice : public Device {
   }
 
   void SetFaults(uint64_t first, uint64_t end) override { memory_.SetFaults(first, end); }
+
+#if VM_TRACE
+  /*! \brief Counts toggles of signals from here on; they are written when the device is closed. */
+  void CountToggles(const std::string& path) {
+    context_.traceEverOn(true);
+    top_.trace(&toggles_, 99);
+    toggles_.open(path.c_str());
+    toggles_.dump(context_.time());
+  }
+#endif
 
  private:
   uint8_t* At(uint64_t address, size_t bytes) {
@@ -120,12 +140,19 @@ class RtlDevice : public Device {
     from.b_ready = top_.m_bready_o;
     top_.clk_i = 1;
     top_.eval();
+#if VM_TRACE
+    context_.timeInc(1);
+    if (toggles_.isOpen()) toggles_.dump(context_.time());
+#endif
     memory_.Clock(from);
   }
 
   AxiMemory memory_;
   VerilatedContext context_;
   Vahcq_top top_;
+#if VM_TRACE
+  VerilatedSaifC toggles_;
+#endif
 };
 
 }  // namespace
@@ -135,16 +162,25 @@ extern "C" {
 
 AHCQ_PUBLIC uint32_t ahcq_device_abi() { return ahcq::kDeviceAbi; }
 
-/*! \brief DeviceOpener; options `memory`, `latency`, `width`, `stalls` (permille), `seed`. */
+/*! \brief DeviceOpener; options `memory`, `latency`, `width`, `stalls` (permille), `seed`; `toggles` if it counts them. */
 AHCQ_PUBLIC ahcq::Device* ahcq_open_device(const char* text, char* error, size_t error_bytes) {
   try {
-    const ahcq::DeviceOptions options(text, {"memory", "latency", "width", "stalls", "seed"});
+    std::vector<std::string> names = {"memory", "latency", "width", "stalls", "seed"};
+#if VM_TRACE
+    names.push_back("toggles");
+#endif
+    const ahcq::DeviceOptions options(text, names);
     ahcq::AxiTiming timing;
     timing.latency = static_cast<uint32_t>(options.Number("latency", timing.latency, 0, 1 << 20));
     timing.bytes_per_cycle = static_cast<uint32_t>(options.Number("width", timing.bytes_per_cycle, 1, 8));
     timing.stall_permille = static_cast<uint32_t>(options.Number("stalls", timing.stall_permille, 0, 999));
     timing.seed = static_cast<uint32_t>(options.Number("seed", timing.seed));
-    return new ahcq::RtlDevice(options.Number("memory", 1 << 26, 32, ahcq::kMaxMemory), timing);
+    auto device =
+        std::make_unique<ahcq::RtlDevice>(options.Number("memory", 1 << 26, 32, ahcq::kMaxMemory), timing);
+#if VM_TRACE
+    if (options.Has("toggles")) device->CountToggles(options.Text("toggles"));
+#endif
+    return device.release();
   } catch (const std::exception& failure) {
     std::snprintf(error, error_bytes, "%s", failure.what());
     return nullptr;

@@ -43,7 +43,7 @@ def pairs() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def results(build: Callable[..., Path]) -> np.ndarray:
-    program = build("fp_units", (HERE / "fp_units.sv",))
+    program = build("fp_units", HERE / "fp_units.cc", (HERE / "fp_units.sv",))
     fed = np.concatenate([pairs(), np.zeros((max(STAGES), 2), np.uint32)])
     out = subprocess.run([str(program)], input=fed.tobytes(), capture_output=True, check=True).stdout
     return np.frombuffer(out, np.uint32).reshape(-1, 5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +9,12 @@ import numpy as np
 import pytest
 
 from tvm_ahcq.codegen.hardware.baseline import model, sources
+from tvm_ahcq.codegen.hardware.baseline.simulator import HARNESS, Tile, simulate
 from tvm_ahcq.errors import DeviceError
 
 FP32 = model.Core("fp32", 5, 2)
 BF16 = model.Core("bf16", 13)
 TILES = [(16, 20), (13, 25), (1, 4), (24, 2), (15, 1), (40, 15)]
-Tile = tuple[np.ndarray, np.ndarray]
 
 
 def tile(core: model.Core, rng: np.random.Generator, rows: int, steps: int) -> Tile:
@@ -27,34 +26,6 @@ def tile(core: model.Core, rng: np.random.Generator, rows: int, steps: int) -> T
     return found[0].view(np.uint32) & mask, found[1].view(np.uint32) & mask
 
 
-def chunks(core: model.Core, tiles: list[Tile]) -> np.ndarray:
-    """Both streams in the order in which their words are needed: 1 for weights, and the chunk's two halves."""
-    shift = 0 if core.format == "fp32" else 16
-    streams, needed = [], []
-    for side in (0, 1):
-        words = [weights[k] if side else operands[:, k] for operands, weights in tiles for k in range(len(weights))]
-        needed.append(np.repeat(np.arange(len(words)), [len(part) for part in words]))
-        packed = (np.concatenate(words) >> np.uint32(shift)).astype(np.uint32 if shift == 0 else np.uint16)
-        fill = -len(packed) % (8 // core.word_bytes)
-        streams.append(np.pad(packed, (0, fill)).view(np.uint32).reshape(-1, 2))
-        needed[side] = needed[side][:: 8 // core.word_bytes]
-    rows = np.concatenate([np.insert(stream, 0, side, axis=1) for side, stream in enumerate(streams)])
-    order = np.lexsort((1 - rows[:, 0].astype(int), np.concatenate(needed)))
-    return rows[order].astype(np.uint32)
-
-
-def simulate(program: Path, core: model.Core, tiles: list[Tile], idle: int) -> tuple[int, np.ndarray]:
-    """Cycles and results of tiles; memory gives nothing in some percent of the cycles."""
-    wanted = sum(len(operands) * core.lanes for operands, _ in tiles)
-    data = chunks(core, tiles)
-    sizes = np.array([(operands.shape[0], operands.shape[1]) for operands, _ in tiles], np.uint32)
-    given = np.array([len(tiles), len(data), wanted, idle], np.uint32).tobytes() + sizes.tobytes() + data.tobytes()
-    done = subprocess.run([str(program)], input=given, capture_output=True)
-    found = np.frombuffer(done.stdout, np.uint32)
-    assert done.returncode == 0, f"{len(found) - 1} of {wanted} results"
-    return int(found[0]), found[1:]
-
-
 @pytest.fixture(scope="module", params=[FP32, BF16], ids=["fp32", "bf16"])
 def core(request: pytest.FixtureRequest) -> model.Core:
     return request.param
@@ -62,7 +33,7 @@ def core(request: pytest.FixtureRequest) -> model.Core:
 
 @pytest.fixture(scope="module")
 def program(build: Callable[..., Path], core: model.Core) -> Path:
-    return build("fp_gemm", (), tuple(f"-G{name}={value}" for name, value in core.parameters().items()))
+    return build("fp_gemm", HARNESS, (), tuple(f"-G{name}={value}" for name, value in core.parameters().items()))
 
 
 @pytest.mark.parametrize("idle", [0, 70])

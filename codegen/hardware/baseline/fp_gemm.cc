@@ -1,6 +1,7 @@
 // Runs tiles on the core. In: number of tiles, of chunks, of results, percent of cycles without a chunk (uint32 each);
 // rows and steps of each tile (uint32); whether a chunk is of weights (uint32), then its 8 bytes. Out: cycles (uint32) from
-// the first cycle in which something is offered to the one with the last result; results.
+// the first cycle in which something is offered to the one with the last result; results. Where toggles are counted, they
+// are those of these cycles, and go to the file of the first argument.
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -9,6 +10,9 @@
 #include <vector>
 
 #include "Vfp_gemm.h"
+#if VM_TRACE
+#include "verilated_saif_c.h"
+#endif
 
 static std::vector<uint32_t> read_words(size_t count) {
   std::vector<uint32_t> words(count);
@@ -16,11 +20,16 @@ static std::vector<uint32_t> read_words(size_t count) {
   return words;
 }
 
-int main() {
+int main([[maybe_unused]] int count, [[maybe_unused]] char** arguments) {
   const auto head = read_words(4);
   const uint32_t tiles = head[0], chunks = head[1], wanted = head[2], idle = head[3];
   const auto sizes = read_words(2 * tiles);
   const auto data = read_words(3 * chunks);
+#if VM_TRACE
+  if (count != 2) return 2;
+  Verilated::traceEverOn(true);
+  VerilatedSaifC toggles;
+#endif
   auto core = std::make_unique<Vfp_gemm>();
   std::mt19937 random(1);
   std::vector<uint32_t> results;
@@ -38,6 +47,11 @@ int main() {
   core->eval();
   for (int i = 0; i < 4; ++i) edge();
   uint32_t tile = 0, chunk = 0, cycles = 0;
+#if VM_TRACE
+  core->trace(&toggles, 99);
+  toggles.open(arguments[1]);
+  toggles.dump(0);
+#endif
   while (results.size() < wanted && cycles < 10000000) {
     core->command_valid_i = tile < tiles;
     if (tile < tiles) {
@@ -55,7 +69,13 @@ int main() {
     if (core->result_valid_o) results.push_back(core->result_o);
     ++cycles;
     edge();
+#if VM_TRACE
+    toggles.dump(cycles);
+#endif
   }
+#if VM_TRACE
+  toggles.close();
+#endif
   std::fwrite(&cycles, 4, 1, stdout);
   std::fwrite(results.data(), 4, results.size(), stdout);
   return results.size() == wanted ? 0 : 1;
