@@ -137,7 +137,7 @@ class AHCQ_PUBLIC Device {
  */
 AHCQ_PUBLIC std::unique_ptr<Device> OpenDevice(const std::string& name);
 
-/*! \brief "0x3bcf41d6 (ecp5_16x16)". */
+/*! \brief "0x8dca1f71 (ecp5_16x16)". */
 std::string DescribeConfig(uint32_t hash);
 /*! \brief Name of an error code. */
 const char* ErrorName(isa::Error error);
