@@ -53,14 +53,14 @@ FUNCTION = "encode_image"
 _PAGE_BYTES = 4096
 
 MEANING = """\
-Each core computes the same rows of the layer once, from its real operands: the accelerator the codes and 4-bit
-weights as the compiler lowers them (results are the accumulators of each channel group, as the host takes them), a
-floating-point core the activations and weights of the float model. Both hold a weight for all of these rows; an
-operand passes 16 columns of the array, or all lanes. Counted are the changes of flip-flops in RTL simulation, every
-signal that a clocked assignment writes, from the end of reset until the host has seen the end: of the accelerator
-all of it, with loading, scaling, storing, instruction checks and its AXI port; of a floating-point core its
-streams, lanes and results, but no memory port and no scaling, for it has none. Multiplying is the share of cycles
-in which a row is fed.
+Each core computes the same rows and outputs of the layer (so many as the headings say) once, from its real
+operands: the accelerator the codes and 4-bit weights as the compiler lowers them (results are the accumulators of
+each channel group, as the host takes them), a floating-point core the activations and weights of the float model.
+Both hold a weight for all of these rows; an operand passes 16 columns of the array, or all lanes. Counted are the
+changes of flip-flops in RTL simulation, every signal that a clocked assignment writes, from the end of reset until
+the host has seen the end: of the accelerator all of it, with loading, scaling, storing, instruction checks and its
+AXI port; of a floating-point core its streams, lanes and results, but no memory port and no scaling, for it has
+none. Multiplying is the share of cycles in which a row is fed.
 
 This is activity, not energy, and no ratio of energies follows from it. Left out are glitches and everything
 combinational, what happens inside DSP blocks and block RAM (their read registers are counted), the clock tree, and
