@@ -97,7 +97,7 @@ class AttentionTile:
     lines : int
         Of keys, in a chunk: how ``wgt`` and accumulators are split.
     lag : int
-        Chunks whose values are multiplied a tile later; their probabilities wait in ``act``.
+        Chunks whose values wait, with their probabilities in ``act``, until the next tile's row sums are taken.
     """
 
     queries: int
