@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,12 @@ def section(records: list[dict[str, Any]]) -> list[str]:
     return lines[:-1]
 
 
+def by_lanes(records: Iterable[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """Builds of floating-point cores of a format, the most lanes last."""
+    cores = [record for record in records if record.get("core", {}).get("format") == kind]
+    return sorted(cores, key=lambda record: int(record["core"]["lanes"]))
+
+
 def with_clocks(best: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Accelerators, and of each format the core with the most lanes, if it is worth a comparison.
 
@@ -157,8 +163,7 @@ def with_clocks(best: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         if "core" not in record and ("fmax_mhz" in record or "placed_mhz" in record):
             found[name] = {"fmax_mhz": record.get("placed_mhz"), "as_placed": "placed_mhz" in record} | record
     for kind in ("fp32", "bf16"):
-        cores = [record for record in best.values() if "core" in record and record["core"]["format"] == kind]
-        cores.sort(key=lambda record: int(record["core"]["lanes"]))
+        cores = by_lanes(best.values(), kind)
         routed = [record for record in cores if "fmax_mhz" in record]
         if routed and cores[-1]["core"]["lanes"] >= FILLING:
             guess = {"fmax_mhz": routed[-1]["fmax_mhz"], "at_most": "fmax_mhz" not in cores[-1]}

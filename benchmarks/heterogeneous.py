@@ -137,14 +137,15 @@ def clock(config: str) -> float | None:
 
 def against_floating_point(seconds: float) -> list[str]:
     """Rows of ViT-B's figures: how long the largest routed floating-point core of each format takes."""
-    cores = [(Core(**each["core"]), each["fmax_mhz"] * 1e6) for each in routed() if "core" in each]
     rows = []
-    for form in ("fp32", "bf16"):
-        of_form = [pair for pair in cores if pair[0].format == form and pair[0].lanes >= fpga_baseline.FILLING]
-        for core, rate in sorted(of_form, key=lambda pair: pair[0].lanes)[-1:]:
-            time = fpga_baseline.encoder_cycles(core) / rate
+    for kind in ("fp32", "bf16"):
+        for record in fpga_baseline.by_lanes(routed(), kind)[-1:]:
+            core, rate = Core(**record["core"]), record["fmax_mhz"] * 1e6
+            if core.lanes < fpga_baseline.FILLING:
+                continue
+            own = fpga_baseline.encoder_cycles(core) / rate
             rows.append(f"| {core.name} at its routed {rate / 1e6:.1f} MHz, without softmax, GELU and memory | "
-                        f"{time:.1f} s a picture: the accelerator is {time / seconds:.2f} times as fast |")  # fmt: skip
+                        f"{own:.1f} s a picture: the accelerator is {own / seconds:.2f} times as fast |")  # fmt: skip
     return rows
 
 

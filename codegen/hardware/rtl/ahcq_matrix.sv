@@ -95,13 +95,13 @@ module ahcq_matrix
     .decode_we_i   (decode_we_q),
     .decode_waddr_i(decode_waddr_q),
     .decode_wdata_i(decode_wdata_q),
-    .codes_i    (codes),
-    .table_i    (table_select),
-    .swap_i     (swap),
-    .weights_i  (weights),
-    .load_i     (load_weights),
-    .transpose_i(transpose),
-    .sums_o     (sums)
+    .codes_i       (codes),
+    .table_i       (table_select),
+    .swap_i        (swap),
+    .weights_i     (weights),
+    .load_i        (load_weights),
+    .transpose_i   (transpose),
+    .sums_o        (sums)
   );
   ahcq_acc #(
     .Dim    (Dim),
