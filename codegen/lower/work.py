@@ -33,10 +33,10 @@ _LOGARITHM = 24
 """Cycles for the logarithm of a row sum; one at a time."""
 
 _BURST = 16
-"""Chunks of a burst; each asks for two cycles."""
+"""Beats of a burst; each asks for two cycles."""
 
 _READ, _BURSTS = 2, 0.03
-"""Cycles in which a word of ``vec`` is read before its parts are sent on their way to memory; and for each chunk, those
+"""Cycles in which a word of ``vec`` is read before its parts are sent on their way to memory; and for each beat, those
 between bursts (fitted)."""
 
 _SHARED, _HIDDEN = 1.0, 16
@@ -44,7 +44,7 @@ _SHARED, _HIDDEN = 1.0, 16
 what is sent of a word of so many parts hides it."""
 
 _SENT_CODES = 3.0
-"""The same for ``out``, whose words are a chunk."""
+"""Cycles of a beat out of ``out``, whose words are one."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def work_of(entries: Sequence[Entry], tokens: Sequence[Tokens], config: Config) 
     moved = {name: sum(f["rows"] * f["length"] for _, f in _of(entries, name)) for name in ("load", "store")}
     array = sum(f["rows"] * f["steps"] * f["blocks"] for _, f in _of(entries, "gemm"))
     shared = any(f.get("add_mode", 0) == 2 for _, f in _of(entries, "scale"))
-    parts = config.lanes // 2
+    parts = config.lanes // 2 // config.bus_chunks
     waits = _SHARED if shared and parts < _HIDDEN else 0.0
     sent = (parts + _READ + waits) / parts + _BURSTS
     cycles = _Replay(config, sent).cycles(entries, tokens)
@@ -92,7 +92,7 @@ def _of(entries: Iterable[Entry], name: str) -> Iterable[Entry]:
 
 
 class _Replay:
-    """Times at which units become free, and at which tokens were given; `sent`: cycles of a chunk out of ``vec``."""
+    """Times at which units become free, and at which tokens were given; `sent`: cycles of a beat out of ``vec``."""
 
     def __init__(self, config: Config, sent: float) -> None:
         self.config, self.sent = config, sent
@@ -146,12 +146,11 @@ class _Replay:
         return lost
 
     def _length(self, name: str, f: dict[str, Any]) -> float:
-        if name == "load":
-            bursts = f["rows"] * -(-f["length"] // _BURST)
-            return LATENCY + 8 + max(f["rows"] * f["length"], 2 * bursts)
-        if name == "store":
-            rate = self.sent if f["memory"] == "vec" else _SENT_CODES
-            return LATENCY + 8 + rate * f["rows"] * f["length"]
+        if name in ("load", "store"):
+            beats = -(-f["length"] // self.config.bus_chunks)
+            if name == "load":
+                return LATENCY + 8 + f["rows"] * max(beats, 2 * -(-beats // _BURST))
+            return LATENCY + 8 + f["rows"] * beats * (self.sent if f["memory"] == "vec" else _SENT_CODES)
         if name == "scale":
             bias = int(f.get("add_mode", 0) == 1)
             return f["blocks"] * self.subs * (f["rows"] + 1 + bias) + self.drain

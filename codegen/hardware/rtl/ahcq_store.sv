@@ -1,9 +1,10 @@
-// The STORE unit: reads words, sends them chunk by chunk, and waits for every answer before it gives its tokens.
+// The STORE unit: reads words, sends them beat by beat, and waits for every answer before it gives its tokens.
 module ahcq_store
   import ahcq_isa_pkg::*;
 #(
   parameter int unsigned Dim = 4,
   parameter int unsigned Lanes = 2,
+  parameter int unsigned BusChunks = 1,
   parameter int unsigned OutDepth = 16,
   parameter int unsigned VecDepth = 16
 ) (
@@ -17,7 +18,7 @@ module ahcq_store
   output logic [3:0]                                    give_mask_o,
   input  logic                                          give_ready_i,
   output logic                                          busy_o,
-  output logic                                          chunk_o,
+  output logic [2:0]                                    chunks_o,
   output logic                                          quiet_o,
   output logic                                          aw_valid_o,
   input  logic                                          aw_ready_i,
@@ -25,7 +26,7 @@ module ahcq_store
   output logic [7:0]                                    aw_len_o,
   output logic                                          w_valid_o,
   input  logic                                          w_ready_i,
-  output logic [63:0]                                   w_data_o,
+  output logic [64*BusChunks-1:0]                       w_data_o,
   output logic                                          w_last_o,
   input  logic                                          b_valid_i,
   output logic                                          out_re_o,
@@ -36,15 +37,16 @@ module ahcq_store
   output logic [$clog2(VecDepth*(Dim/Lanes))-1:0]       vec_addr_o,
   input  logic [32*Lanes-1:0]                           vec_data_i
 );
-  // A read gives one word of `out` or Lanes numbers of `vec`: a part of a chunk, a chunk, or several.
+  // A read gives one word of `out` or Lanes numbers of `vec`: a part of a beat, a beat, or several.
   localparam int unsigned CodeWidth = 4 * Dim;
   localparam int unsigned WordsInChunk = CodeWidth < 64 ? 64 / CodeWidth : 1;
-  localparam int unsigned CodeChunks = CodeWidth > 64 ? CodeWidth / 64 : 1;
-  localparam int unsigned LaneChunks = Lanes / 2;
+  localparam int unsigned CodeBeats = CodeWidth > 64 ? CodeWidth / 64 / BusChunks : 1;
+  localparam int unsigned LaneBeats = Lanes / 2 / BusChunks;
+  localparam int unsigned BusWidth = 64 * BusChunks;
   localparam int unsigned Subs = Dim / Lanes;
   localparam int unsigned SubBits = $clog2(Subs);
   localparam int unsigned ReadBits = 32 * Lanes > CodeWidth ? 32 * Lanes : CodeWidth;
-  localparam int unsigned HoldBits = ReadBits > 64 ? ReadBits : 64;
+  localparam int unsigned HoldBits = ReadBits > BusWidth ? ReadBits : BusWidth;
 
   store_t fields, instr_q;
   logic active_q, done_q;
@@ -62,7 +64,7 @@ module ahcq_store
   logic is_vec_q, read, last_part, last_chunk, last_row, fifo_in_ready, fifo_in_valid;
   logic [19:0] pitch;
 
-  assign parts = is_vec_q ? 5'(LaneChunks - 1) : 5'(CodeChunks - 1);
+  assign parts = is_vec_q ? 5'(LaneBeats - 1) : 5'(CodeBeats - 1);
   assign pitch = is_vec_q ? 20'(instr_q.sp_stride) << SubBits : 20'(instr_q.sp_stride);
   assign out_re_o = reading_q && state_q == Read && !is_vec_q;
   assign vec_re_o = reading_q && state_q == Read && is_vec_q;
@@ -74,7 +76,7 @@ module ahcq_store
   ahcq_count u_chunk (
     .clk_i,
     .load_i (start_i),
-    .count_i(fields.length),
+    .count_i(fields.length >> $clog2(BusChunks)),
     .step_i (fifo_in_valid && fifo_in_ready),
     .value_o(),
     .first_o(),
@@ -126,7 +128,7 @@ module ahcq_store
       else hold_q <= HoldBits'(out_data_i);
     end
     if (state_q == Send && fifo_in_ready) begin
-      hold_q <= hold_q >> 64;
+      hold_q <= hold_q >> BusWidth;
       part_q <= last_part ? '0 : part_q + 1'b1;
       if (last_chunk) begin
         row_at_q <= next_row_q;
@@ -137,14 +139,14 @@ module ahcq_store
 
   logic fifo_valid, fifo_ready;
   ahcq_fifo #(
-    .Width(64),
+    .Width(BusWidth),
     .Depth(16)
   ) u_fifo (
     .clk_i,
     .rst_ni,
     .valid_i(fifo_in_valid),
     .ready_o(fifo_in_ready),
-    .data_i (hold_q[63:0]),
+    .data_i (hold_q[BusWidth-1:0]),
     .valid_o(fifo_valid),
     .ready_i(fifo_ready),
     .data_o (w_data_o)
@@ -154,7 +156,9 @@ module ahcq_store
   logic burst_busy, burst_valid, sending_q, sent;
   logic [7:0] beats_q;
   logic [7:0] flying_q;
-  ahcq_bursts u_bursts (
+  ahcq_bursts #(
+    .BusChunks(BusChunks)
+  ) u_bursts (
     .clk_i,
     .rst_ni,
     .start_i,
@@ -174,7 +178,7 @@ module ahcq_store
   assign fifo_ready = sending_q && w_ready_i;
   assign sent = w_valid_o && w_ready_i;
   assign w_last_o = beats_q == '0;
-  assign chunk_o = sent;
+  assign chunks_o = sent ? 3'(BusChunks) : 3'd0;
   assign quiet_o = flying_q == '0 && !sending_q && !aw_valid_o;
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
