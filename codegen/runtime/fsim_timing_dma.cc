@@ -119,35 +119,28 @@ void LoadUnit::Clock(const Beat& beat, bool valid, bool given) {
 }
 
 void StoreUnit::Start(const Instruction& f, uint32_t dim, uint32_t lanes, uint32_t bus_chunks) {
-  active = reading_ = true;
+  active = true;
   push = f.push();
   vec_ = f[isa::store::kMemory] == static_cast<uint32_t>(isa::Memory::kVec);
-  rows_ = f[isa::store::kRows];
-  length_ = f[isa::store::kLength] / bus_chunks;
-  chunk_ = part_ = sub_ = 0;
   parts_ = (vec_ ? lanes / 2 : std::max(1u, dim / 16)) / bus_chunks;
   subs_ = vec_ || dim >= 16 ? 1 : 16 / dim;
+  reads_ = uint64_t{f[isa::store::kRows]} * (f[isa::store::kLength] / bus_chunks / parts_ * subs_);
+  sub_ = 0;
   bursts_.Start(f, bus_chunks);
 }
 
 void StoreUnit::ClockReader(bool vec_free, bool fifo_ready) {
-  switch (state_) {
-    case State::kRead:
-      if (reading_ && (!vec_ || vec_free)) state_ = State::kCapture;
-      return;
-    case State::kCapture:
-      sub_ = sub_ + 1 == subs_ ? 0 : sub_ + 1;
-      state_ = sub_ == 0 ? State::kSend : State::kRead;
-      return;
-    case State::kSend:
-      if (!fifo_ready) return;
-      ++fifo_;
-      const bool last_part = part_ + 1 == parts_, last_chunk = chunk_ + 1 == length_;
-      part_ = last_part ? 0 : part_ + 1;
-      chunk_ = last_chunk ? 0 : chunk_ + 1;
-      if (last_part || last_chunk) state_ = State::kRead;
-      if (last_chunk && --rows_ == 0) reading_ = false;
+  const bool read = Wants() && (!vec_ || vec_free), send = held_ != 0 && fifo_ready;
+  const bool moved = next_ && (held_ == 0 || (send && held_ == 1));
+  fifo_ += send;
+  held_ = moved ? parts_ : held_ - send;
+  next_ = next_ && !moved;
+  if (arriving_) {
+    next_ = ++sub_ == subs_;
+    sub_ = next_ ? 0 : sub_;
   }
+  arriving_ = read;
+  reads_ -= read;
 }
 
 void StoreUnit::Clock(uint64_t now, bool vec_free, uint32_t latency, uint32_t beat_cycles, bool given) {

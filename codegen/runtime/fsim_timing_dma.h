@@ -94,16 +94,16 @@ struct StoreUnit {
   uint32_t push = 0;
 
   void Start(const Instruction& f, uint32_t dim, uint32_t lanes, uint32_t bus_chunks);
-  bool ReadsVec() const { return reading_ && state_ == State::kRead && vec_; }
+  bool ReadsVec() const { return Wants() && vec_; }
   /*! \brief One cycle. */
   void Clock(uint64_t now, bool vec_free, uint32_t latency, uint32_t beat_cycles, bool given);
 
  private:
-  enum class State { kRead, kCapture, kSend };
+  bool Wants() const { return reads_ != 0 && !arriving_ && !next_; }
   void ClockReader(bool vec_free, bool fifo_ready);
-  State state_ = State::kRead;
-  bool reading_ = false, vec_ = false, sending_ = false;
-  uint32_t rows_ = 0, length_ = 0, chunk_ = 0, part_ = 0, parts_ = 1, sub_ = 0, subs_ = 1;
+  bool arriving_ = false, next_ = false, vec_ = false, sending_ = false;
+  uint64_t reads_ = 0;  // left
+  uint32_t held_ = 0, parts_ = 1, sub_ = 0, subs_ = 1;  // held: beats that are left of what was read
   uint32_t fifo_ = 0, beats_ = 0, flying_ = 0, wanted_ = 0;
   uint64_t free_ = 0;
   Bursts bursts_;
