@@ -36,8 +36,8 @@ _BURST = 16
 """Beats of a burst; each asks for two cycles."""
 
 _READ, _BURSTS = 3, 0.03
-"""Least cycles between two reads of STORE, of which one gives a word of ``out`` or a part of one of ``vec``; and for each
-beat, those between bursts (fitted)."""
+"""Least cycles between two reads of STORE, of which one gives a word of ``out`` or a part of one of ``vec``; and for
+each beat, those between bursts (fitted)."""
 
 _SHARED = 1.0
 """Cycles for which such a read waits where scales read the sums that they add to at the same time (fitted)."""
