@@ -215,8 +215,9 @@ def search(config: Config, folder: Path, trials: int) -> list[str]:
 def page(kept: dict[str, Any]) -> str:
     """All of it."""
     lines = ["# Encoders on CPU and accelerator", "", "Written by `benchmarks/heterogeneous.py`.", "",
-             "Cycles are of the functional simulator, equal to the RTL's with memory that takes and gives a beat of the "
-             "bus in a cycle, latency 40. Padding keeps the array busy too. Estimates are the compiler's (`codegen/lower/work.py`).",
+             "Cycles are of the functional simulator, equal to the RTL's with memory that takes and gives a beat of "
+             "the bus in a cycle, latency 40. Padding keeps the array busy too. Estimates are the compiler's "
+             "(`codegen/lower/work.py`).",
              ""]  # fmt: skip
     for model in kept["models"].values():
         lines += model_page(model)
