@@ -15,7 +15,7 @@ from tvm.ir import IRModule
 
 from tvm_ahcq import op as ahcq
 from tvm_ahcq.op.register import is_op
-from tvm_ahcq.quantizers.recipe import PATCH_EMBEDDING, Recipe
+from tvm_ahcq.quantizers.recipe import Recipe
 
 from .rewrite import Definitions, bindings, functions, rewrite_module
 
@@ -41,7 +41,7 @@ for _attention in ("cross_attn_token_to_image", "cross_attn_image_to_token", "fi
 PIXELS = "pixels"
 """Kind of the site in front of the patch embedding, and of its quantizer (:mod:`tvm_ahcq.quantizers.pixels`)."""
 
-SITE_OF_LAYER[tuple(PATCH_EMBEDDING.split("."))] = PIXELS
+SITE_OF_LAYER["patch_embed", "proj"] = PIXELS
 
 ACTIVATIONS = {"relax.nn.gelu": "gelu", "relax.nn.relu": "relu"}
 TABLE_QUANTIZERS = ("hluq",)
