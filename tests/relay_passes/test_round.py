@@ -10,7 +10,7 @@ import pytest
 from tvm_ahcq.calibrate.images import load_calibration
 from tvm_ahcq.compiler import QuantizedModel, quantize
 from tvm_ahcq.quantizers.recipe import recipe
-from tvm_ahcq.quantizers.weights import encode_weight
+from tvm_ahcq.quantizers.weights import calibrate_weight, encode_weight
 from tvm_ahcq.relay_passes.annotate import layers
 from tvm_ahcq.relay_passes.round import round_weights
 
@@ -30,6 +30,20 @@ def test_every_layer_is_rounded_and_none_is_worse_than_to_the_nearest(nearest, r
     assert set(rounding.layers) == set(layers(nearest.annotated))
     assert all(found.error <= found.nearest_error for found in rounding.layers.values())
     assert np.median([found.error / found.nearest_error for found in rounding.layers.values()]) < 0.9
+
+
+def test_what_reads_pixels_is_rounded_to_the_nearest_and_its_bias_takes_up_the_fraction_of_the_mean(
+    nearest, rounding, tiny_model
+):
+    name = "image_encoder.patch_embed.proj"
+    found, weight = rounding.layers[name], tiny_model.params[f"{name}.weight"]
+    flat = weight.reshape(len(weight), -1)
+    plain = calibrate_weight(flat, 8)
+    np.testing.assert_array_equal(found.weight.codes, plain.codes)
+    fraction = [(round(m) - m) / s for m, s in zip(tiny_model.pixel_mean, tiny_model.pixel_std, strict=True)]
+    wanted = tiny_model.params[f"{name}.bias"] + flat @ np.repeat(fraction, 256)
+    rounded = np.abs(flat - plain.dequantize()).sum(1)  # times the means of the inputs, which are below 1
+    assert (np.abs(found.bias - wanted) <= rounded).all()
 
 
 def test_changed_weights_hold_values_of_their_codes(nearest, rounding):
