@@ -71,6 +71,6 @@ def _output(given: SumsOutput) -> bytes:
     head = struct.pack("<Q7I", given.address, *sizes) + struct.pack("<2I", len(given.row_at), groups)
     fields = b"".join(struct.pack("<3I", field.word, field.offset, field.bits) for field in given.fields)
     numbers = given.multiplier.astype("<f4").tobytes() + given.bias.astype("<f4").tobytes()
-    corrected = given.correction is not None
-    numbers += struct.pack("<I", corrected) + (given.correction.astype("<i4").tobytes() if corrected else b"")
+    correction = b"" if given.correction is None else given.correction.astype("<i4").tobytes()
+    numbers += struct.pack("<I", bool(correction)) + correction
     return head + given.row_at.astype("<i4").tobytes() + fields + numbers
