@@ -6,7 +6,7 @@ Each program runs on the functional simulator, which counts cycles, and a shorte
 Verilated RTL: memory and every counter are compared. GEMMs have their full depth K; rows and outputs can be cut, as the
 program repeats one loop over tiles of both. Start and end are included. Attention has relative positions: windows of
 14 x 14 tokens, and a picture of 64 x 64 of which only some tiles of queries are computed, each against all 4096 keys;
-an array of 4 x 4 takes what its scratchpads hold. Memory: 8 bytes a cycle, latency 40.
+an array of 4 x 4 takes what its scratchpads hold. Memory: a beat of the bus in a cycle, latency 40.
 
 Writes ``benchmarks/results/fpga_busy_<config>.md``; exits with 1 if RTL and functional simulator disagree.
 """
@@ -44,6 +44,7 @@ LAYERS = {
 PICTURES = {
     4: {"window attention": ((12, 12), 12, 16), "global attention": ((32, 32), 4, 16)},
     16: {"window attention": ((14, 14), 28, 64), "global attention": ((64, 64), 16, 64)},
+    32: {"window attention": ((14, 14), 28, 64), "global attention": ((64, 64), 32, 64)},
 }
 """Dim -> name -> (height and width, queries of a tile, channels of a head)."""
 

@@ -34,7 +34,6 @@ import tvm_ahcq as ahcq
 from tvm_ahcq.cli.compile import generated_images
 from tvm_ahcq.codegen.hardware.baseline.model import Core
 from tvm_ahcq.codegen.hardware.config import Config, named
-from tvm_ahcq.codegen.hardware.generated.isa import LIMITS
 from tvm_ahcq.compiler import QuantizedModel
 from tvm_ahcq.evaluate.roofline_plot import roofline_plot
 from tvm_ahcq.evaluate.scenes import generate
@@ -165,6 +164,7 @@ def model_page(kept: dict[str, Any]) -> list[str]:
         f"| cycles of one picture | {every.cycles / 1e6:.2f} M |",
         f"| array busy | {every.busy:.1%} of them |",
         f"| multiply-adds a cycle, without padding | {every.rate:.1f} of {named(figures['config']).dim ** 2} |",
+        f"| a beat of the bus | {named(figures['config']).beat_bytes} bytes |",
         f"| frames a second, without the host's part and transfers | {speed} |",
         *(against_floating_point(every.cycles / rate) if rate and name == "vit_b" else []),
         f"| bytes between accelerator and its memory | {every.loaded / 1e6:.0f} MB loaded, "
@@ -196,7 +196,8 @@ def draw(name: str, config: str, operators: list[OperatorCycles]) -> str:
     """Name of a model's roofline picture."""
     title = f"{name}, image encoder, {config}"
     path = RESULTS / f"roofline_{name}_{config}.svg"
-    path.write_text(roofline_plot(title, operators, named(config).dim ** 2, LIMITS["chunk_bytes"]), encoding="utf-8")
+    sizes = named(config)
+    path.write_text(roofline_plot(title, operators, sizes.dim**2, sizes.beat_bytes), encoding="utf-8")
     return path.name
 
 
@@ -214,8 +215,9 @@ def search(config: Config, folder: Path, trials: int) -> list[str]:
 def page(kept: dict[str, Any]) -> str:
     """All of it."""
     lines = ["# Encoders on CPU and accelerator", "", "Written by `benchmarks/heterogeneous.py`.", "",
-             "Cycles are of the functional simulator, equal to the RTL's with memory of 8 bytes a cycle each way and "
-             "latency 40. Padding keeps the array busy too. Estimates are the compiler's (`codegen/lower/work.py`).",
+             "Cycles are of the functional simulator, equal to the RTL's with memory that takes and gives a beat of "
+             "the bus in a cycle, latency 40. Padding keeps the array busy too. Estimates are the compiler's "
+             "(`codegen/lower/work.py`).",
              ""]  # fmt: skip
     for model in kept["models"].values():
         lines += model_page(model)

@@ -26,8 +26,8 @@ class Timing:
     ----------
     latency : int
         Cycles from an address to its first beat.
-    bytes_per_cycle : int
-        1, 2, 4 or 8, in each direction.
+    bytes_per_cycle : int, optional
+        In each direction, a divisor of the bytes of a beat; as many as the bus carries by default.
     stall_permille : int
         Chance that a handshake is refused for a cycle; RTL only.
     seed : int
@@ -35,7 +35,7 @@ class Timing:
     """
 
     latency: int = 40
-    bytes_per_cycle: int = 8
+    bytes_per_cycle: int | None = None
     stall_permille: int = 0
     seed: int = 1
 
@@ -89,7 +89,7 @@ def open_device(
     if rest:
         raise DeviceError(f"{name!r} says more than which device; give its options as arguments. There are {DEVICES}.")
     chosen = config if isinstance(config, Config) else named(config or "ecp5_16x16")
-    options = f"memory={memory_bytes},latency={timing.latency},width={timing.bytes_per_cycle}"
+    options = f"memory={memory_bytes},latency={timing.latency},width={timing.bytes_per_cycle or 0}"
     if backend == "fsim":
         options += f",threads={threads},timing={int(estimate)}" + (f",kernels={kernels}" if kernels else "")
         return Device(f"{place}fsim:{chosen.name},{options}")

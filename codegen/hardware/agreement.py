@@ -14,9 +14,9 @@ WATCHDOG = 3000
 """Cycles; more than any instruction of a random program takes, stalls included."""
 
 
-def timing_of(seed: int) -> Timing:
+def timing_of(config: Config, seed: int) -> Timing:
     """Different memories for different seeds: latency, width, stalls."""
-    return Timing(latency=(1, 7, 40, 90)[seed % 4], bytes_per_cycle=(8, 8, 4, 2)[seed // 4 % 4],
+    return Timing(latency=(1, 7, 40, 90)[seed % 4], bytes_per_cycle=config.beat_bytes // (1, 1, 2, 4)[seed // 4 % 4],
                   stall_permille=(0, 100, 500)[seed % 3], seed=seed)  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def disagreement(
         if result != memory:
             first = next(i for i, (a, b) in enumerate(zip(result, memory, strict=True)) if a != b)
             return f"seed {seed}, {fault}: memory of {backend} differs from byte {first} on"
-    if fault == "none" and timing_of(seed).stall_permille == 0:
+    if fault == "none" and timing_of(config, seed).stall_permille == 0:
         first_counters = counted[backends[0]]
         for backend, counters in counted.items():
             if counters != first_counters:
@@ -114,7 +114,7 @@ def _run(
     """How a program ended on a device, what memory was left, and all counters."""
     size, threads = len(program.memory), 1 + seed % 3
     with open_device(
-        backend, config, memory_bytes=size, timing=timing_of(seed), threads=threads, kernels=kernels
+        backend, config, memory_bytes=size, timing=timing_of(config, seed), threads=threads, kernels=kernels
     ) as device:
         device.copy_in(0, program.memory)
         device.write_register("watchdog", WATCHDOG)

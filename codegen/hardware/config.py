@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from ...errors import DeviceError
-from .generated.isa import CONFIGS
+from .generated.isa import CONFIGS, LIMITS
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Config:
         Rows and columns of the array; elements of a scratchpad word.
     lanes : int
         Elements that the vector unit takes in a cycle.
+    bus_chunks : int
+        Chunks of 8 bytes in a beat of the bus.
     act_depth, wgt_depth, acc_depth, vec_depth, out_depth, lgt_depth : int
         Words of each scratchpad.
     stat_depth : int
@@ -31,6 +33,7 @@ class Config:
     name: str
     dim: int
     lanes: int
+    bus_chunks: int
     act_depth: int
     wgt_depth: int
     acc_depth: int
@@ -39,6 +42,11 @@ class Config:
     lgt_depth: int
     stat_depth: int
     hash: int
+
+    @property
+    def beat_bytes(self) -> int:
+        """Bytes that the bus carries in a cycle, each way."""
+        return LIMITS["chunk_bytes"] * self.bus_chunks
 
     def parameters(self) -> dict[str, int]:
         """The parameters of the RTL top module."""

@@ -32,8 +32,10 @@ def read_definition() -> dict[str, Any]:
             raise ValueError(f"{instruction} needs {bit} bits; an instruction has {isa['instruction_bits']}")
         instruction["fields"], instruction["bits"] = placed, bit
     isa["configs"] = yaml.safe_load((HERE / "configs.yaml").read_text())
-    for config in isa["configs"].values():
-        config["hash"] = configuration_hash(isa, config)
+    for name, config in isa["configs"].items():
+        sizes = {key: value for key, value in config.items() if key not in ("dim", "lanes", "bus_chunks")}
+        first = {"dim": config["dim"], "lanes": config["lanes"], "bus_chunks": config.get("bus_chunks", 1)}
+        isa["configs"][name] = first | sizes | {"hash": configuration_hash(isa, config)}
     return isa
 
 
@@ -88,7 +90,7 @@ _CPP_TYPES = """
 /*! \\brief Sizes of one accelerator; see configs.yaml. */
 struct Config {
   const char* name;
-  uint32_t dim, lanes, act_depth, wgt_depth, acc_depth, vec_depth, out_depth, lgt_depth, stat_depth, hash;
+  uint32_t dim, lanes, bus_chunks, act_depth, wgt_depth, acc_depth, vec_depth, out_depth, lgt_depth, stat_depth, hash;
 };
 
 /*! \\brief How long the last stretch of a range is. */

@@ -57,13 +57,13 @@ def random_program(config: Config, seed: int, fault: str = "none") -> RandomProg
     for memory, values in zip(("decode", "encode"), tables, strict=True):
         length = len(values) // 2
         entries.append(("load", {"memory": memory, "rows": 1, "length": length, "address": image.place(values)}))
-    makers = [_load, _load, _gemm, _gemm, _scale, _scale, _logit, _expsum, _prob, _store]
+    makers = [_load, _load, _load_table, _gemm, _gemm, _scale, _scale, _logit, _expsum, _prob, _store]
     for _ in range(int(rng.integers(20, 50))):
         maker: Callable[..., Entry] = makers[rng.integers(len(makers))]
         entries.append(maker(rng, config, data, result))
     program = synchronise(entries, config)
     if fault != "none":
-        program = FAULTS[fault](rng, program, len(image.finish()))
+        program = FAULTS[fault](rng, config, program, len(image.finish()))
     start = image.place(program)
     return RandomProgram(image.finish(), start, instruction_count(program), fault)
 
@@ -106,6 +106,18 @@ def _load(rng: np.random.Generator, config: Config, data: int, result: int) -> E
     }  # fmt: skip
 
 
+def _load_table(rng: np.random.Generator, config: Config, data: int, result: int) -> Entry:
+    """Some entries of a table, from anywhere."""
+    memory, rows, length = ("decode", "encode")[rng.integers(2)], _count(rng, 3), _count(rng, 8)
+    stride, pitch = int(rng.integers(0, 9)), 4 * int(rng.integers(0, 20))
+    last = DATA_BYTES - (rows - 1) * pitch - 8 * length
+    return "load", {
+        "memory": memory, "rows": rows, "length": length, "sp_stride": stride, "stride": pitch,
+        "sp": int(rng.integers(0, config.depth(memory) - (rows - 1) * stride - length + 1)),
+        "address": data + 4 * int(rng.integers(0, last // 4 + 1)),
+    }  # fmt: skip
+
+
 def _store(rng: np.random.Generator, config: Config, data: int, result: int) -> Entry:
     memory = ("vec", "out")[rng.integers(2)]
     rows, stride = _count(rng, 6), int(rng.integers(0, 12))
@@ -113,12 +125,13 @@ def _store(rng: np.random.Generator, config: Config, data: int, result: int) -> 
     length = granule * _count(rng, 8)
     words = config.words(memory, length)
     assert words is not None
-    pitch = 8 * int(rng.integers(0, 30))
+    beat = config.beat_bytes
+    pitch = beat * int(rng.integers(0, 240 // beat))
     last = RESULT_BYTES - (rows - 1) * pitch - 8 * length
     return "store", {
         "memory": memory, "rows": rows, "length": length, "sp_stride": stride, "stride": pitch,
         "sp": _base(rng, config.depth(memory), (rows - 1) * stride + words),
-        "address": result + 8 * int(rng.integers(0, last // 8 + 1)),
+        "address": result + beat * int(rng.integers(0, last // beat + 1)),
     }  # fmt: skip
 
 
@@ -207,12 +220,12 @@ def _replace(rng: np.random.Generator, program: bytes, bad: bytes) -> bytes:
     return program[:at] + bad + program[at:]
 
 
-def _illegal_opcode(rng: np.random.Generator, program: bytes, size: int) -> bytes:
+def _illegal_opcode(rng: np.random.Generator, config: Config, program: bytes, size: int) -> bytes:
     opcode = (0, 8, 9, 10, 11, 12, 13, 14)[rng.integers(8)]
     return _replace(rng, program, bytes([opcode]) + rng.bytes(INSTRUCTION_BYTES - 1))
 
 
-def _illegal_field(rng: np.random.Generator, program: bytes, size: int) -> bytes:
+def _illegal_field(rng: np.random.Generator, config: Config, program: bytes, size: int) -> bytes:
     load: dict[str, Any] = {"memory": "act", "rows": 1, "length": 1}
     bad = [
         instruction("load", **load | {"rows": 0}),
@@ -228,7 +241,7 @@ def _illegal_field(rng: np.random.Generator, program: bytes, size: int) -> bytes
     return _replace(rng, program, bad[rng.integers(len(bad))])
 
 
-def _scratchpad_range(rng: np.random.Generator, program: bytes, size: int) -> bytes:
+def _scratchpad_range(rng: np.random.Generator, config: Config, program: bytes, size: int) -> bytes:
     far = 65535
     bad = [
         instruction("load", memory="act", rows=1, length=1, sp=far),
@@ -248,32 +261,32 @@ def _scratchpad_range(rng: np.random.Generator, program: bytes, size: int) -> by
     return _replace(rng, program, bad[rng.integers(len(bad))])
 
 
-def _address_range(rng: np.random.Generator, program: bytes, size: int) -> bytes:
-    load: dict[str, Any] = {"memory": "act", "rows": 2, "length": 1}
+def _address_range(rng: np.random.Generator, config: Config, program: bytes, size: int) -> bytes:
+    load: dict[str, Any] = {"memory": "act", "rows": 2, "length": 4}
     store: dict[str, Any] = {"memory": "out", "rows": 2, "length": 4}
-    end = size + len(program) + 4096
+    end, beat = size + len(program) + 4096, config.beat_bytes
     bad = [
         instruction("load", **load, address=end),
         instruction("load", **load, address=2**32 - 8),
         instruction("load", **load, address=2),
         instruction("load", **load, stride=6),
-        instruction("store", **store, address=4),
-        instruction("store", **store, stride=12),
-        instruction("store", **store, stride=end // 8 * 8),
+        instruction("store", **store, address=beat // 2),
+        instruction("store", **store, stride=beat + beat // 2),
+        instruction("store", **store, stride=end // beat * beat),
     ]
     return _replace(rng, program, bad[rng.integers(len(bad))])
 
 
-def _program_end(rng: np.random.Generator, program: bytes, size: int) -> bytes:
+def _program_end(rng: np.random.Generator, config: Config, program: bytes, size: int) -> bytes:
     return program[:-INSTRUCTION_BYTES]
 
 
-def _deadlock(rng: np.random.Generator, program: bytes, size: int) -> bytes:
+def _deadlock(rng: np.random.Generator, config: Config, program: bytes, size: int) -> bytes:
     bad = instruction("gemm", rows=1, steps=1, blocks=1, pop=["store"])
     return program[:-INSTRUCTION_BYTES] + bad + program[-INSTRUCTION_BYTES:]
 
 
-FAULTS: dict[str, Callable[[np.random.Generator, bytes, int], bytes]] = {
+FAULTS: dict[str, Callable[[np.random.Generator, Config, bytes, int], bytes]] = {
     "illegal_opcode": _illegal_opcode,
     "illegal_field": _illegal_field,
     "scratchpad_range": _scratchpad_range,

@@ -126,15 +126,15 @@ class Tiling:
     @property
     def busiest(self) -> float:
         """Cycles for a cycle of the array: of the unit that has most to do, if all the others are hidden behind it."""
-        dim, chunk = self.config.dim, 8
+        dim, beat = self.config.dim, self.config.beat_bytes
         blocks = min(self.blocks, self.stage.outputs // dim)
         halves = self.stage.code_halves * self.stage.weight_halves
         rows, steps = min(self.rows, self.stage.rows), halves * sum(self.stage.group_sizes) // dim
-        load = dim / 2 / chunk * (1 / blocks + dim / rows)
+        load = dim / 2 / beat * (1 / blocks + dim / rows)
         coded = self.stage.encoder is not None
         sent = dim / 2 if coded else 4 * dim * len(self.stage.parts)
         vector = (1 + coded) * self.stage.sums * dim / self.config.lanes
-        return max(1.0, load, sent / chunk / steps, vector / steps)
+        return max(1.0, load, sent / beat / steps, vector / steps)
 
 
 def even_parts(total: int, most: int) -> list[int]:

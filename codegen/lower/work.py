@@ -33,18 +33,14 @@ _LOGARITHM = 24
 """Cycles for the logarithm of a row sum; one at a time."""
 
 _BURST = 16
-"""Chunks of a burst; each asks for two cycles."""
+"""Beats of a burst; each asks for two cycles."""
 
-_READ, _BURSTS = 2, 0.03
-"""Cycles in which a word of ``vec`` is read before its parts are sent on their way to memory; and for each chunk, those
-between bursts (fitted)."""
+_READ, _BURSTS = 3, 0.03
+"""Least cycles between two reads of STORE, of which one gives a word of ``out`` or a part of one of ``vec``; and for
+each beat, those between bursts (fitted)."""
 
-_SHARED, _HIDDEN = 1.0, 16
-"""Cycle for which the reading of a word waits where scales read the sums that they add to at the same time (fitted);
-what is sent of a word of so many parts hides it."""
-
-_SENT_CODES = 3.0
-"""The same for ``out``, whose words are a chunk."""
+_SHARED = 1.0
+"""Cycles for which such a read waits where scales read the sums that they add to at the same time (fitted)."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +76,7 @@ def work_of(entries: Sequence[Entry], tokens: Sequence[Tokens], config: Config) 
     moved = {name: sum(f["rows"] * f["length"] for _, f in _of(entries, name)) for name in ("load", "store")}
     array = sum(f["rows"] * f["steps"] * f["blocks"] for _, f in _of(entries, "gemm"))
     shared = any(f.get("add_mode", 0) == 2 for _, f in _of(entries, "scale"))
-    parts = config.lanes // 2
-    waits = _SHARED if shared and parts < _HIDDEN else 0.0
-    sent = (parts + _READ + waits) / parts + _BURSTS
-    cycles = _Replay(config, sent).cycles(entries, tokens)
+    cycles = _Replay(config, shared).cycles(entries, tokens)
     return Work(array, moved["load"], moved["store"], len(entries), cycles)
 
 
@@ -92,10 +85,13 @@ def _of(entries: Iterable[Entry], name: str) -> Iterable[Entry]:
 
 
 class _Replay:
-    """Times at which units become free, and at which tokens were given; `sent`: cycles of a chunk out of ``vec``."""
+    """Times at which units become free, and at which tokens were given; `shared`: whether scales add to sums."""
 
-    def __init__(self, config: Config, sent: float) -> None:
-        self.config, self.sent = config, sent
+    def __init__(self, config: Config, shared: bool) -> None:
+        self.config = config
+        parts = {"vec": config.lanes // 2, "out": max(1, config.dim // 16)}
+        self.sent = {name: self._sent(count // config.bus_chunks, shared and name == "vec")
+                     for name, count in parts.items()}  # fmt: skip
         self.subs = config.dim // config.lanes
         self.drain = _DRAIN + (config.lanes - 1).bit_length()
         self.free = dict.fromkeys(UNITS, 0.0)
@@ -135,6 +131,11 @@ class _Replay:
         self.feeds[self._half(f["acc"])].append((begin + dim + 3, self.fed + 2 * dim + 3))
         return self.fed + 2 * dim + 7
 
+    @staticmethod
+    def _sent(parts: int, shared: bool) -> float:
+        """Cycles of a beat that STORE sends, where each read gives so many."""
+        return (max(_READ, parts) + _SHARED * shared) / parts + _BURSTS
+
     def _half(self, acc: int) -> int:
         return acc // (self.config.acc_depth // 2)
 
@@ -146,12 +147,11 @@ class _Replay:
         return lost
 
     def _length(self, name: str, f: dict[str, Any]) -> float:
-        if name == "load":
-            bursts = f["rows"] * -(-f["length"] // _BURST)
-            return LATENCY + 8 + max(f["rows"] * f["length"], 2 * bursts)
-        if name == "store":
-            rate = self.sent if f["memory"] == "vec" else _SENT_CODES
-            return LATENCY + 8 + rate * f["rows"] * f["length"]
+        if name in ("load", "store"):
+            beats = -(-f["length"] // self.config.bus_chunks)
+            if name == "load":
+                return LATENCY + 8 + f["rows"] * max(beats, 2 * -(-beats // _BURST))
+            return LATENCY + 8 + f["rows"] * beats * self.sent[f["memory"]]
         if name == "scale":
             bias = int(f.get("add_mode", 0) == 1)
             return f["blocks"] * self.subs * (f["rows"] + 1 + bias) + self.drain

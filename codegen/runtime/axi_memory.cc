@@ -10,12 +10,11 @@ namespace ahcq {
 namespace {
 
 constexpr uint8_t kOkay = 0, kSlaveError = 2;
-constexpr uint64_t kBeat = 8;
 
 }  // namespace
 
 bool AxiMemory::Faulty(uint64_t address) const {
-  return address + kBeat > bytes_.size() || (address < fault_end_ && address + kBeat > fault_first_);
+  return address + beat_ > bytes_.size() || (address < fault_end_ && address + beat_ > fault_first_);
 }
 
 void AxiMemory::DriveRead() {
@@ -29,13 +28,13 @@ void AxiMemory::DriveRead() {
   }
   if (current_ < 0 || read_free_ > now_ || Stall()) return;
   const Burst& burst = reads_[current_].front();
-  read_free_ = now_ + kBeat / timing_.bytes_per_cycle;
+  read_free_ = now_ + beat_cycles_;
   out_.r_valid = true;
   out_.r_id = static_cast<uint8_t>(current_);
   out_.r_last = burst.beats == 1;
   out_.r_resp = Faulty(burst.address) ? kSlaveError : kOkay;
-  out_.r_data = 0;
-  if (out_.r_resp == kOkay) std::memcpy(&out_.r_data, bytes_.data() + burst.address, kBeat);
+  out_.r_data = {};
+  if (out_.r_resp == kOkay) std::memcpy(out_.r_data.data(), bytes_.data() + burst.address, beat_);
 }
 
 const AxiToDevice& AxiMemory::Drive() {
@@ -57,7 +56,7 @@ void AxiMemory::Clock(const AxiFromDevice& from) {
   if (out_.r_valid && from.r_ready) {
     out_.r_valid = false;
     Burst& burst = reads_[current_].front();
-    burst.address += kBeat;
+    burst.address += beat_;
     if (--burst.beats == 0) {
       reads_[current_].pop_front();
       current_ = -1;
@@ -66,15 +65,15 @@ void AxiMemory::Clock(const AxiFromDevice& from) {
   if (from.aw_valid && out_.aw_ready) writes_.push_back({from.aw_address, from.aw_len + 1u, 0});
   if (from.w_valid && out_.w_ready) {
     Burst& burst = writes_.front();
-    write_free_ = now_ + kBeat / timing_.bytes_per_cycle;
+    write_free_ = now_ + beat_cycles_;
     if (Faulty(burst.address)) {
       write_resp_ = kSlaveError;
     } else {
-      for (uint64_t i = 0; i < kBeat; ++i) {
-        if (from.w_strobe >> i & 1) bytes_[burst.address + i] = static_cast<uint8_t>(from.w_data >> (8 * i));
+      for (size_t i = 0; i < beat_; ++i) {
+        if (from.w_strobe >> i & 1) bytes_[burst.address + i] = from.w_data[i];
       }
     }
-    burst.address += kBeat;
+    burst.address += beat_;
     if (--burst.beats == 0) {
       answers_.push_back({now_ + timing_.latency, write_resp_});
       write_resp_ = kOkay;

@@ -12,7 +12,7 @@ namespace fsim {
 namespace {
 
 constexpr int kLoad = 0, kGemm = 1, kVector = 2, kStore = 3;
-constexpr uint32_t kAhead = 8, kTokensMax = (1 << isa::kTokenBits) - 1, kFetchBeats = 4;
+constexpr uint32_t kAhead = 8, kTokensMax = (1 << isa::kTokenBits) - 1, kInstructionChunks = 4;
 constexpr uint32_t kFieldsCycles = 1, kCheckCycles = 6;  // a range takes six stages, one begins in each cycle
 constexpr uint64_t kStopInterval = 4096;
 
@@ -34,8 +34,10 @@ class Clock {
       : instructions_(program.instructions),
         dim_(config.dim),
         lanes_(config.lanes),
+        bus_chunks_(config.bus_chunks),
+        fetch_beats_(kInstructionChunks / config.bus_chunks),
         latency_(timing.latency),
-        beat_cycles_(isa::kChunkBytes / timing.bytes_per_cycle),
+        beat_cycles_(timing.bytes_per_cycle ? isa::kChunkBytes * config.bus_chunks / timing.bytes_per_cycle : 1),
         patience_(16384 + 2 * uint64_t{timing.latency}),
         gemm_(config),
         vector_(config) {
@@ -59,7 +61,7 @@ class Clock {
   bool Drained() const;
 
   const std::vector<Instruction>& instructions_;
-  const uint32_t dim_, lanes_, latency_, beat_cycles_;
+  const uint32_t dim_, lanes_, bus_chunks_, fetch_beats_, latency_, beat_cycles_;
   const uint64_t patience_;
   uint64_t now_ = 0, progress_ = 0;
   FrontEnd front_;
@@ -168,7 +170,7 @@ void Clock::ClockRequests(bool asks) {
   if (request_) read_.bursts[request_id_].push({now_ + latency_, request_beats_});
   request_ = asks || load_.bursts.ready;
   request_id_ = asks ? ReadPort::kFetch : ReadPort::kLoad;
-  request_beats_ = asks ? kFetchBeats : load_.bursts.beats;
+  request_beats_ = asks ? fetch_beats_ : load_.bursts.beats;
   front_.more = front_.left != static_cast<uint32_t>(asks);
   if (asks) {
     --front_.left;
@@ -200,7 +202,7 @@ bool Clock::Cycle() {
   if (loads && beat.ready && read_.Take()) --load_.flying;
   if (fetches) {
     read_.Take();
-    if (++front_.beats == kFetchBeats) {
+    if (++front_.beats == fetch_beats_) {
       front_.beats = 0;
       ++front_.arrived;
     }
@@ -208,8 +210,8 @@ bool Clock::Cycle() {
   gemm_.Clock(now_, start_[kGemm], given_[kGemm]);
   vector_.Clock(now_, start_[kVector], issues, given_[kVector]);
   if (store_.active || store_.done) store_.Clock(now_, vec_free, latency_, beat_cycles_, given_[kStore]);
-  if (start_[kLoad] != nullptr) load_.Start(*start_[kLoad], dim_);
-  if (start_[kStore] != nullptr) store_.Start(*start_[kStore], dim_, lanes_);
+  if (start_[kLoad] != nullptr) load_.Start(*start_[kLoad], dim_, bus_chunks_);
+  if (start_[kStore] != nullptr) store_.Start(*start_[kStore], dim_, lanes_, bus_chunks_);
   ClockTokens();
   ++now_;
   return done;

@@ -22,7 +22,7 @@ namespace fsim {
 /*! \brief The memory that the estimate assumes. */
 struct Timing {
   uint32_t latency = 40;         // cycles from an address to its first beat, and from a last beat to its answer
-  uint32_t bytes_per_cycle = 8;  // in each direction: 1, 2, 4 or 8
+  uint32_t bytes_per_cycle = 0;  // in each direction, a divisor of the bytes of a beat; 0: all of them
 };
 
 /*! \brief Counters of SPEC 7 that depend on time. */

@@ -10,19 +10,24 @@ namespace ahcq {
 namespace fsim {
 namespace {
 
-constexpr uint32_t kBurstBeats = 16, kPageBeats = 512, kFifo = 16, kMaxFlying = 128, kMaxWrites = 4;
+constexpr uint32_t kBurstBeats = 16, kPageBytes = 4096, kFifo = 16, kMaxFlying = 128, kMaxWrites = 4;
 
 bool IsCode(uint32_t memory) {
   return memory == static_cast<uint32_t>(isa::Memory::kAct) || memory == static_cast<uint32_t>(isa::Memory::kWgt);
 }
 
+bool IsTable(uint32_t memory) {
+  return memory == static_cast<uint32_t>(isa::Memory::kDecode) || memory == static_cast<uint32_t>(isa::Memory::kEncode);
+}
+
 }  // namespace
 
-void Bursts::Start(const Instruction& f) {
+void Bursts::Start(const Instruction& f, uint32_t bus_chunks) {
+  beat_bytes_ = isa::kChunkBytes * bus_chunks;
   row_ = f[isa::load::kAddress];
   stride_ = f[isa::load::kStride];
   rows_ = f[isa::load::kRows];
-  length_ = f[isa::load::kLength];
+  length_ = (f[isa::load::kLength] + bus_chunks - 1) / bus_chunks;
   active = starting = true;
   ready = false;
   NextRow();
@@ -30,7 +35,7 @@ void Bursts::Start(const Instruction& f) {
 
 void Bursts::NextRow() {
   at_ = row_;
-  left_ = length_ + (row_ >> 2 & 1);
+  left_ = length_ + (row_ % beat_bytes_ != 0);
 }
 
 void Bursts::Clock(bool stop, bool taken) {
@@ -40,13 +45,13 @@ void Bursts::Clock(bool stop, bool taken) {
     return;
   }
   if (!ready) {
-    beats = std::min({left_, kBurstBeats, kPageBeats - static_cast<uint32_t>(at_ >> 3 & (kPageBeats - 1))});
+    beats = std::min({left_, kBurstBeats, (kPageBytes - static_cast<uint32_t>(at_ % kPageBytes) - 1) / beat_bytes_ + 1});
     ready = !stop;
   } else if (taken) {
     ready = false;
     if (left_ != beats) {
       left_ -= beats;
-      at_ = (at_ & ~uint64_t{7}) + 8 * beats;
+      at_ = (at_ / beat_bytes_ + beats) * beat_bytes_;
     } else if (--rows_ == 0) {
       active = false;
     } else {
@@ -74,73 +79,68 @@ bool ReadPort::Take() {
   return true;
 }
 
-void LoadUnit::Start(const Instruction& f, uint32_t dim) {
+void LoadUnit::Start(const Instruction& f, uint32_t dim, uint32_t bus_chunks) {
   active = true;
   push = f.push();
   memory = f[isa::load::kMemory];
   rows_ = f[isa::load::kRows];
-  length_ = f[isa::load::kLength];
+  table_ = bus_chunks > 1 && IsTable(memory);
+  length_ = table_ ? f[isa::load::kLength] : f[isa::load::kLength] / bus_chunks;
   chunk_ = sub_ = 0;
-  subs_ = IsCode(memory) && dim < 16 ? 16 / dim : 1;
-  misaligned_ = f[isa::load::kAddress] >> 2 & 1;
-  flips_ = f[isa::load::kStride] >> 2 & 1;
+  subs_ = table_ ? bus_chunks : IsCode(memory) && dim < 16 ? 16 / dim : 1;
+  beat_bytes_ = isa::kChunkBytes * bus_chunks;
+  offset_ = f[isa::load::kAddress] % beat_bytes_;
+  shift_ = f[isa::load::kStride] % beat_bytes_;
   primed_ = false;
-  bursts.Start(f);
+  bursts.Start(f, bus_chunks);
 }
 
 LoadUnit::Beat LoadUnit::Look(bool valid, bool writable) const {
-  const bool fill = misaligned_ && !primed_;
-  const bool last_sub = sub_ + 1 == subs_;
+  const bool fill = offset_ != 0 && !primed_;
+  const bool last = LastSub();
   const bool free = held_ != kWrites;
-  return {active ? fill || (free && last_sub) : true, fill, active && valid && !fill && free, held_ != 0 && writable};
+  return {active ? fill || (free && last) : true, fill, active && valid && !fill && free, last, held_ != 0 && writable};
 }
 
 void LoadUnit::Clock(const Beat& beat, bool valid, bool given) {
-  const bool chunk = beat.step && sub_ + 1 == subs_;
+  const bool chunk = beat.step && (table_ || beat.last);
   if (given) done = false;
   if (beat.written && --held_ == 0 && !active) done = true;
   if (valid && beat.ready && beat.fill) primed_ = true;
   held_ += beat.step;
-  if (beat.step) sub_ = chunk ? 0 : sub_ + 1;
+  if (beat.step) sub_ = beat.last ? 0 : sub_ + 1;
   if (!chunk || ++chunk_ != length_) return;
   chunk_ = 0;
   primed_ = false;
-  misaligned_ ^= flips_;
+  offset_ = (offset_ + shift_) % beat_bytes_;
   if (--rows_ == 0) {
     active = false;
   }
 }
 
-void StoreUnit::Start(const Instruction& f, uint32_t dim, uint32_t lanes) {
-  active = reading_ = true;
+void StoreUnit::Start(const Instruction& f, uint32_t dim, uint32_t lanes, uint32_t bus_chunks) {
+  active = true;
   push = f.push();
   vec_ = f[isa::store::kMemory] == static_cast<uint32_t>(isa::Memory::kVec);
-  rows_ = f[isa::store::kRows];
-  length_ = f[isa::store::kLength];
-  chunk_ = part_ = sub_ = 0;
-  parts_ = vec_ ? lanes / 2 : std::max(1u, dim / 16);
+  parts_ = (vec_ ? lanes / 2 : std::max(1u, dim / 16)) / bus_chunks;
   subs_ = vec_ || dim >= 16 ? 1 : 16 / dim;
-  bursts_.Start(f);
+  reads_ = uint64_t{f[isa::store::kRows]} * (f[isa::store::kLength] / bus_chunks / parts_ * subs_);
+  sub_ = 0;
+  bursts_.Start(f, bus_chunks);
 }
 
 void StoreUnit::ClockReader(bool vec_free, bool fifo_ready) {
-  switch (state_) {
-    case State::kRead:
-      if (reading_ && (!vec_ || vec_free)) state_ = State::kCapture;
-      return;
-    case State::kCapture:
-      sub_ = sub_ + 1 == subs_ ? 0 : sub_ + 1;
-      state_ = sub_ == 0 ? State::kSend : State::kRead;
-      return;
-    case State::kSend:
-      if (!fifo_ready) return;
-      ++fifo_;
-      const bool last_part = part_ + 1 == parts_, last_chunk = chunk_ + 1 == length_;
-      part_ = last_part ? 0 : part_ + 1;
-      chunk_ = last_chunk ? 0 : chunk_ + 1;
-      if (last_part || last_chunk) state_ = State::kRead;
-      if (last_chunk && --rows_ == 0) reading_ = false;
+  const bool read = Wants() && (!vec_ || vec_free), send = held_ != 0 && fifo_ready;
+  const bool moved = next_ && (held_ == 0 || (send && held_ == 1));
+  fifo_ += send;
+  held_ = moved ? parts_ : held_ - send;
+  next_ = next_ && !moved;
+  if (arriving_) {
+    next_ = ++sub_ == subs_;
+    sub_ = next_ ? 0 : sub_;
   }
+  arriving_ = read;
+  reads_ -= read;
 }
 
 void StoreUnit::Clock(uint64_t now, bool vec_free, uint32_t latency, uint32_t beat_cycles, bool given) {

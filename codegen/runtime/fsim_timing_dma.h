@@ -30,20 +30,20 @@ class Ring {
   uint32_t head_ = 0, level_ = 0;
 };
 
-/*! \brief The rows of a DMA as bursts of at most 16 beats that stay within 4 KiB. */
+/*! \brief The rows of a DMA as bursts of at most 16 beats of so many chunks that stay within 4 KiB. */
 struct Bursts {
   bool active = false, ready = false;
   bool starting = false;  // the first cycle: fields are looked at
   uint32_t beats = 0;  // of the burst that is offered
 
-  void Start(const Instruction& f);
+  void Start(const Instruction& f, uint32_t bus_chunks);
   /*! \brief One cycle; `stop`: offer nothing new; `taken`: the offer of this cycle was accepted. */
   void Clock(bool stop, bool taken);
 
  private:
   void NextRow();
   uint64_t row_ = 0, at_ = 0;
-  uint32_t stride_ = 0, rows_ = 0, length_ = 0, left_ = 0;
+  uint32_t stride_ = 0, rows_ = 0, length_ = 0, left_ = 0, beat_bytes_ = 8;
 };
 
 /*! \brief The read side of the memory: bursts of LOAD and of the fetcher. */
@@ -69,10 +69,10 @@ struct LoadUnit {
   uint32_t push = 0, memory = 0;
   Bursts bursts;
 
-  void Start(const Instruction& f, uint32_t dim);
+  void Start(const Instruction& f, uint32_t dim, uint32_t bus_chunks);
   /*! \brief Offers of this cycle: whether the beat at the port can be taken, and whether a chunk is complete. */
   struct Beat {
-    bool ready, fill, step, written;  // written: one that waited
+    bool ready, fill, step, last, written;  // last of the beat; written: one that waited
   };
   bool Busy() const { return active || held_ != 0 || done; }
   Beat Look(bool valid, bool writable) const;
@@ -80,8 +80,10 @@ struct LoadUnit {
   uint32_t flying = 0;
 
  private:
-  uint32_t rows_ = 0, length_ = 0, chunk_ = 0, sub_ = 0, subs_ = 1;
-  bool misaligned_ = false, primed_ = false, flips_ = false;
+  bool LastSub() const { return sub_ + 1 == subs_ || (table_ && chunk_ + 1 == length_); }
+  // a step is a chunk of a table, a word of a narrow array, or a beat
+  uint32_t rows_ = 0, length_ = 0, chunk_ = 0, sub_ = 0, subs_ = 1, offset_ = 0, shift_ = 0, beat_bytes_ = 8;
+  bool table_ = false, primed_ = false;
   static constexpr uint32_t kWrites = 2;
   uint32_t held_ = 0;  // chunks, or parts of one, that wait for the scratchpad
 };
@@ -91,17 +93,17 @@ struct StoreUnit {
   bool active = false, done = false;
   uint32_t push = 0;
 
-  void Start(const Instruction& f, uint32_t dim, uint32_t lanes);
-  bool ReadsVec() const { return reading_ && state_ == State::kRead && vec_; }
+  void Start(const Instruction& f, uint32_t dim, uint32_t lanes, uint32_t bus_chunks);
+  bool ReadsVec() const { return Wants() && vec_; }
   /*! \brief One cycle. */
   void Clock(uint64_t now, bool vec_free, uint32_t latency, uint32_t beat_cycles, bool given);
 
  private:
-  enum class State { kRead, kCapture, kSend };
+  bool Wants() const { return reads_ != 0 && !arriving_ && !next_; }
   void ClockReader(bool vec_free, bool fifo_ready);
-  State state_ = State::kRead;
-  bool reading_ = false, vec_ = false, sending_ = false;
-  uint32_t rows_ = 0, length_ = 0, chunk_ = 0, part_ = 0, parts_ = 1, sub_ = 0, subs_ = 1;
+  bool arriving_ = false, next_ = false, vec_ = false, sending_ = false;
+  uint64_t reads_ = 0;  // left
+  uint32_t held_ = 0, parts_ = 1, sub_ = 0, subs_ = 1;  // held: beats that are left of what was read
   uint32_t fifo_ = 0, beats_ = 0, flying_ = 0, wanted_ = 0;
   uint64_t free_ = 0;
   Bursts bursts_;

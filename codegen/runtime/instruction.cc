@@ -34,8 +34,9 @@ bool FieldsAreLegal(const Instruction& instruction, const isa::Entry& entry) {
   return entry.opcode != isa::Opcode::kScale || instruction[isa::scale::kAddMode] != 3;
 }
 
-isa::Error CheckDram(const Instruction& instruction, const isa::Range& range, uint64_t end, Window window) {
-  const uint32_t granule = instruction.opcode() == isa::Opcode::kLoad ? 4 : 8;
+isa::Error CheckDram(const Instruction& instruction, const isa::Range& range, const isa::Config& config, uint64_t end,
+                     Window window) {
+  const uint32_t granule = instruction.opcode() == isa::Opcode::kLoad ? 4 : isa::kChunkBytes * config.bus_chunks;
   const uint32_t start = instruction[range.base];
   const bool aligned = start % granule == 0 && instruction[range.stride[0]] % granule == 0;
   return aligned && start >= window.first && end <= window.end ? isa::Error::kNone : isa::Error::kAddressRange;
@@ -67,7 +68,7 @@ isa::Error CheckRange(const Instruction& instruction, const isa::Range& range, c
       end += 1;
       break;
   }
-  if (dram) return CheckDram(instruction, range, end, window);
+  if (dram) return CheckDram(instruction, range, config, end, window);
   return end <= DepthOf(config, memory) ? isa::Error::kNone : isa::Error::kScratchpadRange;
 }
 

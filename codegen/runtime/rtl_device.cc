@@ -18,9 +18,13 @@
 namespace ahcq {
 namespace {
 
+/*! \brief Bytes of a beat: those of the port, which is little-endian as all machines that this is built for. */
+constexpr size_t kBeat = sizeof(Vahcq_top::m_rdata_i);
+static_assert(kBeat <= sizeof(AxiData), "a beat has at most 32 bytes");
+
 class RtlDevice : public Device {
  public:
-  RtlDevice(size_t bytes, const AxiTiming& timing) : memory_(bytes, timing), top_(&context_) {
+  RtlDevice(size_t bytes, const AxiTiming& timing) : memory_(bytes, kBeat, timing), top_(&context_) {
     context_.fatalOnError(false);
     top_.rst_ni = 0;
     for (int i = 0; i < 4; ++i) Cycle();
@@ -112,7 +116,7 @@ class RtlDevice : public Device {
     top_.m_arready_i = to.ar_ready;
     top_.m_rvalid_i = to.r_valid;
     top_.m_rid_i = to.r_id;
-    top_.m_rdata_i = to.r_data;
+    std::memcpy(&top_.m_rdata_i, to.r_data.data(), kBeat);
     top_.m_rresp_i = to.r_resp;
     top_.m_rlast_i = to.r_last;
     top_.m_awready_i = to.aw_ready;
@@ -134,7 +138,7 @@ class RtlDevice : public Device {
     from.aw_address = top_.m_awaddr_o;
     from.aw_len = top_.m_awlen_o;
     from.w_valid = top_.m_wvalid_o;
-    from.w_data = top_.m_wdata_o;
+    std::memcpy(from.w_data.data(), &top_.m_wdata_o, kBeat);
     from.w_strobe = top_.m_wstrb_o;
     from.w_last = top_.m_wlast_o;
     from.b_ready = top_.m_bready_o;
@@ -172,7 +176,7 @@ AHCQ_PUBLIC ahcq::Device* ahcq_open_device(const char* text, char* error, size_t
     const ahcq::DeviceOptions options(text, names);
     ahcq::AxiTiming timing;
     timing.latency = static_cast<uint32_t>(options.Number("latency", timing.latency, 0, 1 << 20));
-    timing.bytes_per_cycle = static_cast<uint32_t>(options.Number("width", timing.bytes_per_cycle, 1, 8));
+    timing.bytes_per_cycle = static_cast<uint32_t>(options.Number("width", 0, 0, ahcq::kBeat));
     timing.stall_permille = static_cast<uint32_t>(options.Number("stalls", timing.stall_permille, 0, 999));
     timing.seed = static_cast<uint32_t>(options.Number("seed", timing.seed));
     auto device =

@@ -10,7 +10,8 @@ import pytest
 from tvm_ahcq.codegen.device import Device, Timing, open_device, relocate
 from tvm_ahcq.codegen.hardware import agreement
 from tvm_ahcq.codegen.hardware.attention import Head, attention_program
-from tvm_ahcq.codegen.hardware.attention_tiles import Heads, heads_program
+from tvm_ahcq.codegen.hardware.attention_plan import PictureHeads
+from tvm_ahcq.codegen.hardware.attention_stream import stream_program
 from tvm_ahcq.codegen.hardware.config import named
 from tvm_ahcq.codegen.hardware.image import MemoryImage, instruction_count
 from tvm_ahcq.codegen.hardware.model.machine import Machine
@@ -139,14 +140,14 @@ def test_a_slow_memory_costs_cycles_and_nothing_else(backend: str) -> None:
     assert 8 * 512 <= cycles[1] < 8 * 512 + 300
 
 
-def test_tiled_attention_keeps_the_array_busy_and_has_the_models_memory(device: Device) -> None:
+def test_streamed_attention_keeps_the_array_busy_and_has_the_models_memory(device: Device) -> None:
     rng = np.random.default_rng(0)
     q, k, v = (UniformParams(bits=4, scale=0.2, zero_point=8) for _ in range(3))
     probs = LnqParams(bits=4, alpha=20.0, scale=0.7)
     constants, _, _ = log_attention_constants(q, k, v, probs, scale=0.25, head_dim=16)
     image = MemoryImage()
-    heads = Heads(*rng.integers(0, 16, (3, 1, 128, 16)).astype(np.uint8), constants)
-    program, _ = heads_program(CONFIG, image, heads, rows=16)
+    heads = PictureHeads(*rng.integers(0, 16, (3, 1, 128, 16)).astype(np.uint8), constants, (8, 16))
+    program, _ = stream_program(CONFIG, image, heads, rows=16)
     start, length = image.place(program), instruction_count(program)
     memory = image.finish(1 << 16)
     device.copy_in(0, memory)

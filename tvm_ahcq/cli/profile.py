@@ -101,12 +101,11 @@ def _print_device(session: Session, function: str, roofline: Path | None) -> Non
                     f"{every.estimate / 1e6:.2f} M were expected")  # fmt: skip
     if roofline is not None:
         from ..codegen.hardware.config import named
-        from ..codegen.hardware.generated.isa import LIMITS
         from ..evaluate.roofline_plot import roofline_plot
 
         config = named(session.accelerator.config)
         title = f"{session.model.name}, {function}, {config.name}: {every.cycles / 1e6:.1f} M cycles"
-        drawn = roofline_plot(title, found, config.dim**2, LIMITS["chunk_bytes"])
+        drawn = roofline_plot(title, found, config.dim**2, config.beat_bytes)
         roofline.write_text(drawn, encoding="utf-8")
         result("roofline", str(roofline))
 

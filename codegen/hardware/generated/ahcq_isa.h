@@ -221,7 +221,7 @@ constexpr Field kPush = {8, 4};
 /*! \brief Sizes of one accelerator; see configs.yaml. */
 struct Config {
   const char* name;
-  uint32_t dim, lanes, act_depth, wgt_depth, acc_depth, vec_depth, out_depth, lgt_depth, stat_depth, hash;
+  uint32_t dim, lanes, bus_chunks, act_depth, wgt_depth, acc_depth, vec_depth, out_depth, lgt_depth, stat_depth, hash;
 };
 
 /*! \brief How long the last stretch of a range is. */
@@ -298,10 +298,10 @@ constexpr Entry kEntries[] = {
 };
 
 constexpr Config kConfigs[] = {
-    {"sim_4x4", 4, 2, 4096, 2048, 1024, 512, 256, 2048, 64, 0x98636f41},
-    {"ecp5_16x16", 16, 8, 4096, 4096, 1024, 256, 512, 4096, 64, 0x8dca1f71},
-    {"ecp5_32x32", 32, 16, 2048, 2048, 1024, 512, 512, 2048, 64, 0xb60d80a8},
-    {"zu_64x64", 64, 64, 4096, 4096, 2048, 1024, 1024, 4096, 256, 0x686be35},
+    {"sim_4x4", 4, 2, 1, 4096, 2048, 1024, 512, 256, 2048, 64, 0x98636f41},
+    {"ecp5_16x16", 16, 8, 1, 4096, 4096, 1024, 256, 512, 4096, 64, 0x8dca1f71},
+    {"ecp5_32x32", 32, 32, 2, 4096, 4096, 1024, 512, 512, 4096, 64, 0x9a1347d4},
+    {"zu_64x64", 64, 64, 2, 4096, 4096, 2048, 1024, 1024, 4096, 256, 0x145ddd53},
 };
 
 constexpr Name kErrorNames[] = {

@@ -35,7 +35,7 @@ def check(data: bytes, config: Config, window: tuple[int, int]) -> str:
         reach = sum((values[count] - 1) * values[stride] for count, stride in terms)
         length = {"dim": config.dim, "one": 1}.get(tail) or values[tail]
         if memory == "dram":
-            granule = 4 if name == "load" else 8
+            granule = 4 if name == "load" else config.beat_bytes
             strides = [values[stride] for _, stride in terms]
             aligned = all(value % granule == 0 for value in (start, *strides))
             if not aligned or start < window[0] or start + reach + 8 * length > window[1]:

@@ -1,5 +1,7 @@
-// Splits the rows of a DMA into bursts: at most 16 beats, never across 4 KiB.
-module ahcq_bursts (
+// Splits the rows of a DMA into bursts: at most 16 beats, never across 4 KiB. A row that starts within a beat has one more.
+module ahcq_bursts #(
+  parameter int unsigned BusChunks = 1
+) (
   input  logic        clk_i,
   input  logic        rst_ni,
   input  logic        start_i,
@@ -14,6 +16,8 @@ module ahcq_bursts (
   output logic [7:0]  beats_o,   // minus 1
   output logic        busy_o
 );
+  localparam int unsigned Wide = $clog2(BusChunks);
+
   logic start_q, active_q, ready_q, row_ends_q;
   logic [31:0] row_q, at_q;
   logic [19:0] stride_q;
@@ -21,9 +25,13 @@ module ahcq_bursts (
   logic [12:0] left_q, burst_q;
   logic [12:0] to_page;
 
-  assign to_page = 13'd512 - {4'b0, at_q[11:3]};
+  function automatic logic [11:0] beats(logic [11:0] chunks);
+    return 12'((13'(chunks) + 13'(BusChunks - 1)) >> Wide);
+  endfunction
+
+  assign to_page = 13'(4096 / 8 / BusChunks) - 13'(at_q[11:3+Wide]);
   assign valid_o = ready_q;
-  assign address_o = {at_q[31:3], 3'b0};
+  assign address_o = {at_q[31:3+Wide], (3 + Wide)'(0)};
   assign beats_o = 8'(burst_q - 13'd1);
   assign busy_o = start_q || active_q;
 
@@ -53,20 +61,20 @@ module ahcq_bursts (
       at_q <= address_i;
       stride_q <= stride_i;
       rows_q <= rows_i;
-      length_q <= length_i;
-      left_q <= 13'(length_i) + 13'(address_i[2]);
+      length_q <= beats(length_i);
+      left_q <= 13'(beats(length_i)) + 13'(address_i[2+Wide:2] != '0);
     end else if (active_q && !ready_q) begin
       row_ends_q <= left_q <= 13'd16 && left_q <= to_page;
       burst_q <= left_q < 13'd16 ? (left_q < to_page ? left_q : to_page) : (to_page < 13'd16 ? to_page : 13'd16);
     end else if (valid_o && ready_i) begin
       if (!row_ends_q) begin
         left_q <= left_q - burst_q;
-        at_q <= {at_q[31:3] + 29'(burst_q), 3'b0};
+        at_q <= {at_q[31:3+Wide] + (29 - Wide)'(burst_q), (3 + Wide)'(0)};
       end else begin
         row_q <= row_q + 32'(stride_q);
         at_q <= row_q + 32'(stride_q);
         rows_q <= rows_q - 1'b1;
-        left_q <= 13'(length_q) + 13'(row_q[2] ^ stride_q[2]);
+        left_q <= 13'(length_q) + 13'(row_q[2+Wide:2] != -stride_q[2+Wide:2]);
       end
     end
   end

@@ -3,6 +3,7 @@ module ahcq_check
   import ahcq_isa_pkg::*;
 #(
   parameter int unsigned Dim = 4,
+  parameter int unsigned BusChunks = 1,
   parameter int unsigned ActDepth = 16,
   parameter int unsigned WgtDepth = 16,
   parameter int unsigned AccDepth = 16,
@@ -76,6 +77,7 @@ module ahcq_check
   // chunks of a DMA row to words of its scratchpad
   localparam int unsigned CodeWidth = 4 * Dim;
   localparam int unsigned VecChunks = Dim / 2;
+  localparam int unsigned StoreBits = 1 + $clog2(BusChunks);  // addresses of STORE are whole beats
   logic [35:0] words;
   always_comb begin
     words = 36'(r_q[2].tail);
@@ -112,7 +114,7 @@ module ahcq_check
   always_comb begin
     if (r_q[5].memory == MemDram) begin
       fits = end_q <= 36'(limit_i) && r_q[5].base >= base_i && r_q[5].base[1:0] == '0 && r_q[5].stride0[1:0] == '0 &&
-          (instr_i[3:0] == OpLoad || (!r_q[5].base[2] && !r_q[5].stride0[2]));
+          (instr_i[3:0] == OpLoad || (r_q[5].base[2+:StoreBits] == '0 && r_q[5].stride0[2+:StoreBits] == '0));
     end else begin
       fits = end_q <= depth_q && whole_q[5];
     end

@@ -3,6 +3,7 @@ module ahcq_control
   import ahcq_isa_pkg::*;
 #(
   parameter int unsigned Dim = 4,
+  parameter int unsigned BusChunks = 1,
   parameter int unsigned ActDepth = 16,
   parameter int unsigned WgtDepth = 16,
   parameter int unsigned AccDepth = 16,
@@ -24,7 +25,7 @@ module ahcq_control
   input  logic              ar_ready_i,
   output logic [31:0]       ar_addr_o,
   input  logic              r_valid_i,
-  input  logic [63:0]       r_data_i,
+  input  logic [64*BusChunks-1:0] r_data_i,
   input  logic              r_error_i,
   output logic              quiet_o,
   input  logic [3:0]        unit_ready_i,   // could begin an instruction
@@ -46,7 +47,9 @@ module ahcq_control
   logic [3:0] queue_valid, queue_ready, head_valid;
   logic [3:0][3:0] head_pop;
 
-  ahcq_fetch u_fetch (
+  ahcq_fetch #(
+    .BusChunks(BusChunks)
+  ) u_fetch (
     .clk_i,
     .rst_ni,
     .start_i,
@@ -67,6 +70,7 @@ module ahcq_control
   );
   ahcq_check #(
     .Dim      (Dim),
+    .BusChunks(BusChunks),
     .ActDepth (ActDepth),
     .WgtDepth (WgtDepth),
     .AccDepth (AccDepth),

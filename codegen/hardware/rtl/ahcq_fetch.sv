@@ -1,5 +1,7 @@
 // Reads the program, one instruction a burst, up to eight ahead. A bus error travels with its instruction.
-module ahcq_fetch (
+module ahcq_fetch #(
+  parameter int unsigned BusChunks = 1
+) (
   input  logic         clk_i,
   input  logic         rst_ni,
   input  logic         start_i,
@@ -10,7 +12,7 @@ module ahcq_fetch (
   input  logic         ar_ready_i,
   output logic [31:0]  ar_addr_o,
   input  logic         r_valid_i,
-  input  logic [63:0]  r_data_i,
+  input  logic [64*BusChunks-1:0] r_data_i,
   input  logic         r_error_i,
   output logic         quiet_o,        // nothing asked that is not answered
   output logic         valid_o,
@@ -19,19 +21,21 @@ module ahcq_fetch (
   input  logic         ready_i
 );
   localparam int unsigned Ahead = 8;
+  localparam int unsigned Beats = 4 / BusChunks;
 
   logic [31:0] left_q, address_q;
   logic [3:0] owed_q;      // asked for and not yet taken by the decoder
   logic [3:0] flying_q;    // asked for and not yet arrived
   logic [1:0] beat_q;
-  logic [191:0] parts_q;
+  logic [255:0] parts_q, instr;
   logic bad_q, asked, arrived, taken, fifo_ready;
 
   logic asking_q, more_q;  // an offer stays until it is taken; the next one comes two cycles later
   assign ar_valid_o = asking_q;
   assign ar_addr_o = address_q;
   assign asked = ar_valid_o && ar_ready_i;
-  assign arrived = r_valid_i && beat_q == 2'd3;
+  assign arrived = r_valid_i && beat_q == 2'(Beats - 1);
+  assign instr = 256'({r_data_i, parts_q} >> (64 * BusChunks));
   assign taken = valid_o && ready_i;
   assign quiet_o = flying_q == '0 && !asking_q;
 
@@ -58,12 +62,12 @@ module ahcq_fetch (
       owed_q <= owed_q + 4'(asked) - 4'(taken);
       flying_q <= flying_q + 4'(asked) - 4'(arrived);
       if (r_valid_i) begin
-        beat_q <= beat_q + 1'b1;
+        beat_q <= (beat_q + 1'b1) & 2'(Beats - 1);
         bad_q <= (r_error_i || bad_q) && !arrived;
       end
     end
   end
-  always_ff @(posedge clk_i) if (r_valid_i) parts_q <= {r_data_i, parts_q[191:64]};
+  always_ff @(posedge clk_i) if (r_valid_i) parts_q <= instr;
 
   ahcq_fifo #(
     .Width(257),
@@ -73,7 +77,7 @@ module ahcq_fetch (
     .rst_ni,
     .valid_i(arrived),
     .ready_o(fifo_ready),
-    .data_i ({r_error_i || bad_q, r_data_i, parts_q}),
+    .data_i ({r_error_i || bad_q, instr}),
     .valid_o,
     .ready_i,
     .data_o ({error_o, instr_o})

@@ -261,9 +261,19 @@ module ahcq_lanes
     .valid_o(log_valid),
     .log_o  (log)
   );
-  assign log_we = log_valid;
-  assign log_waddr = log_stat;
-  assign log_wdata = LogBits'(log_max) + LogBits'({1'b0, log});
+  // It is added and written a cycle later, long before it can be read.
+  logic [13:0] log_q;
+  logic signed [LogitBits-1:0] log_max_q;
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) log_we <= 1'b0;
+    else log_we <= log_valid;
+  end
+  always_ff @(posedge clk_i) begin
+    log_q <= log;
+    log_max_q <= log_max;
+    log_waddr <= log_stat;
+  end
+  assign log_wdata = LogBits'(log_max_q) + LogBits'({1'b0, log_q});
 
   localparam int unsigned PendingBits = $clog2(PendingRows + 1);
   logic [PendingBits-1:0] pending_d, pending_q;

@@ -37,8 +37,8 @@ module ahcq_regs
   input  logic        quiet_i,         // no transfer outstanding
   input  logic        progress_i,
   input  logic        feed_i,
-  input  logic        load_chunk_i,
-  input  logic        store_chunk_i,
+  input  logic [2:0]  load_chunks_i,
+  input  logic [2:0]  store_chunks_i,
   input  logic [3:0]  busy_i,
   input  logic [3:0]  stall_i,
   input  logic [3:0]  finish_i
@@ -163,19 +163,23 @@ module ahcq_regs
   // what is read is a counter or another register, each picked one cycle before
   logic [31:0] counter_picked_q, other_picked_q;
   logic is_counter_q;
-  logic [Counters-1:0] count, count_q;
-  assign count = {store_chunk_i, load_chunk_i, finish_i[3:0], stall_i[3:0], busy_i[3:0], feed_i, 1'b1};
+  logic [Counters-3:0] count, count_q;
+  logic [1:0][2:0] chunks_q;
+  assign count = {finish_i[3:0], stall_i[3:0], busy_i[3:0], feed_i, 1'b1};
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       counter_q <= '0;
       count_q <= '0;
+      chunks_q <= '0;
       clear_q <= 1'b0;
     end else begin
       clear_q <= start;
       count_q <= state_q == Run ? count : '0;
+      chunks_q <= state_q == Run ? {store_chunks_i, load_chunks_i} : '0;
       for (int unsigned i = 0; i < Counters; i++) begin
         if (clear_q) counter_q[i] <= '0;
-        else counter_q[i] <= counter_q[i] + 32'(count_q[i]);
+        else if (i < Counters - 2) counter_q[i] <= counter_q[i] + 32'(count_q[i]);
+        else counter_q[i] <= counter_q[i] + 32'(chunks_q[i-(Counters-2)]);
       end
     end
   end

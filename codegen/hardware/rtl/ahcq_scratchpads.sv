@@ -5,6 +5,7 @@ module ahcq_scratchpads
 #(
   parameter int unsigned Dim = 4,
   parameter int unsigned Lanes = 2,
+  parameter int unsigned BusChunks = 1,
   parameter int unsigned ActDepth = 4096,
   parameter int unsigned WgtDepth = 2048,
   parameter int unsigned OutDepth = 256,
@@ -16,6 +17,7 @@ module ahcq_scratchpads
   input  slot_t                          code_slot_i,
   input  logic [Lanes-1:0][CodeBits-1:0] code_i,
   input  write_t                         write_i,        // by LOAD
+  input  logic [64*BusChunks-1:0]        write_data_i,
   input  logic                           act_re_i,
   input  logic [$clog2(ActDepth)-1:0]    act_addr_i,
   output logic [CodeWidth-1:0]           act_data_o,
@@ -30,8 +32,8 @@ module ahcq_scratchpads
   localparam int unsigned LaneCodes = CodeBits * Lanes;
   localparam int unsigned GroupWidth = LaneCodes < 64 ? LaneCodes : 64;
   localparam int unsigned ActGroups = CodeWidth / GroupWidth;
-  localparam int unsigned WgtGroups = CodeWidth > 64 ? CodeWidth / 64 : 1;
-  localparam int unsigned LoadWidth = CodeWidth < 64 ? CodeWidth : 64;
+  localparam int unsigned LoadWidth = CodeWidth < 64 * BusChunks ? CodeWidth : 64 * BusChunks;
+  localparam int unsigned WgtGroups = CodeWidth / LoadWidth;
 
   logic [ActGroups-1:0] code_groups, load_groups;
   assign code_groups = ActGroups'((1 << (LaneCodes / GroupWidth)) - 1)
@@ -46,7 +48,7 @@ module ahcq_scratchpads
     .clk_i,
     .we_i   (act_valid_i ? code_groups : write_i.act ? load_groups : '0),
     .waddr_i(act_valid_i ? code_slot_i.dst[$clog2(ActDepth)-1:0] : write_i.word[$clog2(ActDepth)-1:0]),
-    .wdata_i(act_valid_i ? {Subs{code_i}} : {(CodeWidth / LoadWidth) {write_i.data[LoadWidth-1:0]}}),
+    .wdata_i(act_valid_i ? {Subs{code_i}} : {(CodeWidth / LoadWidth) {write_data_i[LoadWidth-1:0]}}),
     .re_i   (act_re_i),
     .raddr_i(act_addr_i),
     .rdata_o(act_data_o)
@@ -59,7 +61,7 @@ module ahcq_scratchpads
     .clk_i,
     .we_i   (write_i.wgt ? WgtGroups'(1) << write_i.part : '0),
     .waddr_i(write_i.word[$clog2(WgtDepth)-1:0]),
-    .wdata_i({(CodeWidth / LoadWidth) {write_i.data[LoadWidth-1:0]}}),
+    .wdata_i({(CodeWidth / LoadWidth) {write_data_i[LoadWidth-1:0]}}),
     .re_i   (wgt_re_i),
     .raddr_i(wgt_addr_i),
     .rdata_o(wgt_data_o)

@@ -1,9 +1,10 @@
-// The accelerator: AXI4 master (64 bit) for instructions and data, AXI4-Lite slave for registers.
+// The accelerator: AXI4 master (64 bits, or BusChunks times as many) for instructions and data, AXI4-Lite slave for registers.
 module ahcq_top
   import ahcq_isa_pkg::*, ahcq_vector_pkg::*;
 #(
   parameter int unsigned Dim = 4,
   parameter int unsigned Lanes = 2,
+  parameter int unsigned BusChunks = 1,
   parameter int unsigned ActDepth = 4096,
   parameter int unsigned WgtDepth = 2048,
   parameter int unsigned AccDepth = 1024,
@@ -27,7 +28,7 @@ module ahcq_top
   input  logic        m_rvalid_i,
   output logic        m_rready_o,
   input  logic        m_rid_i,
-  input  logic [63:0] m_rdata_i,
+  input  logic [64*BusChunks-1:0] m_rdata_i,
   input  logic [1:0]  m_rresp_i,
   input  logic        m_rlast_i,
   output logic        m_awvalid_o,
@@ -38,8 +39,8 @@ module ahcq_top
   output logic [1:0]  m_awburst_o,
   output logic        m_wvalid_o,
   input  logic        m_wready_i,
-  output logic [63:0] m_wdata_o,
-  output logic [7:0]  m_wstrb_o,
+  output logic [64*BusChunks-1:0] m_wdata_o,
+  output logic [8*BusChunks-1:0]  m_wstrb_o,
   output logic        m_wlast_o,
   input  logic        m_bvalid_i,
   output logic        m_bready_o,
@@ -72,8 +73,12 @@ module ahcq_top
   if (Lanes < 2 || Lanes > Dim || Dim % Lanes != 0) begin : gen_bad_lanes
     $error("Lanes must be at least 2 and divide Dim");
   end
+  if (!(BusChunks inside {1, 2, 4}) || (BusChunks > 1 && (16 * BusChunks > Dim || 2 * BusChunks > Lanes))) begin : gen_bad_bus
+    $error("A beat of the bus is 1, 2 or 4 chunks, and no more than a word of codes or the lanes take");
+  end
 
-  logic core_rst_n, run, start, stop, quiet, progress, feed, load_chunk, store_chunk;
+  logic core_rst_n, run, start, stop, quiet, progress, feed;
+  logic [2:0] load_chunks, store_chunks;
   logic [31:0] program_start, program_length, memory_base, memory_limit, index;
   logic done, read_error, write_error;
   error_e error;
@@ -115,8 +120,8 @@ module ahcq_top
     .quiet_i      (quiet),
     .progress_i   (progress),
     .feed_i       (feed),
-    .load_chunk_i (load_chunk),
-    .store_chunk_i(store_chunk),
+    .load_chunks_i(load_chunks),
+    .store_chunks_i(store_chunks),
     .busy_i       (unit_busy),
     .stall_i      (stall),
     .finish_i     (finish)
@@ -132,6 +137,7 @@ module ahcq_top
   logic [3:0][3:0] give_mask;
   ahcq_control #(
     .Dim      (Dim),
+    .BusChunks(BusChunks),
     .ActDepth (ActDepth),
     .WgtDepth (WgtDepth),
     .AccDepth (AccDepth),
@@ -187,12 +193,12 @@ module ahcq_top
     if (ar_free) begin
       m_arid_o <= fetch_ar_valid ? !IdLoad : IdLoad;
       m_araddr_o <= fetch_ar_valid ? fetch_ar_addr : load_ar_addr;
-      m_arlen_o <= fetch_ar_valid ? 8'd3 : load_ar_len;
+      m_arlen_o <= fetch_ar_valid ? 8'(4 / BusChunks - 1) : load_ar_len;
     end
   end
-  assign m_arsize_o = 3'd3;
+  assign m_arsize_o = 3'(3 + $clog2(BusChunks));
   assign m_arburst_o = 2'b01;
-  assign m_awsize_o = 3'd3;
+  assign m_awsize_o = 3'(3 + $clog2(BusChunks));
   assign m_awburst_o = 2'b01;
   assign m_wstrb_o = '1;
   assign m_bready_o = 1'b1;
@@ -205,8 +211,10 @@ module ahcq_top
   // LOAD.
   logic write_ready;
   write_t write;
+  logic [64*BusChunks-1:0] write_data;
   ahcq_load #(
-    .Dim(Dim)
+    .Dim      (Dim),
+    .BusChunks(BusChunks)
   ) u_load (
     .clk_i,
     .rst_ni        (core_rst_n),
@@ -218,7 +226,7 @@ module ahcq_top
     .give_mask_o   (give_mask[UnitLoad]),
     .give_ready_i  (give_ready[UnitLoad]),
     .busy_o        (unit_busy[UnitLoad]),
-    .chunk_o       (load_chunk),
+    .chunks_o      (load_chunks),
     .quiet_o       (load_quiet),
     .ar_valid_o    (load_ar_valid),
     .ar_ready_i    (load_ar_ready),
@@ -229,7 +237,8 @@ module ahcq_top
     .r_data_i      (m_rdata_i),
     .r_last_i      (m_rlast_i),
     .write_ready_i (write_ready),
-    .write_o       (write)
+    .write_o       (write),
+    .write_data_o  (write_data)
   );
 
   // Scratchpads. The vector unit's accesses go before those of LOAD and STORE.
@@ -244,11 +253,12 @@ module ahcq_top
   logic [$clog2(OutDepth)-1:0] out_addr;
   logic [CodeWidth-1:0] act_data, wgt_data, out_data;
   ahcq_scratchpads #(
-    .Dim     (Dim),
-    .Lanes   (Lanes),
-    .ActDepth(ActDepth),
-    .WgtDepth(WgtDepth),
-    .OutDepth(OutDepth)
+    .Dim      (Dim),
+    .Lanes    (Lanes),
+    .BusChunks(BusChunks),
+    .ActDepth (ActDepth),
+    .WgtDepth (WgtDepth),
+    .OutDepth (OutDepth)
   ) u_scratchpads (
     .clk_i,
     .act_valid_i   (vector_act),
@@ -256,6 +266,7 @@ module ahcq_top
     .code_slot_i   (code_slot),
     .code_i        (code),
     .write_i       (write),
+    .write_data_i  (write_data),
     .act_re_i      (act_re),
     .act_addr_i    (act_addr),
     .act_data_o    (act_data),
@@ -295,7 +306,7 @@ module ahcq_top
     .wgt_data_i    (wgt_data),
     .decode_we_i   (write.decode),
     .decode_waddr_i(write.word[4:0]),
-    .decode_wdata_i({write.data[32+:OperandBits], write.data[0+:OperandBits]}),
+    .decode_wdata_i({write_data[32+:OperandBits], write_data[0+:OperandBits]}),
     .read_i        (acc_read),
     .read_ready_o  (acc_ready),
     .read_addr_i   (acc_read_addr[$clog2(AccDepth)-1:0]),
@@ -309,6 +320,7 @@ module ahcq_top
   ahcq_vector #(
     .Dim      (Dim),
     .Lanes    (Lanes),
+    .BusChunks(BusChunks),
     .VecDepth (VecDepth),
     .LgtDepth (LgtDepth),
     .StatDepth(StatDepth)
@@ -328,6 +340,7 @@ module ahcq_top
     .acc_addr_o   (acc_read_addr),
     .acc_data_i   (acc_data),
     .write_i      (write),
+    .write_data_i (write_data),
     .vec_busy_o   (vector_vec),
     .store_re_i   (store_vec_re),
     .store_ready_o(store_vec_ready),
@@ -341,10 +354,11 @@ module ahcq_top
 
   // STORE.
   ahcq_store #(
-    .Dim     (Dim),
-    .Lanes   (Lanes),
-    .OutDepth(OutDepth),
-    .VecDepth(VecDepth)
+    .Dim      (Dim),
+    .Lanes    (Lanes),
+    .BusChunks(BusChunks),
+    .OutDepth (OutDepth),
+    .VecDepth (VecDepth)
   ) u_store (
     .clk_i,
     .rst_ni       (core_rst_n),
@@ -356,7 +370,7 @@ module ahcq_top
     .give_mask_o  (give_mask[UnitStore]),
     .give_ready_i (give_ready[UnitStore]),
     .busy_o       (unit_busy[UnitStore]),
-    .chunk_o      (store_chunk),
+    .chunks_o     (store_chunks),
     .quiet_o      (store_quiet),
     .aw_valid_o   (m_awvalid_o),
     .aw_ready_i   (m_awready_i),
@@ -377,6 +391,6 @@ module ahcq_top
   );
 
   assign progress = feed || vector_active || dispatch ||
-      unit_start != '0 || finish != '0 || load_chunk || store_chunk ||
+      unit_start != '0 || finish != '0 || load_chunks != '0 || store_chunks != '0 ||
       (m_rvalid_i && m_rready_o) || m_bvalid_i;
 endmodule

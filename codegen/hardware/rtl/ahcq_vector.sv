@@ -4,6 +4,7 @@ module ahcq_vector
 #(
   parameter int unsigned Dim = 4,
   parameter int unsigned Lanes = 2,
+  parameter int unsigned BusChunks = 1,
   parameter int unsigned VecDepth = 16,
   parameter int unsigned LgtDepth = 16,
   parameter int unsigned StatDepth = 16
@@ -23,6 +24,7 @@ module ahcq_vector
   output logic [15:0]                             acc_addr_o,
   input  logic [Dim-1:0][31:0]                    acc_data_i,
   input  write_t                                  write_i,       // by LOAD
+  input  logic [64*BusChunks-1:0]                 write_data_i,
   output logic                                    vec_busy_o,    // LOAD must not write `vec`
   input  logic                                    store_re_i,    // STORE reads `vec`
   output logic                                    store_ready_o,
@@ -35,6 +37,7 @@ module ahcq_vector
 );
   localparam int unsigned Subs = Dim / Lanes;
   localparam int unsigned LaneChunks = Lanes / 2;
+  localparam int unsigned LaneBeats = LaneChunks / BusChunks;
   localparam int unsigned VecWords = VecDepth * Subs;
   localparam int unsigned LgtWords = LgtDepth * Subs;
 
@@ -98,24 +101,25 @@ module ahcq_vector
   logic [4:0] encode_waddr_q;
   logic [63:0] encode_wdata_q;
   logic [19:0] load_vec_addr;
-  logic [LaneChunks-1:0] vec_we_q;
+  logic [LaneChunks-1:0] load_chunks, vec_we_q;
   logic [$clog2(VecWords)-1:0] vec_waddr_q;
   logic [32*Lanes-1:0] vec_wdata_q;
-  assign load_vec_addr = (20'(write_i.word) << $clog2(Subs)) + 20'(write_i.part) / 20'(LaneChunks);
+  assign load_chunks = LaneChunks'((1 << BusChunks) - 1) << ((write_i.part % 5'(LaneBeats)) * 5'(BusChunks));
+  assign load_vec_addr = (20'(write_i.word) << $clog2(Subs)) + 20'(write_i.part) / 20'(LaneBeats);
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       encode_we_q <= 1'b0;
       vec_we_q <= '0;
     end else begin
       encode_we_q <= write_i.encode;
-      vec_we_q <= vec_busy_o ? '1 : write_i.vec ? LaneChunks'(1) << (write_i.part % 5'(LaneChunks)) : '0;
+      vec_we_q <= vec_busy_o ? '1 : write_i.vec ? load_chunks : '0;
     end
   end
   always_ff @(posedge clk_i) begin
     encode_waddr_q <= write_i.word[4:0];
-    encode_wdata_q <= write_i.data;
+    encode_wdata_q <= write_data_i[63:0];
     vec_waddr_q <= vec_busy_o ? number_addr[$clog2(VecWords)-1:0] : load_vec_addr[$clog2(VecWords)-1:0];
-    vec_wdata_q <= vec_busy_o ? number : {LaneChunks{write_i.data}};
+    vec_wdata_q <= vec_busy_o ? number : {LaneBeats{write_data_i}};
   end
   ahcq_lanes #(
     .Lanes    (Lanes),

@@ -27,7 +27,7 @@ package ahcq_vector_pkg;
     logic [15:0]             dst;
   } slot_t;
 
-  // A chunk that LOAD writes, with a bit for each memory it could be for.
+  // What LOAD writes beside the data: a bit for each memory it could be for, and the place.
   typedef struct packed {
     logic        act;
     logic        wgt;
@@ -35,8 +35,7 @@ package ahcq_vector_pkg;
     logic        decode;
     logic        encode;
     logic [15:0] word;  // of Dim elements; chunk of a table
-    logic [4:0]  part;  // chunk within the word
-    logic [63:0] data;
+    logic [4:0]  part;  // beat within the word
   } write_t;
 
   typedef enum logic [2:0] {AddNothing, AddBias, AddVec, AddStat, SubStat} addend_e;

@@ -4,6 +4,7 @@
 module ahcq_serial #(
   parameter int unsigned Dim = 4,
   parameter int unsigned Lanes = 2,
+  parameter int unsigned BusChunks = 1,
   parameter int unsigned ActDepth = 4096,
   parameter int unsigned WgtDepth = 2048,
   parameter int unsigned AccDepth = 1024,
@@ -19,15 +20,16 @@ module ahcq_serial #(
   input  logic bit_i,
   output logic bit_o
 );
-  localparam int unsigned Inputs = 128;
-  localparam int unsigned Outputs = 211;
+  localparam int unsigned Inputs = 64 + 64 * BusChunks;
+  localparam int unsigned Outputs = 139 + 72 * BusChunks;
 
   logic m_arready, m_rvalid, m_rid, m_rlast, m_awready, m_wready, m_bvalid, s_awvalid, s_wvalid, s_bready, s_arvalid,
         s_rready, irq, m_arvalid, m_arid, m_rready, m_awvalid, m_wvalid, m_wlast, m_bready, s_awready, s_wready,
         s_bvalid, s_arready, s_rvalid;
-  logic [63:0] m_rdata, m_wdata;
+  logic [64*BusChunks-1:0] m_rdata, m_wdata;
+  logic [8*BusChunks-1:0] m_wstrb;
   logic [1:0] m_rresp, m_bresp, m_arburst, m_awburst, s_bresp, s_rresp;
-  logic [7:0] s_awaddr, s_araddr, m_arlen, m_awlen, m_wstrb;
+  logic [7:0] s_awaddr, s_araddr, m_arlen, m_awlen;
   logic [31:0] s_wdata, m_araddr, m_awaddr, s_rdata;
   logic [2:0] m_arsize, m_awsize;
   logic [Inputs-1:0] input_q;
@@ -54,6 +56,7 @@ module ahcq_serial #(
   ahcq_top #(
     .Dim      (Dim),
     .Lanes    (Lanes),
+    .BusChunks(BusChunks),
     .ActDepth (ActDepth),
     .WgtDepth (WgtDepth),
     .AccDepth (AccDepth),

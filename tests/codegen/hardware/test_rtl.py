@@ -5,15 +5,14 @@ from __future__ import annotations
 import pytest
 
 from tvm_ahcq.codegen.hardware import agreement
-from tvm_ahcq.codegen.hardware.config import named
-from tvm_ahcq.codegen.hardware.program import instruction
+from tvm_ahcq.codegen.hardware.config import Config, named
 from tvm_ahcq.codegen.hardware.random_program import FAULTS, random_program
 from tvm_ahcq.codegen.hardware.simulator import lint
 from tvm_ahcq.errors import DeviceError
 
 CONFIG = named("sim_4x4")
-LOAD = {"memory": "act", "rows": 1, "length": 1}
-FINISH = instruction("finish")
+WIDE = Config("wide", 32, 4, 2, 256, 256, 256, 128, 128, 256, 32, 1)
+"""A bus of two chunks; few lanes and words, so that it is soon built."""
 
 
 def test_lint_is_clean() -> None:
@@ -36,6 +35,14 @@ def test_random_programs_with_a_fault_end_as_the_model_says(fault: str) -> None:
 def test_bus_errors_of_random_programs_end_them_with_their_code(error: str) -> None:
     for seed in range(10):
         assert agreement.bus_disagreement(CONFIG, seed, error) is None
+
+
+def test_a_bus_of_several_chunks_changes_nothing_but_alignment() -> None:
+    for seed in range(12):
+        for fault in ("none", *FAULTS):
+            assert agreement.disagreement(WIDE, seed, fault, ["rtl"]) is None
+        for error in agreement.BUS_ERRORS:
+            assert agreement.bus_disagreement(WIDE, seed, error, ["rtl"]) is None
 
 
 def test_a_missing_tool_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
