@@ -2,7 +2,8 @@
 
 The input of a quantized linear layer or convolution and the query, key and value of an attention each pass through an
 ``ahcq.quantize`` with a stable site name; the probabilities of an attention are a site inside it. Sites are those of
-the published method (QUANTIZERS 2.1); everything else stays in float.
+the published method (QUANTIZERS 2.1) and, where the recipe says so, the pixels that the patch embedding reads;
+everything else stays in float.
 """
 
 from __future__ import annotations
@@ -36,6 +37,11 @@ for _attention in ("cross_attn_token_to_image", "cross_attn_image_to_token", "fi
     for _layer in ("q_proj", "k_proj", "v_proj", "out_proj"):
         SITE_OF_LAYER[_attention, _layer] = SITE_OF_LAYER["self_attn", _layer]
 
+
+PIXELS = "pixels"
+"""Kind of the site in front of the patch embedding, and of its quantizer (:mod:`tvm_ahcq.quantizers.pixels`)."""
+
+SITE_OF_LAYER["patch_embed", "proj"] = PIXELS
 
 ACTIVATIONS = {"relax.nn.gelu": "gelu", "relax.nn.relu": "relu"}
 TABLE_QUANTIZERS = ("hluq",)
@@ -71,10 +77,22 @@ def _plan(defs: Definitions, recipe: Recipe) -> dict[relax.Var, relax.Expr]:
         value = binding.value
         if is_op(value, "relax.ahcq.linear") or is_op(value, "relax.ahcq.conv2d"):
             if (kind := layer_site(str(value.attrs["name"]))) is not None:
-                plan[binding.var] = _with_quantized_input(defs, value, recipe, recipe.quantizer_for(kind))
+                if (quantizer := _quantizer(value, kind, recipe)) is not None:
+                    plan[binding.var] = _with_quantized_input(defs, value, recipe, quantizer)
         elif is_op(value, "relax.ahcq.attention"):
             plan[binding.var] = _with_quantized_operands(value, recipe)
     return plan
+
+
+def _quantizer(layer: relax.Call, kind: str, recipe: Recipe) -> str | None:
+    """Kind of quantizer in front of a layer; None where the recipe leaves it in float.
+
+    Patches that do not overlap are a linear layer (SAM). A convolution whose patches do (SAM 2: 7 x 7, stride 4) stays
+    in float: ``ahcq.im2col`` takes stride 1, and the layer has 0.1 % of the encoder's products.
+    """
+    if kind != PIXELS:
+        return recipe.quantizer_for(kind)
+    return PIXELS if recipe.pixels is not None and is_op(layer, "relax.ahcq.linear") else None
 
 
 def _with_quantized_input(defs: Definitions, layer: relax.Call, recipe: Recipe, kind: str) -> relax.Call:

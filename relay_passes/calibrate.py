@@ -28,13 +28,14 @@ from tvm_ahcq.quantizers.hluq import calibrate_hluq
 from tvm_ahcq.quantizers.hluq_published import HluqPublishedParams
 from tvm_ahcq.quantizers.lnq import ALPHAS, LnqParams, calibrate_lnq
 from tvm_ahcq.quantizers.params import QuantizerParams
+from tvm_ahcq.quantizers.pixels import PixelRange, pixel_quantizer, seen_range
 from tvm_ahcq.quantizers.recipe import Recipe
 from tvm_ahcq.quantizers.table import QuantTable, WeightRange
 from tvm_ahcq.quantizers.uniform import calibrate_uniform, uniform_from_range
 from tvm_ahcq.quantizers.uniform_published import calibrate_uniform_published
 from tvm_ahcq.quantizers.weights import calibrate_weight
 
-from .annotate import layers, sites
+from .annotate import PIXELS, layers, sites
 
 ROWS_AN_IMAGE = 64
 """Rows (tokens) of an activation site that are kept of each image."""
@@ -163,9 +164,16 @@ class _Finder:
     readers: Mapping[str, np.ndarray]
     """Weight of the layer that reads a site."""
 
+    pixels: PixelRange | None
+    """Of pictures; None: what was seen."""
+
     def __call__(self, site: str, kind: str, bits: int) -> QuantizerParams:
         if site in self.recorder.slices:
             return self._probabilities(site, kind, bits)
+        if kind == PIXELS:
+            rows = np.concatenate(self.recorder.rows[site])
+            ends = self.pixels or seen_range(rows, self.readers[site].shape[1])
+            return pixel_quantizer(ends, rows.shape[1], bits)
         if self.recipe.search == "published" and kind != "uniform":
             return self._published(site, kind, bits)
         rows, importance = np.concatenate(self.recorder.rows[site]), None
@@ -217,6 +225,7 @@ def calibrate(
     *,
     model: str,
     progress: Progress = lambda *_: None,
+    pixels: PixelRange | None = None,
 ) -> QuantTable:
     """Find the quantizers of an annotated module.
 
@@ -234,6 +243,8 @@ def calibrate(
         Name that the table carries.
     progress : callable
         Told of every finished image, site and weight.
+    pixels : (sequence, sequence) of float, optional
+        Least and greatest value of each colour of a picture; by default those that were seen.
 
     Returns
     -------
@@ -246,7 +257,7 @@ def calibrate(
     """
     recorder = observe(TorchExecutor(mod, params), images, progress)
     places, weights = sites(mod), [layer.weight for layer in layers(mod).values()]
-    finder = _Finder(recorder, recipe, {layer.site: params[layer.weight] for layer in layers(mod).values()})
+    finder = _Finder(recorder, recipe, {layer.site: params[layer.weight] for layer in layers(mod).values()}, pixels)
 
     def quantizer(item: tuple[str, tuple[str, int]]) -> QuantizerParams:
         site, (kind, bits) = item

@@ -29,7 +29,8 @@ from tvm_ahcq.runtime.offload import ACCELERATOR, HOST, OffloadReport, OperatorP
 from .rewrite import PARAM_NAMES, Definitions, bindings, functions
 
 CODE_BITS = 4
-"""Bits of the codes that the accelerator takes in this version."""
+"""Bits of the codes that the accelerator takes at a time. Linear layers of more go there as halves; attention, and what
+stays on the accelerator between two layers, has no more in this version."""
 
 _MOVES = ("relax.reshape", "relax.permute_dims", "relax.squeeze", "relax.expand_dims", "relax.broadcast_to",
           "relax.ahcq.im2col")  # fmt: skip
@@ -203,8 +204,13 @@ class _Plan:
         return lowered
 
     def _operands(self, call: relax.Call) -> np.ndarray | None:
-        """All values of a layer's input, where an interval encoder made it of a table that is known."""
-        encode = self.defs.call(self.defs.through(call.args[0], *_MOVES), "relax.ahcq.encode_intervals")
+        """All values of a layer's input, where these are not 4-bit codes: operands of a table that is known, or codes
+        of more bits."""
+        source = self.defs.through(call.args[0], *_MOVES)
+        affine = self.defs.call(source, "relax.ahcq.encode_affine")
+        if affine is not None and (bits := int(affine.attrs["bits"])) > CODE_BITS:
+            return np.arange(1 << bits)
+        encode = self.defs.call(source, "relax.ahcq.encode_intervals")
         found = None if encode is None else constants_of(self.params, [encode.args[2]])
         return None if found is None else found[0]
 
@@ -221,16 +227,17 @@ class _Plan:
         """Why the operands are not codes that the accelerator takes; "" if they are."""
         if is_op(calls[-1], "relax.ahcq.linear") or is_op(calls[-1], "relax.ahcq.attention"):
             return "floating point"
-        wide = [int(call.attrs["weight_bits"]) for call in calls if is_op(call, "relax.ahcq.grouped_linear")]
+        bits = [int(call.attrs["weight_bits"]) for call in calls if is_op(call, "relax.ahcq.grouped_linear")]
         for operand in calls[0].args[: 3 if kind == ATTENTION else 1]:
             producer = self.defs.call(self.defs.through(operand, *_MOVES), "relax.ahcq.encode_affine")
             if producer is None and kind == LINEAR and self._operands(calls[0]) is not None:
                 continue
             if producer is None:
                 return "its input is no codes"
-            wide.append(int(producer.attrs["bits"]))
-        return f"{max(wide)}-bit codes: the accelerator takes {CODE_BITS} bits in this version" \
-            if max(wide) > CODE_BITS else ""  # fmt: skip
+            bits.append(int(producer.attrs["bits"]))
+        if kind == LINEAR or max(bits) <= CODE_BITS:
+            return ""
+        return f"{max(bits)}-bit codes: on the accelerator, only linear layers take more than {CODE_BITS} bits"
 
 
 def _heavy(call: relax.Call) -> bool:

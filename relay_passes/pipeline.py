@@ -28,6 +28,7 @@ from tvm.ir import IRModule
 
 from tvm_ahcq.calibrate.executor import TorchExecutor
 from tvm_ahcq.quantizers.equalise import preserved
+from tvm_ahcq.quantizers.pixels import PixelRange
 from tvm_ahcq.quantizers.recipe import Recipe
 from tvm_ahcq.quantizers.table import QuantTable
 from tvm_ahcq.runtime.offload import OffloadReport
@@ -93,6 +94,7 @@ def quantizers(
     effort: str = "default",
     progress: Progress = lambda *_: None,
     work_dir: Path | None = None,
+    pixels: PixelRange | None = None,
 ) -> QuantTable:
     """Phases 3 to 5: the quantizers of an annotated module and the parameters that it will run with.
 
@@ -114,6 +116,8 @@ def quantizers(
         Told of what is being done.
     work_dir : Path, optional
         Where reconstruction saves finished blocks, to go on after a kill.
+    pixels : (sequence, sequence) of float, optional
+        Least and greatest value of each colour of a picture.
     """
     changes: dict[str, np.ndarray] = {}
     if recipe.equalise or recipe.bimodal:
@@ -124,12 +128,12 @@ def quantizers(
             changes |= equalise(mod, preserved(params, changes), seen)
         params = preserved(params, changes)
         del seen
-    table = calibrate(mod, params, images, recipe, model=model, progress=progress)
+    table = calibrate(mod, params, images, recipe, model=model, progress=progress, pixels=pixels)
     learning, conditioned = images[: _learning_images(images)], {}
     if recipe.conditioning == "published":
         found = condition(mod, params, table, learning, progress)
         conditioned = {name: weight.weight for name, weight in found.items()}
-        table = calibrate(mod, {**params, **conditioned}, images, recipe, model=model, progress=progress)
+        table = calibrate(mod, {**params, **conditioned}, images, recipe, model=model, progress=progress, pixels=pixels)
     table = replace(table, params=conditioned, equalisation=changes)
     if recipe.rounding == "compensated":
         table = round_weights(mod, {**params, **conditioned}, table, learning, progress).table

@@ -327,10 +327,11 @@ class _Groups:
         for group in range(len(scale)):
             chosen = np.flatnonzero(member == group)
             parts.append(np.concatenate([chosen, np.full(-len(chosen) % 4, -1)]))
-        # as many channels however they are grouped: layers of one shape then share a kernel
-        longest = -(-channels // 4) * 4 + 4 * (len(scale) - 1)
-        parts[-1] = np.concatenate([parts[-1], np.full(longest - sum(map(len, parts)), -1)])
         index = np.concatenate(parts).astype(np.int32)
-        identity = len(index) == channels and bool((index == np.arange(channels)).all())
+        identity = np.array_equal(index, np.arange(channels))  # one group, or the colours of a picture
+        if not identity:  # as many channels however they are grouped: layers of one shape then share a kernel
+            longest = -(-channels // 4) * 4 + 4 * (len(scale) - 1)
+            parts[-1] = np.concatenate([parts[-1], np.full(longest - len(index), -1)])
+            index = np.concatenate(parts).astype(np.int32)
         sizes = tuple(len(part) for part in parts)
         return _Groups(index, sizes, np.asarray(scale, np.float32), np.asarray(zero, np.int32), identity)

@@ -2,7 +2,8 @@
 
 All images go through the graph in step, once in float and once quantized as far as the pass has come. Before each layer
 both of its inputs are at hand; the layer is rounded to answer the quantized input as the float layer answers the float
-one (:func:`tvm_ahcq.quantizers.rounding.round_layer`), and the rest of the graph sees the result.
+one (:func:`tvm_ahcq.quantizers.rounding.round_layer`), and the rest of the graph sees the result. What reads pixels is
+rounded to the nearest: it has bits enough, and patches of a few pictures say little about those of others.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tvm.ir import IRModule
 from tvm_ahcq.quantizers.rounding import RoundedLayer, round_layer
 from tvm_ahcq.quantizers.table import QuantTable, WeightRange
 
+from .annotate import PIXELS, sites
 from .calibrate import Progress
 from .walk import LayerWalk, layer_sample
 
@@ -60,7 +62,7 @@ def round_weights(
     progress : callable
         Told of every layer.
     """
-    walk, found = LayerWalk(mod, params, table), {}
+    walk, found, kinds = LayerWalk(mod, params, table), {}, sites(mod)
     conditioned = table.recipe.conditioning == "chosen"
 
     def visit(name: str, inputs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
@@ -75,6 +77,7 @@ def round_weights(
             table.weights[layer.weight].bits,
             table.recipe.weight_range,
             condition=conditioned and weight.ndim == 2,
+            compensate=kinds[layer.site][0] != PIXELS,
         )
         values = torch.from_numpy(rounded.weight.dequantize().reshape(weight.shape))
         walk.sites.layers[name] = values, None if rounded.bias is None else torch.from_numpy(rounded.bias)

@@ -64,7 +64,8 @@ class LayerWalk:
 def layer_sample(inputs: list[tuple[torch.Tensor, torch.Tensor]], shape: tuple[int, ...]) -> LayerSample:
     """Some rows (seeded) of a layer's inputs in both streams; every fourth image, or row of fewer, is held out."""
     rng = np.random.default_rng(0)
-    unfold: Callable = _patches(shape[-1]) if len(shape) == 4 and shape[-1] > 1 else lambda x: x.flatten(0, -2)
+    whole = inputs[0][0].shape[-1] == np.prod(shape[1:])  # rows of the weight's length: no patches to be taken
+    unfold: Callable = (lambda x: x.flatten(0, -2)) if whole else _patches(shape[-1])
     parts: tuple[list, list] = ([], [])
     limit = max(ROWS_AN_IMAGE, ROWS_A_LAYER // len(inputs))
     fold = []

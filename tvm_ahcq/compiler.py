@@ -24,6 +24,7 @@ from .evaluate.scenes import generate
 from .frontend.sam import SamModel
 from .quantizers.equalise import preserved
 from .quantizers.half import halved
+from .quantizers.pixels import pixel_range
 from .quantizers.recipe import Recipe
 from .quantizers.recipe import recipe as find_recipe
 from .quantizers.table import QuantTable
@@ -163,8 +164,8 @@ def quantize(
     model : SamModel
         From :func:`tvm_ahcq.from_sam`.
     calibration : path, iterable or QuantTable
-        A folder of pictures, an iterable of pictures (paths, PIL images, ``(H, W, 3)`` uint8 arrays), of which at most
-        32 are used; or a table from an earlier run, which is then taken as it is.
+        A folder or an iterable of pictures (paths, PIL images, ``(H, W, 3)`` uint8 arrays), of which at most 32 are
+        used; or a table from an earlier run.
     recipe : Recipe or str, optional
         Default: recipe "ahcq" at 4 bits, or the table's own.
     progress : bool or callable
@@ -172,8 +173,7 @@ def quantize(
     dump_dir : path, optional
         Folder where the module is written after each phase.
     effort : {"default", "high"}
-        "default" rounds weights with error compensation, in minutes; "high" goes on to learn rounding and scales block
-        by block with gradients.
+        "default" rounds weights with error compensation, in minutes; "high" then learns, block by block.
     work_dir : path, optional
         Folder where "high" saves finished blocks; the same call goes on from there after a kill.
 
@@ -216,6 +216,7 @@ def quantize(
             effort=effort,
             progress=report,
             work_dir=None if work_dir is None else Path(work_dir),
+            pixels=pixel_range(model.pixel_mean, model.pixel_std),
         )
     return QuantizedModel(model, module, table)
 

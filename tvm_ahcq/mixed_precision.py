@@ -88,7 +88,7 @@ def raise_bits(
         base = dict(qmodel.table.recipe.raised)
         count = max(1, len(order) // 8)
         while True:
-            raised = base | {name: bits for names in order[:count] for name in names}
+            raised = base | {name: bits for names in order[:count] for name in names if _bits(recipe, name) < bits}
             qmodel = quantize(model, images, replace(recipe, raised=tuple(raised.items())), progress=progress)
             drops.append(_drop(qmodel, probes, progress))
             if drops[-1] <= max_drop:
@@ -100,6 +100,11 @@ def raise_bits(
         f"With {STEPS[-1]} bits everywhere the masks still change by {drops[-1]:.4f}, more than {max_drop:g}; "
         "allow a larger drop, or give more calibration pictures."
     )
+
+
+def _bits(recipe: Recipe, name: str) -> int:
+    """Of a site or a weight: the patch embedding may have more than the rest from the start."""
+    return recipe.bits_of_weight(name) if name.endswith(".weight") else recipe.bits_of_site(name)
 
 
 def _drop(qmodel: QuantizedModel, probes: Sequence[Probe], progress: Progress) -> float:

@@ -14,7 +14,7 @@ from .lowered import CodesInput, Lowered, SumsOutput
 from .memory import move_constants
 from .verify import verify
 
-_MAGIC, _VERSION, _ALIGNMENT = b"AHCQACC\0", 2, 64
+_MAGIC, _VERSION, _ALIGNMENT = b"AHCQACC\0", 3, 64
 
 
 def artifact(config: Config, functions: Mapping[str, Lowered]) -> bytes:
@@ -61,7 +61,8 @@ def _input(given: CodesInput) -> bytes:
     blocks = len(given.channel_at) // given.dim
     sizes = (given.total, given.batch, given.rows, given.channels, blocks, given.dim, len(given.row_at))
     places = np.concatenate([given.row_at, given.channel_at]).astype("<i4")
-    return struct.pack("<Q7I", given.address, *sizes) + places.tobytes() + given.code_of.astype(np.uint8).tobytes()
+    codes = struct.pack("<I", len(given.code_of)) + given.code_of.astype(np.uint8).tobytes()
+    return struct.pack("<Q7I", given.address, *sizes) + places.tobytes() + codes
 
 
 def _output(given: SumsOutput) -> bytes:
@@ -70,4 +71,6 @@ def _output(given: SumsOutput) -> bytes:
     head = struct.pack("<Q7I", given.address, *sizes) + struct.pack("<2I", len(given.row_at), groups)
     fields = b"".join(struct.pack("<3I", field.word, field.offset, field.bits) for field in given.fields)
     numbers = given.multiplier.astype("<f4").tobytes() + given.bias.astype("<f4").tobytes()
+    correction = b"" if given.correction is None else given.correction.astype("<i4").tobytes()
+    numbers += struct.pack("<I", bool(correction)) + correction
     return head + given.row_at.astype("<i4").tobytes() + fields + numbers

@@ -9,7 +9,7 @@ import numpy as np
 from ...errors import DeviceError
 from ..hardware.generated.isa import LIMITS
 from ..hardware.layout import INT32_MAX
-from .stage import LinearStage, scale_parts
+from .stage import HALF_BITS, LinearStage, scale_parts
 
 _MANTISSA = LIMITS["mantissa_bits"]
 
@@ -49,17 +49,20 @@ def stage_reference(stage: LinearStage, codes: np.ndarray) -> np.ndarray:
     stage : LinearStage
         Layer.
     codes : numpy.ndarray
-        ``(rows, K)`` uint8.
+        ``(rows, K)`` uint8; ``(rows, 2 K)`` where they come in halves.
 
     Returns
     -------
     numpy.ndarray
         int64 accumulators ``(G, rows, N)``, or uint8 codes ``(rows, N)``.
     """
-    weight = stage.weight.astype(np.int64) - stage.zero[:, None].astype(np.int64)
+    halves = [part - zero[:, None].astype(np.int64) for part, zero in zip(
+        np.split(stage.weight, stage.weight_halves, 1), np.split(stage.zero, stage.weight_halves), strict=True)]
+    weight = sum((1 << HALF_BITS) ** (len(halves) - 1 - i) * half for i, half in enumerate(halves))
     bounds = np.cumsum([0, *stage.group_sizes])
-    operands = [np.asarray(table, np.int64)[codes[:, low:high]]
-                for table, (low, high) in zip(stage.tables, pairwise(bounds), strict=True)]  # fmt: skip
+    split, tables = np.split(codes, stage.code_halves, 1), np.asarray(stage.tables, np.int64)
+    operands = [sum(tables[half if len(split) > 1 else group][part[:, low:high]] for half, part in enumerate(split))
+                for group, (low, high) in enumerate(pairwise(bounds))]  # fmt: skip
     sums = [x @ weight[:, low:high].T for x, (low, high) in zip(operands, pairwise(bounds), strict=True)]
     if stage.encoder is None:
         return np.stack(sums)

@@ -4,6 +4,10 @@ Rows are taken in tiles, outputs in sets of column blocks, either of them outerm
 either scaled and encoded, for the next layer on the accelerator, or the accumulators of each channel group, for the
 host: these it scales with the very roundings of its own kernel, so that both agree in every bit.
 
+Codes and weights of more than 4 bits come as halves (SPEC 3.4). Both halves of a code meet a weight in the same sums,
+through tables of 16 times the half and of the half; each half of a weight has sums of its own, which the vector unit
+adds up, the high one's 16 times.
+
 The array works without pause if what it needs is loaded in time and if its results leave in time. Chunks are loaded
 some ahead of the array, into rings that hold several, so that short groups and long ones even out. The accumulators
 have two halves: one set of sums leaves while the array makes the next. Instructions are dispatched in order and queues
@@ -24,6 +28,7 @@ from ..hardware.schedule import Entry
 from .linear_tiling import Tiling
 from .memory import DeviceMemory
 from .rings import ChunkRing, Rings
+from .stage import HALF_BITS
 
 
 def linear_entries(memory: DeviceMemory, tiling: Tiling, source: int, result: int) -> list[Entry]:
@@ -69,7 +74,7 @@ class _Lowering:
         self.source, self.result, self.rings = source, result, Rings()
         self.ring = ChunkRing(tiling.resident, tiling.largest, tiling.ahead)
         self.word, self.half = self.config.dim // 2, self.config.acc_depth // 2
-        self.inputs = sum(self.stage.group_sizes) // self.config.dim
+        self.inputs = sum(self.stage.group_sizes) // self.config.dim  # blocks of a half
         self.first_step = [0, *np.cumsum(self.stage.group_sizes) // self.config.dim]
         self.parameters_at, self.parameters_of = 0, -1
         self._place(memory)
@@ -77,12 +82,14 @@ class _Lowering:
     def _place(self, memory: DeviceMemory) -> None:
         stage, dim = self.stage, self.config.dim
         zeros = np.zeros(self.tiling.zeros * dim, np.uint8)
-        zeros[: stage.outputs] = stage.zero
+        zeros[: len(stage.zero)] = stage.zero
         self.weights = memory.constant(pack_codes(weight_tiles(stage.weight, dim)))
         self.zero_points = memory.constant(pack_codes(zeros))
         self.decode = memory.constant(np.concatenate([decode_table(table) for table in stage.tables]))
         if stage.encoder is None:
-            scales = [fixed_scale(np.full(dim, 2.0**field.offset), 0) for field in stage.fields]
+            last = stage.weight_halves - 1
+            shifts = [field.offset + HALF_BITS * (last - half) for field in stage.fields for half in range(last + 1)]
+            scales = [fixed_scale(np.full(dim, 2.0**shift), 0) for shift in shifts]
             self.parameters = memory.constant(np.concatenate(scales).astype(np.int32))
             return
         encoder = stage.encoder
@@ -114,12 +121,12 @@ class _Lowering:
             waiting.extend(chunk.finish)
 
     def _tables(self) -> Iterator[Entry]:
-        tiling, groups = self.tiling, self.tiling.groups
-        yield "load", {"memory": "decode", "rows": 1, "length": 8 * groups, "address": self.decode}
+        tiling, tables = self.tiling, len(self.stage.tables)
+        yield "load", {"memory": "decode", "rows": 1, "length": 8 * tables, "address": self.decode}
         if self.stage.encoder is not None:
             yield "load", {"memory": "encode", "rows": 1, "length": 32, "address": self.encode}
         else:
-            length = groups * self.config.dim // 2
+            length = self.stage.sums * self.config.dim // 2
             yield "load", {"memory": "vec", "rows": 1, "length": length, "address": self.parameters}
         chunks = tiling.zeros * self.config.dim // 16
         yield "load", {"memory": "wgt", "rows": 1, "length": chunks, "address": self.zero_points}
@@ -143,9 +150,9 @@ class _Lowering:
     ) -> list[_Chunk]:
         """Chunks of the groups whose sums leave together."""
         half, products = self.rings.slot("acc", 2) * self.half, []
-        for place, group in enumerate(groups):
+        for place, sums in enumerate(self._sums(groups)):
             acc = half + place * self.tiling.blocks * self.tiling.rows
-            products += self._products(first, count, block, blocks, group, acc)
+            products += self._products(first, count, block, blocks, *sums, acc)
         if self.stage.encoder is None:
             finish = [self._accumulators(first, count, block, i, groups, half) for i in range(blocks)]
         else:
@@ -153,6 +160,10 @@ class _Lowering:
         last = len(products) - 1
         return [_Chunk(loads, [*(scales if i == 0 else []), gemm], last - i, finish if i == last else [])
                 for i, (loads, gemm) in enumerate(products)]  # fmt: skip
+
+    def _sums(self, groups: list[int]) -> list[tuple[int, int]]:
+        """Accumulators of some groups: group, and half of its weights."""
+        return list(product(groups, range(self.stage.weight_halves)))
 
     def _scales(self, block: int, blocks: int) -> list[Entry]:
         """Makes room for the sums of a set, where it is encoded; loads its scales and biases if they are not there."""
@@ -173,30 +184,39 @@ class _Lowering:
         return 2 * self.tiling.parameters + self.rings.slot("sums", self.tiling.slots) * self.tiling.rows
 
     def _products(
-        self, first: int, count: int, block: int, blocks: int, group: int, acc: int
+        self, first: int, count: int, block: int, blocks: int, group: int, half: int, acc: int
     ) -> list[tuple[list[Entry], Entry]]:
-        """The accumulators of one group of channels: loads and GEMM of each chunk."""
-        tiling, dim, total = self.tiling, self.config.dim, self.stage.rows
-        begin = step = int(self.first_step[group])
-        chunks = []
-        for steps in tiling.chunks[group]:
+        """The accumulators of one group of channels and half of its weights: loads and GEMM of each chunk."""
+        tiling, dim, total, halves = self.tiling, self.config.dim, self.stage.rows, self.stage.weight_halves
+        zeros = half * (self.stage.outputs // dim)
+        chunks: list[tuple[list[Entry], Entry]] = []
+        for codes, steps, step in self._steps(group):
             place = self.ring.place(steps)
             act, wgt = place * tiling.rows, tiling.zeros + place * tiling.blocks * dim
             loads: list[Entry] = [("load", {
                 "memory": "act", "rows": steps, "length": count * self.word // 8, "sp": act, "sp_stride": tiling.rows,
-                "address": self.source + (step * total + first) * self.word, "stride": total * self.word,
+                "address": self.source + ((codes * self.inputs + step) * total + first) * self.word,
+                "stride": total * self.word,
             }), ("load", {
                 "memory": "wgt", "rows": blocks, "length": steps * dim * self.word // 8, "sp": wgt,
-                "sp_stride": steps * dim, "stride": self.inputs * dim * self.word,
-                "address": self.weights + (block * self.inputs + step) * dim * self.word,
+                "sp_stride": steps * dim, "stride": halves * self.inputs * dim * self.word,
+                "address": self.weights + ((block * halves + half) * self.inputs + step) * dim * self.word,
             })]  # fmt: skip
             chunks.append((loads, ("gemm", {
                 "rows": count, "steps": steps, "blocks": blocks, "act": act, "act_stride": tiling.rows, "wgt": wgt,
-                "wgt_stride": dim, "wgt_block": steps * dim, "zero": block, "zero_vector": 1, "acc": acc,
-                "acc_block": tiling.rows, "decode": group, "accumulate": int(step > begin),
+                "wgt_stride": dim, "wgt_block": steps * dim, "zero": zeros + block, "zero_vector": 1, "acc": acc,
+                "acc_block": tiling.rows, "decode": codes if self.stage.code_halves > 1 else group,
+                "accumulate": int(len(chunks) > 0),
             })))  # fmt: skip
-            step += steps
         return chunks
+
+    def _steps(self, group: int) -> Iterator[tuple[int, int, int]]:
+        """Half of the codes, length, and first input block of each chunk of a group."""
+        for half in range(self.stage.code_halves):
+            step = int(self.first_step[group])
+            for steps in self.tiling.chunks[group]:
+                yield half, steps, step
+                step += steps
 
     def _scaled(self, first: int, count: int, block: int, i: int, group: int, half: int) -> list[Entry]:
         """Adds up the groups of one column block; behind the last group, encodes and stores them."""
@@ -223,10 +243,11 @@ class _Lowering:
         """Stores the sums of one column block, those of several groups in one word."""
         tiling, dim, slot = self.tiling, self.config.dim, self._slot()
         entries: list[Entry] = []
-        for place, group in enumerate(groups):
+        for place, (group, part) in enumerate(self._sums(groups)):
             addend = {"add_mode": 2, "add": slot} if place else {}
+            mult = group * self.stage.weight_halves + part
             entries.append(("scale", {
-                "memory": "vec", "rows": count, "blocks": 1, "mult": group, "dst": slot,
+                "memory": "vec", "rows": count, "blocks": 1, "mult": mult, "dst": slot,
                 "acc": half + (place * tiling.blocks + i) * tiling.rows, **addend,
             }))  # fmt: skip
         word = self.stage.fields[groups[0]].word

@@ -11,8 +11,8 @@ from ..hardware.generated.isa import INSTRUCTIONS
 from .stage import LinearStage
 from .tiles import LinearShape, LinearTile
 
-MAX_GROUPS = 4
-"""Decode tables that the array holds."""
+MAX_TABLES = 4
+"""Decode tables that the array holds: of groups, or of both halves of wider codes."""
 
 ROWS = (64, 128, 256, 32, 16, 8)
 """Rows of a tile that are tried."""
@@ -68,7 +68,7 @@ class Tiling:
     def zeros(self) -> int:
         """Words of zero points, at the start of ``wgt``; whole chunks of memory."""
         granule = max(1, 16 // self.config.dim)
-        return -(-self.stage.outputs // self.config.dim // granule) * granule
+        return -(-self.stage.weight_halves * self.stage.outputs // self.config.dim // granule) * granule
 
     @cached_property
     def groups(self) -> int:
@@ -77,8 +77,8 @@ class Tiling:
 
     @cached_property
     def together(self) -> int:
-        """Most groups whose accumulators are in the array at a time."""
-        return max(map(len, self.stage.parts))
+        """Most accumulators of an output that are in the array at a time."""
+        return max(map(len, self.stage.parts)) * self.stage.weight_halves
 
     @property
     def resident(self) -> int:
@@ -104,7 +104,7 @@ class Tiling:
     @property
     def parameters(self) -> int:
         """Words of ``vec`` for scales and biases of a set, two of which are there; of sums, half a scale a group."""
-        return (2 * self.groups + 1) * self.blocks if self.stage.encoder is not None else -(-self.groups // 2)
+        return (2 * self.groups + 1) * self.blocks if self.stage.encoder is not None else -(-self.stage.sums // 2)
 
     @property
     def slots(self) -> int:
@@ -128,11 +128,12 @@ class Tiling:
         """Cycles for a cycle of the array: of the unit that has most to do, if all the others are hidden behind it."""
         dim, beat = self.config.dim, self.config.beat_bytes
         blocks = min(self.blocks, self.stage.outputs // dim)
-        rows, steps = min(self.rows, self.stage.rows), sum(self.stage.group_sizes) // dim
+        halves = self.stage.code_halves * self.stage.weight_halves
+        rows, steps = min(self.rows, self.stage.rows), halves * sum(self.stage.group_sizes) // dim
         load = dim / 2 / beat * (1 / blocks + dim / rows)
         coded = self.stage.encoder is not None
         sent = dim / 2 if coded else 4 * dim * len(self.stage.parts)
-        vector = (1 + coded) * self.groups * dim / self.config.lanes
+        vector = (1 + coded) * self.stage.sums * dim / self.config.lanes
         return max(1.0, load, sent / beat / steps, vector / steps)
 
 
@@ -145,7 +146,8 @@ def even_parts(total: int, most: int) -> list[int]:
 def shape_of(rows: int, channels: int, stage: LinearStage) -> LinearShape:
     """What tuning knows a layer by; rows of all runs, and channels without padding."""
     words = tuple(map(len, stage.parts)) if stage.encoder is None else (1,) * len(stage.group_sizes)
-    return LinearShape(rows, stage.outputs, channels, words, stage.encoder is not None, stage.group_sizes)
+    halves = stage.code_halves, stage.weight_halves
+    return LinearShape(rows, stage.outputs, channels, words, stage.encoder is not None, stage.group_sizes, *halves)
 
 
 def tiling_of(config: Config, stage: LinearStage, tile: LinearTile) -> Tiling:
@@ -162,10 +164,12 @@ def candidates(config: Config, stage: LinearStage) -> list[Tiling]:
         If the layer does not fit the accelerator.
     """
     outputs, inputs = stage.weight.shape
-    if stage.rows % 8 or outputs % config.dim or inputs != sum(stage.group_sizes):
+    if stage.rows % 8 or outputs % config.dim or inputs != sum(stage.group_sizes) * stage.weight_halves:
         raise DeviceError(f"rows must be a multiple of 8 and outputs of {config.dim}; they are {stage.rows}, {outputs}")
-    if len(stage.group_sizes) > MAX_GROUPS or any(size % config.dim for size in stage.group_sizes):
-        raise DeviceError(f"groups {stage.group_sizes}: at most {MAX_GROUPS}, each of a multiple of {config.dim}")
+    if len(stage.tables) > MAX_TABLES or any(size % config.dim for size in stage.group_sizes):
+        raise DeviceError(f"groups {stage.group_sizes}: at most {MAX_TABLES}, each of a multiple of {config.dim}")
+    if stage.encoder is not None and max(stage.code_halves, stage.weight_halves) > 1:
+        raise DeviceError("codes or weights of more than 4 bits: their sums are for the host, not for another layer")
     found = []
     for rows in dict.fromkeys(min(size, stage.rows) for size in ROWS):
         for blocks in range(min(MAX_BLOCKS, outputs // config.dim), 0, -1):

@@ -24,7 +24,8 @@ _known_tokens: dict[Hashable, list[Tokens]] = {}
 class CodesInput:
     """How uint8 codes ``(total, channels)`` lie in device memory; see ``runtime/accelerator_program.h``.
 
-    Each run of a program takes the next ``batch * rows`` of the rows.
+    Each run of a program takes the next ``batch * rows`` of the rows. ``code_of`` is ``(parts, 256)``: codes of more
+    than 4 bits lie as halves, each of them in an equal part of the places of ``channel_at``, the high ones first.
     """
 
     address: int
@@ -42,8 +43,9 @@ class CodesInput:
 class SumsOutput:
     """How int32 words ``(word, batch, block, place, dim)`` become float32 ``(total, channels)``.
 
-    ``y = bias``, then for each group ``y = fma(float32(sum), multiplier, y)``: the arithmetic of
-    :func:`tvm_ahcq.quantizers.reference.grouped_linear`.
+    ``y = bias``, then for each group ``y = fma(float32(sum + correction), multiplier, y)``: the arithmetic of
+    :func:`tvm_ahcq.quantizers.reference.grouped_linear`. ``correction`` ``(groups, channels)`` is None where the sums
+    contain it: decode tables of 4-bit codes hold what is left when the zero point is taken away.
     """
 
     address: int
@@ -56,6 +58,7 @@ class SumsOutput:
     fields: tuple[Field, ...]
     multiplier: np.ndarray
     bias: np.ndarray
+    correction: np.ndarray | None = None
 
     @property
     def words(self) -> int:

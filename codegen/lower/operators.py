@@ -12,18 +12,18 @@ from ...quantizers.reference import LogAttention
 from ..hardware.attention_plan import AttentionStage, Plan, sides_of
 from ..hardware.attention_stream import largest_plan, stream_entries
 from ..hardware.config import Config
-from ..hardware.layout import fixed_thresholds
+from ..hardware.layout import fixed_thresholds, planes
 from ..hardware.schedule import Entry
 from .fixed import fraction_bits
 from .linear import linear_entries
 from .linear_tiling import Tiling, choose_tiling, shape_of, tiling_of
 from .lowered import CodesInput, Lowered, SumsOutput
 from .memory import DeviceMemory
-from .stage import WORD_BITS, Encoder, Field, LinearStage, pack_fields
+from .stage import HALF_BITS, WORD_BITS, Encoder, Field, LinearStage, pack_fields
 from .tiles import AttentionShape, AttentionTile, LinearShape, LinearTile, Shape, Tile, Tiles
 
 CODES = 16
-"""Codes of an operand; 8-bit codes stay on the host in this version."""
+"""Codes of an operand; codes and weights that have more are taken as two halves."""
 
 _CYCLES_OF_A_RUN = 1 << 21
 """Of the array, that the program of a linear layer takes at a time, where there is so much to do."""
@@ -36,8 +36,13 @@ _TILES_OF_A_RUN = 160
 
 NO_TILES: Tiles = {}
 
-_OWN_CODES = np.where(np.arange(256) < CODES, np.arange(256), 255).astype(np.uint8)
+_VALUES = np.arange(256)
+
+_OWN_CODES = np.where(_VALUES < CODES, _VALUES, 255).astype(np.uint8)[None]
 """Code of each value where values are codes."""
+
+_HALF_TABLES = np.stack([CODES * np.arange(CODES), np.arange(CODES)])
+"""Operands of both halves of a code; its zero point is the host's to correct: four groups would need five tables."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,24 +78,27 @@ class LinearConstants:
 class _Layer:
     """A stage, the operand channel in each of its input channels (-1: padding), and its groups' numbers.
 
-    ``multiplier`` is float32 ``(groups, N)``; ``largest`` bounds the accumulators, ``(groups, N)``.
+    ``multiplier`` is float32 ``(groups, N)``; ``largest`` bounds the accumulators, ``(groups, N)``; ``correction``
+    ``(groups, N)`` int32 is what the host adds to them, None if that is nothing.
     """
 
     stage: LinearStage
     channel_at: np.ndarray
     multiplier: np.ndarray
     largest: np.ndarray
+    correction: np.ndarray | None
 
 
 def lower_linear(
     config: Config, rows: int, constants: LinearConstants, operands: np.ndarray | None = None, tiles: Tiles = NO_TILES
 ) -> Lowered:
-    """A linear layer: 4-bit codes in, float32 out.
+    """A linear layer: codes in, float32 out.
 
     Parameters
     ----------
     operands : numpy.ndarray, optional
-        All values that the input may have, where these are operands of a table (``ahcq.encode_intervals``), not codes.
+        All values that the input may have, where these are not 4-bit codes: operands of a table
+        (``ahcq.encode_intervals``), or codes of more bits.
     tiles : mapping of Shape to Tile
         What tuning found.
 
@@ -102,18 +110,22 @@ def lower_linear(
         If a tile does not fit.
     """
     table, code_of = (None, _OWN_CODES) if operands is None else _table(operands)
-    layer = _layer(config, rows, constants, table)
+    layer = _layer(config, rows, constants, table, halves=len(code_of))
     return _lower(config, rows, int(constants.bounds[-1]), [layer], constants.bias, code_of, tiles)
 
 
 def _table(operands: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Decode table ``(16,)`` of the values that occur, and the code of each value ``(256,)``, 255 where it has none."""
+    """Operands of a code, and the code of each value, 255 where it has none.
+
+    Of up to 16 values, ``(16,)`` and ``(1, 256)``: they are numbered. Of more, ``(2, 16)`` and ``(2, 256)``: their two
+    halves are the codes.
+    """
     values = np.unique(operands)
     if len(values) > CODES:
-        raise DeviceError(f"{len(values)} operands; at most {CODES} fit")
-    table, code_of = np.zeros(CODES, int), np.full(256, 255, np.uint8)
+        return _HALF_TABLES, np.where(np.isin(_VALUES, values), np.stack(planes(_VALUES)), 255).astype(np.uint8)
+    table, code_of = np.zeros(CODES, int), np.full((1, 256), 255, np.uint8)
     table[: len(values)] = values
-    code_of[values] = np.arange(len(values))
+    code_of[0, values] = np.arange(len(values))
     return table, code_of
 
 
@@ -138,7 +150,9 @@ def lower_mlp(
         If a tile does not fit.
     """
     table, code_of = _table(operands)
-    codes = code_of[operands]
+    if len(code_of) > 1:
+        raise DeviceError(f"{len(np.unique(operands))} operands between the layers; at most {CODES} fit")
+    codes = code_of[0, operands]
     if len(thresholds) > 31:
         raise DeviceError(f"an encoder of {len(thresholds)} thresholds; at most 31 fit")
     if len(second.multiplier) != 1:
@@ -164,7 +178,8 @@ def _lower(config: Config, total: int, channels: int, layers: list[_Layer], bias
            code_of: np.ndarray, tiles: Tiles) -> Lowered:
     memory, dim = DeviceMemory(), config.dim
     rows = layers[0].stage.rows
-    source = memory.scratch(rows * len(layers[0].channel_at) // 2)
+    places = np.tile(layers[0].channel_at, len(code_of))  # each half of the codes has a matrix
+    source = memory.scratch(rows * len(places) // 2)
     at, entries, chosen = source, list[Entry](), []
     for layer in layers:
         result = memory.scratch(layer.stage.result_bytes())
@@ -172,13 +187,15 @@ def _lower(config: Config, total: int, channels: int, layers: list[_Layer], bias
         entries += linear_entries(memory, chosen[-1], at, result)
         at = result
     last, row_at = layers[-1].stage, np.arange(rows)
-    given = CodesInput(source, total, 1, rows, channels, dim, row_at, layers[0].channel_at, code_of)
+    given = CodesInput(source, total, 1, rows, channels, dim, row_at, places, code_of)
     blocks = last.outputs // dim
-    output = SumsOutput(at, total, 1, rows, blocks, dim, row_at, last.fields, layers[-1].multiplier, bias)
+    output = SumsOutput(at, total, 1, rows, blocks, dim, row_at, last.fields, layers[-1].multiplier, bias,
+                        layers[-1].correction)  # fmt: skip
     first = layers[0].stage
     shape = None
     if len(layers) == 1:  # what linear_entries depends on
-        shape = config, chosen[0].tile, rows, first.outputs, first.group_sizes, tuple(map(tuple, first.parts))
+        halves = first.code_halves, first.weight_halves
+        shape = config, chosen[0].tile, rows, first.outputs, first.group_sizes, tuple(map(tuple, first.parts)), *halves
     shapes = tuple(_shape(config, total, layer) for layer in layers)
     return Lowered(config, entries, memory, (given,), output, shape, shapes, any(each in tiles for each in shapes))
 
@@ -225,22 +242,22 @@ def rows_of_a_run(total: int, cycles: float) -> int:
 
 
 def _layer(
-    config: Config, rows: int, constants: LinearConstants, table: np.ndarray | None = None, every: int = 0
-) -> _Layer:
+    config: Config, rows: int, constants: LinearConstants, table: np.ndarray | None = None, every: int = 0,
+    halves: int = 1,
+) -> _Layer:  # fmt: skip
     """The stage of a layer: groups padded to whole words, weights back as codes and zero points.
 
     Parameters
     ----------
     table : numpy.ndarray, optional
-        Operand of each code; by default the code minus the group's zero point.
+        Operand of each code, or of each half of one; by default the code minus the group's zero point.
     every : int
         If not 0, channels keep their places and are padded to so many.
+    halves : int
+        Of a code.
     """
     dim, weight = config.dim, constants.weight.astype(np.int64)
-    zero = np.maximum(0, -weight.min(1))
-    if (weight.max(1) + zero >= CODES).any():
-        raise DeviceError("weights of more than 4 bits")
-    parts, tables, scales, largest = [], [], [], []
+    parts, tables, kept, largest = [], [], [], []
     for group, (low, high) in enumerate(pairwise(constants.bounds)):
         inside = weight[:, low:high]
         used = np.arange(low, high) if every else low + np.flatnonzero(inside.any(0))
@@ -249,26 +266,56 @@ def _layer(
         operands = np.arange(CODES) - _zero_point(inside, constants.correction[group]) if table is None else table
         parts.append(np.concatenate([used, np.full(max(-len(used) % dim, every - len(used)), -1)]))
         tables.append(operands)
-        scales.append(constants.multiplier[group])
+        kept.append(group)
         largest.append(_largest(inside, operands))
     if not parts:
         raise DeviceError("all weights are zero")
-    outputs = -(-len(weight) // dim) * dim
-    channel_at = np.concatenate(parts)
+    outputs, channel_at = -(-len(weight) // dim) * dim, np.concatenate(parts)
+    coded = [_padded(part, zero, channel_at, outputs) for part, zero in _weight_halves(weight)]
+    codes, zeros = (np.concatenate(arrays, -1) for arrays in zip(*coded, strict=True))
+    sizes, bounds = tuple(map(len, parts)), np.array(largest)
+    fields = pack_fields(bounds.max(1).tolist(), len(coded))
+    together = rows_of_a_run(rows, halves * codes.size / dim**2)
+    decode = np.array(tables) if halves == 1 else tables[0]
+    stage = LinearStage(together, codes, zeros, sizes, decode, fields, None, halves, len(coded))
+    correction = constants.correction[kept] if halves > 1 else None
+    return _Layer(stage, channel_at, constants.multiplier[kept], bounds, correction)
+
+
+def _weight_halves(weight: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Weights ``(N, K)`` and zero points ``(N,)`` that fit 4-bit codes: themselves, or high and low halves."""
+    zero = np.maximum(0, -weight.min(1))
+    if (weight.max(1) + zero < CODES).all():
+        return [(weight, zero)]
+    high, low = planes(weight)  # -8 .. 7 and 0 .. 15
+    return [(high, np.full_like(zero, CODES // 2)), (low, np.zeros_like(zero))]
+
+
+def _padded(
+    weight: np.ndarray, zero: np.ndarray, channel_at: np.ndarray, outputs: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes ``(outputs, K)`` of the channels in their places, 0 where there is none, and zero points, both uint8."""
     codes = np.where(channel_at >= 0, weight[:, np.maximum(channel_at, 0)], 0) + zero[:, None]
     full_codes, full_zero = np.zeros((outputs, len(channel_at)), np.uint8), np.zeros(outputs, np.uint8)
     full_codes[: len(weight)], full_zero[: len(weight)] = codes, zero
-    sizes, bounds = tuple(map(len, parts)), np.array(largest)
-    fields = pack_fields(bounds.max(1).tolist())
-    together = rows_of_a_run(rows, outputs * len(channel_at) / dim**2)
-    stage = LinearStage(together, full_codes, full_zero, sizes, np.array(tables), fields)
-    return _Layer(stage, channel_at, np.array(scales, np.float32), bounds)
+    return full_codes, full_zero
 
 
 def _largest(weight: np.ndarray, operands: np.ndarray) -> np.ndarray:
-    """``(N,)`` greatest absolute value that the accumulators of a group can have."""
-    ends = np.sort(weight[:, :, None] * np.array([operands.min(), operands.max()]), 2).sum(1)
-    return np.abs(ends).max(1)
+    """``(N,)`` greatest absolute value that the sums of a group can have, and the high halves' part of them alone.
+
+    Parameters
+    ----------
+    operands : numpy.ndarray
+        ``(16,)`` of a code, or ``(2, 16)`` of its halves.
+    """
+    tables = np.atleast_2d(operands)
+    ends = np.array([tables.min(1).sum(), tables.max(1).sum()])
+    found = []
+    for part in (weight, weight >> HALF_BITS << HALF_BITS) if len(_weight_halves(weight)) > 1 else (weight,):
+        sums = np.sort(part[:, :, None] * ends, 2).sum(1)
+        found.append(np.abs(sums).max(1))
+    return np.max(found, 0)
 
 
 def _zero_point(weight: np.ndarray, correction: np.ndarray) -> int:

@@ -14,6 +14,9 @@ _MANTISSA = LIMITS["mantissa_bits"]
 
 WORD_BITS = 32
 
+HALF_BITS = 4
+"""What the accelerator takes at a time of a code or a weight that has more: 8 bits are two halves, high and low."""
+
 
 def scale_parts(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mantissas and shifts of scales in the format of ``vec``, int64."""
@@ -67,7 +70,7 @@ class Field:
     bits: int
 
 
-def pack_fields(largest: Sequence[int]) -> tuple[Field, ...]:
+def pack_fields(largest: Sequence[int], halves: int = 1) -> tuple[Field, ...]:
     """Fields of sums, as many in a word as fit, in order.
 
     A word is the sum of the group sums in it, each shifted to its offset, which the vector unit makes exactly: half the
@@ -77,13 +80,16 @@ def pack_fields(largest: Sequence[int]) -> tuple[Field, ...]:
     ----------
     largest : sequence of int
         Bounds of the absolute value of each group's sums.
+    halves : int
+        Of a weight: sums of the high one are shifted that much further.
     """
+    most = _MANTISSA - 2 - HALF_BITS * (halves - 1)
     fields: list[Field] = []
     word, offset = 0, 0
     for bound in largest:
         bits = int(bound).bit_length() + 1  # up to 2**(bits - 1) - 1 in absolute value: fields never add up to more
         # the scale that shifts a sum has a mantissa of 22 bits, with its sign
-        if offset and (offset + bits > WORD_BITS or offset > _MANTISSA - 2):
+        if offset and (offset + bits > WORD_BITS or offset > most):
             word, offset = word + 1, 0
         fields.append(Field(word, offset, bits))
         offset += bits
@@ -92,22 +98,25 @@ def pack_fields(largest: Sequence[int]) -> tuple[Field, ...]:
 
 @dataclass(frozen=True, eq=False)
 class LinearStage:
-    """A layer whose operands are 4-bit codes.
+    """A layer whose operands are 4-bit codes, or halves of wider ones.
 
     Attributes
     ----------
     rows : int
         A multiple of 8.
     weight, zero : numpy.ndarray
-        ``(N, K)`` and ``(N,)`` uint8 codes and zero points; N a multiple of Dim.
+        ``(N, K)`` and ``(N,)`` uint8 codes and zero points; N a multiple of Dim. Of weights in two halves, ``(N, 2 K)``
+        and ``(2 N,)``, the high halves first.
     group_sizes : tuple of int
         Channels of each group, multiples of Dim; they sum to K.
     tables : numpy.ndarray
-        ``(G, 16)`` operands of each group's codes.
+        ``(G, 16)`` operands of each group's codes; of codes in two halves ``(2, 16)``, those of each half.
     fields : tuple of Field
         Where the accumulators of each group go, if they are the result.
     encoder : Encoder or None
         What makes codes of the result; None: the accumulators are the result.
+    code_halves, weight_halves : int
+        1 or 2. The codes of two halves are ``(rows, 2 K)``, the high ones first.
     """
 
     rows: int
@@ -117,11 +126,18 @@ class LinearStage:
     tables: np.ndarray
     fields: tuple[Field, ...]
     encoder: Encoder | None = None
+    code_halves: int = 1
+    weight_halves: int = 1
 
     @property
     def outputs(self) -> int:
         """N."""
         return self.weight.shape[0]
+
+    @property
+    def sums(self) -> int:
+        """Accumulators of an output: one for each group and half of its weights."""
+        return len(self.group_sizes) * self.weight_halves
 
     @property
     def parts(self) -> list[list[int]]:

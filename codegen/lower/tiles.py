@@ -22,6 +22,8 @@ class LinearShape:
         Whether sums become codes for the next layer on the accelerator.
     group_sizes : tuple of int
         Channels of each group with padding, of the layer that was looked at; not compared.
+    code_halves, weight_halves : int
+        2 where codes or weights have more than 4 bits.
     """
 
     rows: int
@@ -30,10 +32,14 @@ class LinearShape:
     words: tuple[int, ...]
     encoded: bool
     group_sizes: tuple[int, ...] = field(compare=False)
+    code_halves: int = 1
+    weight_halves: int = 1
 
     def __str__(self) -> str:
         kind = "linear to codes" if self.encoded else "linear"
-        return f"{kind} {self.rows} x {self.channels} -> {self.outputs}, {sum(self.words)} groups"
+        halves = (("codes", self.code_halves), ("weights", self.weight_halves))
+        wide = "".join(f", {what} in halves" for what, count in halves if count > 1)
+        return f"{kind} {self.rows} x {self.channels} -> {self.outputs}, {sum(self.words)} groups{wide}"
 
 
 @dataclass(frozen=True, order=True)

@@ -14,7 +14,10 @@ namespace ahcq {
 namespace {
 
 constexpr char kMagic[] = "AHCQACC";  // with its final zero, 8 bytes
-constexpr uint32_t kVersion = 2;
+constexpr uint32_t kVersion = 3;
+/*! \brief Oldest that is read: codes were of one part there, and sums had no corrections. */
+constexpr uint32_t kOldest = 2;
+constexpr uint32_t kMostParts = 2;
 constexpr size_t kInstructionBytes = 32;
 /*! \brief More than any tensor of ours has; keeps products of sizes within 64 bits. */
 constexpr uint32_t kLargest = 1u << 20;
@@ -46,9 +49,11 @@ class Reader {
     }
     return values;
   }
-  std::vector<float> Floats(uint64_t count) {
+  template <typename Number>
+  std::vector<Number> Numbers(uint64_t count) {
+    static_assert(sizeof(Number) == 4);
     if (count > Left() / 4) throw ArtifactError("they end too early");
-    std::vector<float> values(count);
+    std::vector<Number> values(count);
     std::memcpy(values.data(), Take(count * 4), count * 4);
     return values;
   }
@@ -81,11 +86,12 @@ uint32_t Checksum(const char* data, size_t size) {
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 __attribute__((target_clones("fma", "default")))
 #endif
-void MultiplyAdd(const int32_t* words, uint32_t carries, SumField field, const float* multiplier, float* values,
-                 uint32_t count) {
+void MultiplyAdd(const int32_t* words, uint32_t carries, SumField field, const int32_t* correction,
+                 const float* multiplier, float* values, uint32_t count) {
   const uint32_t half = UINT32_C(1) << (field.bits - 1), mask = half | (half - 1);
   for (uint32_t i = 0; i < count; ++i) {
-    const uint32_t sum = ((static_cast<uint32_t>(words[i]) + carries) >> field.offset & mask) - half;
+    const uint32_t sum = ((static_cast<uint32_t>(words[i]) + carries) >> field.offset & mask) - half +
+                         static_cast<uint32_t>(correction[i]);
     values[i] = std::fma(static_cast<float>(static_cast<int32_t>(sum)), multiplier[i], values[i]);
   }
 }
@@ -94,7 +100,7 @@ void CheckScratch(uint64_t address, size_t bytes, uint64_t scratch) {
   if (bytes > scratch || address > scratch - bytes) throw ArtifactError("a tensor lies outside of its memory");
 }
 
-CodesInput ReadInput(Reader* reader, uint64_t scratch) {
+CodesInput ReadInput(Reader* reader, uint64_t scratch, uint32_t version) {
   CodesInput input{};
   input.address = reader->Next<uint64_t>();
   for (uint32_t* field : {&input.total, &input.batch, &input.rows, &input.channels, &input.blocks, &input.dim}) {
@@ -104,12 +110,15 @@ CodesInput ReadInput(Reader* reader, uint64_t scratch) {
   if (uint64_t{input.blocks} * input.dim > kLargest || input.dim % 2) throw ArtifactError("a size is out of range");
   input.row_at = reader->Places(places, input.rows);
   input.channel_at = reader->Places(input.blocks * input.dim, input.channels);
-  std::memcpy(input.code_of.data(), reader->Take(input.code_of.size()), input.code_of.size());
+  const uint32_t parts = version > kOldest ? reader->Size() : 1;
+  if (parts > kMostParts || input.blocks % parts) throw ArtifactError("a size is out of range");
+  input.code_of.resize(parts);
+  for (auto& codes : input.code_of) std::memcpy(codes.data(), reader->Take(codes.size()), codes.size());
   CheckScratch(input.address, input.DeviceBytes(), scratch);
   return input;
 }
 
-SumsOutput ReadOutput(Reader* reader, uint64_t scratch) {
+SumsOutput ReadOutput(Reader* reader, uint64_t scratch, uint32_t version) {
   SumsOutput output{};
   output.address = reader->Next<uint64_t>();
   for (uint32_t* field :
@@ -124,8 +133,11 @@ SumsOutput ReadOutput(Reader* reader, uint64_t scratch) {
     if (field.word >= output.words || !inside) throw ArtifactError("a field is out of range");
     output.fields.push_back(field);
   }
-  output.multiplier = reader->Floats(uint64_t{groups} * output.channels);
-  output.bias = reader->Floats(output.channels);
+  const uint64_t numbers = uint64_t{groups} * output.channels;
+  output.multiplier = reader->Numbers<float>(numbers);
+  output.bias = reader->Numbers<float>(output.channels);
+  const bool corrected = version > kOldest && reader->Next<uint32_t>() != 0;
+  output.correction = corrected ? reader->Numbers<int32_t>(numbers) : std::vector<int32_t>(numbers);
   const bool fits = output.channels <= uint64_t{output.blocks} * output.dim;
   if (!fits) throw ArtifactError("a result is larger than its memory");
   CheckScratch(output.address, output.DeviceBytes(), scratch);
@@ -146,13 +158,14 @@ std::vector<uint8_t> CodesInput::Pack(const uint8_t* codes, uint32_t run) const 
   uint8_t seen = 0;
   for (uint32_t b = 0; b < batch; ++b) {
     for (uint32_t block = 0; block < blocks; ++block) {
+      const std::array<uint8_t, 256>& codes_of = code_of[block / (blocks / code_of.size())];
       const int32_t* channel = channel_at.data() + size_t{block} * dim;
       for (int32_t row : row_at) {
         const size_t at = (size_t{run} * batch + b) * rows + static_cast<uint32_t>(row);
         const uint8_t* from = row < 0 || at >= total ? nullptr : codes + at * channels;
         for (uint32_t i = 0; i < dim; i += 2, ++to) {
-          const uint8_t low = from == nullptr || channel[i] < 0 ? 0 : code_of[from[channel[i]]];
-          const uint8_t high = from == nullptr || channel[i + 1] < 0 ? 0 : code_of[from[channel[i + 1]]];
+          const uint8_t low = from == nullptr || channel[i] < 0 ? 0 : codes_of[from[channel[i]]];
+          const uint8_t high = from == nullptr || channel[i + 1] < 0 ? 0 : codes_of[from[channel[i + 1]]];
           seen |= low | high;
           *to = static_cast<uint8_t>(low | high << 4);
         }
@@ -177,13 +190,15 @@ void SumsOutput::UnpackRow(const int32_t* sums, size_t batch_index, size_t place
   for (const SumField& field : fields) carries[field.word] += UINT32_C(1) << (field.offset + field.bits - 1);
   std::memcpy(to, bias.data(), size_t{channels} * sizeof(float));
   const float* scale = multiplier.data();
+  const int32_t* left = correction.data();
   for (const SumField& field : fields) {
     for (uint32_t block = 0; block * dim < channels; ++block) {
       const size_t at = ((size_t{field.word} * batch + batch_index) * blocks + block) * row_at.size() + place;
       const uint32_t first = block * dim, count = std::min(dim, channels - first);
-      MultiplyAdd(sums + at * dim, carries[field.word], field, scale + first, to + first, count);
+      MultiplyAdd(sums + at * dim, carries[field.word], field, left + first, scale + first, to + first, count);
     }
     scale += channels;
+    left += channels;
   }
 }
 
@@ -193,9 +208,9 @@ AcceleratorPrograms AcceleratorPrograms::Parse(const char* data, size_t size) {
     throw ArtifactError("they do not begin as programs for the accelerator do");
   }
   const uint32_t version = reader.Next<uint32_t>();
-  if (version != kVersion) {
-    throw ArtifactError("they have format " + std::to_string(version) + "; this library reads format " +
-                        std::to_string(kVersion));
+  if (version < kOldest || version > kVersion) {
+    throw ArtifactError("they have format " + std::to_string(version) + "; this library reads formats " +
+                        std::to_string(kOldest) + " to " + std::to_string(kVersion));
   }
   const uint32_t checksum = reader.Next<uint32_t>();
   if (Checksum(data + (size - reader.Left()), reader.Left()) != checksum) throw ArtifactError("they are damaged");
@@ -212,11 +227,11 @@ AcceleratorPrograms AcceleratorPrograms::Parse(const char* data, size_t size) {
     function.runs = reader.Size();
     const uint32_t inputs = reader.Next<uint32_t>();
     for (uint32_t input = 0; input < inputs; ++input) {
-      function.inputs.push_back(ReadInput(&reader, programs.scratch_bytes));
+      function.inputs.push_back(ReadInput(&reader, programs.scratch_bytes, version));
       const CodesInput& given = function.inputs.back();
       CheckRuns(function.runs, given.total, given.batch, given.rows);
     }
-    function.output = ReadOutput(&reader, programs.scratch_bytes);
+    function.output = ReadOutput(&reader, programs.scratch_bytes, version);
     CheckRuns(function.runs, function.output.total, function.output.batch, function.output.rows);
     programs.functions.push_back(std::move(function));
   }

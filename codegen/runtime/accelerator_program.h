@@ -22,6 +22,8 @@ class ArtifactError : public std::runtime_error {
 /*!
  * \brief uint8 codes that go to the device as `(batch, block, place, dim)`, 4 bits each.
  *
+ * Codes of more bits go as halves: each part of the blocks, all of one size, has a table that says which half it takes.
+ *
  * The whole tensor is `(total, channels)`; run r of a program takes `batch * rows` of these rows from
  * `r * batch * rows` on. Rows behind the last are code 0.
  */
@@ -30,7 +32,8 @@ struct CodesInput {
   uint32_t total, batch, rows, channels, blocks, dim;
   std::vector<int32_t> row_at;      /*!< row of a batch in each place; -1: code 0 */
   std::vector<int32_t> channel_at;  /*!< channel in each of blocks * dim places; -1: code 0 */
-  std::array<uint8_t, 256> code_of; /*!< code of each value; above 15: no value of this tensor */
+  /*! Of each part of the blocks, code of each value; above 15: no value of this tensor. */
+  std::vector<std::array<uint8_t, 256>> code_of;
 
   size_t Elements() const { return size_t{total} * channels; }
   size_t DeviceBytes() const { return size_t{batch} * row_at.size() * channel_at.size() / 2; }
@@ -47,7 +50,7 @@ struct SumField {
  * \brief Sums `(word, batch, block, place, dim)` on the device that become float32 rows `(total, channels)`.
  *
  * A word is the sum of its groups' sums, each shifted to its offset. y = bias, then for each group
- * y = fma(sum, multiplier, y), as the host's kernels do it: equal in every bit.
+ * y = fma(sum + correction, multiplier, y), as the host's kernels do it: equal in every bit.
  */
 struct SumsOutput {
   uint64_t address;
@@ -56,6 +59,7 @@ struct SumsOutput {
   std::vector<SumField> fields;  /*!< of each group, in the order in which they are added up */
   std::vector<float> multiplier; /*!< (groups, channels) */
   std::vector<float> bias;       /*!< (channels) */
+  std::vector<int32_t> correction; /*!< (groups, channels) */
 
   size_t Elements() const { return size_t{total} * channels; }
   size_t DeviceBytes() const { return size_t{4} * words * batch * blocks * row_at.size() * dim; }

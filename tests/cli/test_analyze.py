@@ -78,7 +78,7 @@ def test_a_report_folder_is_made_and_made_again_only_when_asked(run_cli: Run, tm
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     figures = json.loads((tmp_path / "report" / "sensitivity.json").read_text())
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["report.html", "sensitivity.json"]
-    assert "What hurts most" in page and len(figures["sites"]) == figures["model"]["sites"] == 126
+    assert "What hurts most" in page and len(figures["sites"]) == figures["model"]["sites"] == 127
 
     lines = done.stdout.splitlines()
     worst = lines[next(place for place, line in enumerate(lines) if line.split()[0] == "worst") :][:5]

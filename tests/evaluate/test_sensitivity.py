@@ -153,7 +153,7 @@ def test_progress_is_told_to_the_end(qmodel, probes):
     measure(qmodel, probes[:1], "blocks", lambda what, done, total: steps.setdefault(what, []).append((done, total)),
             lambda *what: told.append(what))
     ((granularity, parts, seconds),) = told
-    assert (granularity, parts) == ("blocks", 5) and seconds > 0
+    assert (granularity, parts) == ("blocks", 6) and seconds > 0
     assert list(steps) == ["errors", "weights", "effect on masks"]
     assert all(told == [(n, len(told)) for n in range(1, len(told) + 1)] for told in steps.values())
 

@@ -11,13 +11,22 @@ from tvm_ahcq.relay_passes.canonicalise import canonicalise
 from tvm_ahcq.relay_passes.pipeline import name_parameters
 
 
-def annotated(model, bits=4):
+def annotated(model, name="ahcq"):
     named = name_parameters(model.module, model.function_params)
-    return annotate(canonicalise(named), recipe("ahcq", bits))
+    return annotate(canonicalise(named), recipe(name))
+
+
+def test_published_methods_leave_the_pixels_in_float_and_ours_takes_them_at_eight_bits(tiny_model):
+    site = "image_encoder.patch_embed.proj.input"
+    assert sites(annotated(tiny_model))[site] == ("pixels", 8)
+    assert sites(annotated(tiny_model, "ahcq-no-cag"))[site] == ("pixels", 8)
+    for name in ("paper", "ptq4sam", "minmax"):
+        assert site not in sites(annotated(tiny_model, name))
 
 
 def test_every_site_of_the_published_method_is_marked(tiny_model):
     found = sites(annotated(tiny_model))
+    del found["image_encoder.patch_embed.proj.input"]
     block = {"attn.qkv.input": "cag", "attn.proj.input": "cag", "mlp.lin1.input": "cag", "mlp.lin2.input": "hluq"}
     block |= {"attn.q": "uniform", "attn.k": "uniform", "attn.v": "uniform", "attn.probs": "lnq"}
     expected = {f"image_encoder.blocks.{i}.{site}": kind for i in range(2) for site, kind in block.items()}
@@ -36,7 +45,6 @@ def test_every_site_of_the_published_method_is_marked(tiny_model):
 
 
 def test_layers_outside_the_method_stay_in_float():
-    assert layer_site("image_encoder.patch_embed.proj") is None
     assert layer_site("mask_decoder.iou_prediction_head.layers.0") is None
     assert layer_site("mask_decoder.output_hypernetworks_mlps.0.layers.1") is None
     assert layer_site("mask_decoder.output_upscaling.0") is None

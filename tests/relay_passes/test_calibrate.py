@@ -10,8 +10,9 @@ from tvm_ahcq.compiler import quantize
 from tvm_ahcq.errors import CalibrationError
 from tvm_ahcq.quantizers.recipe import recipe
 from tvm_ahcq.quantizers.table import QuantTable
+from tvm_ahcq.relay_passes import pipeline
 from tvm_ahcq.relay_passes.annotate import layers, sites
-from tvm_ahcq.relay_passes.calibrate import ROWS_A_SITE, ROWS_AN_IMAGE, Recorder, calibration_prompts
+from tvm_ahcq.relay_passes.calibrate import ROWS_A_SITE, ROWS_AN_IMAGE, Recorder, calibrate, calibration_prompts
 
 
 def test_every_site_and_every_quantized_weight_gets_an_entry(quantized):
@@ -19,7 +20,26 @@ def test_every_site_and_every_quantized_weight_gets_an_entry(quantized):
     assert set(table.sites) == set(sites(quantized.annotated))
     assert set(table.weights) == {layer.weight for layer in layers(quantized.annotated).values()}
     kinds = {name: (params.kind, params.bits) for name, params in table.sites.items()}
-    assert kinds == sites(quantized.annotated)
+    pixels = "image_encoder.patch_embed.proj.input"
+    assert kinds.pop(pixels) == ("cag", 8)
+    assert kinds == {name: wanted for name, wanted in sites(quantized.annotated).items() if name != pixels}
+
+
+def test_pixels_keep_their_256_levels_whatever_the_pictures_show(quantized, tiny_model):
+    found = quantized.table.sites["image_encoder.patch_embed.proj.input"]
+    np.testing.assert_allclose(found.scales, 1 / np.array(tiny_model.pixel_std), rtol=1e-6)
+    assert found.zero_points == tuple(round(mean) for mean in tiny_model.pixel_mean)
+    assert found.group_of == (0,) * 256 + (1,) * 256 + (2,) * 256
+
+
+def test_without_figures_of_the_pictures_pixels_have_the_range_that_was_seen(tiny_model):
+    module = pipeline.name_parameters(tiny_model.module, tiny_model.function_params)
+    module = pipeline.annotate(pipeline.canonicalise(module), recipe())
+    image = np.full((1, 3, 128, 128), 0.5, np.float32)
+    image[0, 1], image[0, 2, :64], image[0, 2, 64:] = -2, -1, 3
+    table = calibrate(module, tiny_model.params, [image], recipe(), model="tiny")
+    found = table.sites["image_encoder.patch_embed.proj.input"]
+    np.testing.assert_allclose(found.scales, np.array([0.5, 2, 4]) / 255, rtol=1e-6)
 
 
 def test_tables_survive_a_file_and_serve_instead_of_images(quantized, tmp_path):

@@ -91,10 +91,10 @@ def test_nothing_of_the_float_sites_is_left(quantized):
 
 def test_weights_are_stored_as_codes_only(quantized):
     realised = quantized.realise("vnni16")
-    bits = quantized.table.recipe.bits_weights
     for name in quantized.table.weights:
-        weight = realised.tensors[name]
+        weight, bits = realised.tensors[name], quantized.table.recipe.bits_of_weight(name)
         assert isinstance(weight, QLinearWeight) and weight.bits == bits
+    assert realised.tensors["image_encoder.patch_embed.proj.weight"].bits == 8
 
 
 def test_a_table_of_another_model_is_refused(quantized):
@@ -110,6 +110,11 @@ def test_groups_are_contiguous_and_padded_to_fours():
     groups = _Groups.of("site", CagParams(4, (0.1, 0.5), (3, 7), (0, 1, 1, 0, 1, 1)), 6)
     assert groups.sizes == (4, 8) and not groups.identity
     assert groups.index.tolist() == [0, 3, -1, -1, 1, 2, 4, 5, -1, -1, -1, -1]
+
+
+def test_groups_that_lie_in_order_already_are_neither_moved_nor_padded():
+    colours = _Groups.of("site", CagParams(8, (0.1, 0.2, 0.3), (3, 7, 9), (0,) * 4 + (1,) * 8 + (2,) * 4), 16)
+    assert colours.identity and colours.sizes == (4, 8, 4) and colours.index.tolist() == list(range(16))
 
 
 def test_editing_a_site_changes_parameters_and_not_the_graph(quantized):

@@ -46,6 +46,13 @@ def test_rows_of_an_image_are_bounded_and_chosen_alike_every_time():
     np.testing.assert_array_equal(first.float_rows, again.float_rows)
 
 
+def test_rows_that_are_patches_already_are_taken_as_they_are():
+    x = torch.arange(2.0 * 3 * 12).reshape(1, 2, 3, 12)
+    sample = layer_sample([(x, -x)], (5, 3, 2, 2))
+    assert sorted(sample.float_rows[:, 0]) == [0, 12, 24, 36, 48, 60]
+    np.testing.assert_array_equal(sample.float_rows, -sample.quant_rows)
+
+
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_patches_times_a_flat_weight_are_the_convolution(kernel):
     generator = torch.Generator().manual_seed(0)

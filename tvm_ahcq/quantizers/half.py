@@ -15,8 +15,8 @@ _LARGEST = float(np.finfo(np.float16).max)
 def halved(params: Mapping[str, np.ndarray], coded: Container[str]) -> dict[str, np.ndarray]:
     """Parameters with those rounded to float16 precision that are large and not stored as codes.
 
-    Position tables, the patch embedding and the float layers of the mask decoder are meant: rounding moves them by at
-    most 2**-11 of their value, where quantized activations move by some 2**-5 of theirs.
+    Position tables, a patch embedding in float and the float layers of the mask decoder are meant: rounding moves them
+    by at most 2**-11 of their value, where quantized activations move by some 2**-5 of theirs.
 
     Parameters
     ----------

@@ -37,6 +37,10 @@ is exactly 0. The others are switches of the functions concerned: ``hluq_publish
 (``steps=2**bits``), ``agq_published`` (``extra``), ``acnr`` (``stale_log``)."""
 
 
+PATCH_EMBEDDING = "patch_embed.proj"
+"""Last parts of the name of the layer that reads pixels."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """The choices that turn a float model into a quantized one.
@@ -70,6 +74,9 @@ class Recipe:
         Slips of the published code to repeat (``FAULTS``); none by default.
     raised : mapping of str to int, or its items
         Sites and weights, by name, that get more bits than the rest; kept as sorted items.
+    pixels : int or None
+        Bits of the patch embedding's input and weight, at least: with 8, its codes are the pixels. None: it stays in
+        float, as in the published methods (and in recipes that were saved without this field).
     """
 
     name: str
@@ -91,10 +98,13 @@ class Recipe:
     rounding: str = "compensated"
     faults: tuple[str, ...] = ()
     raised: tuple[tuple[str, int], ...] = ()
+    pixels: int | None = None
 
     def __post_init__(self) -> None:
         for field in ("bits_weights", "bits_activations"):
             _check(field, getattr(self, field), BITS)
+        if self.pixels is not None:
+            _check("pixels", self.pixels, BITS)
         if isinstance(self.groups, bool) or not isinstance(self.groups, int) or not 1 <= self.groups <= 32:
             raise RecipeError(f"groups is {self.groups!r}; expected a whole number from 1 to 32.")
         for kind, allowed in _ALLOWED.items():
@@ -121,11 +131,18 @@ class Recipe:
 
     def bits_of_site(self, site: str) -> int:
         """Code width at a site."""
-        return dict(self.raised).get(site, self.bits_activations)
+        return self._bits(site, self.bits_activations)
 
     def bits_of_weight(self, weight: str) -> int:
         """Code width of a weight."""
-        return dict(self.raised).get(weight, self.bits_weights)
+        return self._bits(weight, self.bits_weights)
+
+    def _bits(self, name: str, bits: int) -> int:
+        """Of a site or weight, whose name is that of its layer and one part more."""
+        found = dict(self.raised).get(name, bits)
+        if self.pixels is None or not name.rpartition(".")[0].endswith(PATCH_EMBEDDING):
+            return found
+        return max(found, self.pixels)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -190,8 +207,9 @@ def recipe(name: str = "ahcq", bits: int = 4) -> Recipe:
 
 @register_recipe("ahcq")
 def _ahcq(bits: int) -> Recipe:
-    """CAG after norms and attentions, HLUQ after GELU and ReLU, LNQ after softmax, uniform elsewhere; our choices."""
-    return Recipe("ahcq", bits, bits)
+    """CAG after norms and attentions, HLUQ after GELU and ReLU, LNQ after softmax, uniform elsewhere, pixels as they
+    are; our choices."""
+    return Recipe("ahcq", bits, bits, pixels=8)
 
 
 @register_recipe("ahcq-no-hluq")

@@ -153,6 +153,7 @@ def round_layer(
     bits: int,
     weight_range: str = "mse",
     condition: bool = False,
+    compensate: bool = True,
 ) -> RoundedLayer:
     """Codes, scales and bias of one layer.
 
@@ -170,6 +171,9 @@ def round_layer(
         As for :func:`.weights.calibrate_weight`.
     condition : bool
         Try ACNR (:mod:`.acnr`) at several strengths, and none.
+    compensate : bool
+        Correct for the input's errors and choose codes with compensation, where that helps; else round to the nearest
+        and refit the bias alone.
 
     Notes
     -----
@@ -189,8 +193,8 @@ def round_layer(
     conditioned, numbers = (weight, 0), (np.nan, np.nan)
     if condition:
         conditioned, numbers = _conditioned(weight, train, bits, weight_range, error_of)
-    ridge = _best_ridge(weight, bias, moments, held_out)
-    plans = [_Plan(weight, None), *([_Plan(weight, ridge)] if ridge else [])]
+    ridge = _best_ridge(weight, bias, moments, held_out) if compensate else None
+    plans = [_Plan(weight, None)] * compensate + ([_Plan(weight, ridge)] if ridge else [])
     if conditioned[1]:
         plans.append(_Plan(conditioned[0], ridge, conditioned[1]))
     for plan in plans:

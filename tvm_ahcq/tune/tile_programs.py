@@ -119,7 +119,8 @@ class TileTask:
         if not tiling.fits:
             raise DeviceError(f"{tile} does not fit the scratchpads of {self.config.name}")
         assert isinstance(self.shape, LinearShape)
-        source, result = memory.scratch(stage.rows * sum(stage.group_sizes) // 2), memory.scratch(stage.result_bytes())
+        codes = stage.rows * stage.code_halves * sum(stage.group_sizes)
+        source, result = memory.scratch(codes // 2), memory.scratch(stage.result_bytes())
         return linear_entries(memory, tiling, source, result), -(-self.shape.rows // stage.rows)
 
     def _attention(self, memory: DeviceMemory, whole: AttentionStage, tile: AttentionTile) -> tuple[list[Entry], int]:
@@ -136,15 +137,17 @@ class TileTask:
 def linear_stage(config: Config, shape: LinearShape) -> LinearStage:
     """One run of a linear layer with random weights."""
     rng, groups, inputs = np.random.default_rng(0), len(shape.group_sizes), sum(shape.group_sizes)
-    weight = rng.integers(0, 16, (shape.outputs, inputs)).astype(np.uint8)
+    codes, halves = shape.code_halves, shape.weight_halves
+    weight = rng.integers(0, 16, (shape.outputs, halves * inputs)).astype(np.uint8)
     fields = [Field(word, _FIELD_BITS * i, _FIELD_BITS) for word, count in enumerate(shape.words) for i in range(count)]
-    rows = rows_of_a_run(shape.rows, shape.outputs * inputs / config.dim**2)
+    rows = rows_of_a_run(shape.rows, codes * halves * shape.outputs * inputs / config.dim**2)
     encoder = None
     if shape.encoded:
         multiplier = np.full((groups, shape.outputs), 1e-3)
         encoder = Encoder(multiplier, np.zeros(shape.outputs), 8, np.arange(31, dtype=np.int32), np.arange(32) // 2)
-    tables, zero = np.tile(np.arange(16) - 8, (groups, 1)), np.full(shape.outputs, 8, np.uint8)
-    return LinearStage(rows, weight, zero, shape.group_sizes, tables, tuple(fields), encoder)
+    tables = np.tile(np.arange(16) - 8, (groups if codes == 1 else codes, 1))
+    zero = np.full(halves * shape.outputs, 8, np.uint8)
+    return LinearStage(rows, weight, zero, shape.group_sizes, tables, tuple(fields), encoder, codes, halves)
 
 
 def attention_stage(shape: Shape, heads: int | None = None) -> AttentionStage:

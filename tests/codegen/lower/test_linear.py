@@ -34,6 +34,18 @@ def random_stage(rng, rows, outputs, groups, encoded) -> LinearStage:
     return LinearStage(rows, weight.astype(np.uint8), zero.astype(np.uint8), groups, tables, fields, encoder)
 
 
+def halved_stage(rng, rows, outputs, groups, codes, weights) -> LinearStage:
+    """A layer whose codes and weights come as so many halves."""
+    inputs, dim = sum(groups), CONFIG.dim
+    assert all(size % dim == 0 for size in groups)
+    weight, zero = rng.integers(0, 16, (outputs, weights * inputs)), rng.integers(0, 16, weights * outputs)
+    tables = rng.integers(-255, 256, (codes if codes > 1 else len(groups), 16))
+    largest = [256 * codes * size * (15 + 15 * 16 * (weights - 1)) for size in groups]
+    fields = pack_fields(largest, weights)
+    parts = weight.astype(np.uint8), zero.astype(np.uint8)
+    return LinearStage(rows, *parts, groups, tables, fields, None, codes, weights)
+
+
 def random_encoder(rng, groups, outputs, largest) -> Encoder:
     multiplier, bias = rng.uniform(1e-4, 1e-2, (groups, outputs)), rng.normal(size=outputs)
     bits = fraction_bits(multiplier, bias, np.full(multiplier.shape, largest))
@@ -78,6 +90,32 @@ def test_accumulators_of_one_group_and_of_several_equal_integer_arithmetic():
         entries = linear_entries(memory, choose_tiling(CONFIG, stage), source, result)
         external = run(entries, memory, {source: pack_codes(code_blocks(codes, CONFIG.dim))})
         assert np.array_equal(accumulators(external, result, stage), stage_reference(stage, codes))
+
+
+@pytest.mark.parametrize(("codes", "weights"), [(2, 1), (1, 2), (2, 2)])
+def test_halves_of_codes_and_weights_give_the_sums_of_whole_ones(codes, weights):
+    rng = np.random.default_rng(10 * codes + weights)
+    for rows, outputs, groups in ((40, 20, (8, 4, 12, 4)), (24, 12, (4, 80))):
+        stage = halved_stage(rng, rows, outputs, groups, codes, weights)
+        given = rng.integers(0, 16, (rows, codes * sum(groups))).astype(np.uint8)
+        expected = stage_reference(stage, given)
+        space = linear_space(CONFIG, stage)
+        for tile in (space.tiles[0], space.tiles[rng.integers(len(space.tiles))]):
+            memory = DeviceMemory()
+            source, result = memory.scratch(given.size // 2), memory.scratch(stage.result_bytes())
+            entries = linear_entries(memory, tiling_of(CONFIG, stage, tile), source, result)
+            external = run(entries, memory, {source: pack_codes(code_blocks(given, CONFIG.dim))})
+            assert np.array_equal(accumulators(external, result, stage), expected), tile
+
+
+def test_the_reference_of_halves_is_arithmetic_on_whole_numbers():
+    rng = np.random.default_rng(7)
+    codes, weight = rng.integers(0, 256, (8, 12)), rng.integers(-128, 128, (4, 12))
+    halves = [np.concatenate([x >> 4, x & 15], 1).astype(np.uint8) for x in (codes, weight + 128)]
+    zero, tables = np.repeat([8, 0], 4).astype(np.uint8), np.stack([16 * np.arange(16), np.arange(16)])
+    stage = LinearStage(8, halves[1], zero, (8, 4), tables, pack_fields([2**20] * 2, 2), None, 2, 2)
+    expected = [codes[:, part] @ weight[:, part].T for part in (slice(8), slice(8, 12))]
+    assert np.array_equal(stage_reference(stage, halves[0]), expected)
 
 
 def test_every_tiling_that_fits_gives_the_same_sums():
@@ -140,6 +178,8 @@ def test_as_many_sums_as_fit_share_a_word():
     assert pack_fields([2**14 - 1] * 4) == (Field(0, 0, 15), Field(0, 15, 15), Field(1, 0, 15), Field(1, 15, 15))
     assert pack_fields([100, 100, 100, 100]) == (Field(0, 0, 8), Field(0, 8, 8), Field(0, 16, 8), Field(1, 0, 8))
     assert pack_fields([2**20, 1]) == (Field(0, 0, 22), Field(1, 0, 2))  # a mantissa cannot shift by 22
+    assert pack_fields([2**16, 1]) == (Field(0, 0, 18), Field(0, 18, 2))
+    assert pack_fields([2**16, 1], halves=2) == (Field(0, 0, 18), Field(1, 0, 2))  # nor by 18 and 4 more
 
 
 def test_the_codes_of_one_layer_are_the_input_of_the_next():
@@ -178,5 +218,7 @@ def test_what_does_not_fit_is_refused():
         choose_tiling(CONFIG, random_stage(rng, 9, 4, (4,), False))
     with pytest.raises(DeviceError, match="at most 4"):
         choose_tiling(CONFIG, random_stage(rng, 8, 4, (4, 4, 4, 4, 4), False))
+    with pytest.raises(DeviceError, match="for the host, not for another layer"):
+        choose_tiling(CONFIG, replace(halved_stage(rng, 8, 4, (4,), 2, 1), encoder=random_encoder(rng, 1, 4, 1000)))
     with pytest.raises(DeviceError, match="leave 32 bits"):
         fraction_bits(np.full((1, 1), 1.0), np.zeros(1), np.full((1, 1), 2.0**32))

