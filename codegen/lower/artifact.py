@@ -14,7 +14,7 @@ from .lowered import CodesInput, Lowered, SumsOutput
 from .memory import move_constants
 from .verify import verify
 
-_MAGIC, _VERSION, _ALIGNMENT = b"AHCQACC\0", 2, 64
+_MAGIC, _VERSION, _ALIGNMENT = b"AHCQACC\0", 3, 64
 
 
 def artifact(config: Config, functions: Mapping[str, Lowered]) -> bytes:
@@ -48,8 +48,8 @@ def artifact(config: Config, functions: Mapping[str, Lowered]) -> bytes:
 
 
 def _function(name: str, at: int, program: bytes, lowered: Lowered) -> bytes:
-    sizes = len(program) // INSTRUCTION_BYTES, lowered.runs, len(lowered.inputs)
-    head = _text(name) + struct.pack("<Q3I", at, *sizes)
+    sizes = len(program) // INSTRUCTION_BYTES, lowered.runs, lowered.per_prompt, len(lowered.inputs)
+    head = _text(name) + struct.pack("<Q4I", at, *sizes)
     return head + b"".join(map(_input, lowered.inputs)) + _output(lowered.output)
 
 

@@ -84,6 +84,9 @@ class Lowered:
         What tuning knows it by, each of its parts.
     tuned : bool
         Whether tuning chose the tile of any of them.
+    per_prompt : bool
+        Whether its work grows with the number of prompts, known when it is called: ``total`` of inputs and output are
+        then the rows of one prompt, and so are runs, cycles and bytes.
     """
 
     config: Config
@@ -94,6 +97,7 @@ class Lowered:
     shape: Hashable = None
     shapes: tuple[Shape, ...] = ()
     tuned: bool = False
+    per_prompt: bool = False
 
     @cached_property
     def tokens(self) -> list[Tokens]:

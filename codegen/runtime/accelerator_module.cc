@@ -7,8 +7,8 @@
  *   functional simulator on this machine, which computes the same bits; longest time of one program;
  * - `ahcq.open()`: opens the device now, and puts programs and constants into its memory; else the first call does;
  * - `ahcq.describe()`: configuration, its hash, bytes of device memory, the device's name ("" before it is opened);
- * - `ahcq.counters()`: name, calls and counters of the last call of every function, all runs of its program
- *   added up; `ahcq.counter_names()`;
+ * - `ahcq.counters()`: name, calls, and of the last call of every function the number of prompts (1 where the work does
+ *   not depend on it) and counters, all runs of its program added up; `ahcq.counter_names()`;
  * - `ahcq.program(name)`: the instructions of a function, for a disassembler.
  */
 #include <tvm/ffi/extra/module.h>
@@ -42,6 +42,14 @@ constexpr Counter kCounters[] = {
     {"vector_busy", isa::reg::kVectorBusy},  {"store_busy", isa::reg::kStoreBusy},
     {"load_chunks", isa::reg::kLoadChunks},  {"store_chunks", isa::reg::kStoreChunks},
 };
+
+/*! \brief Prompts that a call of a function is for, by the size of its first input; `Elements` checks all tensors. */
+size_t Prompts(const AcceleratorFunction& function, const DLTensor* first) {
+  if (!function.per_prompt) return 1;
+  size_t elements = 1;
+  for (int i = 0; i < first->ndim; ++i) elements *= static_cast<size_t>(first->shape[i]);
+  return elements / function.inputs[0].Elements();
+}
 
 /*! \brief A tensor's first element, once it is what a function takes. */
 template <typename Element>
@@ -96,8 +104,15 @@ class AcceleratorModule : public ffi::ModuleObj {
   }
 
  private:
+  /*! \brief What a call takes and gives. */
+  struct Tensors {
+    size_t prompts = 1;
+    std::vector<const uint8_t*> inputs;
+    float* result = nullptr;
+  };
+
   struct Calls {
-    int64_t count = 0;
+    int64_t count = 0, prompts = 0;
     std::vector<int64_t> counters = std::vector<int64_t>(std::size(kCounters));
   };
 
@@ -145,7 +160,7 @@ class AcceleratorModule : public ffi::ModuleObj {
     ffi::Array<ffi::Any> all;
     for (const AcceleratorFunction& function : programs_.functions) {
       const Calls& calls = calls_[function.name];
-      ffi::Array<ffi::Any> entry = {ffi::String(function.name), calls.count};
+      ffi::Array<ffi::Any> entry = {ffi::String(function.name), calls.count, calls.prompts};
       for (int64_t value : calls.counters) entry.push_back(value);
       all.push_back(entry);
     }
@@ -167,23 +182,24 @@ class AcceleratorModule : public ffi::ModuleObj {
                                << count << " tensors";
     }
     const std::lock_guard<std::mutex> guard(mutex_);
-    std::vector<const uint8_t*> inputs;
+    Tensors tensors;
+    tensors.prompts = Prompts(function, args[0].cast<DLTensor*>());
     for (size_t i = 0; i < function.inputs.size(); ++i) {
-      DLTensor* tensor = args[i].cast<DLTensor*>();
-      inputs.push_back(Elements<uint8_t>(tensor, kDLUInt, function.inputs[i].Elements(), function.name));
+      const size_t elements = tensors.prompts * function.inputs[i].Elements();
+      tensors.inputs.push_back(Elements<uint8_t>(args[i].cast<DLTensor*>(), kDLUInt, elements, function.name));
     }
-    float* result =
-        Elements<float>(args[count - 1].cast<DLTensor*>(), kDLFloat, function.output.Elements(), function.name);
+    const size_t elements = tensors.prompts * function.output.Elements();
+    tensors.result = Elements<float>(args[count - 1].cast<DLTensor*>(), kDLFloat, elements, function.name);
     try {
       const auto lock = Ready();
-      Run(function, inputs, result);
+      Run(function, tensors);
     } catch (const DeviceError& error) {
       if (!fall_back_) {
         device_.Fail();  // whatever state it is in; opened anew by the next call
         TVM_FFI_THROW(DeviceError) << function.name << ": " << error.what();
       }
       FallBack(error.what());
-      Retry(function, inputs, result);
+      Retry(function, tensors);
     }
   }
 
@@ -196,39 +212,41 @@ class AcceleratorModule : public ffi::ModuleObj {
     fall_back_ = false;
   }
 
-  void Retry(const AcceleratorFunction& function, const std::vector<const uint8_t*>& inputs, float* result) {
+  void Retry(const AcceleratorFunction& function, const Tensors& tensors) {
     try {
       const auto lock = Ready();
-      Run(function, inputs, result);
+      Run(function, tensors);
     } catch (const DeviceError& error) {
       TVM_FFI_THROW(DeviceError) << function.name << ": " << error.what();
     }
   }
 
   /*! \brief All runs of a program; their counters add up. */
-  void Run(const AcceleratorFunction& function, const std::vector<const uint8_t*>& inputs, float* result) {
+  void Run(const AcceleratorFunction& function, const Tensors& tensors) {
     std::vector<int64_t> counters(std::size(kCounters));
     const SumsOutput& output = function.output;
     std::vector<int32_t> sums(output.DeviceBytes() / 4);
-    for (uint32_t run = 0; run < function.runs; ++run) {
-      for (size_t i = 0; i < inputs.size(); ++i) {
-        const std::vector<uint8_t> packed = Pack(function, i, inputs[i], run);
+    for (size_t run = 0; run < function.Runs(tensors.prompts); ++run) {
+      for (size_t i = 0; i < tensors.inputs.size(); ++i) {
+        const std::vector<uint8_t> packed = Pack(function, i, tensors, run);
         device_->CopyIn(base_ + function.inputs[i].address, packed.data(), packed.size());
       }
       device_->Run(base_ + programs_.scratch_bytes + function.program, function.length, seconds_);
       device_->CopyOut(base_ + output.address, sums.data(), output.DeviceBytes());
-      output.Unpack(sums.data(), run, result);
+      output.Unpack(sums.data(), run, tensors.prompts * output.total, tensors.result);
       for (size_t i = 0; i < std::size(kCounters); ++i) counters[i] += device_->ReadRegister(kCounters[i].offset);
     }
     Calls& calls = calls_[function.name];
     ++calls.count;
+    calls.prompts = static_cast<int64_t>(tensors.prompts);
     calls.counters = std::move(counters);
   }
 
-  static std::vector<uint8_t> Pack(const AcceleratorFunction& function, size_t input, const uint8_t* codes,
-                                   uint32_t run) {
+  static std::vector<uint8_t> Pack(const AcceleratorFunction& function, size_t input, const Tensors& tensors,
+                                   size_t run) {
     try {
-      return function.inputs[input].Pack(codes, run);
+      const CodesInput& given = function.inputs[input];
+      return given.Pack(tensors.inputs[input], run, tensors.prompts * given.total);
     } catch (const ArtifactError& error) {
       TVM_FFI_THROW(ValueError) << function.name << ": " << error.what();
     }

@@ -23,7 +23,8 @@ class ArtifactError : public std::runtime_error {
  * \brief uint8 codes that go to the device as `(batch, block, place, dim)`, 4 bits each.
  *
  * The whole tensor is `(total, channels)`; run r of a program takes `batch * rows` of these rows from
- * `r * batch * rows` on. Rows behind the last are code 0.
+ * `r * batch * rows` on. Rows behind the last are code 0. Of an operator whose work grows with the number of prompts,
+ * `total` are the rows of one prompt; those of all lie one prompt behind the other.
  */
 struct CodesInput {
   uint64_t address;
@@ -34,8 +35,8 @@ struct CodesInput {
 
   size_t Elements() const { return size_t{total} * channels; }
   size_t DeviceBytes() const { return size_t{batch} * row_at.size() * channel_at.size() / 2; }
-  /*! \throws ArtifactError for a value that has no code. */
-  std::vector<uint8_t> Pack(const uint8_t* codes, uint32_t run) const;
+  /*! \brief Codes of a run, of a tensor of `all` rows. \throws ArtifactError for a value that has no code. */
+  std::vector<uint8_t> Pack(const uint8_t* codes, size_t run, size_t all) const;
 };
 
 /*! \brief Where the sums of a channel group lie: so many bits of a word, sign included, from an offset on. */
@@ -59,7 +60,8 @@ struct SumsOutput {
 
   size_t Elements() const { return size_t{total} * channels; }
   size_t DeviceBytes() const { return size_t{4} * words * batch * blocks * row_at.size() * dim; }
-  void Unpack(const int32_t* sums, uint32_t run, float* values) const;
+  /*! \brief Puts the rows of a run where they belong in a tensor of `all` rows. */
+  void Unpack(const int32_t* sums, size_t run, size_t all, float* values) const;
 
  private:
   void UnpackRow(const int32_t* sums, size_t batch_index, size_t place, float* to) const;
@@ -69,9 +71,13 @@ struct AcceleratorFunction {
   std::string name;
   uint64_t program; /*!< offset in `constants` */
   uint32_t length;  /*!< instructions */
-  uint32_t runs;    /*!< of the program, one for each part of the rows */
+  uint32_t runs;    /*!< of the program, one for each part of the rows; of one prompt, if there are several */
+  bool per_prompt;  /*!< tensors hold the rows of any number of prompts, which only a call says */
   std::vector<CodesInput> inputs;
   SumsOutput output;
+
+  /*! \brief Runs that take the rows of so many prompts; they need not end where a prompt does. */
+  size_t Runs(size_t prompts) const;
 };
 
 /*! \brief All that was offloaded from one module. */

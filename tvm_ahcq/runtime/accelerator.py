@@ -78,12 +78,15 @@ class ProgramCounters:
         Its name in the library.
     calls : int
         How often it ran since the bundle was loaded.
+    prompts : int
+        That its last run was for; 1 where its work does not depend on their number.
     counters : dict of str to int
         Of its last run: cycles, busy cycles of each unit, chunks of 8 bytes loaded and stored.
     """
 
     symbol: str
     calls: int
+    prompts: int
     counters: dict[str, int]
 
 
@@ -133,9 +136,9 @@ class Accelerator:
         found = []
         for module in self._modules:
             names = [str(name) for name in module["ahcq.counter_names"]()]
-            for symbol, calls, *values in module["ahcq.counters"]():
+            for symbol, calls, prompts, *values in module["ahcq.counters"]():
                 numbers = dict(zip(names, map(int, values), strict=True))
-                found.append(ProgramCounters(str(symbol), int(calls), numbers))
+                found.append(ProgramCounters(str(symbol), int(calls), int(prompts), numbers))
         return found
 
     def program(self, symbol: str) -> bytes:
