@@ -17,6 +17,9 @@ from .lower.lowered import Lowered
 from .lower.operators import NO_TILES, LinearConstants, lower_attention, lower_linear, lower_mlp
 from .lower.tiles import Tiles
 
+ShapeOf = Callable[[relax.Expr], list[int]]
+"""Gives a tensor's shape as numbers."""
+
 LINEAR, MLP, ATTENTION = "ahcq.linear", "ahcq.mlp", "ahcq.attention"
 """Names of the composite functions."""
 
@@ -51,6 +54,7 @@ def lower(
     constants: list[list[np.ndarray]],
     operands: np.ndarray | None = None,
     tiles: Tiles = NO_TILES,
+    shape_of: ShapeOf | None = None,
 ) -> Lowered:
     """Instructions for one match of a pattern.
 
@@ -68,11 +72,14 @@ def lower(
         Of a linear layer behind an interval encoder: the encoder's table.
     tiles : mapping of Shape to Tile
         What tuning found.
+    shape_of : callable, optional
+        Gives a tensor's shape in a call with one prompt; needed where another axis than the first is symbolic.
 
     Returns
     -------
     Lowered
-        Of one prompt, and marked as such, where the first axis of the operands is their number.
+        Marked, where sizes are symbolic: a program for the rows of a prompt where the first axis alone is, for any
+        number of rows where others are.
 
     Raises
     ------
@@ -81,32 +88,36 @@ def lower(
     TuningError
         If a tile does not fit.
     """
-    lowered = _lower(config, kind, calls, constants, operands, tiles)
-    return replace(lowered, per_prompt=True) if per_prompt(calls[0].args[0]) else lowered
+    lowered = _lower(config, kind, calls, constants, operands, tiles, shape_of or one_prompt)
+    symbolic = [not isinstance(dim, tirx.IntImm) for dim in calls[0].args[0].ty.shape.values]
+    if not any(symbolic):
+        return lowered
+    if not any(symbolic[1:]):
+        return replace(lowered, per_prompt=True)
+    if kind == ATTENTION:
+        raise DeviceError("the number of tokens of an attention must be static")
+    (given,), output = lowered.inputs, lowered.output
+    return replace(lowered, inputs=(replace(given, total=1),), output=replace(output, total=1), per_prompt=True,
+                   times=output.total)  # fmt: skip
 
 
 def _lower(
     config: Config, kind: str, calls: list[relax.Call], constants: list[list[np.ndarray]],
-    operands: np.ndarray | None, tiles: Tiles,
+    operands: np.ndarray | None, tiles: Tiles, shape_of: ShapeOf,
 ) -> Lowered:  # fmt: skip
     if kind == ATTENTION:
         call, (scalars, thresholds, table, out_scale, *rel) = calls[0], constants[0]
-        heads, queries, channels = matrix_shape(one_prompt(call.args[0]))
-        keys = matrix_shape(one_prompt(call.args[1]))[1]
+        heads, queries, channels = matrix_shape(shape_of(call.args[0]))
+        keys = matrix_shape(shape_of(call.args[1]))[1]
         numbers = LogAttention.of(scalars, thresholds, table, float(out_scale[0]))
         rel_h, rel_w = rel or (None, None)
         return lower_attention(config, (heads, queries, keys, channels), numbers, rel_h, rel_w, tiles)
-    batch, rows, _ = matrix_shape(one_prompt(calls[0].args[0]))
+    batch, rows, _ = matrix_shape(shape_of(calls[0].args[0]))
     first = LinearConstants(*constants[0])
     if kind == LINEAR:
         return lower_linear(config, batch * rows, first, operands, tiles)
     thresholds, values = constants[1]
     return lower_mlp(config, batch * rows, first, thresholds, values, LinearConstants(*constants[2]), tiles)
-
-
-def per_prompt(expr: relax.Expr) -> bool:
-    """Whether the first axis of a tensor is a number that only a call says: that of prompts."""
-    return isinstance(expr.ty.shape.values[0], tirx.Var)
 
 
 def one_prompt(expr: relax.Expr) -> list[int]:
@@ -130,7 +141,7 @@ def matrix_shape(shape: list[int]) -> tuple[int, int, int]:
     return int(np.prod(batch, dtype=np.int64)), rows, channels
 
 
-def multiply_adds(call: relax.Call, shape_of: Callable[[relax.Expr], list[int]] = one_prompt) -> int:
+def multiply_adds(call: relax.Call, shape_of: ShapeOf = one_prompt) -> int:
     """Of a linear layer, an attention or a product of matrices.
 
     Parameters

@@ -174,7 +174,7 @@ class _Plan:
         operands = list(calls[0].args[: 3 if kind == ATTENTION else 1])
         place = OperatorPlace(self.name, name, kind.removeprefix("ahcq."), HOST, macs=self._macs(calls),
                               per_prompt=self.sizes.depends(operands))  # fmt: skip
-        if reason := self._codes(kind, calls) or self.sizes.reason(operands):
+        if reason := self._codes(kind, calls) or self.sizes.reason(operands, rows_alone=kind != ATTENTION):
             return replace(place, reason=reason)
         arguments = [call.args[3:] if kind == ATTENTION else call.args[1:] for call in calls]
         constants = [constants_of(self.params, args) for args in arguments]
@@ -187,7 +187,8 @@ class _Plan:
         except DeviceError as error:
             return replace(place, reason=str(error))
         shapes = tuple(map(asdict, lowered.shapes))
-        place = replace(place, bytes=lowered.transfer_bytes, cycles=lowered.cycles, shapes=shapes, tuned=lowered.tuned)
+        place = replace(place, bytes=lowered.transfer_bytes, cycles=lowered.cycles, shapes=shapes, tuned=lowered.tuned,
+                        times=lowered.times)  # fmt: skip
         if reason:
             return replace(place, reason=reason)
         key = str(calls[-1].attrs["name"])
@@ -197,7 +198,8 @@ class _Plan:
 
     def _lowered(self, kind: str, calls: list[relax.Call], numbers: list[list[np.ndarray]]) -> Lowered:
         """The operator as a program. A tuned tile that gives none is an error: with the default there is one."""
-        lowered = lower(self.config, kind, calls, numbers, self._operands(calls[0]), self.tiles)
+        operands = self._operands(calls[0])
+        lowered = lower(self.config, kind, calls, numbers, operands, self.tiles, self.sizes.of_one)
         try:
             _ = lowered.work if lowered.tuned else None
         except DeviceError as error:

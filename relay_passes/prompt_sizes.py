@@ -42,9 +42,24 @@ class PromptSizes:
         """Whether the size of any of them depends on the prompts."""
         return any(not isinstance(dim, tirx.IntImm) for operand in operands for dim in dims(operand))
 
-    def reason(self, operands: Sequence[relax.Expr]) -> str:
-        """Why no program for one prompt, run for each, does for tensors of these shapes; "" if one does."""
+    def reason(self, operands: Sequence[relax.Expr], rows_alone: bool) -> str:
+        """Why no program of a fixed size, run for as many prompts as there are, does for tensors of these shapes.
+
+        Parameters
+        ----------
+        operands : sequence of Expr
+            What it takes.
+        rows_alone : bool
+            Whether a row of the result depends on one row of the only operand, so that any number of them does.
+
+        Returns
+        -------
+        str
+            "" if one does.
+        """
         shapes = [dims(operand) for operand in operands]
+        if rows_alone and len(shapes) == 1 and isinstance(shapes[0][-1], tirx.IntImm):
+            return ""
         if not all(isinstance(dim, tirx.IntImm) for shape in shapes for dim in shape[1:]):
             return "its number of tokens depends on the number of points"
         counts = {None if isinstance(shape[0], tirx.IntImm) else shape[0] for shape in shapes}

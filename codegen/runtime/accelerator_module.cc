@@ -7,8 +7,8 @@
  *   functional simulator on this machine, which computes the same bits; longest time of one program;
  * - `ahcq.open()`: opens the device now, and puts programs and constants into its memory; else the first call does;
  * - `ahcq.describe()`: configuration, its hash, bytes of device memory, the device's name ("" before it is opened);
- * - `ahcq.counters()`: name, calls, and of the last call of every function the number of prompts (1 where the work does
- *   not depend on it) and counters, all runs of its program added up; `ahcq.counter_names()`;
+ * - `ahcq.counters()`: name, calls, and of the last call of every function how many times it had the rows that its
+ *   program knows of (1 where sizes are static) and counters, all runs of its program added up; `ahcq.counter_names()`;
  * - `ahcq.program(name)`: the instructions of a function, for a disassembler.
  */
 #include <tvm/ffi/extra/module.h>
@@ -43,8 +43,8 @@ constexpr Counter kCounters[] = {
     {"load_chunks", isa::reg::kLoadChunks},  {"store_chunks", isa::reg::kStoreChunks},
 };
 
-/*! \brief Prompts that a call of a function is for, by the size of its first input; `Elements` checks all tensors. */
-size_t Prompts(const AcceleratorFunction& function, const DLTensor* first) {
+/*! \brief How often a call has a program's rows, by the size of its first input; `Elements` checks all tensors. */
+size_t Times(const AcceleratorFunction& function, const DLTensor* first) {
   if (!function.per_prompt) return 1;
   size_t elements = 1;
   for (int i = 0; i < first->ndim; ++i) elements *= static_cast<size_t>(first->shape[i]);
@@ -106,13 +106,13 @@ class AcceleratorModule : public ffi::ModuleObj {
  private:
   /*! \brief What a call takes and gives. */
   struct Tensors {
-    size_t prompts = 1;
+    size_t times = 1;
     std::vector<const uint8_t*> inputs;
     float* result = nullptr;
   };
 
   struct Calls {
-    int64_t count = 0, prompts = 0;
+    int64_t count = 0, times = 0;
     std::vector<int64_t> counters = std::vector<int64_t>(std::size(kCounters));
   };
 
@@ -160,7 +160,7 @@ class AcceleratorModule : public ffi::ModuleObj {
     ffi::Array<ffi::Any> all;
     for (const AcceleratorFunction& function : programs_.functions) {
       const Calls& calls = calls_[function.name];
-      ffi::Array<ffi::Any> entry = {ffi::String(function.name), calls.count, calls.prompts};
+      ffi::Array<ffi::Any> entry = {ffi::String(function.name), calls.count, calls.times};
       for (int64_t value : calls.counters) entry.push_back(value);
       all.push_back(entry);
     }
@@ -177,19 +177,23 @@ class AcceleratorModule : public ffi::ModuleObj {
   }
 
   void Call(const AcceleratorFunction& function, const ffi::AnyView* args, size_t count) {
-    if (count != function.inputs.size() + 1) {
+    std::vector<DLTensor*> given;  // TVM also passes what its compiler needs to know symbolic sizes by: shapes
+    for (size_t i = 0; i < count; ++i) {
+      if (!args[i].as<ffi::Shape>().has_value()) given.push_back(args[i].cast<DLTensor*>());
+    }
+    if (given.size() != function.inputs.size() + 1) {
       TVM_FFI_THROW(TypeError) << function.name << " takes " << function.inputs.size() << " inputs and a result; got "
-                               << count << " tensors";
+                               << given.size() << " tensors";
     }
     const std::lock_guard<std::mutex> guard(mutex_);
     Tensors tensors;
-    tensors.prompts = Prompts(function, args[0].cast<DLTensor*>());
+    tensors.times = Times(function, given[0]);
     for (size_t i = 0; i < function.inputs.size(); ++i) {
-      const size_t elements = tensors.prompts * function.inputs[i].Elements();
-      tensors.inputs.push_back(Elements<uint8_t>(args[i].cast<DLTensor*>(), kDLUInt, elements, function.name));
+      const size_t elements = tensors.times * function.inputs[i].Elements();
+      tensors.inputs.push_back(Elements<uint8_t>(given[i], kDLUInt, elements, function.name));
     }
-    const size_t elements = tensors.prompts * function.output.Elements();
-    tensors.result = Elements<float>(args[count - 1].cast<DLTensor*>(), kDLFloat, elements, function.name);
+    const size_t elements = tensors.times * function.output.Elements();
+    tensors.result = Elements<float>(given.back(), kDLFloat, elements, function.name);
     try {
       const auto lock = Ready();
       Run(function, tensors);
@@ -226,19 +230,19 @@ class AcceleratorModule : public ffi::ModuleObj {
     std::vector<int64_t> counters(std::size(kCounters));
     const SumsOutput& output = function.output;
     std::vector<int32_t> sums(output.DeviceBytes() / 4);
-    for (size_t run = 0; run < function.Runs(tensors.prompts); ++run) {
+    for (size_t run = 0; run < function.Runs(tensors.times); ++run) {
       for (size_t i = 0; i < tensors.inputs.size(); ++i) {
         const std::vector<uint8_t> packed = Pack(function, i, tensors, run);
         device_->CopyIn(base_ + function.inputs[i].address, packed.data(), packed.size());
       }
       device_->Run(base_ + programs_.scratch_bytes + function.program, function.length, seconds_);
       device_->CopyOut(base_ + output.address, sums.data(), output.DeviceBytes());
-      output.Unpack(sums.data(), run, tensors.prompts * output.total, tensors.result);
+      output.Unpack(sums.data(), run, tensors.times * output.total, tensors.result);
       for (size_t i = 0; i < std::size(kCounters); ++i) counters[i] += device_->ReadRegister(kCounters[i].offset);
     }
     Calls& calls = calls_[function.name];
     ++calls.count;
-    calls.prompts = static_cast<int64_t>(tensors.prompts);
+    calls.times = static_cast<int64_t>(tensors.times);
     calls.counters = std::move(counters);
   }
 
@@ -246,7 +250,7 @@ class AcceleratorModule : public ffi::ModuleObj {
                                    size_t run) {
     try {
       const CodesInput& given = function.inputs[input];
-      return given.Pack(tensors.inputs[input], run, tensors.prompts * given.total);
+      return given.Pack(tensors.inputs[input], run, tensors.times * given.total);
     } catch (const ArtifactError& error) {
       TVM_FFI_THROW(ValueError) << function.name << ": " << error.what();
     }

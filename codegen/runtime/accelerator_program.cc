@@ -199,9 +199,9 @@ void SumsOutput::UnpackRow(const int32_t* sums, size_t batch_index, size_t place
   }
 }
 
-size_t AcceleratorFunction::Runs(size_t prompts) const {
+size_t AcceleratorFunction::Runs(size_t times) const {
   const size_t one = size_t{output.batch} * output.rows;
-  return (prompts * output.total + one - 1) / one;
+  return (times * output.total + one - 1) / one;
 }
 
 AcceleratorPrograms AcceleratorPrograms::Parse(const char* data, size_t size) {

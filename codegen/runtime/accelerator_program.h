@@ -23,8 +23,8 @@ class ArtifactError : public std::runtime_error {
  * \brief uint8 codes that go to the device as `(batch, block, place, dim)`, 4 bits each.
  *
  * The whole tensor is `(total, channels)`; run r of a program takes `batch * rows` of these rows from
- * `r * batch * rows` on. Rows behind the last are code 0. Of an operator whose work grows with the number of prompts,
- * `total` are the rows of one prompt; those of all lie one prompt behind the other.
+ * `r * batch * rows` on. Rows behind the last are code 0. Of an operator whose work grows with the prompts, the
+ * tensor has any number of times `total` rows: those of a prompt, or a single one.
  */
 struct CodesInput {
   uint64_t address;
@@ -71,13 +71,13 @@ struct AcceleratorFunction {
   std::string name;
   uint64_t program; /*!< offset in `constants` */
   uint32_t length;  /*!< instructions */
-  uint32_t runs;    /*!< of the program, one for each part of the rows; of one prompt, if there are several */
-  bool per_prompt;  /*!< tensors hold the rows of any number of prompts, which only a call says */
+  uint32_t runs;    /*!< of the program, one for each part of the rows; of `total` of them */
+  bool per_prompt;  /*!< tensors hold any number of times `total` rows, which only a call says */
   std::vector<CodesInput> inputs;
   SumsOutput output;
 
-  /*! \brief Runs that take the rows of so many prompts; they need not end where a prompt does. */
-  size_t Runs(size_t prompts) const;
+  /*! \brief Runs that take so many times `total` rows; they need not end where a prompt does. */
+  size_t Runs(size_t times) const;
 };
 
 /*! \brief All that was offloaded from one module. */

@@ -57,8 +57,9 @@ def test_every_four_bit_layer_and_attention_of_the_encoder_is_offloaded_or_has_a
 
 @needs_library
 @pytest.mark.parametrize("function", ["decode", "decode_mask"])
-def test_layers_over_the_image_tokens_of_each_prompt_are_offloaded(part, quantized, function):
-    own = {place.name for place in part.report.offloaded(function) if place.per_prompt}
+def test_layers_of_the_decoder_are_offloaded_for_any_number_of_prompts_and_points(part, quantized, function):
+    own = {place.name for place in part.report.offloaded(function) if place.per_prompt and place.times == 1}
+    over_tokens = {place.name for place in part.report.offloaded(function) if place.times > 1}
     once = {place.name for place in part.report.offloaded(function) if not place.per_prompt}
     wide = quantized.table.recipe.bits_activations > 4
     cross = "mask_decoder.transformer.layers.{}.cross_attn_{}"
@@ -71,8 +72,9 @@ def test_layers_over_the_image_tokens_of_each_prompt_are_offloaded(part, quantiz
     both = over_image | shared if function == "decode_mask" else over_image
     assert own == (set() if wide else both)
     assert once == (set() if wide else (over_image | shared) - both)
-    left = set(calls(part.module, function, "grouped_linear"))
-    assert left.isdisjoint(own | once) and len(left) == 32 - len(own | once)
+    assert len(over_tokens) == (0 if wide else 22)  # all others
+    assert len(calls(part.module, function, "grouped_linear")) == (32 if wide else 0)
+    assert len(calls(part.module, function, "log_attention")) == 7
 
 
 @needs_library
@@ -101,6 +103,7 @@ def test_work_is_counted_for_one_prompt_of_one_click(part):
     assert (attention.macs, attention.per_prompt) == (2 * tokens * pixels * channels // 2, True)
     layer = work["layers.0.mlp.lin2"]
     assert (layer.macs, layer.per_prompt) == (tokens * channels * 512, True)
+    assert layer.times == (tokens if layer.where == ACCELERATOR else 1)
     assert not any(place.per_prompt for place in part.report.of("encode_image"))
 
 

@@ -71,12 +71,16 @@ def device_profile(session: Session, function: str) -> list[OperatorCycles]:
 
 
 def _of(place: OperatorPlace, ran: ProgramCounters) -> OperatorCycles:
-    counters, times = ran.counters, ran.prompts
+    counters = ran.counters
+
+    def of_call(figure: int) -> int:
+        return figure * ran.times // place.times
+
     return OperatorCycles(
-        name=place.name, kind=place.kind, macs=place.macs * times, estimate=place.cycles * times,
+        name=place.name, kind=place.kind, macs=of_call(place.macs), estimate=of_call(place.cycles),
         cycles=counters["cycles"], array=counters["array_busy"], vector=counters["vector_busy"],
         load=counters["load_busy"], store=counters["store_busy"], loaded=8 * counters["load_chunks"],
-        stored=8 * counters["store_chunks"], transfer=place.bytes * times,
+        stored=8 * counters["store_chunks"], transfer=of_call(place.bytes),
     )  # fmt: skip
 
 

@@ -44,6 +44,9 @@ class OperatorPlace:
         Whether tuning chose how its program is tiled.
     per_prompt : bool
         Whether its work grows with the number of prompts in a call.
+    times : int
+        On the accelerator: how often a call with one prompt has the rows that its program knows of: 1, or the number of
+        its tokens, where the program takes any number of rows.
     """
 
     function: str
@@ -59,6 +62,7 @@ class OperatorPlace:
     shapes: tuple[Mapping[str, Any], ...] = field(default=(), compare=False)
     tuned: bool = False
     per_prompt: bool = False
+    times: int = 1
 
 
 @dataclass(frozen=True)

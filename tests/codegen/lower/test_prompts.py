@@ -75,7 +75,7 @@ def codes_of(prompts: int, rows: int = ROWS) -> np.ndarray:
 
 def last(loaded) -> dict[str, int]:
     """Counters of the last call of the only function."""
-    names = ["calls", "prompts", *map(str, loaded["ahcq.counter_names"]())]
+    names = ["calls", "times", *map(str, loaded["ahcq.counter_names"]())]
     ((_, *values),) = loaded["ahcq.counters"]()
     return dict(zip(names, map(int, values), strict=True))
 
@@ -86,7 +86,7 @@ def test_a_layer_is_the_hosts_in_every_bit_for_any_number_of_prompts(layer):
         codes = codes_of(prompts)
         found = call(loaded["layer"], [codes], (prompts, ROWS, OUTPUTS))
         assert np.array_equal(found, layer.host(codes))
-        assert last(loaded)["prompts"] == prompts
+        assert last(loaded)["times"] == prompts
     assert last(loaded)["calls"] == 3
 
 
@@ -97,7 +97,7 @@ def test_no_prompt_is_no_run(layer):
                                                              tuple(size * step for step in (ROWS * width, width, 1))))
              for dtype, size, width in ((np.uint8, 1, sum(SIZES)), (np.float32, 4, OUTPUTS))]  # fmt: skip
     loaded["layer"](*empty)
-    assert (last(loaded)["prompts"], last(loaded)["cycles"]) == (0, 0)
+    assert (last(loaded)["times"], last(loaded)["cycles"]) == (0, 0)
 
 
 def test_runs_go_on_across_prompts_so_that_little_of_them_is_padding(layer):
@@ -123,6 +123,29 @@ def test_a_prompt_of_several_runs_is_the_hosts_in_every_bit(layer):
     assert np.array_equal(found, layer.host(codes))
 
 
+def test_a_program_for_any_number_of_rows_is_the_hosts_in_every_bit(layer):
+    lowered = lower_linear(CONFIG, 7, layer.constants)
+    single = replace(lowered, inputs=(replace(lowered.inputs[0], total=1),), output=replace(lowered.output, total=1),
+                     per_prompt=True, times=7)  # fmt: skip
+    assert (single.runs, single.output.rows) == (1, 8)
+    loaded, loads = module({"layer": single}), {}
+    for prompts, tokens in ((1, 7), (3, 5), (2, 8), (1, 1)):
+        codes = codes_of(prompts, tokens)
+        assert np.array_equal(call(loaded["layer"], [codes], (prompts, tokens, OUTPUTS)), layer.host(codes))
+        assert last(loaded)["times"] == prompts * tokens
+        loads[prompts * tokens] = last(loaded)["load_chunks"]
+    assert loads[15] == loads[16] == 2 * loads[7] == 2 * loads[1]
+
+
+def test_shapes_that_say_what_symbolic_sizes_are_may_come_with_the_tensors(layer):
+    ffi, codes, result = ahcq_library(), codes_of(2), np.zeros((2, ROWS, OUTPUTS), np.float32)
+    function = module({"layer": layer.lowered()})["layer"]
+    function(ffi.from_dlpack(codes), ffi.Shape((4,)), ffi.from_dlpack(result))
+    assert np.array_equal(result, layer.host(codes))
+    with pytest.raises(TypeError, match="takes 1 inputs and a result; got 1 tensors"):
+        function(ffi.from_dlpack(codes), ffi.Shape((4,)))
+
+
 def test_attention_over_prompts_is_the_hosts_in_every_bit():
     rng, (heads, queries, keys, channels) = np.random.default_rng(1), (2, 9, 14, 8)
     scale = log_attention_scale((225 * channels, 6e-3), (15 * 127 * channels, 4e-4, 3e-4))
@@ -144,7 +167,7 @@ def test_the_host_takes_over_in_the_middle_of_the_prompts_with_equal_results(lay
     codes = codes_of(5)
     assert np.array_equal(call(loaded["layer"], [codes], (5, ROWS, OUTPUTS)), layer.host(codes))
     assert "going on with the functional simulator" in capfd.readouterr().err
-    assert last(loaded)["prompts"] == 5
+    assert last(loaded)["times"] == 5
 
 
 def test_tensors_of_different_numbers_of_prompts_are_refused(layer):
