@@ -7,8 +7,9 @@
  *   functional simulator on this machine, which computes the same bits; longest time of one program;
  * - `ahcq.open()`: opens the device now, and puts programs and constants into its memory; else the first call does;
  * - `ahcq.describe()`: configuration, its hash, bytes of device memory, the device's name ("" before it is opened);
- * - `ahcq.counters()`: name, calls, and of the last call of every function how many times it had the rows that its
- *   program knows of (1 where sizes are static) and counters, all runs of its program added up; `ahcq.counter_names()`;
+ * - `ahcq.counters()`: name, calls and counters of the last call of every function, all runs of its program added up,
+ *   and how many times that call had the rows that the program knows of (1 where sizes are static);
+ *   `ahcq.counter_names()`;
  * - `ahcq.program(name)`: the instructions of a function, for a disassembler.
  */
 #include <tvm/ffi/extra/module.h>
@@ -160,8 +161,9 @@ class AcceleratorModule : public ffi::ModuleObj {
     ffi::Array<ffi::Any> all;
     for (const AcceleratorFunction& function : programs_.functions) {
       const Calls& calls = calls_[function.name];
-      ffi::Array<ffi::Any> entry = {ffi::String(function.name), calls.count, calls.times};
+      ffi::Array<ffi::Any> entry = {ffi::String(function.name), calls.count};
       for (int64_t value : calls.counters) entry.push_back(value);
+      entry.push_back(calls.times);
       all.push_back(entry);
     }
     return all;

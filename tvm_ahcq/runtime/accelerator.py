@@ -137,7 +137,7 @@ class Accelerator:
         found = []
         for module in self._modules:
             names = [str(name) for name in module["ahcq.counter_names"]()]
-            for symbol, calls, times, *values in module["ahcq.counters"]():
+            for symbol, calls, *values, times in module["ahcq.counters"]():
                 numbers = dict(zip(names, map(int, values), strict=True))
                 found.append(ProgramCounters(str(symbol), int(calls), int(times), numbers))
         return found

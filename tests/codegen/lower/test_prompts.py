@@ -75,7 +75,7 @@ def codes_of(prompts: int, rows: int = ROWS) -> np.ndarray:
 
 def last(loaded) -> dict[str, int]:
     """Counters of the last call of the only function."""
-    names = ["calls", "times", *map(str, loaded["ahcq.counter_names"]())]
+    names = ["calls", *map(str, loaded["ahcq.counter_names"]()), "times"]
     ((_, *values),) = loaded["ahcq.counters"]()
     return dict(zip(names, map(int, values), strict=True))
 
