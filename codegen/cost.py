@@ -49,12 +49,20 @@ class CostModel:
         return cls() if offload == "auto" else cls(host=1.0)
 
     def reason(self, lowered: Lowered, macs: int) -> str:
-        """Why the operator stays on the host; "" if the accelerator is faster."""
+        """Why the operator stays on the host; "" if the accelerator is faster.
+
+        Parameters
+        ----------
+        lowered : Lowered
+            As a program; of one prompt, where its work grows with their number.
+        macs : int
+            Its multiply-adds; of one prompt too.
+        """
         compute = lowered.cycles / self.clock
         transfer = lowered.transfer_bytes / self.link + lowered.runs * self.call
         if compute + transfer <= macs / self.host:
             return ""
         return (
-            f"not worth it: {1e6 * transfer:.0f} us to move its data and {1e6 * compute:.0f} us to compute, against "
-            f"{1e6 * macs / self.host:.0f} us on the host"
+            f"not worth it{' for a prompt' if lowered.per_prompt else ''}: {1e6 * transfer:.0f} us to move its data "
+            f"and {1e6 * compute:.0f} us to compute, against {1e6 * macs / self.host:.0f} us on the host"
         )

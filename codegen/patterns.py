@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
-from tvm import relax
+from tvm import relax, tirx
 from tvm.relax.dpl import DFPattern, is_const, is_op, wildcard
 
+from ..errors import DeviceError
 from ..op.register import is_op as is_call
 from ..quantizers.reference import LogAttention
 from .hardware.config import Config
 from .lower.lowered import Lowered
 from .lower.operators import NO_TILES, LinearConstants, lower_attention, lower_linear, lower_mlp
 from .lower.tiles import Tiles
+
+ShapeOf = Callable[[relax.Expr], list[int]]
+"""Gives a tensor's shape as numbers."""
 
 LINEAR, MLP, ATTENTION = "ahcq.linear", "ahcq.mlp", "ahcq.attention"
 """Names of the composite functions."""
@@ -47,6 +54,7 @@ def lower(
     constants: list[list[np.ndarray]],
     operands: np.ndarray | None = None,
     tiles: Tiles = NO_TILES,
+    shape_of: ShapeOf | None = None,
 ) -> Lowered:
     """Instructions for one match of a pattern.
 
@@ -64,6 +72,14 @@ def lower(
         Of a linear layer behind an interval encoder: the encoder's table.
     tiles : mapping of Shape to Tile
         What tuning found.
+    shape_of : callable, optional
+        Gives a tensor's shape in a call with one prompt; needed where another axis than the first is symbolic.
+
+    Returns
+    -------
+    Lowered
+        Marked, where sizes are symbolic: a program for the rows of a prompt where the first axis alone is, for any
+        number of rows where others are.
 
     Raises
     ------
@@ -72,14 +88,31 @@ def lower(
     TuningError
         If a tile does not fit.
     """
+    lowered = _lower(config, kind, calls, constants, operands, tiles, shape_of or one_prompt)
+    symbolic = [not isinstance(dim, tirx.IntImm) for dim in calls[0].args[0].ty.shape.values]
+    if not any(symbolic):
+        return lowered
+    if not any(symbolic[1:]):
+        return replace(lowered, per_prompt=True)
+    if kind == ATTENTION:
+        raise DeviceError("the number of tokens of an attention must be static")
+    (given,), output = lowered.inputs, lowered.output
+    return replace(lowered, inputs=(replace(given, total=1),), output=replace(output, total=1), per_prompt=True,
+                   times=output.total)  # fmt: skip
+
+
+def _lower(
+    config: Config, kind: str, calls: list[relax.Call], constants: list[list[np.ndarray]],
+    operands: np.ndarray | None, tiles: Tiles, shape_of: ShapeOf,
+) -> Lowered:  # fmt: skip
     if kind == ATTENTION:
         call, (scalars, thresholds, table, out_scale, *rel) = calls[0], constants[0]
-        heads, queries, channels = matrix_shape(call.args[0])
-        keys = matrix_shape(call.args[1])[1]
+        heads, queries, channels = matrix_shape(shape_of(call.args[0]))
+        keys = matrix_shape(shape_of(call.args[1]))[1]
         numbers = LogAttention.of(scalars, thresholds, table, float(out_scale[0]))
         rel_h, rel_w = rel or (None, None)
         return lower_attention(config, (heads, queries, keys, channels), numbers, rel_h, rel_w, tiles)
-    batch, rows, _ = matrix_shape(calls[0].args[0])
+    batch, rows, _ = matrix_shape(shape_of(calls[0].args[0]))
     first = LinearConstants(*constants[0])
     if kind == LINEAR:
         return lower_linear(config, batch * rows, first, operands, tiles)
@@ -87,16 +120,38 @@ def lower(
     return lower_mlp(config, batch * rows, first, thresholds, values, LinearConstants(*constants[2]), tiles)
 
 
-def matrix_shape(expr: relax.Expr) -> tuple[int, int, int]:
-    """Static shape with all axes but the last two taken together."""
-    *batch, rows, channels = (int(d) for d in expr.ty.shape.values)
+def one_prompt(expr: relax.Expr) -> list[int]:
+    """Shape of what a tensor holds of one prompt; its own where all axes are static.
+
+    Raises
+    ------
+    DeviceError
+        If another axis than the first is not static.
+    """
+    first, *others = expr.ty.shape.values
+    shape = [1 if isinstance(first, tirx.Var) else first, *others]
+    if not all(isinstance(dim, (int, tirx.IntImm)) for dim in shape):
+        raise DeviceError(f"a tensor of shape {expr.ty.shape}: no axis but the first may depend on the prompts")
+    return [int(dim) for dim in shape]
+
+
+def matrix_shape(shape: list[int]) -> tuple[int, int, int]:
+    """All axes but the last two taken together."""
+    *batch, rows, channels = shape
     return int(np.prod(batch, dtype=np.int64)), rows, channels
 
 
-def multiply_adds(call: relax.Call) -> int:
-    """Of a linear layer or an attention of static shape."""
+def multiply_adds(call: relax.Call, shape_of: ShapeOf = one_prompt) -> int:
+    """Of a linear layer, an attention or a product of matrices.
+
+    Parameters
+    ----------
+    shape_of : callable
+        Gives a tensor's shape as numbers.
+    """
+    first = matrix_shape(shape_of(call.args[0]))
     if is_call(call, "relax.ahcq.log_attention") or is_call(call, "relax.ahcq.attention"):
-        heads, queries, channels = matrix_shape(call.args[0])
-        return 2 * heads * queries * matrix_shape(call.args[1])[1] * channels
-    batch, rows, inputs = matrix_shape(call.args[0])
-    return batch * rows * inputs * int(call.ty.shape.values[-1])
+        heads, queries, channels = first
+        return 2 * heads * queries * matrix_shape(shape_of(call.args[1]))[1] * channels
+    batch, rows, inputs = first
+    return batch * rows * inputs * shape_of(call)[-1]

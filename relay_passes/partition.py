@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-from tvm import relax, tirx
+from tvm import relax
 from tvm.ir import GlobalVar, IRModule, Op
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
@@ -26,6 +26,7 @@ from tvm_ahcq.errors import DeviceError, TuningError
 from tvm_ahcq.op.register import is_op
 from tvm_ahcq.runtime.offload import ACCELERATOR, HOST, OffloadReport, OperatorPlace
 
+from .prompt_sizes import PromptSizes
 from .rewrite import PARAM_NAMES, Definitions, bindings, functions
 
 CODE_BITS = 4
@@ -124,7 +125,7 @@ class _Plan:
     ) -> None:  # fmt: skip
         self.name, self.func, self.config, self.params, self.cost = name, func, config, params, cost
         self.tiles = tiles
-        self.defs = Definitions(func)
+        self.defs, self.sizes = Definitions(func), PromptSizes(func)
         self.taken: dict[str, Lowered] = {}
         self.kinds: dict[str, str] = {}
         self.bound: set[str] = set()
@@ -139,7 +140,10 @@ class _Plan:
         inside: set[relax.Call] = set()  # what is part of an operator that was reported already
         reported: dict[relax.Call, OperatorPlace] = {}
         for call in reversed(calls):
-            if call in inside or not _heavy(call):
+            if call in inside or not _product(call):
+                continue
+            if not _heavy(call):
+                reported[call] = self._unnamed(call)
                 continue
             before = self._mlp(call) if chain else None
             if before is not None and (place := self._consider(MLP, [*before, call])).where == ACCELERATOR:
@@ -168,10 +172,11 @@ class _Plan:
         name = str(calls[-1].attrs["name"])
         if kind == MLP:
             name = f"{calls[0].attrs['name']} -> {name.rsplit('.', 1)[-1]}"
-        place = OperatorPlace(self.name, name, kind.removeprefix("ahcq."), HOST)
-        if reason := self._static(calls) or self._codes(kind, calls):
-            return replace(place, macs=0 if "prompts" in reason else self._macs(calls), reason=reason)
-        place = replace(place, macs=self._macs(calls))
+        operands = list(calls[0].args[: 3 if kind == ATTENTION else 1])
+        place = OperatorPlace(self.name, name, kind.removeprefix("ahcq."), HOST, macs=self._macs(calls),
+                              per_prompt=self.sizes.depends(operands))  # fmt: skip
+        if reason := self._codes(kind, calls) or self.sizes.reason(operands, rows_alone=kind != ATTENTION):
+            return replace(place, reason=reason)
         arguments = [call.args[3:] if kind == ATTENTION else call.args[1:] for call in calls]
         constants = [constants_of(self.params, args) for args in arguments]
         if any(found is None for found in constants):
@@ -183,7 +188,8 @@ class _Plan:
         except DeviceError as error:
             return replace(place, reason=str(error))
         shapes = tuple(map(asdict, lowered.shapes))
-        place = replace(place, bytes=lowered.transfer_bytes, cycles=lowered.cycles, shapes=shapes, tuned=lowered.tuned)
+        place = replace(place, bytes=lowered.transfer_bytes, cycles=lowered.cycles, shapes=shapes, tuned=lowered.tuned,
+                        times=lowered.times)  # fmt: skip
         if reason:
             return replace(place, reason=reason)
         key = str(calls[-1].attrs["name"])
@@ -193,7 +199,8 @@ class _Plan:
 
     def _lowered(self, kind: str, calls: list[relax.Call], numbers: list[list[np.ndarray]]) -> Lowered:
         """The operator as a program. A tuned tile that gives none is an error: with the default there is one."""
-        lowered = lower(self.config, kind, calls, numbers, self._operands(calls[0]), self.tiles)
+        operands = self._operands(calls[0])
+        lowered = lower(self.config, kind, calls, numbers, operands, self.tiles, self.sizes.of_one)
         try:
             _ = lowered.work if lowered.tuned else None
         except DeviceError as error:
@@ -215,13 +222,14 @@ class _Plan:
         return None if found is None else found[0]
 
     def _macs(self, calls: list[relax.Call]) -> int:
-        return sum(multiply_adds(call) for call in calls if _heavy(call))
+        return sum(multiply_adds(call, self.sizes.of_one) for call in calls if _product(call))
 
-    def _static(self, calls: list[relax.Call]) -> str:
-        shapes = [arg.ty.shape.values for call in calls for arg in call.args if isinstance(arg.ty, relax.TensorType)]
-        if all(isinstance(dim, tirx.IntImm) for shape in shapes for dim in shape):
-            return ""
-        return "its size depends on the number of prompts"
+    def _unnamed(self, call: relax.Call) -> OperatorPlace:
+        """Of a product that is no layer of the model: both of its sides are computed, and in float."""
+        kind, operands = _op_name(call), list(call.args[:2])
+        name = f"{kind} {' x '.join(map(self.sizes.text, operands))}"
+        return OperatorPlace(self.name, name, kind, HOST, macs=self._macs([call]), reason="floating point",
+                             per_prompt=self.sizes.depends(operands))  # fmt: skip
 
     def _codes(self, kind: str, calls: list[relax.Call]) -> str:
         """Why the operands are not codes that the accelerator takes; "" if they are."""
@@ -240,7 +248,12 @@ class _Plan:
         return f"{max(bits)}-bit codes: on the accelerator, only linear layers take more than {CODE_BITS} bits"
 
 
+def _product(call: relax.Call) -> bool:
+    return _heavy(call) or is_op(call, "relax.matmul")
+
+
 def _heavy(call: relax.Call) -> bool:
+    """Whether it is a layer or an attention, which have names."""
     names = ("grouped_linear", "log_attention", "linear", "attention")
     return any(is_op(call, f"relax.ahcq.{name}") for name in names)
 

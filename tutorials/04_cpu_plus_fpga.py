@@ -32,7 +32,7 @@ compiled.save(bundle)
 #    of one kind taken together. `tvm-ahcq info hetero.ahcq` shows all of it.
 report = OffloadReport.from_dict(compiled.manifest.accelerator)
 print(summary(report))
-print("  ".join(HEADER[:6]))
+print("  ".join(HEADER[:7]))
 for row in rows(sorted(report.offloaded("encode_image"), key=lambda place: -place.cycles)[:3]):
     print("  ".join(row))
 for place in condensed([place for place in report.of("encode_image") if place.where == HOST]):

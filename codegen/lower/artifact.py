@@ -48,8 +48,9 @@ def artifact(config: Config, functions: Mapping[str, Lowered]) -> bytes:
 
 
 def _function(name: str, at: int, program: bytes, lowered: Lowered) -> bytes:
-    sizes = len(program) // INSTRUCTION_BYTES, lowered.runs, len(lowered.inputs)
-    head = _text(name) + struct.pack("<Q3I", at, *sizes)
+    runs = -(-lowered.output.total // (lowered.output.batch * lowered.output.rows))
+    sizes = len(program) // INSTRUCTION_BYTES, runs, lowered.per_prompt, len(lowered.inputs)
+    head = _text(name) + struct.pack("<Q4I", at, *sizes)
     return head + b"".join(map(_input, lowered.inputs)) + _output(lowered.output)
 
 

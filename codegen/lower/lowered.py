@@ -87,6 +87,12 @@ class Lowered:
         What tuning knows it by, each of its parts.
     tuned : bool
         Whether tuning chose the tile of any of them.
+    per_prompt : bool
+        Whether its work grows with the prompts of a call: tensors then have any number of times the rows that ``total``
+        of inputs and output says, known when it is called.
+    times : int
+        That number in a call with one prompt, which runs, cycles and bytes are for: 1 where ``total`` are the rows of a
+        prompt, its tokens where a row is taken alone.
     """
 
     config: Config
@@ -97,6 +103,8 @@ class Lowered:
     shape: Hashable = None
     shapes: tuple[Shape, ...] = ()
     tuned: bool = False
+    per_prompt: bool = False
+    times: int = 1
 
     @cached_property
     def tokens(self) -> list[Tokens]:
@@ -117,7 +125,7 @@ class Lowered:
     @property
     def runs(self) -> int:
         """How often the program runs, each time on the next rows."""
-        return -(-self.output.total // (self.output.batch * self.output.rows))
+        return -(-self.times * self.output.total // (self.output.batch * self.output.rows))
 
     @cached_property
     def work(self) -> Work:
@@ -126,12 +134,12 @@ class Lowered:
 
     @property
     def cycles(self) -> int:
-        """Estimate of the cycles of all runs."""
+        """Estimate of the cycles of all these runs."""
         return self.runs * self.work.cycles
 
     @property
     def transfer_bytes(self) -> int:
-        """Bytes between the host and the device's memory, in all runs."""
+        """Bytes between the host and the device's memory, in all these runs."""
         codes = sum(x.batch * len(x.row_at) * len(x.channel_at) // 2 for x in self.inputs)
         places = self.output.batch * self.output.blocks * len(self.output.row_at) * self.output.dim
         return self.runs * (codes + 4 * self.output.words * places)

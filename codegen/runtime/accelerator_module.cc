@@ -7,8 +7,9 @@
  *   functional simulator on this machine, which computes the same bits; longest time of one program;
  * - `ahcq.open()`: opens the device now, and puts programs and constants into its memory; else the first call does;
  * - `ahcq.describe()`: configuration, its hash, bytes of device memory, the device's name ("" before it is opened);
- * - `ahcq.counters()`: name, calls and counters of the last call of every function, all runs of its program
- *   added up; `ahcq.counter_names()`;
+ * - `ahcq.counters()`: name, calls and counters of the last call of every function, all runs of its program added up,
+ *   and how many times that call had the rows that the program knows of (1 where sizes are static);
+ *   `ahcq.counter_names()`;
  * - `ahcq.program(name)`: the instructions of a function, for a disassembler.
  */
 #include <tvm/ffi/extra/module.h>
@@ -42,6 +43,14 @@ constexpr Counter kCounters[] = {
     {"vector_busy", isa::reg::kVectorBusy},  {"store_busy", isa::reg::kStoreBusy},
     {"load_chunks", isa::reg::kLoadChunks},  {"store_chunks", isa::reg::kStoreChunks},
 };
+
+/*! \brief How often a call has a program's rows, by the size of its first input; `Elements` checks all tensors. */
+size_t Times(const AcceleratorFunction& function, const DLTensor* first) {
+  if (!function.per_prompt) return 1;
+  size_t elements = 1;
+  for (int i = 0; i < first->ndim; ++i) elements *= static_cast<size_t>(first->shape[i]);
+  return elements / function.inputs[0].Elements();
+}
 
 /*! \brief A tensor's first element, once it is what a function takes. */
 template <typename Element>
@@ -96,8 +105,15 @@ class AcceleratorModule : public ffi::ModuleObj {
   }
 
  private:
+  /*! \brief What a call takes and gives. */
+  struct Tensors {
+    size_t times = 1;
+    std::vector<const uint8_t*> inputs;
+    float* result = nullptr;
+  };
+
   struct Calls {
-    int64_t count = 0;
+    int64_t count = 0, times = 0;
     std::vector<int64_t> counters = std::vector<int64_t>(std::size(kCounters));
   };
 
@@ -147,6 +163,7 @@ class AcceleratorModule : public ffi::ModuleObj {
       const Calls& calls = calls_[function.name];
       ffi::Array<ffi::Any> entry = {ffi::String(function.name), calls.count};
       for (int64_t value : calls.counters) entry.push_back(value);
+      entry.push_back(calls.times);
       all.push_back(entry);
     }
     return all;
@@ -162,28 +179,33 @@ class AcceleratorModule : public ffi::ModuleObj {
   }
 
   void Call(const AcceleratorFunction& function, const ffi::AnyView* args, size_t count) {
-    if (count != function.inputs.size() + 1) {
+    std::vector<DLTensor*> given;  // TVM also passes what its compiler needs to know symbolic sizes by: shapes
+    for (size_t i = 0; i < count; ++i) {
+      if (!args[i].as<ffi::Shape>().has_value()) given.push_back(args[i].cast<DLTensor*>());
+    }
+    if (given.size() != function.inputs.size() + 1) {
       TVM_FFI_THROW(TypeError) << function.name << " takes " << function.inputs.size() << " inputs and a result; got "
-                               << count << " tensors";
+                               << given.size() << " tensors";
     }
     const std::lock_guard<std::mutex> guard(mutex_);
-    std::vector<const uint8_t*> inputs;
+    Tensors tensors;
+    tensors.times = Times(function, given[0]);
     for (size_t i = 0; i < function.inputs.size(); ++i) {
-      DLTensor* tensor = args[i].cast<DLTensor*>();
-      inputs.push_back(Elements<uint8_t>(tensor, kDLUInt, function.inputs[i].Elements(), function.name));
+      const size_t elements = tensors.times * function.inputs[i].Elements();
+      tensors.inputs.push_back(Elements<uint8_t>(given[i], kDLUInt, elements, function.name));
     }
-    float* result =
-        Elements<float>(args[count - 1].cast<DLTensor*>(), kDLFloat, function.output.Elements(), function.name);
+    const size_t elements = tensors.times * function.output.Elements();
+    tensors.result = Elements<float>(given.back(), kDLFloat, elements, function.name);
     try {
       const auto lock = Ready();
-      Run(function, inputs, result);
+      Run(function, tensors);
     } catch (const DeviceError& error) {
       if (!fall_back_) {
         device_.Fail();  // whatever state it is in; opened anew by the next call
         TVM_FFI_THROW(DeviceError) << function.name << ": " << error.what();
       }
       FallBack(error.what());
-      Retry(function, inputs, result);
+      Retry(function, tensors);
     }
   }
 
@@ -196,39 +218,41 @@ class AcceleratorModule : public ffi::ModuleObj {
     fall_back_ = false;
   }
 
-  void Retry(const AcceleratorFunction& function, const std::vector<const uint8_t*>& inputs, float* result) {
+  void Retry(const AcceleratorFunction& function, const Tensors& tensors) {
     try {
       const auto lock = Ready();
-      Run(function, inputs, result);
+      Run(function, tensors);
     } catch (const DeviceError& error) {
       TVM_FFI_THROW(DeviceError) << function.name << ": " << error.what();
     }
   }
 
   /*! \brief All runs of a program; their counters add up. */
-  void Run(const AcceleratorFunction& function, const std::vector<const uint8_t*>& inputs, float* result) {
+  void Run(const AcceleratorFunction& function, const Tensors& tensors) {
     std::vector<int64_t> counters(std::size(kCounters));
     const SumsOutput& output = function.output;
     std::vector<int32_t> sums(output.DeviceBytes() / 4);
-    for (uint32_t run = 0; run < function.runs; ++run) {
-      for (size_t i = 0; i < inputs.size(); ++i) {
-        const std::vector<uint8_t> packed = Pack(function, i, inputs[i], run);
+    for (size_t run = 0; run < function.Runs(tensors.times); ++run) {
+      for (size_t i = 0; i < tensors.inputs.size(); ++i) {
+        const std::vector<uint8_t> packed = Pack(function, i, tensors, run);
         device_->CopyIn(base_ + function.inputs[i].address, packed.data(), packed.size());
       }
       device_->Run(base_ + programs_.scratch_bytes + function.program, function.length, seconds_);
       device_->CopyOut(base_ + output.address, sums.data(), output.DeviceBytes());
-      output.Unpack(sums.data(), run, result);
+      output.Unpack(sums.data(), run, tensors.times * output.total, tensors.result);
       for (size_t i = 0; i < std::size(kCounters); ++i) counters[i] += device_->ReadRegister(kCounters[i].offset);
     }
     Calls& calls = calls_[function.name];
     ++calls.count;
+    calls.times = static_cast<int64_t>(tensors.times);
     calls.counters = std::move(counters);
   }
 
-  static std::vector<uint8_t> Pack(const AcceleratorFunction& function, size_t input, const uint8_t* codes,
-                                   uint32_t run) {
+  static std::vector<uint8_t> Pack(const AcceleratorFunction& function, size_t input, const Tensors& tensors,
+                                   size_t run) {
     try {
-      return function.inputs[input].Pack(codes, run);
+      const CodesInput& given = function.inputs[input];
+      return given.Pack(tensors.inputs[input], run, tensors.times * given.total);
     } catch (const ArtifactError& error) {
       TVM_FFI_THROW(ValueError) << function.name << ": " << error.what();
     }

@@ -15,7 +15,7 @@ namespace {
 
 constexpr char kMagic[] = "AHCQACC";  // with its final zero, 8 bytes
 constexpr uint32_t kVersion = 3;
-/*! \brief Oldest that is read: codes were of one part there, and sums had no corrections. */
+/*! \brief Oldest that is read: codes were of one part there, sums had no corrections, no program was for each prompt. */
 constexpr uint32_t kOldest = 2;
 constexpr uint32_t kMostParts = 2;
 constexpr size_t kInstructionBytes = 32;
@@ -150,9 +150,21 @@ void CheckRuns(uint32_t runs, uint32_t total, uint32_t batch, uint32_t rows) {
   if (one > kLargest || runs != (total + one - 1) / one) throw ArtifactError("a program has a wrong number of runs");
 }
 
+/*! \brief Whether inputs and result stay in step, whatever the number of prompts. */
+void CheckPrompts(const AcceleratorFunction& function) {
+  const SumsOutput& output = function.output;
+  if (function.inputs.empty()) throw ArtifactError("nothing says how many prompts a program is for");
+  for (const CodesInput& input : function.inputs) {
+    const uint64_t left = uint64_t{input.total} * output.batch * output.rows;  // below 2^40: see CheckRuns
+    if (left != uint64_t{output.total} * input.batch * input.rows) {
+      throw ArtifactError("inputs and result of a program do not grow together with the number of prompts");
+    }
+  }
+}
+
 }  // namespace
 
-std::vector<uint8_t> CodesInput::Pack(const uint8_t* codes, uint32_t run) const {
+std::vector<uint8_t> CodesInput::Pack(const uint8_t* codes, size_t run, size_t all) const {
   std::vector<uint8_t> packed(DeviceBytes());
   uint8_t* to = packed.data();
   uint8_t seen = 0;
@@ -161,8 +173,8 @@ std::vector<uint8_t> CodesInput::Pack(const uint8_t* codes, uint32_t run) const 
       const std::array<uint8_t, 256>& codes_of = code_of[block / (blocks / code_of.size())];
       const int32_t* channel = channel_at.data() + size_t{block} * dim;
       for (int32_t row : row_at) {
-        const size_t at = (size_t{run} * batch + b) * rows + static_cast<uint32_t>(row);
-        const uint8_t* from = row < 0 || at >= total ? nullptr : codes + at * channels;
+        const size_t at = (run * batch + b) * rows + static_cast<uint32_t>(row);
+        const uint8_t* from = row < 0 || at >= all ? nullptr : codes + at * channels;
         for (uint32_t i = 0; i < dim; i += 2, ++to) {
           const uint8_t low = from == nullptr || channel[i] < 0 ? 0 : codes_of[from[channel[i]]];
           const uint8_t high = from == nullptr || channel[i + 1] < 0 ? 0 : codes_of[from[channel[i + 1]]];
@@ -176,11 +188,11 @@ std::vector<uint8_t> CodesInput::Pack(const uint8_t* codes, uint32_t run) const 
   return packed;
 }
 
-void SumsOutput::Unpack(const int32_t* sums, uint32_t run, float* values) const {
+void SumsOutput::Unpack(const int32_t* sums, size_t run, size_t all, float* values) const {
   for (uint32_t b = 0; b < batch; ++b) {
     for (size_t place = 0; place < row_at.size(); ++place) {
-      const size_t row = (size_t{run} * batch + b) * rows + static_cast<uint32_t>(row_at[place]);
-      if (row_at[place] >= 0 && row < total) UnpackRow(sums, b, place, values + row * channels);
+      const size_t row = (run * batch + b) * rows + static_cast<uint32_t>(row_at[place]);
+      if (row_at[place] >= 0 && row < all) UnpackRow(sums, b, place, values + row * channels);
     }
   }
 }
@@ -200,6 +212,11 @@ void SumsOutput::UnpackRow(const int32_t* sums, size_t batch_index, size_t place
     scale += channels;
     left += channels;
   }
+}
+
+size_t AcceleratorFunction::Runs(size_t times) const {
+  const size_t one = size_t{output.batch} * output.rows;
+  return (times * output.total + one - 1) / one;
 }
 
 AcceleratorPrograms AcceleratorPrograms::Parse(const char* data, size_t size) {
@@ -225,7 +242,10 @@ AcceleratorPrograms AcceleratorPrograms::Parse(const char* data, size_t size) {
     function.program = reader.Next<uint64_t>();
     function.length = reader.Size();
     function.runs = reader.Size();
+    const uint32_t per_prompt = version > kOldest ? reader.Next<uint32_t>() : 0;
     const uint32_t inputs = reader.Next<uint32_t>();
+    if (per_prompt > 1) throw ArtifactError("it is not clear whether a program is for each prompt");
+    function.per_prompt = per_prompt == 1;
     for (uint32_t input = 0; input < inputs; ++input) {
       function.inputs.push_back(ReadInput(&reader, programs.scratch_bytes, version));
       const CodesInput& given = function.inputs.back();
@@ -233,6 +253,7 @@ AcceleratorPrograms AcceleratorPrograms::Parse(const char* data, size_t size) {
     }
     function.output = ReadOutput(&reader, programs.scratch_bytes, version);
     CheckRuns(function.runs, function.output.total, function.output.batch, function.output.rows);
+    if (function.per_prompt) CheckPrompts(function);
     programs.functions.push_back(std::move(function));
   }
   const size_t left = reader.Left();

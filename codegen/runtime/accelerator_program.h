@@ -25,7 +25,8 @@ class ArtifactError : public std::runtime_error {
  * Codes of more bits go as halves: each part of the blocks, all of one size, has a table that says which half it takes.
  *
  * The whole tensor is `(total, channels)`; run r of a program takes `batch * rows` of these rows from
- * `r * batch * rows` on. Rows behind the last are code 0.
+ * `r * batch * rows` on. Rows behind the last are code 0. Of an operator whose work grows with the prompts, the
+ * tensor has any number of times `total` rows: those of a prompt, or a single one.
  */
 struct CodesInput {
   uint64_t address;
@@ -37,8 +38,8 @@ struct CodesInput {
 
   size_t Elements() const { return size_t{total} * channels; }
   size_t DeviceBytes() const { return size_t{batch} * row_at.size() * channel_at.size() / 2; }
-  /*! \throws ArtifactError for a value that has no code. */
-  std::vector<uint8_t> Pack(const uint8_t* codes, uint32_t run) const;
+  /*! \brief Codes of a run, of a tensor of `all` rows. \throws ArtifactError for a value that has no code. */
+  std::vector<uint8_t> Pack(const uint8_t* codes, size_t run, size_t all) const;
 };
 
 /*! \brief Where the sums of a channel group lie: so many bits of a word, sign included, from an offset on. */
@@ -63,7 +64,8 @@ struct SumsOutput {
 
   size_t Elements() const { return size_t{total} * channels; }
   size_t DeviceBytes() const { return size_t{4} * words * batch * blocks * row_at.size() * dim; }
-  void Unpack(const int32_t* sums, uint32_t run, float* values) const;
+  /*! \brief Puts the rows of a run where they belong in a tensor of `all` rows. */
+  void Unpack(const int32_t* sums, size_t run, size_t all, float* values) const;
 
  private:
   void UnpackRow(const int32_t* sums, size_t batch_index, size_t place, float* to) const;
@@ -73,9 +75,13 @@ struct AcceleratorFunction {
   std::string name;
   uint64_t program; /*!< offset in `constants` */
   uint32_t length;  /*!< instructions */
-  uint32_t runs;    /*!< of the program, one for each part of the rows */
+  uint32_t runs;    /*!< of the program, one for each part of the rows; of `total` of them */
+  bool per_prompt;  /*!< tensors hold any number of times `total` rows, which only a call says */
   std::vector<CodesInput> inputs;
   SumsOutput output;
+
+  /*! \brief Runs that take so many times `total` rows; they need not end where a prompt does. */
+  size_t Runs(size_t times) const;
 };
 
 /*! \brief All that was offloaded from one module. */

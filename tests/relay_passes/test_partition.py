@@ -55,7 +55,58 @@ def test_every_layer_and_four_bit_attention_of_the_encoder_is_offloaded_or_has_a
     for place in part.report.places:
         assert (place.where == HOST) == bool(place.reason), place
         assert (place.where == ACCELERATOR) == bool(place.symbol) == (place.cycles > 0), place
-    assert any("number of prompts" in place.reason for place in part.report.of("decode"))
+
+
+@needs_library
+@pytest.mark.parametrize("function", ["decode", "decode_mask"])
+def test_layers_of_the_decoder_are_offloaded_for_any_number_of_prompts_and_points(part, quantized, function):
+    own = {place.name for place in part.report.offloaded(function) if place.per_prompt and place.times == 1}
+    over_tokens = {place.name for place in part.report.offloaded(function) if place.times > 1}
+    once = {place.name for place in part.report.offloaded(function) if not place.per_prompt}
+    wide = quantized.table.recipe.bits_activations > 4
+    cross = "mask_decoder.transformer.layers.{}.cross_attn_{}"
+    last = "mask_decoder.transformer.final_attn_token_to_image"
+    over_image = {cross.format(1, "token_to_image.k_proj"), cross.format(1, "token_to_image.v_proj"),
+                  cross.format(1, "image_to_token.q_proj"), cross.format(1, "image_to_token.out_proj"),
+                  cross.format(0, "image_to_token.out_proj"), f"{last}.k_proj", f"{last}.v_proj"}  # fmt: skip
+    shared = {cross.format(0, f"{name}_proj") for name in ("token_to_image.k", "token_to_image.v", "image_to_token.q")}
+    # the mask is added to the image: nothing of it is then the same for all prompts
+    both = over_image | shared if function == "decode_mask" else over_image
+    assert own == (set() if wide else both)
+    assert once == (set() if wide else (over_image | shared) - both)
+    assert len(over_tokens) == (0 if wide else 22)  # all others
+    assert len(calls(part.module, function, "grouped_linear")) == (32 if wide else 0)
+    assert len(calls(part.module, function, "log_attention")) == 7
+
+
+@needs_library
+def test_every_matrix_product_of_the_decoder_has_its_own_line_work_and_reason(part, realised):
+    for function in ("decode", "decode_mask"):
+        kinds = ("grouped_linear", "linear", "log_attention")
+        named = [name for kind in kinds for name in calls(realised.module, function, kind)]
+        places = [place for place in part.report.of(function) if place.kind in ("linear", "attention", "matmul")]
+        assert sorted(named) == sorted(place.name for place in places if place.kind != "matmul")
+        assert all(place.count == 1 and place.macs > 0 for place in places)
+        assert [place.name for place in places if place.kind == "matmul"] == [
+            "matmul [B, N, 2] x [2, 16]", "matmul [B, 4, 4] x [B, 4, 1024]",
+        ]  # fmt: skip
+        tokens = "its number of tokens depends on the number of points"
+        reasons = {place.name.removeprefix("mask_decoder."): place.reason for place in places}
+        self_attention = reasons["transformer.layers.0.self_attn"]
+        assert self_attention == tokens or self_attention.startswith("8-bit codes")
+        assert reasons["output_upscaling.0"] == "floating point"
+
+
+@needs_library
+def test_work_is_counted_for_one_prompt_of_one_click(part):
+    work = {place.name.removeprefix("mask_decoder.transformer."): place for place in part.report.of("decode")}
+    tokens, channels, pixels = 5 + 2, 32, 64  # tokens: of the model, and a click with its padding
+    attention = work["layers.1.cross_attn_image_to_token"]
+    assert (attention.macs, attention.per_prompt) == (2 * tokens * pixels * channels // 2, True)
+    layer = work["layers.0.mlp.lin2"]
+    assert (layer.macs, layer.per_prompt) == (tokens * channels * 512, True)
+    assert layer.times == (tokens if layer.where == ACCELERATOR else 1)
+    assert not any(place.per_prompt for place in part.report.of("encode_image"))
 
 
 @needs_library
@@ -98,6 +149,8 @@ def test_what_is_not_worth_moving_stays_on_the_host(realised):
     auto = pipeline.partition(realised, "sim_4x4", "auto").report
     refused = [place for place in auto.of("encode_image") if "not worth it" in place.reason]
     assert refused and all(place.cycles > 0 and place.bytes > 0 for place in refused)
+    refused = [place for place in auto.of("decode") if "not worth it for a prompt" in place.reason]
+    assert refused and all(place.per_prompt and place.cycles > 0 and place.bytes > 0 for place in refused)
 
 
 def test_an_unknown_configuration_or_policy_is_refused(realised):

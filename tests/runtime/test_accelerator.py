@@ -215,7 +215,7 @@ def test_info_shows_what_went_where_and_disasm_lists_it(bundles, capsys):
     assert main(["info", str(bundles[1])]) == 0
     printed = capsys.readouterr().out
     assert "CPU and accelerator sim_4x4" in printed and "why on the host" in printed
-    assert "image_encoder.blocks.0.attn.qkv" in printed and "number of prompts" in printed
+    assert "image_encoder.blocks.0.attn.qkv" in printed and "number of points" in printed
     assert main(["disasm", str(bundles[1])]) == 0
     assert "image_encoder.blocks.0.attn.qkv" in capsys.readouterr().out
     assert main(["disasm", str(bundles[1]), "blocks.0.attn.qkv"]) == 0

@@ -17,6 +17,7 @@ EXAMPLES = """\
 examples:
   which operators there are:  tvm-ahcq disasm vit_t.ahcq
   the program of one:         tvm-ahcq disasm vit_t.ahcq image_encoder.blocks.0.attn
+  of one of two functions:    tvm-ahcq disasm vit_t.ahcq decode/final_attn_token_to_image.k_proj
 
 A line: index, units whose token it takes (<) and gives (>), instruction and memory, fields that are not 0. L load, G
 gemm, V vector, S store. The instruction set is described in codegen/hardware/SPEC.md.
@@ -30,7 +31,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
                                  epilog=EXAMPLES)
     parser.add_argument("bundle", metavar="F.ahcq", type=input_file,
                         help="bundle written by `tvm-ahcq compile --accelerator`")
-    parser.add_argument("operator", nargs="?", help="its name in `tvm-ahcq info`, or a part of it that no other has")
+    parser.add_argument("operator", nargs="?", help="its name in `tvm-ahcq info`, or a part of it that no other "
+                                                    "has; FUNCTION/NAME where two functions have it")
     parser.set_defaults(run=run)
 
 
@@ -57,10 +59,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _chosen(text: str, places: Sequence[OperatorPlace]) -> OperatorPlace:
-    """The operator of that name, or the only one whose name has it as a part."""
-    exact = [place for place in places if place.name == text]
-    found = exact or [place for place in places if text in place.name]
+    """The operator of that name, or the only one whose name has it as a part; behind "decode/", of that function."""
+    function, slash, name = text.rpartition("/")
+    among = [place for place in places if not slash or place.function == function]
+    found = [place for place in among if place.name == name] or [place for place in among if name in place.name]
     if len(found) != 1:
-        names = ", ".join(place.name for place in found[:4]) or "nothing that the accelerator runs"
+        names = ", ".join(f"{place.function}/{place.name}" for place in found[:4])
+        names = names or "nothing that the accelerator runs"
         raise UsageError(f"disasm: {text!r} is {names}; give the name of one operator, as listed without it")
     return found[0]

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
 
 def print_offload(report: OffloadReport) -> None:
     """Where every operator runs, and why some stay on the host."""
-    from ..runtime.offload import HEADER, condensed, rows, summary
+    from ..runtime.offload import HEADER, rows, summary
 
     for function in dict.fromkeys(place.function for place in report.places):
         places = report.of(function)
@@ -66,7 +66,7 @@ def print_offload(report: OffloadReport) -> None:
             result("offload", summary(report, function))
         else:
             result("offload", f"nothing of {function}")
-        table(HEADER, rows(condensed(places)), texts=3)
+        table(HEADER, rows(places), texts=4)
 
 
 def precision(bits: int, recipe: str, weight_bits: float | None) -> str:

@@ -78,12 +78,16 @@ class ProgramCounters:
         Its name in the library.
     calls : int
         How often it ran since the bundle was loaded.
+    times : int
+        How often its last run had the rows that the program knows of: prompts, or tokens of all prompts; 1 where its
+        work depends on neither.
     counters : dict of str to int
         Of its last run: cycles, busy cycles of each unit, chunks of 8 bytes loaded and stored.
     """
 
     symbol: str
     calls: int
+    times: int
     counters: dict[str, int]
 
 
@@ -133,9 +137,9 @@ class Accelerator:
         found = []
         for module in self._modules:
             names = [str(name) for name in module["ahcq.counter_names"]()]
-            for symbol, calls, *values in module["ahcq.counters"]():
+            for symbol, calls, *values, times in module["ahcq.counters"]():
                 numbers = dict(zip(names, map(int, values), strict=True))
-                found.append(ProgramCounters(str(symbol), int(calls), numbers))
+                found.append(ProgramCounters(str(symbol), int(calls), int(times), numbers))
         return found
 
     def program(self, symbol: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
+from .accelerator import ProgramCounters
 from .offload import OffloadReport, OperatorPlace
 from .session import Session
 
@@ -18,9 +19,9 @@ class OperatorCycles:
     name, kind : str
         As in the offload report.
     macs : int
-        Multiply-adds of the model, without padding.
+        Multiply-adds of the model for the prompts of the call, without padding.
     estimate : int
-        Cycles that the compiler expected.
+        Cycles that the compiler expected for as many.
     cycles, array, vector, load, store : int
         Cycles of all runs of its program, and those in which each unit was busy. The array is busy when a row is fed to
         it, of padding too.
@@ -64,17 +65,22 @@ def device_profile(session: Session, function: str) -> list[OperatorCycles]:
     accelerator, stored = session.accelerator, session.manifest.accelerator
     if accelerator is None or stored is None:
         return []
-    counters = {each.symbol: each.counters for each in accelerator.counters() if each.calls}
+    found = {each.symbol: each for each in accelerator.counters() if each.calls}
     places = OffloadReport.from_dict(stored).offloaded(function)
-    return [_of(place, counters[place.symbol]) for place in places if place.symbol in counters]
+    return [_of(place, found[place.symbol]) for place in places if place.symbol in found]
 
 
-def _of(place: OperatorPlace, counters: dict[str, int]) -> OperatorCycles:
+def _of(place: OperatorPlace, ran: ProgramCounters) -> OperatorCycles:
+    counters = ran.counters
+
+    def of_call(figure: int) -> int:
+        return figure * ran.times // place.times
+
     return OperatorCycles(
-        name=place.name, kind=place.kind, macs=place.macs, estimate=place.cycles, cycles=counters["cycles"],
-        array=counters["array_busy"], vector=counters["vector_busy"], load=counters["load_busy"],
-        store=counters["store_busy"], loaded=8 * counters["load_chunks"], stored=8 * counters["store_chunks"],
-        transfer=place.bytes,
+        name=place.name, kind=place.kind, macs=of_call(place.macs), estimate=of_call(place.cycles),
+        cycles=counters["cycles"], array=counters["array_busy"], vector=counters["vector_busy"],
+        load=counters["load_busy"], store=counters["store_busy"], loaded=8 * counters["load_chunks"],
+        stored=8 * counters["store_chunks"], transfer=of_call(place.bytes),
     )  # fmt: skip
 
 

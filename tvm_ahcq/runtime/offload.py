@@ -29,11 +29,11 @@ class OperatorPlace:
     count : int
         Operators that the entry stands for.
     macs : int
-        Multiply-adds in one call of the function; 0 where their number depends on the prompts.
+        Multiply-adds in one call of the function, with one prompt: a click, or a box.
     bytes : int
-        Moved between host and accelerator in a call.
+        Moved between host and accelerator in such a call.
     cycles : int
-        Estimate of the accelerator's cycles.
+        Estimate of the accelerator's cycles in such a call.
     reason : str
         Why it is on the host; "" on the accelerator.
     symbol : str
@@ -42,6 +42,11 @@ class OperatorPlace:
         What tuning knows it by, each of its parts: fields of :mod:`tvm_ahcq.codegen.lower.tiles`; empty on the host.
     tuned : bool
         Whether tuning chose how its program is tiled.
+    per_prompt : bool
+        Whether its work grows with the number of prompts in a call.
+    times : int
+        On the accelerator: how often a call with one prompt has the rows that its program knows of: 1, or the number of
+        its tokens, where the program takes any number of rows.
     """
 
     function: str
@@ -56,6 +61,8 @@ class OperatorPlace:
     symbol: str = ""
     shapes: tuple[Mapping[str, Any], ...] = field(default=(), compare=False)
     tuned: bool = False
+    per_prompt: bool = False
+    times: int = 1
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ class OffloadReport:
         return [place for place in self.places if function in (None, place.function)]
 
     def share(self, function: str) -> float:
-        """Part of a function's multiply-adds that the accelerator does."""
+        """Part of a function's multiply-adds, with one prompt, that the accelerator does."""
         total = sum(place.macs for place in self.of(function))
         return sum(place.macs for place in self.offloaded(function)) / total if total else 0.0
 
@@ -109,7 +116,7 @@ class OffloadReport:
             raise BundleError(f"the offload report lacks a field or has one of a wrong type: {error!r}") from error
 
 
-HEADER = ("operator", "kind", "where", "MMAC", "kB moved", "kcycles", "why on the host")
+HEADER = ("operator", "kind", "where", "each", "MMAC", "kB moved", "kcycles", "why on the host")
 """Columns of :func:`rows`."""
 
 
@@ -117,9 +124,8 @@ def summary(report: OffloadReport, function: str = "encode_image") -> str:
     """One line: how much of a function runs on the accelerator."""
     places = report.offloaded(function)
     cycles = sum(place.cycles for place in places)
-    unknown = any("number of prompts" in place.reason for place in report.of(function))
     share = f"{report.share(function):.1%} of its multiply-adds"
-    share += " but for those whose number depends on the prompts" if unknown else ""
+    share += " for one prompt" if any(place.per_prompt for place in report.of(function)) else ""
     return f"{len(places)} operators of {function} on {report.config}: {share}, about {cycles / 1e6:.2f} M cycles"
 
 
@@ -128,7 +134,7 @@ def condensed(places: Sequence[OperatorPlace]) -> list[OperatorPlace]:
     merged: dict[tuple[str, ...], OperatorPlace] = {}
     for place in places:
         own = place.where == ACCELERATOR
-        key = (place.function, place.kind, place.reason, place.name if own else "")
+        key = (place.function, place.kind, place.reason, place.name if own else "", str(place.per_prompt))
         if key not in merged:
             merged[key] = place
             continue
@@ -139,12 +145,13 @@ def condensed(places: Sequence[OperatorPlace]) -> list[OperatorPlace]:
 
 
 def rows(places: Sequence[OperatorPlace]) -> list[tuple[str, ...]]:
-    """Cells of a table under :data:`HEADER`."""
+    """Cells of a table under :data:`HEADER`; "each" is what the figures are for, a call or each prompt in it."""
     return [
         (
             place.name if place.count == 1 else f"{place.name} x{place.count}",
             place.kind,
             place.where,
+            "prompt" if place.per_prompt else "call" if place.macs else "",
             f"{place.macs / 1e6:.2f}" if place.macs else "",
             f"{place.bytes / 1e3:.1f}" if place.bytes else "",
             f"{place.cycles / 1e3:.1f}" if place.cycles else "",
