@@ -26,7 +26,7 @@ _planned: ContextVar[tuple[Config, Mapping[str, Lowered]] | None] = ContextVar("
 
 @contextmanager
 def using(config: Config, planned: Mapping[str, Lowered]) -> Iterator[None]:
-    """Within, code is generated for `config`; operators that are in `planned`, by name, are not lowered again."""
+    """Within, code is generated for `config`; operators that are in `planned`, by their symbol, are not lowered again."""
     token = _planned.set((config, planned))
     try:
         yield
@@ -61,9 +61,9 @@ def _lower(config: Config, func: relax.Function, planned: Mapping[str, Lowered])
     kind, composite = _composite(func)
     calls = [binding.value for block in composite.body.blocks for binding in block.bindings]
     calls = [call for call in calls if isinstance(call, relax.Call)]
-    name = str(calls[-1].attrs["name"])
-    if name in planned:
-        return planned[name]
+    symbol = str(func.attrs["global_symbol"])
+    if symbol in planned:
+        return planned[symbol]
     constants = [[arg.value.numpy() for arg in call.args if isinstance(arg, GenericConst)] for call in calls]
     return lower(config, kind, calls, constants)
 

@@ -93,17 +93,10 @@ def partition_for_ahcq(
         If a tile does not fit its operator.
     """
     config = named(config) if isinstance(config, str) else config
-    result, external, places = dict(mod.functions), [], []
-    for var, func in functions(mod):
-        plan = _Plan(var.name_hint, func, config, params or {}, cost or CostModel(), chain, tiles)
-        places += plan.places
-        if plan.taken:
-            result[var], modules = _offload(mod, var, plan, config)
-            external += modules
-    partitioned = IRModule(result, attrs=mod.attrs)
-    if external:
-        partitioned = partitioned.with_attr("external_mods", external)
-    return Partitioned(partitioned, OffloadReport(config.name, config.hash, tuple(places)))
+    plans = {var: _Plan(var.name_hint, func, config, params or {}, cost or CostModel(), chain, tiles)
+             for var, func in functions(mod)}  # fmt: skip
+    report = OffloadReport(config.name, config.hash, tuple(place for plan in plans.values() for place in plan.places))
+    return Partitioned(_offload(mod, {var: plan for var, plan in plans.items() if plan.taken}, config), report)
 
 
 class _Plan:
@@ -267,8 +260,27 @@ def symbol_of(function: str, name: str) -> str:
     return f"ahcq_{function}_{name}".replace(".", "_")
 
 
-def _offload(mod: IRModule, var: GlobalVar, plan: _Plan, config: Config) -> tuple[relax.Function, list]:
-    """The function with calls to the accelerator, and the runtime modules that they go to."""
+def _offload(mod: IRModule, plans: Mapping[GlobalVar, _Plan], config: Config) -> IRModule:
+    """The module with calls to the accelerator, and the one runtime module that they go to."""
+    if not plans:
+        return mod
+    separated: dict[GlobalVar, relax.Function] = {}
+    for var, plan in plans.items():
+        separated |= dict(_separated(mod, var, plan).functions)
+    planned = {symbol_of(var.name_hint, name): lowered
+               for var, plan in plans.items() for name, lowered in plan.taken.items()}  # fmt: skip
+    with using(config, planned):
+        ran = relax.transform.RunCodegen(entry_functions=[var.name_hint for var in plans])(IRModule(separated))
+    result = dict(mod.functions)
+    for var, plan in plans.items():
+        func = mod[var]
+        left = [str(name) for name in func.attrs[PARAM_NAMES] if str(name) not in plan.bound]
+        result[var] = ran[var.name_hint].with_attrs({"num_input": func.attrs["num_input"], PARAM_NAMES: left})
+    return IRModule(result, attrs=mod.attrs).with_attr("external_mods", ran.attrs["external_mods"])
+
+
+def _separated(mod: IRModule, var: GlobalVar, plan: _Plan) -> IRModule:
+    """A function, and one for each operator that it offloads."""
     bound = {name: np.ascontiguousarray(plan.params[name]) for name in sorted(plan.bound)}
     func = relax.transform.BindParams(var.name_hint, bound)(mod)[var.name_hint]
     part = IRModule({"main": func.with_attr("global_symbol", "main")})
@@ -279,12 +291,7 @@ def _offload(mod: IRModule, var: GlobalVar, plan: _Plan, config: Config) -> tupl
     wanted: list[tuple] = [(kind, pattern, {}, chosen(kind)) for kind, pattern in patterns()]
     part = relax.transform.FuseOpsByPattern(wanted, bind_constants=True)(part)
     part = relax.transform.MergeCompositeFunctions()(part)
-    part = _with_symbols(part, var.name_hint)
-    with using(config, plan.taken):
-        part = relax.transform.RunCodegen()(part)
-    left = [str(name) for name in func.attrs[PARAM_NAMES] if str(name) not in plan.bound]
-    attrs = {"global_symbol": var.name_hint, "num_input": func.attrs["num_input"], PARAM_NAMES: left}
-    return part["main"].with_attrs(attrs), list(part.attrs["external_mods"])
+    return _with_symbols(part, var.name_hint)
 
 
 @mutator
@@ -301,7 +308,7 @@ class _Renamer(PyExprMutator):
 
 
 def _with_symbols(part: IRModule, function: str) -> IRModule:
-    """Offloaded functions under the names of their operators."""
+    """The main function under its name, offloaded functions under those of their operators."""
     names, renamed = {}, {}
     for var, func in functions(part):
         if var.name_hint == "main":
@@ -313,4 +320,4 @@ def _with_symbols(part: IRModule, function: str) -> IRModule:
         relax.expr._update_type(names[var], var.ty)
         renamed[names[var]] = func.with_attr("global_symbol", symbol)
     main = _Renamer(names).visit_expr(part["main"])
-    return IRModule({**renamed, "main": main})
+    return IRModule({**renamed, GlobalVar(function): main.with_attr("global_symbol", function)})

@@ -18,7 +18,7 @@ _MAGIC, _VERSION, _ALIGNMENT = b"AHCQACC\0", 3, 64
 
 
 def artifact(config: Config, functions: Mapping[str, Lowered]) -> bytes:
-    """Programs, constants and the layout of tensors; equal operators give equal bytes.
+    """Programs, constants and the layout of tensors; equal operators give equal bytes, which are there once.
 
     Every program is verified first.
 
@@ -31,13 +31,16 @@ def artifact(config: Config, functions: Mapping[str, Lowered]) -> bytes:
     scratch += -scratch % _ALIGNMENT
     pieces: list[bytes] = []
     size, table = 0, []
+    placed: dict[tuple[bytes, bytes], tuple[int, bytes]] = {}
     for name, lowered in functions.items():
-        program = move_constants(lowered.program, scratch + size)
         constants = lowered.memory.constants
-        at = size + len(constants)
-        size = at + len(program) + -len(program) % _ALIGNMENT
-        pieces += [constants, program, bytes(-len(program) % _ALIGNMENT)]
-        table.append((name, at, program, lowered))
+        same = constants, lowered.program
+        if same not in placed:
+            program = move_constants(lowered.program, scratch + size)
+            placed[same] = size + len(constants), program
+            size += len(constants) + len(program) + -len(program) % _ALIGNMENT
+            pieces += [constants, program, bytes(-len(program) % _ALIGNMENT)]
+        table.append((name, *placed[same], lowered))
     ordered: set[Hashable] = set()  # addresses of constants move together: what is no race stays none
     for _, _, program, lowered in table:
         verify(program, config, scratch + size, order=lowered.shape not in ordered)

@@ -59,11 +59,10 @@ def test_every_layer_and_four_bit_attention_of_the_encoder_is_offloaded_or_has_a
 
 @needs_library
 @pytest.mark.parametrize("function", ["decode", "decode_mask"])
-def test_layers_of_the_decoder_are_offloaded_for_any_number_of_prompts_and_points(part, quantized, function):
+def test_layers_of_the_decoder_are_offloaded_for_any_number_of_prompts_and_points(part, function):
     own = {place.name for place in part.report.offloaded(function) if place.per_prompt and place.times == 1}
     over_tokens = {place.name for place in part.report.offloaded(function) if place.times > 1}
     once = {place.name for place in part.report.offloaded(function) if not place.per_prompt}
-    wide = quantized.table.recipe.bits_activations > 4
     cross = "mask_decoder.transformer.layers.{}.cross_attn_{}"
     last = "mask_decoder.transformer.final_attn_token_to_image"
     over_image = {cross.format(1, "token_to_image.k_proj"), cross.format(1, "token_to_image.v_proj"),
@@ -72,10 +71,10 @@ def test_layers_of_the_decoder_are_offloaded_for_any_number_of_prompts_and_point
     shared = {cross.format(0, f"{name}_proj") for name in ("token_to_image.k", "token_to_image.v", "image_to_token.q")}
     # the mask is added to the image: nothing of it is then the same for all prompts
     both = over_image | shared if function == "decode_mask" else over_image
-    assert own == (set() if wide else both)
-    assert once == (set() if wide else (over_image | shared) - both)
-    assert len(over_tokens) == (0 if wide else 22)  # all others
-    assert len(calls(part.module, function, "grouped_linear")) == (32 if wide else 0)
+    assert own == both
+    assert once == (over_image | shared) - both
+    assert len(over_tokens) == 22  # all others
+    assert not calls(part.module, function, "grouped_linear")
     assert len(calls(part.module, function, "log_attention")) == 7
 
 
