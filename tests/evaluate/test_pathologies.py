@@ -125,7 +125,7 @@ def test_channels_after_norms_lie_off_zero_except_where_zeros_are_padded(tiny):
         site = f"{link.layer}.input"
         offsets = [np.abs(rows.mean(0) / rows.std(0)).mean() for rows in (sites[site], hard[site])]
         assert offsets[0] < 1
-        assert offsets[1] == offsets[0] if link.padded else offsets[1] > 1.8
+        assert offsets[1] == pytest.approx(offsets[0], rel=1e-5) if link.padded else offsets[1] > 1.8
     assert [link.padded for link in norm_links(tiny)] == [True, False, False, False, True]
 
 
@@ -162,7 +162,7 @@ def test_keys_of_the_decoder_become_bimodal(vit_t):
         for rows in (sites[f"{link.name}.k"], hard[f"{link.name}.k"]):
             counts, _ = np.histogram(rows, bins=9, range=(-np.abs(rows).max(), np.abs(rows).max()))
             middle.append(counts[4] / counts.max())
-        assert middle[0] > 0.9 and middle[1] < 0.5
+        assert middle[0] > 0.9 and middle[1] < 0.6
 
 
 def test_hidden_units_of_the_decoder_get_heavy_tails(vit_t):

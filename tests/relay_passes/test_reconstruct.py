@@ -113,7 +113,8 @@ def test_groups_end_at_the_recipes_number(start, images, iterations):
             assert params.groups <= start.table.recipe.groups < min(SHORT.groups)
     kept = [name for name, result in found.units.items() if result.kept]
     changed = {site for site, params in found.table.sites.items() if params != start.table.sites[site]}
-    assert kept and all(any(site.startswith(f"{name}.") for site in changed) for name in kept)
+    assert kept or iterations == 1  # a single step may help no unit
+    assert all(any(site.startswith(f"{name}.") for site in changed) for name in kept)
 
 
 def test_the_result_simulates_deterministically_and_goes_on_integers(start, learned, images):
