@@ -26,7 +26,7 @@ _planned: ContextVar[tuple[Config, Mapping[str, Lowered]] | None] = ContextVar("
 
 @contextmanager
 def using(config: Config, planned: Mapping[str, Lowered]) -> Iterator[None]:
-    """Within, code is generated for `config`; operators that are in `planned`, by their symbol, are not lowered again."""
+    """Within, code is generated for `config`; operators that are in `planned`, by symbol, are not lowered again."""
     token = _planned.set((config, planned))
     try:
         yield
