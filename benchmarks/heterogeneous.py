@@ -92,7 +92,7 @@ def kinds(operators: Iterable[OperatorCycles]) -> list[tuple[int, OperatorCycles
     found: dict[tuple[str, int], list[OperatorCycles]] = {}
     for each in operators:
         name = "attention" if each.kind == "attention" else each.name.rsplit(".", 1)[-1]
-        name = "neck" if ".neck." in each.name else name
+        name = "neck" if ".neck." in each.name else "patch embedding" if ".patch_embed." in each.name else name
         found.setdefault((name, each.macs), []).append(each)
     return [(len(parts), total(parts, name, parts[0].kind)) for (name, _), parts in found.items()]
 
@@ -160,7 +160,7 @@ def model_page(kept: dict[str, Any]) -> list[str]:
     lines = [
         f"## {name} on `{figures['config']}`", "", "| figure | value |", "|---|---|",
         f"| multiply-adds of the encoder that are offloaded | {figures['share']:.2%} |",
-        f"| the others | {'; '.join(figures['stays'])} |",
+        f"| the others | {'; '.join(figures['stays']) or 'none'} |",
         f"| cycles of one picture | {every.cycles / 1e6:.2f} M |",
         f"| array busy | {every.busy:.1%} of them |",
         f"| multiply-adds a cycle, without padding | {every.rate:.1f} of {named(figures['config']).dim ** 2} |",
