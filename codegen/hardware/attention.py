@@ -15,7 +15,7 @@ from ...errors import DeviceError
 from ...quantizers.reference import LogAttention
 from .config import Config
 from .image import MemoryImage, SerialProgram
-from .layout import code_blocks, decode_table, encode_table, pack_codes, weight_tiles
+from .layout import code_blocks, decode_table, encode_table, pack_codes, planes, weight_tiles
 
 _QUERIES, _PROBABILITIES, _QUERIES_HIGH = range(3)
 """Decode tables; the third is 16 times the first, for the high half of an int8 weight."""
@@ -176,7 +176,8 @@ def _all_distances(
     channels, dim = table.shape[1], at.dim
     blocks, steps = -(-len(table) // dim), channels // dim
     weights_at = 2 * channels // dim * at.keys
-    halves = ((table.astype(np.int16) >> 4) + 8, table & 15)
+    high, low = planes(table.astype(np.int16))
+    halves = (high + 8, low)
     tiles = [weight_tiles(half.astype(np.uint8), dim) for half in halves]
     _codes(program, image, "wgt", np.stack(tiles), sp=weights_at)
     for plane, (decode, zero) in enumerate(((_QUERIES_HIGH, 8), (_QUERIES, 0))):

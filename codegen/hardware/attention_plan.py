@@ -16,7 +16,7 @@ from ...errors import DeviceError
 from ...quantizers.reference import LogAttention
 from .config import Config
 from .generated.isa import LIMITS
-from .layout import code_blocks, decode_table, encode_table, fixed_scale, pack_codes
+from .layout import code_blocks, decode_table, encode_table, fixed_scale, pack_codes, planes
 
 QUERIES, PROBABILITIES, QUERIES_HIGH = range(3)
 """Decode tables; the third is 16 times the first, for the high half of an int8 weight."""
@@ -272,5 +272,6 @@ def _table_codes(table: np.ndarray, entries: int, dim: int) -> bytes:
     """Halves of a table of relative positions as two sets of keys, the greatest distance first."""
     padded = np.zeros((entries, table.shape[1]), np.int16)
     padded[: len(table)] = table[::-1]
-    halves = ((padded >> 4) + 8, padded & 15)
+    high, low = planes(padded)
+    halves = (high + 8, low)
     return pack_codes(np.stack([code_blocks(half.astype(np.uint8), dim) for half in halves]))
