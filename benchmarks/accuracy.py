@@ -18,13 +18,19 @@ from pathlib import Path
 import numpy as np
 
 import tvm_ahcq as ahcq
-from tvm_ahcq.compiler import float_predictor
-from tvm_ahcq.evaluate.pathologies import HARD, harden
-from tvm_ahcq.evaluate.probes import scene_probes
-from tvm_ahcq.evaluate.scene_accuracy import PromptedObjects, SceneMasks, mean_iou, prompted_objects, segment_scene
-from tvm_ahcq.evaluate.scenes import Scene, scenes
-from tvm_ahcq.evaluate.sensitivity import measure as measure_sensitivity
-from tvm_ahcq.frontend.sam import SamModel
+from tvm_ahcq.api import float_predictor
+from tvm_ahcq.evaluate.datasets.scenes import Scene, scenes
+from tvm_ahcq.evaluate.metrics.scene_accuracy import (
+    PromptedObjects,
+    SceneMasks,
+    mean_iou,
+    prompted_objects,
+    segment_scene,
+)
+from tvm_ahcq.evaluate.sensitivity.measure import measure as measure_sensitivity
+from tvm_ahcq.evaluate.sensitivity.probes import scene_probes
+from tvm_ahcq.models.sam.hard_model import HARD, harden
+from tvm_ahcq.models.sam.load import SamModel
 
 FOLDER = Path(__file__).parent / "results"
 CALIBRATION_SCENES, FIRST_CALIBRATION, FIRST_UNSEEN = 16, 500_000, 3_000_000
@@ -186,7 +192,7 @@ def report(results: Results, reference: dict[str, float], count: int, layers: li
         "",
         *verdicts(results, reference, "vit_t"),
         "",
-        "## vit_t made hard (`tvm_ahcq.evaluate.pathologies.HARD`)",
+        "## vit_t made hard (`tvm_ahcq.models.sam.hard_model.HARD`)",
         "",
         f"The same function in float. {', '.join(f'{k} {v:g}' for k, v in asdict(HARD).items())}.",
         "",

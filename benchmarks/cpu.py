@@ -13,10 +13,10 @@ from pathlib import Path
 import tvm_ahcq as ahcq
 from tvm_ahcq.bench.peers import choose
 from tvm_ahcq.bench.report import markdown
-from tvm_ahcq.bench.rounds import compare
+from tvm_ahcq.bench.runner import compare
 from tvm_ahcq.bench.task import Task, write_task
 from tvm_ahcq.cli.compile import generated_images
-from tvm_ahcq.evaluate.scenes import generate
+from tvm_ahcq.evaluate.datasets.scenes import generate
 from tvm_ahcq.runtime.bundle import read_bundle
 from tvm_ahcq.runtime.threads import thread_count
 

@@ -25,26 +25,26 @@ from pathlib import Path
 import numpy as np
 
 import tvm_ahcq as ahcq
-from tvm_ahcq.calibrate.executor import TorchExecutor
+from tvm_ahcq.api import QuantizedModel
 from tvm_ahcq.cli.compile import generated_images
-from tvm_ahcq.codegen.device import Device, open_device
+from tvm_ahcq.codegen.devices.device import Device, open_device
 from tvm_ahcq.codegen.hardware import simulator
-from tvm_ahcq.codegen.hardware.activity import Register, flip_flops, registers
 from tvm_ahcq.codegen.hardware.baseline import model, sources
 from tvm_ahcq.codegen.hardware.baseline.simulator import counting_core, simulate
-from tvm_ahcq.codegen.hardware.config import Config, named
-from tvm_ahcq.codegen.hardware.layout import code_blocks, pack_codes
-from tvm_ahcq.codegen.hardware.program import INSTRUCTION_BYTES
-from tvm_ahcq.codegen.lower.lowered import Lowered
-from tvm_ahcq.codegen.lower.memory import move_constants
+from tvm_ahcq.codegen.hardware.toggle_count import Register, flip_flops, registers
+from tvm_ahcq.codegen.isa.config import Config, named
+from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES
+from tvm_ahcq.codegen.isa.layout import code_blocks, pack_codes
+from tvm_ahcq.codegen.lower.address_space import move_constants
+from tvm_ahcq.codegen.lower.offloaded_op import Lowered
 from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_linear
-from tvm_ahcq.compiler import QuantizedModel
 from tvm_ahcq.errors import DeviceError
-from tvm_ahcq.evaluate.scenes import generate
-from tvm_ahcq.op.simulate import SimulatedSites, exact_layer_norm, using_sites
-from tvm_ahcq.quantizers.table import QuantTable
-from tvm_ahcq.runtime.image import ResizeLongestSide, preprocess
+from tvm_ahcq.evaluate.datasets.scenes import generate
+from tvm_ahcq.models.sam.image import ResizeLongestSide, preprocess
+from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.runtime.weights import QLinearWeight, expand
+from tvm_ahcq.torch_exec.executor import TorchExecutor
+from tvm_ahcq.torch_exec.simulate import SimulatedSites, exact_layer_norm, using_sites
 
 PAGE = Path(__file__).resolve().parent / "results" / "fpga_activity.md"
 SCENE = 1000

@@ -16,9 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from tvm_ahcq.codegen.hardware.agreement import BUS_ERRORS, bus_disagreement, disagreement
-from tvm_ahcq.codegen.hardware.config import named
-from tvm_ahcq.codegen.hardware.random_program import FAULTS
+from tvm_ahcq.codegen.hardware.cosim import BUS_ERRORS, bus_disagreement, disagreement
+from tvm_ahcq.codegen.hardware.fuzz import FAULTS
+from tvm_ahcq.codegen.isa.config import named
 
 
 def main() -> int:

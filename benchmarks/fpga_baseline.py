@@ -26,8 +26,8 @@ from typing import Any
 import fpga_busy
 
 from tvm_ahcq.codegen.hardware.baseline.model import Core, cycles, gemm_tiles, step_cycles
-from tvm_ahcq.codegen.hardware.config import Config, named
-from tvm_ahcq.codegen.hardware.image import MemoryImage, instruction_count
+from tvm_ahcq.codegen.isa.config import Config, named
+from tvm_ahcq.codegen.isa.memory_image import MemoryImage, instruction_count
 
 RESULTS = Path(__file__).resolve().parent / "results"
 BLOCK = RESULTS / "fpga_block.json"

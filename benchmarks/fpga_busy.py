@@ -22,16 +22,16 @@ from pathlib import Path
 
 import numpy as np
 
-from tvm_ahcq.codegen.device import open_device
-from tvm_ahcq.codegen.hardware.attention_plan import PictureHeads
-from tvm_ahcq.codegen.hardware.attention_stream import stream_program
-from tvm_ahcq.codegen.hardware.config import Config, named
-from tvm_ahcq.codegen.hardware.image import MemoryImage, instruction_count
+from tvm_ahcq.codegen.devices.device import open_device
 from tvm_ahcq.codegen.hardware.linear import Linear, linear_program
+from tvm_ahcq.codegen.isa.config import Config, named
+from tvm_ahcq.codegen.isa.memory_image import MemoryImage, instruction_count
+from tvm_ahcq.codegen.lower.attention.plan import PictureHeads
+from tvm_ahcq.codegen.lower.attention.stream import stream_program
 from tvm_ahcq.errors import DeviceError
-from tvm_ahcq.quantizers.lnq import LnqParams
-from tvm_ahcq.quantizers.log_attention import log_attention_constants
-from tvm_ahcq.quantizers.uniform import UniformParams
+from tvm_ahcq.quantizers.activation.attention_constants import log_attention_constants
+from tvm_ahcq.quantizers.activation.lnq import LnqParams
+from tvm_ahcq.quantizers.activation.uniform import UniformParams
 
 LAYERS = {
     "qkv, 4 groups": (768, 2304, 4),

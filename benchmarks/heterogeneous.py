@@ -31,19 +31,19 @@ import numpy as np
 from vit_b import calibrate
 
 import tvm_ahcq as ahcq
+from tvm_ahcq.api import QuantizedModel
 from tvm_ahcq.cli.compile import generated_images
 from tvm_ahcq.codegen.hardware.baseline.model import Core
-from tvm_ahcq.codegen.hardware.config import Config, named
-from tvm_ahcq.compiler import QuantizedModel
-from tvm_ahcq.evaluate.roofline_plot import roofline_plot
-from tvm_ahcq.evaluate.scenes import generate
+from tvm_ahcq.codegen.isa.config import Config, named
+from tvm_ahcq.evaluate.datasets.scenes import generate
+from tvm_ahcq.evaluate.report.roofline_plot import roofline_plot
+from tvm_ahcq.models.sam.image import ResizeLongestSide, preprocess
 from tvm_ahcq.runtime.device_profile import OperatorCycles, device_profile, total
-from tvm_ahcq.runtime.image import ResizeLongestSide, preprocess
 from tvm_ahcq.runtime.offload import OffloadReport
-from tvm_ahcq.tune.tile_programs import TileTask
-from tvm_ahcq.tune.tile_runner import CycleRunner
-from tvm_ahcq.tune.tile_shapes import encoder_shapes
-from tvm_ahcq.tune.tiles import tune_tiles
+from tvm_ahcq.tune.accelerator.programs import TileTask
+from tvm_ahcq.tune.accelerator.runner import CycleRunner
+from tvm_ahcq.tune.accelerator.shapes import encoder_shapes
+from tvm_ahcq.tune.accelerator.tuner import tune_tiles
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SCENES = 5000
@@ -217,7 +217,7 @@ def page(kept: dict[str, Any]) -> str:
     lines = ["# Encoders on CPU and accelerator", "", "Written by `benchmarks/heterogeneous.py`.", "",
              "Cycles are of the functional simulator, equal to the RTL's with memory that takes and gives a beat of "
              "the bus in a cycle, latency 40. Padding keeps the array busy too. Estimates are the compiler's "
-             "(`codegen/lower/work.py`).",
+             "(`codegen/lower/cycle_model.py`).",
              ""]  # fmt: skip
     for model in kept["models"].values():
         lines += model_page(model)

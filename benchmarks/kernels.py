@@ -24,9 +24,9 @@ import tvm
 from rich.console import Console
 from rich.table import Table
 
-from tvm_ahcq import topi
+from tvm_ahcq import kernels
+from tvm_ahcq.kernels.common.peak import PeakLoop, peak_loops
 from tvm_ahcq.target import HostTarget, resolve_target
-from tvm_ahcq.topi.peak import PeakLoop, peak_loops
 
 ROUNDS = 7
 RESULTS = Path(__file__).parent / "results" / "kernels.md"
@@ -65,7 +65,7 @@ def linear_cases(rng: np.random.Generator, target: HostTarget) -> list[Case]:
             np.zeros(n, np.float32),
             empty((m, n)),
         )
-        func = topi.grouped_linear(m, n, k, groups, target.layout, target, 4)
+        func = kernels.grouped_linear(m, n, k, groups, target.layout, target, 4)
         cases.append(Case("grouped_linear", f"{m} x {n} x {k}, {groups} groups", func, arguments, m * n * k, "int8"))
     return cases
 
@@ -86,7 +86,7 @@ def attention_cases(rng: np.random.Generator, target: HostTarget) -> list[Case]:
             np.ones(1, np.float32),
             empty(q.shape),
         )  # fmt: skip
-        func = topi.log_attention(heads, nq, nk, d, grid, 15, target)
+        func = kernels.log_attention(heads, nq, nk, d, grid, 15, target)
         shape = f"{heads} heads, {nq} x {nk} x {d}{', relative' if grid else ''}"
         cases.append(Case("log_attention", shape, func, arguments, 2 * heads * nq * nk * d, "int8"))
     return cases
@@ -100,18 +100,18 @@ def other_cases(rng: np.random.Generator, target: HostTarget) -> list[Case]:
     order = rng.permutation(k).astype(np.int32)
     codes = rng.integers(0, 16, (1, 64, 64, 256), dtype=np.uint8)
     return [
-        Case("matmul", f"{m} x {n} x {k}", topi.matmul(m, n, k, target),
+        Case("matmul", f"{m} x {n} x {k}", kernels.matmul(m, n, k, target),
              (x, rng.normal(size=(n, k)).astype(np.float32), empty((n,)), empty((m, n))), m * n * k, "float32"),
-        Case("layer_norm", f"{m} x {k}", topi.layer_norm(m, k, 1e-6),
+        Case("layer_norm", f"{m} x {k}", kernels.layer_norm(m, k, 1e-6),
              (x, x[0], x[1], empty((m, k))), 0, ""),
-        Case("encode_affine", f"{m} x {k}, ordered", topi.encode_affine(m, k, k, 4, 4, True),
+        Case("encode_affine", f"{m} x {k}, ordered", kernels.encode_affine(m, k, k, 4, 4, True),
              (x, bounds, one, np.ones(4, np.int32), empty((m, k), "uint8")), 0, ""),
-        Case("encode_affine", f"{m} x {k}, gathered", topi.encode_affine(m, k, k, 4, 4, False),
+        Case("encode_affine", f"{m} x {k}, gathered", kernels.encode_affine(m, k, k, 4, 4, False),
              (x, order, bounds, one, np.ones(4, np.int32), empty((m, k), "uint8")), 0, ""),
-        Case("encode_intervals", f"{m} x {4 * k}, 15 thresholds", topi.encode_intervals(m, 4 * k, 15),
+        Case("encode_intervals", f"{m} x {4 * k}, 15 thresholds", kernels.encode_intervals(m, 4 * k, 15),
              (wide, np.linspace(-2, 2, 15, dtype=np.float32), np.arange(16, dtype=np.uint8),
               empty((m, 4 * k), "uint8")), 0, ""),
-        Case("im2col", "64 x 64 x 256, 3 x 3", topi.im2col(1, 64, 64, 256, 3),
+        Case("im2col", "64 x 64 x 256, 3 x 3", kernels.im2col(1, 64, 64, 256, 3),
              (codes, np.zeros(1, np.int32), empty((1, 64, 64, 2304), "uint8")), 0, ""),
     ]  # fmt: skip
 

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 
 import tvm_ahcq as ahcq
-from tvm_ahcq.compiler import QuantizedModel
-from tvm_ahcq.evaluate.scenes import generate, scenes
-from tvm_ahcq.frontend.sam import build_module
-from tvm_ahcq.quantizers.table import QuantTable
-from tvm_ahcq.runtime.image import ResizeLongestSide, preprocess
-from tvm_ahcq.runtime.predictor import _CELLS_A_CALL
+from tvm_ahcq.api import QuantizedModel
+from tvm_ahcq.evaluate.datasets.scenes import generate, scenes
+from tvm_ahcq.kernels.common.peak import peak_loops
+from tvm_ahcq.models.sam.image import ResizeLongestSide, preprocess
+from tvm_ahcq.models.sam.load import build_module
+from tvm_ahcq.models.sam.predictor import _CELLS_A_CALL
+from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.runtime.profiler import profile
 from tvm_ahcq.target import resolve_target
-from tvm_ahcq.topi.peak import peak_loops
 
 RESULTS = Path(__file__).parent / "results" / "vit_b.md"
 

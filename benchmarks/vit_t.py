@@ -15,9 +15,15 @@ from scipy import ndimage
 from skimage import data, filters, measure, morphology
 
 import tvm_ahcq as ahcq
-from tvm_ahcq.evaluate.metrics import iou
-from tvm_ahcq.evaluate.scene_accuracy import SceneAccuracy, SceneMasks, mean_iou, prompted_objects, segment_scene
-from tvm_ahcq.evaluate.scenes import generate, scenes
+from tvm_ahcq.evaluate.datasets.scenes import generate, scenes
+from tvm_ahcq.evaluate.metrics.iou import iou
+from tvm_ahcq.evaluate.metrics.scene_accuracy import (
+    SceneAccuracy,
+    SceneMasks,
+    mean_iou,
+    prompted_objects,
+    segment_scene,
+)
 
 RESULTS = Path(__file__).parent / "results" / "vit_t.md"
 

@@ -12,11 +12,12 @@ import tvm_ffi
 from tvm import relax
 from tvm.ir import GenericConst
 
-from ..errors import DeviceError
-from ..runtime.ffi import ahcq_library
-from .hardware.config import Config, named
-from .lower.artifact import artifact
-from .lower.lowered import Lowered
+from tvm_ahcq.codegen.isa.config import Config, named
+from tvm_ahcq.codegen.lower.offloaded_op import Lowered
+from tvm_ahcq.codegen.lower.program_image import artifact
+from tvm_ahcq.errors import DeviceError
+from tvm_ahcq.runtime.ffi import ahcq_library
+
 from .patterns import lower
 
 DEFAULT_CONFIG = "ecp5_16x16"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import DeviceError
-from .lower.lowered import Lowered
+from tvm_ahcq.codegen.lower.offloaded_op import Lowered
+from tvm_ahcq.errors import DeviceError
 
 OFFLOAD = ("auto", "all")
 """Which operators go to the accelerator: those that it does sooner than a small host, or all that it can do."""

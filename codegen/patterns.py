@@ -9,13 +9,13 @@ import numpy as np
 from tvm import relax, tirx
 from tvm.relax.dpl import DFPattern, is_const, is_op, wildcard
 
-from ..errors import DeviceError
-from ..op.register import is_op as is_call
-from ..quantizers.reference import LogAttention
-from .hardware.config import Config
-from .lower.lowered import Lowered
-from .lower.operators import NO_TILES, LinearConstants, lower_attention, lower_linear, lower_mlp
-from .lower.tiles import Tiles
+from tvm_ahcq.codegen.isa.config import Config
+from tvm_ahcq.codegen.lower.offloaded_op import Lowered
+from tvm_ahcq.codegen.lower.operators import NO_TILES, LinearConstants, lower_attention, lower_linear, lower_mlp
+from tvm_ahcq.codegen.lower.tiles import Tiles
+from tvm_ahcq.errors import DeviceError
+from tvm_ahcq.ir.register import is_op as is_call
+from tvm_ahcq.quantizers.core.reference import LogAttention
 
 ShapeOf = Callable[[relax.Expr], list[int]]
 """Gives a tensor's shape as numbers."""

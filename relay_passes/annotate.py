@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from tvm import relax
 from tvm.ir import IRModule
 
-from tvm_ahcq import op as ahcq
-from tvm_ahcq.op.register import is_op
-from tvm_ahcq.quantizers.recipe import Recipe
+from tvm_ahcq import ir as ahcq
+from tvm_ahcq.ir.register import is_op
+from tvm_ahcq.quantizers.core.recipe import Recipe
 
 from .rewrite import Definitions, bindings, functions, rewrite_module
 
@@ -39,7 +39,8 @@ for _attention in ("cross_attn_token_to_image", "cross_attn_image_to_token", "fi
 
 
 PIXELS = "pixels"
-"""Kind of the site in front of the patch embedding, and of its quantizer (:mod:`tvm_ahcq.quantizers.pixels`)."""
+"""Kind of the site in front of the patch embedding, and of its quantizer
+(:mod:`tvm_ahcq.quantizers.activation.pixels`)."""
 
 SITE_OF_LAYER["patch_embed", "proj"] = PIXELS
 

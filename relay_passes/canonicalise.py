@@ -14,8 +14,8 @@ import tvm
 from tvm import relax
 from tvm.ir import IRModule
 
-from tvm_ahcq import op as ahcq
-from tvm_ahcq.op.register import is_op
+from tvm_ahcq import ir as ahcq
+from tvm_ahcq.ir.register import is_op
 
 from .rewrite import Definitions, arg, bindings, rewrite_module
 

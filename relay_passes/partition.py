@@ -17,17 +17,17 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from tvm_ahcq.codegen.byoc import constants_of, using
 from tvm_ahcq.codegen.cost import CostModel
-from tvm_ahcq.codegen.hardware.config import Config, named
-from tvm_ahcq.codegen.lower.lowered import Lowered
+from tvm_ahcq.codegen.isa.config import Config, named
+from tvm_ahcq.codegen.lower.offloaded_op import Lowered
 from tvm_ahcq.codegen.lower.operators import NO_TILES
 from tvm_ahcq.codegen.lower.tiles import Tiles
 from tvm_ahcq.codegen.patterns import ATTENTION, LINEAR, MLP, lower, multiply_adds, patterns
 from tvm_ahcq.errors import DeviceError, TuningError
-from tvm_ahcq.op.register import is_op
+from tvm_ahcq.ir.register import is_op
 from tvm_ahcq.runtime.offload import ACCELERATOR, HOST, OffloadReport, OperatorPlace
 
-from .prompt_sizes import PromptSizes
 from .rewrite import PARAM_NAMES, Definitions, bindings, functions
+from .symbolic_sizes import PromptSizes
 
 CODE_BITS = 4
 """Bits of the codes that the accelerator takes at a time. Linear layers of more go there as halves; attention, and what

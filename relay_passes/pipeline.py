@@ -26,31 +26,31 @@ import tvm
 from tvm import relax
 from tvm.ir import IRModule
 
-from tvm_ahcq.calibrate.executor import TorchExecutor
-from tvm_ahcq.quantizers.equalise import preserved
-from tvm_ahcq.quantizers.pixels import PixelRange
-from tvm_ahcq.quantizers.recipe import Recipe
-from tvm_ahcq.quantizers.table import QuantTable
+from tvm_ahcq.calibrate.calibrate import Progress, calibrate, observe
+from tvm_ahcq.calibrate.condition import condition
+from tvm_ahcq.calibrate.equalise import equalise
+from tvm_ahcq.calibrate.fold_key_signs import absorb_bimodal_keys
+from tvm_ahcq.calibrate.reconstruct import reconstruct
+from tvm_ahcq.calibrate.round_weights import round_weights
+from tvm_ahcq.quantizers.activation.pixels import PixelRange
+from tvm_ahcq.quantizers.core.recipe import Recipe
+from tvm_ahcq.quantizers.core.table import QuantTable
+from tvm_ahcq.quantizers.weight.equalise import preserved
+from tvm_ahcq.relay_passes.lower.factor_position_encodings import separate_constants
+from tvm_ahcq.relay_passes.lower.legalise import legalise
+from tvm_ahcq.relay_passes.lower.schedule import schedule_pass
+from tvm_ahcq.relay_passes.lower.sink_transposes import improve_layout
 from tvm_ahcq.runtime.offload import OffloadReport
 from tvm_ahcq.runtime.weights import QLinearWeight, expand
 from tvm_ahcq.target import HostTarget
+from tvm_ahcq.torch_exec.executor import TorchExecutor
 from tvm_ahcq.tune.records import DEFAULTS, Tuning
 
-from . import legalise_float  # noqa: F401  (registers its handlers)
-from .absorb import absorb_bimodal_keys
 from .annotate import annotate
-from .calibrate import Progress, calibrate, observe
 from .canonicalise import canonicalise
-from .condition import condition
-from .equalise import equalise
-from .layout import improve_layout
-from .legalise import legalise
+from .lower import legalise_float  # noqa: F401  (registers its handlers)
 from .realise import Realised, realise
-from .reconstruct import reconstruct
 from .rewrite import PARAM_NAMES
-from .round import round_weights
-from .schedule import schedule_pass
-from .separate import separate_constants
 
 __all__ = [
     "Realised",
@@ -180,8 +180,8 @@ def partition(
     """
     # imported here: what compiles for the host alone needs neither the code generator nor the runtime library
     from tvm_ahcq.codegen.cost import CostModel
-    from tvm_ahcq.codegen.hardware.config import named
-    from tvm_ahcq.tune.tile_records import best_tiles
+    from tvm_ahcq.codegen.isa.config import named
+    from tvm_ahcq.tune.accelerator.records import best_tiles
 
     from .partition import partition_for_ahcq
 

@@ -14,17 +14,17 @@ import numpy as np
 from tvm import relax, tirx
 from tvm.ir import Expr, IRModule
 
-from tvm_ahcq import op as ahcq
+from tvm_ahcq import ir as ahcq
 from tvm_ahcq.errors import QuantTableError, UnsupportedModelError
-from tvm_ahcq.op.register import is_op
-from tvm_ahcq.quantizers.cag import CagParams
-from tvm_ahcq.quantizers.hluq import TableParams
-from tvm_ahcq.quantizers.intervals import interval_encoder
-from tvm_ahcq.quantizers.log_attention import log_attention_constants
-from tvm_ahcq.quantizers.reference import MAX_KEYS
-from tvm_ahcq.quantizers.table import QuantTable
-from tvm_ahcq.quantizers.uniform import UniformParams
-from tvm_ahcq.quantizers.weights import encode_weight
+from tvm_ahcq.ir.register import is_op
+from tvm_ahcq.quantizers.activation.attention_constants import log_attention_constants
+from tvm_ahcq.quantizers.activation.cag import CagParams
+from tvm_ahcq.quantizers.activation.hluq import TableParams
+from tvm_ahcq.quantizers.activation.uniform import UniformParams
+from tvm_ahcq.quantizers.core.intervals import interval_encoder
+from tvm_ahcq.quantizers.core.reference import MAX_KEYS
+from tvm_ahcq.quantizers.core.table import QuantTable
+from tvm_ahcq.quantizers.weight.weights import encode_weight
 from tvm_ahcq.runtime.weights import QLinearWeight
 
 from .annotate import sites

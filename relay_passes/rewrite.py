@@ -9,7 +9,7 @@ from tvm import relax
 from tvm.ir import IRModule
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from tvm_ahcq.op.register import is_op
+from tvm_ahcq.ir.register import is_op
 
 PARAM_NAMES = "ahcq_param_names"
 """Function attribute: stable names of a function's parameter tensors, which follow its inputs."""

@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from tvm_ahcq.compiler import QuantizedModel
-    from tvm_ahcq.frontend.sam import SamModel
+    from tvm_ahcq.api import QuantizedModel
+    from tvm_ahcq.models.sam.load import SamModel
 
+
+# examples are small, but the machine may be busy
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: processes side by side share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,8 +33,8 @@ def make_tiny_model() -> Callable[[int], SamModel]:
     # imported here: most tests need neither torch nor the compiler
     import torch
 
-    from tvm_ahcq.frontend.sam import from_module
-    from tvm_ahcq.frontend.vit_t import build_sam_vit_t
+    from tvm_ahcq.models.sam.load import from_module
+    from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 
     @cache
     def make(seed: int) -> SamModel:
@@ -88,3 +93,55 @@ def accelerated(make_tiny_model: Callable[[int], SamModel], tmp_path_factory: py
     replace(compiled, manifest=replace(compiled.manifest, accelerator=None)).save(folder / "host.ahcq")
     image = np.random.default_rng(0).normal(size=(1, 3, 128, 128)).astype(np.float32)
     return Accelerated(qmodel, folder / "host.ahcq", folder / "both.ahcq", image)
+
+
+@pytest.fixture(scope="session")
+def prompts(tiny_model) -> dict[str, tuple[np.ndarray, ...]]:
+    """Inputs of each function."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    embedding = rng.normal(size=(1, 32, 8, 8)).astype(np.float32)
+    coords = rng.uniform(0, 128, (3, 4, 2)).astype(np.float32)
+    labels = np.array([[1, 0, 2, 3], [1, 1, 1, -1], [2, 3, -1, -1]], np.float32)
+    mask = rng.normal(size=(3, 1, 32, 32)).astype(np.float32)
+    return {
+        "encode_image": (rng.normal(size=(1, 3, 128, 128)).astype(np.float32),),
+        "decode": (embedding, coords, labels),
+        "decode_mask": (embedding, coords, labels, mask),
+    }
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[np.ndarray]:
+    """Three coloured noise pictures."""
+    import numpy as np
+
+    rng = np.random.default_rng(1)
+    return [np.kron(rng.integers(0, 255, (8, 8, 3)), np.ones((16, 16, 1))).astype(np.uint8) for _ in range(3)]
+
+
+@pytest.fixture(scope="session", params=[4, 8])
+def quantized(request, tiny_model, pictures) -> QuantizedModel:
+    """The tiny model with all sites calibrated, at 4 and at 8 bits."""
+    import tvm_ahcq as ahcq
+
+    return ahcq.quantize(tiny_model, pictures, ahcq.recipe("ahcq", request.param))
+
+
+@pytest.fixture
+def vectors() -> Callable[[str], dict[str, np.ndarray]]:
+    """Loads a reference vector file by name, from AHCQ_VECTORS or ../shared/vectors beside the repository."""
+    import numpy as np
+
+    beside = Path(__file__).resolve().parents[1].parent / "shared" / "vectors"
+    folder = Path(os.environ.get("AHCQ_VECTORS", beside))
+
+    def load(name: str) -> dict[str, np.ndarray]:
+        path = folder / f"{name}.npz"
+        if not path.is_file():
+            pytest.skip(f"reference vectors {path} are not here; set AHCQ_VECTORS to their folder")
+        with np.load(path) as file:
+            return dict(file)
+
+    return load

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import save_file
 
-from tvm_ahcq.evaluate import scenes
-from tvm_ahcq.frontend.vit_t import build_sam_vit_t
+from tvm_ahcq.evaluate.datasets import scenes
+from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 
 COARSE, FINE = 64, 128
 """Masks are compared at the decoder's own resolution first and at twice that during the decay, for sharper outlines."""

@@ -12,19 +12,19 @@ import torch
 from safetensors.torch import load_file
 
 import tvm_ahcq as ahcq
-from tvm_ahcq.evaluate.probes import scene_probes
-from tvm_ahcq.evaluate.report import write_report
-from tvm_ahcq.evaluate.scene_accuracy import scene_accuracy
-from tvm_ahcq.evaluate.scenes import scenes
-from tvm_ahcq.evaluate.sensitivity import measure
-from tvm_ahcq.quantizers.table import QuantTable
+from tvm_ahcq.evaluate.datasets.scenes import scenes
+from tvm_ahcq.evaluate.metrics.scene_accuracy import scene_accuracy
+from tvm_ahcq.evaluate.report.report import write_report
+from tvm_ahcq.evaluate.sensitivity.measure import measure
+from tvm_ahcq.evaluate.sensitivity.probes import scene_probes
+from tvm_ahcq.quantizers.core.table import QuantTable
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 
 # 1. A checkpoint: what `torch.save(sam.state_dict(), ...)` writes. This one is vit_t's; yours may be a fine-tuned SAM.
 #    It is read without running any code that it may contain (weights_only=True).
 checkpoint = folder / "mine.pth"
-state = load_file(Path(ahcq.__file__).parent / "frontend" / "weights" / "vit_t.safetensors")
+state = load_file(Path(ahcq.__file__).parent / "models" / "sam" / "weights" / "vit_t.safetensors")
 torch.save({name: weight.float() for name, weight in state.items()}, checkpoint)
 model = ahcq.from_sam("vit_t", checkpoint=checkpoint)
 

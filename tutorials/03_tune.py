@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 import tvm_ahcq as ahcq
-from tvm_ahcq.evaluate.metrics import iou
-from tvm_ahcq.evaluate.scenes import generate, scenes
+from tvm_ahcq.evaluate.datasets.scenes import generate, scenes
+from tvm_ahcq.evaluate.metrics.iou import iou
+from tvm_ahcq.kernels.gemm.tiling import linear_space
 from tvm_ahcq.runtime.weights import QLinearWeight
 from tvm_ahcq.target import resolve_target
-from tvm_ahcq.topi.linear_schedule import linear_space
-from tvm_ahcq.tune.measure import make_runner
+from tvm_ahcq.tune.host.measure import make_runner
+from tvm_ahcq.tune.host.tuner import tune
 from tvm_ahcq.tune.records import LinearWorkload, read
-from tvm_ahcq.tune.tuner import tune
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 import tvm_ahcq as ahcq
-from tvm_ahcq.evaluate.metrics import iou
-from tvm_ahcq.evaluate.scenes import generate, scenes
+from tvm_ahcq.evaluate.datasets.scenes import generate, scenes
+from tvm_ahcq.evaluate.metrics.iou import iou
 from tvm_ahcq.runtime.offload import HEADER, HOST, OffloadReport, condensed, rows, summary
 from tvm_ahcq.runtime.overlay import overlay
 

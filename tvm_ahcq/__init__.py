@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from .errors import AhcqError
 
 __version__ = "0.1.0"
 
-_ROOT = Path(__file__).resolve().parent.parent
-if (_ROOT / "relay_passes").is_dir() and (_ROOT / "codegen").is_dir():
-    # Run from the source tree: the two folders become subpackages, as they are once installed.
-    __path__.append(str(_ROOT))
-
 _LAZY = {
-    "from_sam": "tvm_ahcq.frontend.sam",
-    "recipe": "tvm_ahcq.quantizers.recipe",
-    "quantize": "tvm_ahcq.compiler",
-    "compile": "tvm_ahcq.compiler",
-    "load": "tvm_ahcq.runtime.predictor",
+    "from_sam": "tvm_ahcq.models.sam.load",
+    "recipe": "tvm_ahcq.quantizers.core.recipe",
+    "quantize": "tvm_ahcq.api",
+    "compile": "tvm_ahcq.api",
+    "load": "tvm_ahcq.models.sam.predictor",
 }
 """Public names by home module; loaded on first use, so that ``load`` needs neither torch nor the compiler."""
 

@@ -9,8 +9,9 @@ from typing import Any
 import tvm
 import tvm_ffi
 
+from tvm_ahcq.runtime.cpu import request_amx
+
 from .errors import DeviceError, TargetError
-from .runtime.cpu import request_amx
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...errors import DeviceError
-from ...quantizers.reference import LogAttention
-from .config import Config
-from .image import MemoryImage, SerialProgram
-from .layout import code_blocks, decode_table, encode_table, pack_codes, planes, weight_tiles
+from tvm_ahcq.codegen.isa.config import Config
+from tvm_ahcq.codegen.isa.layout import code_blocks, decode_table, encode_table, pack_codes, planes, weight_tiles
+from tvm_ahcq.codegen.isa.memory_image import MemoryImage, SerialProgram
+from tvm_ahcq.errors import DeviceError
+from tvm_ahcq.quantizers.core.reference import LogAttention
 
 _QUERIES, _PROBABILITIES, _QUERIES_HIGH = range(3)
 """Decode tables; the third is 16 times the first, for the high half of an int8 weight."""

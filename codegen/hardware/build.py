@@ -23,9 +23,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ...errors import AhcqError, DeviceError
-from .config import Config, named
-from .generated.isa import CONFIGS
+from tvm_ahcq.codegen.isa.config import Config, named
+from tvm_ahcq.codegen.isa.generated.isa import CONFIGS
+from tvm_ahcq.errors import AhcqError, DeviceError
+
 from .synthesis import ecp5, vivado, xilinx, yosys
 
 ECP5 = "ecp5"

@@ -15,12 +15,12 @@ from functools import cached_property
 
 import numpy as np
 
-from ...errors import DeviceError
-from .config import Config
-from .generated.isa import LIMITS
-from .image import MemoryImage
-from .layout import code_blocks, decode_table, encode_table, fixed_scale, pack_codes, weight_tiles
-from .schedule import Entry, synchronise
+from tvm_ahcq.codegen.isa.config import Config
+from tvm_ahcq.codegen.isa.dependency_tokens import Entry, synchronise
+from tvm_ahcq.codegen.isa.generated.isa import LIMITS
+from tvm_ahcq.codegen.isa.layout import code_blocks, decode_table, encode_table, fixed_scale, pack_codes, weight_tiles
+from tvm_ahcq.codegen.isa.memory_image import MemoryImage
+from tvm_ahcq.errors import DeviceError
 
 _ROWS = (64, 128, 256, 32, 16, 8)
 """Rows of a tile, in the order in which they are tried: enough to hide the loading of weights, few enough for many

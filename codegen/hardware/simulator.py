@@ -18,15 +18,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
 
-from ...errors import DeviceError
-from .config import Config
+from tvm_ahcq.codegen.isa.config import Config
+from tvm_ahcq.errors import DeviceError
 
 HERE = Path(__file__).resolve().parent
 RUNTIME = HERE.parent / "runtime"
+GENERATED = HERE.parent / "isa" / "generated"
 TOP = "ahcq_top"
 _LIBRARY = "libahcq_rtl.so"
-_HARNESS = ("rtl_device.cc", "device.cc", "device_options.cc", "axi_memory.cc")
-_HEADERS = ("device.h", "device_options.h", "axi_memory.h")
+_HARNESS = ("rtl/rtl_device.cc", "device/device.cc", "device/device_options.cc", "rtl/axi_memory.cc")
+_HEADERS = ("device/device.h", "device/device_options.h", "rtl/axi_memory.h")
 _VERILATE = ["--cc", "-O3", "--assert", "--x-assign", "fast", "--noassert-case", "--top-module", TOP]
 _TOGGLES = ["--trace-saif", "--trace-max-width", "4096", "--trace-max-array", "64"]
 """What makes a simulation count the toggles of its signals. Memories of more words are left out."""
@@ -38,7 +39,7 @@ _WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 
 def rtl_sources() -> list[Path]:
     """SystemVerilog files, packages first."""
-    packages = [HERE / "generated" / "ahcq_isa_pkg.sv", HERE / "rtl" / "ahcq_vector_pkg.sv"]
+    packages = [GENERATED / "ahcq_isa_pkg.sv", HERE / "rtl" / "ahcq_vector_pkg.sv"]
     return packages + sorted(path for path in (HERE / "rtl").glob("*.sv") if path not in packages)
 
 
@@ -138,7 +139,7 @@ def _model_folder(config: Config, toggles: bool = False) -> Path:
 
 
 def _device_folder(config: Config, toggles: bool = False) -> Path:
-    harness = [*(RUNTIME / name for name in (*_HEADERS, *_HARNESS)), HERE / "generated" / "ahcq_isa.h"]
+    harness = [*(RUNTIME / name for name in (*_HEADERS, *_HARNESS)), GENERATED / "ahcq_isa.h"]
     return _folder(f"device-{config.name}", [_model_folder(config, toggles).name, _compile_flags(toggles)], harness)
 
 

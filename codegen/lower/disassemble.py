@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..hardware.generated.isa import INSTRUCTIONS, MEMORIES, UNITS
-from ..hardware.program import INSTRUCTION_BYTES, fields_of
+from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES, fields_of
+from tvm_ahcq.codegen.isa.generated.isa import INSTRUCTIONS, MEMORIES, UNITS
 
 _NAMES = {number: name for name, number in MEMORIES.items()}
 _HIDDEN = ("opcode", "pop", "push", "memory", "reserved")

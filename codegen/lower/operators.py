@@ -7,19 +7,20 @@ from itertools import pairwise
 
 import numpy as np
 
-from ...errors import DeviceError, TuningError
-from ...quantizers.reference import LogAttention
-from ..hardware.attention_plan import AttentionStage, Plan, sides_of
-from ..hardware.attention_stream import largest_plan, stream_entries
-from ..hardware.config import Config
-from ..hardware.layout import fixed_thresholds, planes
-from ..hardware.schedule import Entry
-from .fixed import fraction_bits
-from .linear import linear_entries
-from .linear_tiling import Tiling, choose_tiling, shape_of, tiling_of
-from .lowered import CodesInput, Lowered, SumsOutput
-from .memory import DeviceMemory
-from .stage import HALF_BITS, WORD_BITS, Encoder, Field, LinearStage, pack_fields
+from tvm_ahcq.codegen.isa.config import Config
+from tvm_ahcq.codegen.isa.dependency_tokens import Entry
+from tvm_ahcq.codegen.isa.layout import fixed_thresholds, planes
+from tvm_ahcq.codegen.lower.attention.plan import AttentionStage, Plan, sides_of
+from tvm_ahcq.codegen.lower.attention.stream import largest_plan, stream_entries
+from tvm_ahcq.codegen.lower.linear.program import linear_entries
+from tvm_ahcq.codegen.lower.linear.stage import HALF_BITS, WORD_BITS, Encoder, Field, LinearStage, pack_fields
+from tvm_ahcq.codegen.lower.linear.tiling import Tiling, choose_tiling, shape_of, tiling_of
+from tvm_ahcq.errors import DeviceError, TuningError
+from tvm_ahcq.quantizers.core.reference import LogAttention
+
+from .address_space import DeviceMemory
+from .fixed_scales import fraction_bits
+from .offloaded_op import CodesInput, Lowered, SumsOutput
 from .tiles import AttentionShape, AttentionTile, LinearShape, LinearTile, Shape, Tile, Tiles
 
 CODES = 16

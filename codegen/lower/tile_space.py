@@ -8,12 +8,13 @@ from itertools import product
 
 import numpy as np
 
-from ...errors import DeviceError
-from ..hardware.attention_plan import AttentionStage, Plan
-from ..hardware.attention_stream import largest_plan, tile_sizes
-from ..hardware.config import Config
-from .linear_tiling import MAX_BLOCKS, Tiling, choose_tiling
-from .stage import LinearStage
+from tvm_ahcq.codegen.isa.config import Config
+from tvm_ahcq.codegen.lower.attention.plan import AttentionStage, Plan
+from tvm_ahcq.codegen.lower.attention.stream import largest_plan, tile_sizes
+from tvm_ahcq.codegen.lower.linear.stage import LinearStage
+from tvm_ahcq.codegen.lower.linear.tiling import MAX_BLOCKS, Tiling, choose_tiling
+from tvm_ahcq.errors import DeviceError
+
 from .tiles import AttentionTile, Tile
 
 _MOST_ROWS = 256

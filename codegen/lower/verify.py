@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...errors import DeviceError
-from ..hardware.config import Config
-from ..hardware.generated.isa import INSTRUCTIONS, LIMITS, UNITS
-from ..hardware.model.check import check
-from ..hardware.program import INSTRUCTION_BYTES, fields_of
-from ..hardware.schedule import Access, accesses
+from tvm_ahcq.codegen.hardware.model.check import check
+from tvm_ahcq.codegen.isa.config import Config
+from tvm_ahcq.codegen.isa.dependency_tokens import Access, accesses
+from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES, fields_of
+from tvm_ahcq.codegen.isa.generated.isa import INSTRUCTIONS, LIMITS, UNITS
+from tvm_ahcq.errors import DeviceError
 
 _TOKENS_MAX = (1 << LIMITS["token_bits"]) - 1
 

@@ -9,8 +9,8 @@ import torch
 from tvm_ahcq.bench.peers import OURS, PEERS, Peer, choose
 from tvm_ahcq.bench.task import Task
 from tvm_ahcq.errors import BenchmarkError
-from tvm_ahcq.frontend.checkpoint import load_checkpoint
-from tvm_ahcq.frontend.sam import EMBEDDED_WEIGHTS, build_module
+from tvm_ahcq.models.checkpoint import load_checkpoint
+from tvm_ahcq.models.sam.load import EMBEDDED_WEIGHTS, build_module
 
 CLICK = tuple[np.ndarray, np.ndarray]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tvm_ahcq.bench.report import header, markdown, rows, summary
-from tvm_ahcq.bench.rounds import Comparison, PeerResult
+from tvm_ahcq.bench.runner import Comparison, PeerResult
 from tvm_ahcq.bench.task import STAGES, Task
 
 

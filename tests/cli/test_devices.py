@@ -9,8 +9,8 @@ import pytest
 
 import tvm_ahcq as ahcq
 from tvm_ahcq.cli.main import main
-from tvm_ahcq.codegen.hardware.config import named
-from tvm_ahcq.codegen.hardware.fake_board import FakeBoard
+from tvm_ahcq.codegen.devices.mock_board import FakeBoard
+from tvm_ahcq.codegen.isa.config import named
 
 pytestmark = pytest.mark.skipif(
     not any((Path(entry) / "lib" / "libtvm_ahcq.so").is_file() for entry in ahcq.__path__),

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 import tvm_ahcq as ahcq
-from tvm_ahcq.evaluate import scenes
-from tvm_ahcq.evaluate.scene_files import write_scenes
-from tvm_ahcq.quantizers.table import QuantTable
+from tvm_ahcq.evaluate.datasets import scenes
+from tvm_ahcq.evaluate.datasets.scene_files import write_scenes
+from tvm_ahcq.quantizers.core.table import QuantTable
 
 pytestmark = pytest.mark.slow
 
@@ -67,12 +67,12 @@ def test_bench_compares_with_torch_and_names_what_is_left_out(run_cli: Callable,
 
 def test_compile_uses_what_tuning_found_and_computes_the_same(run_cli: Callable, compiled: Compiled) -> None:
     pytest.importorskip("xgboost", reason="needs the extra `tune`")
+    from tvm_ahcq.kernels.gemm.tiling import DEFAULT, linear_space
     from tvm_ahcq.runtime.bundle import read_bundle
     from tvm_ahcq.target import resolve_target
-    from tvm_ahcq.topi.linear_schedule import DEFAULT, linear_space
-    from tvm_ahcq.tune.measure import make_runner
+    from tvm_ahcq.tune.host.measure import make_runner
+    from tvm_ahcq.tune.host.tuner import tune, workloads
     from tvm_ahcq.tune.records import Record, append, read
-    from tvm_ahcq.tune.tuner import tune, workloads
 
     host, folder = resolve_target("native"), compiled.folder / "tuning"
     if len(linear_space(host)) == 1:
@@ -168,7 +168,7 @@ def test_eval_of_a_bundle_needs_neither_torch_nor_the_compiler(
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert "AP50" in done.stdout and "W4A4 ahcq, compiled" in done.stdout
     modules = set((tmp_path / "modules").read_text().split())
-    assert not {"torch", "tvm", "tvm_ahcq.compiler", "tvm_ahcq.frontend"} & modules
+    assert not {"torch", "tvm", "tvm_ahcq.api", "tvm_ahcq.models"} & modules
 
 
 @pytest.mark.parametrize("command", ["segment", "info", "verify"])
@@ -179,7 +179,7 @@ def test_deployment_commands_import_neither_torch_nor_the_compiler(
     assert done.returncode == 0, done.stderr
     modules = set((tmp_path / "modules").read_text().split())
     assert "tvm_ahcq.runtime.bundle" in modules
-    assert not {"torch", "tvm", "tvm_ahcq.compiler", "tvm_ahcq.frontend"} & modules
+    assert not {"torch", "tvm", "tvm_ahcq.api", "tvm_ahcq.models"} & modules
 
 
 def test_demo_measures_and_draws(run_cli: Callable, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tvm_ahcq.models.sam.predictor import SamPredictor
 from tvm_ahcq.runtime.manifest import ModelSpec
-from tvm_ahcq.runtime.predictor import SamPredictor
 
 SIDE = 128
 Rectangle = tuple[int, int, int, int]

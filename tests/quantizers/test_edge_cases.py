@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from tvm_ahcq.errors import CalibrationError
-from tvm_ahcq.quantizers.agq import calibrate_agq
-from tvm_ahcq.quantizers.average_range import AverageRange
-from tvm_ahcq.quantizers.cag import calibrate_cag
-from tvm_ahcq.quantizers.cag_published import calibrate_cag_published
-from tvm_ahcq.quantizers.hluq import calibrate_hluq
-from tvm_ahcq.quantizers.lnq import calibrate_lnq
-from tvm_ahcq.quantizers.params import QuantizerParams, params_from_dict
-from tvm_ahcq.quantizers.uniform import calibrate_uniform
-from tvm_ahcq.quantizers.uniform_published import calibrate_uniform_published
-from tvm_ahcq.quantizers.weights import calibrate_weight
+from tvm_ahcq.quantizers.activation.agq import calibrate_agq
+from tvm_ahcq.quantizers.activation.cag import calibrate_cag
+from tvm_ahcq.quantizers.activation.hluq import calibrate_hluq
+from tvm_ahcq.quantizers.activation.lnq import calibrate_lnq
+from tvm_ahcq.quantizers.activation.uniform import calibrate_uniform
+from tvm_ahcq.quantizers.core.params import QuantizerParams, params_from_dict
+from tvm_ahcq.quantizers.published.average_range import AverageRange
+from tvm_ahcq.quantizers.published.cag import calibrate_cag_published
+from tvm_ahcq.quantizers.published.uniform import calibrate_uniform_published
+from tvm_ahcq.quantizers.weight.weights import calibrate_weight
 
 
 def averaged_cag(x: np.ndarray, bits: int) -> QuantizerParams:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from tvm_ahcq.calibrate.executor import TorchExecutor
-from tvm_ahcq.quantizers.recipe import recipe
+from tvm_ahcq.quantizers.core.recipe import recipe
 from tvm_ahcq.relay_passes.annotate import annotate, layer_site, sites
 from tvm_ahcq.relay_passes.canonicalise import canonicalise
 from tvm_ahcq.relay_passes.pipeline import name_parameters
+from tvm_ahcq.torch_exec.executor import TorchExecutor
 
 
 def annotated(model, name="ahcq"):

@@ -9,9 +9,9 @@ import tvm
 from tvm.script import ir as I
 from tvm.script import relax as R
 
-import tvm_ahcq.op  # noqa: F401  (registers R.ahcq)
-from tvm_ahcq.calibrate.executor import TorchExecutor
+import tvm_ahcq.ir  # noqa: F401  (registers R.ahcq)
 from tvm_ahcq.relay_passes.canonicalise import canonicalise, uncovered
+from tvm_ahcq.torch_exec.executor import TorchExecutor
 
 
 def names(mod: tvm.IRModule) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 import tvm_ahcq
 from tvm_ahcq.codegen.cost import CostModel
 from tvm_ahcq.errors import DeviceError
-from tvm_ahcq.op.register import is_op
+from tvm_ahcq.ir.register import is_op
 from tvm_ahcq.relay_passes import pipeline
 from tvm_ahcq.relay_passes.rewrite import bindings
 from tvm_ahcq.runtime.offload import ACCELERATOR, HOST, OffloadReport, condensed, summary

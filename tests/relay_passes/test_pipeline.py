@@ -7,12 +7,12 @@ import pytest
 import tvm
 from tvm import relax
 
-from tvm_ahcq.calibrate.executor import TorchExecutor
-from tvm_ahcq.compiler import QuantizedModel
-from tvm_ahcq.op.simulate import SimulatedSites, exact_layer_norm, using_sites
+from tvm_ahcq.api import QuantizedModel
 from tvm_ahcq.relay_passes.pipeline import build
 from tvm_ahcq.runtime.weights import QLinearWeight, expand
 from tvm_ahcq.target import resolve_target
+from tvm_ahcq.torch_exec.executor import TorchExecutor
+from tvm_ahcq.torch_exec.simulate import SimulatedSites, exact_layer_norm, using_sites
 
 
 class Compiled:

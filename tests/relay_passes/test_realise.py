@@ -10,20 +10,20 @@ import tvm
 from tvm.script import ir as I
 from tvm.script import relax as R
 
-from tvm_ahcq.calibrate.executor import TorchExecutor
-from tvm_ahcq.calibrate.simulated import SimulatedSession
-from tvm_ahcq.compiler import QuantizedModel, quantize
+from tvm_ahcq.api import QuantizedModel, quantize
 from tvm_ahcq.errors import QuantTableError, UnsupportedModelError
-from tvm_ahcq.op.simulate import SimulatedSites, exact_layer_norm, using_sites
-from tvm_ahcq.quantizers.cag import CagParams
-from tvm_ahcq.quantizers.lnq import LnqParams
-from tvm_ahcq.quantizers.recipe import recipe
-from tvm_ahcq.quantizers.reference import EXP_BITS, MAX_KEYS
-from tvm_ahcq.quantizers.table import QuantTable
-from tvm_ahcq.quantizers.uniform import UniformParams
+from tvm_ahcq.quantizers.activation.cag import CagParams
+from tvm_ahcq.quantizers.activation.lnq import LnqParams
+from tvm_ahcq.quantizers.activation.uniform import UniformParams
+from tvm_ahcq.quantizers.core.recipe import recipe
+from tvm_ahcq.quantizers.core.reference import EXP_BITS, MAX_KEYS
+from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.relay_passes.annotate import annotate
 from tvm_ahcq.relay_passes.realise import _Groups, realise
 from tvm_ahcq.runtime.weights import QLinearWeight, expand
+from tvm_ahcq.torch_exec.executor import TorchExecutor
+from tvm_ahcq.torch_exec.simulate import SimulatedSites, exact_layer_norm, using_sites
+from tvm_ahcq.torch_exec.simulated_session import SimulatedSession
 
 
 def flat_tensors(tensors) -> dict[str, np.ndarray]:

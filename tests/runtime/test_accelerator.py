@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import tvm_ahcq as ahcq
+from tvm_ahcq.api import QuantizedModel
 from tvm_ahcq.cli.main import main
-from tvm_ahcq.codegen.hardware.config import named
-from tvm_ahcq.codegen.hardware.fake_board import FakeBoard
-from tvm_ahcq.compiler import QuantizedModel
+from tvm_ahcq.codegen.devices.mock_board import FakeBoard
+from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.errors import AhcqError, DeviceError
 from tvm_ahcq.runtime.accelerator import DeviceOptions
 from tvm_ahcq.runtime.bundle import read_bundle, write_bundle
@@ -78,7 +78,7 @@ def test_a_fresh_process_without_compiler_or_torch_runs_it(bundles, image, expec
     code = (f"import sys; sys.path[:0] = {[entry for entry in sys.path if entry]!r}; import numpy as np, tvm_ahcq; "
             f"p = tvm_ahcq.load({str(bundles[1])!r}, device='fsim'); "
             f"np.save({str(tmp_path / 'found.npy')!r}, p.session.encode(np.load({str(tmp_path / 'image.npy')!r}))); "
-            "print(sorted({'torch', 'tvm', 'tvm_ahcq.compiler'} & set(sys.modules)))")  # fmt: skip
+            "print(sorted({'torch', 'tvm', 'tvm_ahcq.api'} & set(sys.modules)))")  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
     assert np.array_equal(np.load(tmp_path / "found.npy"), expected)

@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 
 import tvm_ahcq as ahcq
-from tvm_ahcq.codegen.device import Device, open_device
-from tvm_ahcq.codegen.hardware.config import named
-from tvm_ahcq.codegen.hardware.fake_board import FakeBoard
-from tvm_ahcq.codegen.self_test import self_test
+from tvm_ahcq.codegen.devices.device import Device, open_device
+from tvm_ahcq.codegen.devices.golden_program import self_test
+from tvm_ahcq.codegen.devices.mock_board import FakeBoard
+from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.errors import DeviceError
+from tvm_ahcq.models.sam.predictor import SamPredictor
 from tvm_ahcq.runtime.accelerator import DeviceOptions
 from tvm_ahcq.runtime.bundle import read_bundle
-from tvm_ahcq.runtime.predictor import SamPredictor
 from tvm_ahcq.runtime.server import Offer
 from tvm_ahcq.runtime.session import Session
 

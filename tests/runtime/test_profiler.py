@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tvm_ahcq.errors import BundleError
-from tvm_ahcq.evaluate.profile_plot import profile_plot
+from tvm_ahcq.evaluate.report.profile_plot import profile_plot
 from tvm_ahcq.runtime.bundle import read_bundle, write_bundle
 from tvm_ahcq.runtime.profiler import KernelTime, Profile, _summary, profile
 from tvm_ahcq.runtime.session import Session

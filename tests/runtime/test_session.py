@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from tvm_ahcq.errors import BundleError, DeviceError
+from tvm_ahcq.models.sam.image import ResizeLongestSide, preprocess
 from tvm_ahcq.runtime.bundle import read_bundle, write_bundle
-from tvm_ahcq.runtime.image import ResizeLongestSide, preprocess
 from tvm_ahcq.runtime.manifest import FunctionSpec
 from tvm_ahcq.runtime.session import ALIGNMENT, Session, to_tensor
 from tvm_ahcq.runtime.verify import compare, golden_pair

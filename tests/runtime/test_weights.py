@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tvm_ahcq.errors import BundleError
-from tvm_ahcq.quantizers.reference import grouped_accumulators
+from tvm_ahcq.quantizers.core.reference import grouped_accumulators
 from tvm_ahcq.runtime.weights import (
     CODE_BITS,
     QLinearWeight,

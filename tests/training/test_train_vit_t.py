@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from tvm_ahcq.frontend.vit_t import build_sam_vit_t
+from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 
 SCRIPT = Path(__file__).parents[2] / "training" / "train_vit_t.py"
 

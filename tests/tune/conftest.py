@@ -9,7 +9,7 @@ import tvm
 from tvm.ir.utils import derived_object
 from tvm.s_tir.meta_schedule.runner import PyRunner, PyRunnerFuture, RunnerResult
 
-from tvm_ahcq.tune.measure import _arguments
+from tvm_ahcq.tune.host.measure import _arguments
 
 
 @derived_object

@@ -6,7 +6,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from ..runtime import cpu
+from tvm_ahcq.runtime import cpu
 
 _PACKAGES = ("torch", "onnxruntime", "openvino", "nncf", "apache-tvm")
 _SPEED = ("avx2", "avx512f", "avx512vnni", "avx512bf16", "amx-int8", "amx-bf16", "neon", "dotprod")

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.manifest import ModelSpec
+from tvm_ahcq.runtime.manifest import ModelSpec
+
 from .task import Task
 
 FUNCTIONS = ("encode_image", "decode")

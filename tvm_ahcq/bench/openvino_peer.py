@@ -35,8 +35,8 @@ def prepare(task: Task, precision: str) -> list[Path]:
 
 def _samples(task: Task) -> list[np.ndarray]:
     """Preprocessed scenes, ``(1, 3, S, S)`` float32 each."""
-    from ..evaluate.scenes import generate
-    from ..runtime.image import ResizeLongestSide, preprocess
+    from tvm_ahcq.evaluate.datasets.scenes import generate
+    from tvm_ahcq.models.sam.image import ResizeLongestSide, preprocess
 
     resize = ResizeLongestSide(task.model.image_size).apply_image
     images = (resize(generate(_FIRST_SCENE + number).image) for number in range(CALIBRATION_SCENES))

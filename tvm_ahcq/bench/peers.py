@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import BenchmarkError
-from ..runtime.session import SessionLike
+from tvm_ahcq.errors import BenchmarkError
+from tvm_ahcq.runtime.session import SessionLike
+
 from .task import Task
 
 OURS = "tvm-ahcq"

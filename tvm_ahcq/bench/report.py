@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from .machine import features, processor, versions
-from .rounds import Comparison, PeerResult
+from .runner import Comparison, PeerResult
 from .task import STAGES
 
 STAGE_TITLES = {"encode": "image encoder", "decode": "one click", "whole": "picture and click"}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.manifest import ModelSpec
+from tvm_ahcq.runtime.manifest import ModelSpec
 
 STAGES = ("encode", "decode", "whole")
 """The image encoder; prompt encoder and mask decoder of one click; ``set_image`` and ``predict`` of a predictor."""

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..frontend.checkpoint import load_checkpoint
-from ..frontend.export import wrapper
-from ..frontend.sam import EMBEDDED_WEIGHTS, build_module
-from ..runtime.manifest import ModelSpec
+from tvm_ahcq.models.checkpoint import load_checkpoint
+from tvm_ahcq.models.sam.export import wrapper
+from tvm_ahcq.models.sam.load import EMBEDDED_WEIGHTS, build_module
+from tvm_ahcq.runtime.manifest import ModelSpec
+
 from .task import Task
 
 

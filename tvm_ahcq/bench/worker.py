@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.image import preprocess
-from ..runtime.predictor import SamPredictor
-from ..runtime.session import SessionLike
+from tvm_ahcq.models.sam.image import preprocess
+from tvm_ahcq.models.sam.predictor import SamPredictor
+from tvm_ahcq.runtime.session import SessionLike
+
 from .peers import PEERS, Peer
 from .task import EMBEDDING, read_task
 

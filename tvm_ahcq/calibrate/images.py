@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..errors import CalibrationError, ImageError
-from ..runtime.image import ResizeLongestSide, check_image, load_image, preprocess
-from ..runtime.manifest import ModelSpec
+from tvm_ahcq.errors import CalibrationError, ImageError
+from tvm_ahcq.models.sam.image import ResizeLongestSide, check_image, load_image, preprocess
+from tvm_ahcq.runtime.manifest import ModelSpec
 
 CalibrationImage = str | os.PathLike | Image.Image | np.ndarray
 """A path, a Pillow image, or an ``(H, W, 3)`` uint8 array (RGB)."""

@@ -14,9 +14,9 @@ from .compile import EMBEDDED, GENERATED_FIRST_SEED, GENERATED_IMAGES, MODELS, g
 from .console import duration, progress_bar, result, size
 
 if TYPE_CHECKING:
-    from ..compiler import QuantizedModel
-    from ..evaluate.probes import Probe
-    from ..evaluate.sensitivity import Sensitivity
+    from tvm_ahcq.api import QuantizedModel
+    from tvm_ahcq.evaluate.sensitivity.measure import Sensitivity
+    from tvm_ahcq.evaluate.sensitivity.probes import Probe
 
 PICTURES = 4
 """Pictures to measure on if nothing else is said."""
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
     result("measured", f"{_granularity(sensitivity)}, {duration(time.perf_counter() - start)}")
     _print(sensitivity)
 
-    from ..evaluate.report import write_report
+    from tvm_ahcq.evaluate.report.report import write_report
 
     page.parent.mkdir(exist_ok=True)
     write_report(sensitivity, page)
@@ -102,8 +102,7 @@ def run(args: argparse.Namespace) -> None:
 def _quantize(args: argparse.Namespace) -> QuantizedModel:
     """The model with the quantizers of a table or of a calibration."""
     import tvm_ahcq as ahcq
-
-    from ..quantizers.table import QuantTable
+    from tvm_ahcq.quantizers.core.table import QuantTable
 
     recipe = ahcq.recipe(args.recipe or "ahcq", bits=4 if args.bits is None else args.bits)
     table = None if args.table is None else QuantTable.load(args.table)
@@ -121,7 +120,7 @@ def _quantize(args: argparse.Namespace) -> QuantizedModel:
 
 def _measure(qmodel: QuantizedModel, probes: list[Probe], effect: str) -> Sensitivity:
     """Measure with a bar that says how long the effects will take."""
-    from ..evaluate.sensitivity import measure
+    from tvm_ahcq.evaluate.sensitivity.measure import measure
 
     with progress_bar("errors") as update:
         stage = ["effect"]
@@ -186,15 +185,15 @@ def _check(args: argparse.Namespace) -> None:
 
 def _probes(args: argparse.Namespace) -> tuple[list[Probe], str]:
     """Pictures with prompts to measure on, and what to call them."""
-    from ..evaluate.probes import random_probes, scene_probes
+    from tvm_ahcq.evaluate.sensitivity.probes import random_probes, scene_probes
 
     folder = args.images or args.calibration
     if folder is None:
-        from ..evaluate.scenes import scenes
+        from tvm_ahcq.evaluate.datasets.scenes import scenes
 
         held_out = scenes(GENERATED_FIRST_SEED + GENERATED_IMAGES, args.pictures)
         return scene_probes(held_out), f"{args.pictures} generated scenes that calibration has not seen"
-    from ..calibrate.images import load_pictures
+    from tvm_ahcq.calibrate.images import load_pictures
 
     pictures = load_pictures(folder, args.pictures)
     seen = "" if args.images is not None else " that calibration has seen (others: --images DIR)"

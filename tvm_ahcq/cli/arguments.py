@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..errors import AhcqError
+from tvm_ahcq.errors import AhcqError
 
 if TYPE_CHECKING:
-    from ..runtime.accelerator import DeviceOptions
+    from tvm_ahcq.runtime.accelerator import DeviceOptions
 
 
 class UsageError(AhcqError):
@@ -71,7 +71,7 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
 
 def device_options(args: argparse.Namespace) -> DeviceOptions | None:
     """What :func:`add_device_options` read; None where nothing was said."""
-    from ..runtime.accelerator import DEFAULT_DEVICE, DeviceOptions
+    from tvm_ahcq.runtime.accelerator import DEFAULT_DEVICE, DeviceOptions
 
     if args.device is None and args.on_device_error == "raise" and args.device_timeout == 600.0:
         return None
@@ -80,7 +80,7 @@ def device_options(args: argparse.Namespace) -> DeviceOptions | None:
 
 def device_name(text: str) -> str:
     """The name of an accelerator; whether it is there is found out when it is opened."""
-    from ..runtime.accelerator import check_name
+    from tvm_ahcq.runtime.accelerator import check_name
 
     try:
         check_name(text)

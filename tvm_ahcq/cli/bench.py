@@ -12,8 +12,8 @@ from .compile import EMBEDDED
 from .console import progress_bar, result, table
 
 if TYPE_CHECKING:
-    from ..bench.rounds import Comparison
-    from ..bench.task import Task
+    from tvm_ahcq.bench.runner import Comparison
+    from tvm_ahcq.bench.task import Task
 
 _SCENE = 1000
 """Number of the generated scene that everyone segments."""
@@ -52,8 +52,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, print, write."""
-    from ..bench.peers import choose
-    from ..bench.rounds import compare
+    from tvm_ahcq.bench.peers import choose
+    from tvm_ahcq.bench.runner import compare
 
     peers = choose(args.peers)
     with tempfile.TemporaryDirectory(prefix="tvm-ahcq-bench-") as temporary:
@@ -65,10 +65,10 @@ def run(args: argparse.Namespace) -> None:
 
 def _task(args: argparse.Namespace, temporary: Path) -> tuple[Task, str]:
     """The task, written to its folder, and the name of the target that runs it."""
-    from ..bench.task import Task, write_task
-    from ..evaluate.scenes import generate
-    from ..runtime.bundle import read_bundle
-    from ..runtime.threads import thread_count
+    from tvm_ahcq.bench.task import Task, write_task
+    from tvm_ahcq.evaluate.datasets.scenes import generate
+    from tvm_ahcq.runtime.bundle import read_bundle
+    from tvm_ahcq.runtime.threads import thread_count
 
     bundle = read_bundle(args.bundle, target=args.target)
     name = bundle.manifest.model.name
@@ -84,7 +84,7 @@ def _task(args: argparse.Namespace, temporary: Path) -> tuple[Task, str]:
 
 
 def _report(found: Comparison, output: Path | None) -> None:
-    from ..bench.report import header, markdown, rows, summary
+    from tvm_ahcq.bench.report import header, markdown, rows, summary
 
     for line in summary(found):
         result("bench", line)

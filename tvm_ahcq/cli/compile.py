@@ -12,7 +12,7 @@ from .console import duration, progress_bar, ratio, result, size
 from .info import print_offload
 
 MODELS = ("vit_t", "vit_b", "vit_l", "vit_h")
-"""As in ``tvm_ahcq.frontend``, which is not imported here: that takes seconds."""
+"""As in ``tvm_ahcq.models``, which is not imported here: that takes seconds."""
 
 EMBEDDED = "vit_t"
 """The model whose weights come with the package."""
@@ -88,11 +88,11 @@ def run(args: argparse.Namespace) -> None:
 
     recipe = ahcq.recipe(args.recipe or "ahcq", bits=4 if args.bits is None else args.bits)
     calibration, source = calibration_source(args.calibration)
-    from ..runtime.offload import OffloadReport
-    from ..target import resolve_targets
+    from tvm_ahcq.runtime.offload import OffloadReport
+    from tvm_ahcq.target import resolve_targets
 
     if args.accelerator is not None:
-        from ..codegen.hardware.config import named
+        from tvm_ahcq.codegen.isa.config import named
 
         named(args.accelerator)  # refused before minutes of work
     targets = resolve_targets(args.target)
@@ -135,8 +135,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _mixed(model: Any, calibration: Any, recipe: Any, max_drop: float, update: Any) -> Any:
     """Quantize with raised bits; calibration pictures are needed as such."""
-    from ..calibrate.images import load_pictures
-    from ..mixed_precision import raise_bits
+    from tvm_ahcq.calibrate.images import load_pictures
+    from tvm_ahcq.calibrate.mixed_precision import raise_bits
 
     pictures = load_pictures(calibration, 32) if isinstance(calibration, Path) else calibration
     return raise_bits(model, pictures, recipe, max_drop, update)
@@ -160,14 +160,14 @@ def calibration_source(path: Path | None) -> tuple[Any, str]:
         return generated_images(), f"{GENERATED_IMAGES} generated scenes"
     if path.is_dir():
         return path, str(path)
-    from ..quantizers.table import QuantTable
+    from tvm_ahcq.quantizers.core.table import QuantTable
 
     return QuantTable.load(path), f"taken from {path}"
 
 
 def generated_images() -> list:
     """The generated scenes that the embedded model is calibrated on, ``(256, 256, 3)`` uint8 RGB each."""
-    from ..evaluate.scenes import scenes
+    from tvm_ahcq.evaluate.datasets.scenes import scenes
 
     return [scene.image for scene in scenes(GENERATED_FIRST_SEED, GENERATED_IMAGES)]
 

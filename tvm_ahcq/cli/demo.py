@@ -58,10 +58,10 @@ def run(args: argparse.Namespace) -> None:
     from PIL import Image
     from skimage import data
 
-    from ..evaluate.metrics import iou
-    from ..runtime.overlay import save_overlay
-    from ..runtime.predictor import load
-    from ..runtime.threads import thread_count
+    from tvm_ahcq.evaluate.metrics.iou import iou
+    from tvm_ahcq.models.sam.predictor import load
+    from tvm_ahcq.runtime.overlay import save_overlay
+    from tvm_ahcq.runtime.threads import thread_count
 
     image = np.repeat(data.coins()[..., None], 3, axis=2)
     Image.fromarray(image).save(photo)
@@ -83,9 +83,8 @@ def run(args: argparse.Namespace) -> None:
 def _compile(bundle: Path) -> None:
     """Quantize and compile the embedded model to `bundle`; print what came of each step."""
     import tvm_ahcq as ahcq
-
-    from ..runtime.threads import thread_count
-    from ..target import resolve_target
+    from tvm_ahcq.runtime.threads import thread_count
+    from tvm_ahcq.target import resolve_target
 
     model = ahcq.from_sam(EMBEDDED)
     result("model", f"{EMBEDDED} (embedded), {model.image_size}x{model.image_size}, W4A4, recipe ahcq")
@@ -109,9 +108,9 @@ def _torch_predictor(threads: int) -> Any:
     """Upstream's own predictor with the same weights in float, on as many threads: what there is to compare with."""
     import torch
 
-    from ..frontend.checkpoint import load_checkpoint
-    from ..frontend.sam import EMBEDDED_WEIGHTS, build_module
-    from ..frontend.torchvision_compat import ensure_torchvision
+    from tvm_ahcq.models.checkpoint import load_checkpoint
+    from tvm_ahcq.models.sam.load import EMBEDDED_WEIGHTS, build_module
+    from tvm_ahcq.models.torchvision_compat import ensure_torchvision
 
     ensure_torchvision()
     from segment_anything import SamPredictor

@@ -9,12 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import BundleError, DeviceError
+from tvm_ahcq.errors import BundleError, DeviceError
+
 from .arguments import device_name, input_file, seconds
 from .console import duration, progress_bar, result, table
 
 if TYPE_CHECKING:
-    from ..codegen.doctor import Finding, Need
+    from tvm_ahcq.codegen.devices.device_check import Finding, Need
 
 EXAMPLES = """\
 examples:
@@ -52,8 +53,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Find, test, print; an error if something that was tested does not work."""
-    from ..codegen import doctor
-    from ..codegen.hardware.config import named
+    from tvm_ahcq.codegen.devices import device_check as doctor
+    from tvm_ahcq.codegen.isa.config import named
 
     for name in args.config:
         named(name)
@@ -75,10 +76,10 @@ def run(args: argparse.Namespace) -> None:
 
 def _need(path: Path) -> Need:
     """What a bundle's programs need."""
-    from ..codegen.doctor import Need
-    from ..runtime.bundle import read_bundle
-    from ..runtime.offload import OffloadReport
-    from ..runtime.session import Session
+    from tvm_ahcq.codegen.devices.device_check import Need
+    from tvm_ahcq.runtime.bundle import read_bundle
+    from tvm_ahcq.runtime.offload import OffloadReport
+    from tvm_ahcq.runtime.session import Session
 
     bundle = read_bundle(path)
     if bundle.manifest.accelerator is None:

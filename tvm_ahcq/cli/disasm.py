@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import BundleError
+from tvm_ahcq.errors import BundleError
+
 from .arguments import UsageError, input_file
 from .console import result
 
 if TYPE_CHECKING:
-    from ..runtime.offload import OperatorPlace
+    from tvm_ahcq.runtime.offload import OperatorPlace
 
 EXAMPLES = """\
 examples:
@@ -20,7 +21,7 @@ examples:
   of one of two functions:    tvm-ahcq disasm vit_t.ahcq decode/final_attn_token_to_image.k_proj
 
 A line: index, units whose token it takes (<) and gives (>), instruction and memory, fields that are not 0. L load, G
-gemm, V vector, S store. The instruction set is described in codegen/hardware/SPEC.md.
+gemm, V vector, S store. The instruction set is described in codegen/isa/SPEC.md.
 """
 
 
@@ -38,10 +39,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Load the library that holds the programs, find the operator, print."""
-    from ..codegen.lower.disassemble import disassemble
-    from ..runtime.bundle import read_bundle
-    from ..runtime.offload import OffloadReport
-    from ..runtime.session import Session
+    from tvm_ahcq.codegen.lower.disassemble import disassemble
+    from tvm_ahcq.runtime.bundle import read_bundle
+    from tvm_ahcq.runtime.offload import OffloadReport
+    from tvm_ahcq.runtime.session import Session
 
     bundle = read_bundle(args.bundle)
     if bundle.manifest.accelerator is None:

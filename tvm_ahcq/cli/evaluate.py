@@ -24,10 +24,10 @@ from .compile import EMBEDDED, MODELS, calibration_source
 from .console import duration, progress_bar, result, table
 
 if TYPE_CHECKING:
-    from ..evaluate.candidates import Candidate
-    from ..evaluate.coco_accuracy import CocoAccuracy
-    from ..evaluate.mask_accuracy import MaskAccuracy
-    from ..runtime.predictor import SamPredictor
+    from tvm_ahcq.evaluate.metrics.coco_accuracy import CocoAccuracy
+    from tvm_ahcq.evaluate.metrics.mask_accuracy import MaskAccuracy
+    from tvm_ahcq.evaluate.metrics.variants import Candidate
+    from tvm_ahcq.models.sam.predictor import SamPredictor
 
 FLOAT, FAKE_QUANT = "float", "fake-quant"
 """Models that are not in a bundle, as they are typed."""
@@ -172,8 +172,8 @@ def _report(data: _Data, done: list[_Measured]) -> dict[str, Any]:
 
 
 def _masks(args: argparse.Namespace) -> _Data:
-    from ..evaluate.mask_accuracy import PROMPTS, mask_accuracy
-    from ..evaluate.mask_folder import read_mask_folder
+    from tvm_ahcq.evaluate.datasets.mask_folder import read_mask_folder
+    from tvm_ahcq.evaluate.metrics.mask_accuracy import PROMPTS, mask_accuracy
 
     folder = read_mask_folder(args.images, args.masks, args.limit)
     prompts = PROMPTS if args.prompt in (None, "both") else (args.prompt,)
@@ -186,8 +186,8 @@ def _masks(args: argparse.Namespace) -> _Data:
 
 
 def _coco(args: argparse.Namespace) -> _Data:
-    from ..evaluate.coco import read_coco, read_detections
-    from ..evaluate.coco_accuracy import coco_accuracy
+    from tvm_ahcq.evaluate.datasets.coco import read_coco, read_detections
+    from tvm_ahcq.evaluate.metrics.coco_accuracy import coco_accuracy
 
     coco = read_coco(args.coco, args.images, args.limit)
     detections = None if args.detections is None else read_detections(args.detections, coco)
@@ -206,7 +206,7 @@ def _coco(args: argparse.Namespace) -> _Data:
 
 def _bundles(args: argparse.Namespace) -> dict[Path, Candidate]:
     """All bundles, read and checked before anything that takes long."""
-    from ..evaluate.candidates import compiled
+    from tvm_ahcq.evaluate.metrics.variants import compiled
 
     device = device_options(args)
     return {path: compiled(path, device=device) for path in args.models if isinstance(path, Path)}
@@ -216,7 +216,7 @@ def _recipe(args: argparse.Namespace) -> Any:
     """The recipe that was asked for, None where a table brings its own."""
     if FAKE_QUANT not in args.models or (args.calibration is not None and args.calibration.is_file()):
         return None
-    from ..quantizers.recipe import recipe
+    from tvm_ahcq.quantizers.core.recipe import recipe
 
     return recipe(args.recipe or "ahcq", bits=4 if args.bits is None else args.bits)
 
@@ -226,8 +226,7 @@ def _candidates(args: argparse.Namespace, bundles: dict[Path, Candidate], recipe
     if len(bundles) == len(args.models):
         return list(bundles.values())
     import tvm_ahcq as ahcq
-
-    from ..evaluate.candidates import fake_quant, float_model
+    from tvm_ahcq.evaluate.metrics.variants import fake_quant, float_model
 
     model = ahcq.from_sam(args.model, checkpoint=args.checkpoint)
     candidates = []

@@ -9,7 +9,7 @@ from .arguments import input_file
 from .console import result, size, table
 
 if TYPE_CHECKING:
-    from ..runtime.offload import OffloadReport
+    from tvm_ahcq.runtime.offload import OffloadReport
 
 EXAMPLES = """\
 example:
@@ -29,8 +29,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Read the bundle and print its manifest for people."""
-    from ..runtime.bundle import read_bundle
-    from ..runtime.offload import OffloadReport
+    from tvm_ahcq.runtime.bundle import read_bundle
+    from tvm_ahcq.runtime.offload import OffloadReport
 
     bundle = read_bundle(args.bundle, check_cpu=False)
     manifest = bundle.manifest
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
 
 def print_offload(report: OffloadReport) -> None:
     """Where every operator runs, and why some stay on the host."""
-    from ..runtime.offload import HEADER, rows, summary
+    from tvm_ahcq.runtime.offload import HEADER, rows, summary
 
     for function in dict.fromkeys(place.function for place in report.places):
         places = report.of(function)

@@ -6,8 +6,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from .. import __version__
-from ..errors import AhcqError
+from tvm_ahcq import __version__
+from tvm_ahcq.errors import AhcqError
+
 from . import (
     analyze,
     bench,

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from ..runtime.device_profile import OperatorCycles
-    from ..runtime.manifest import TargetSpec
-    from ..runtime.profiler import Profile
-    from ..runtime.session import Session
+    from tvm_ahcq.runtime.device_profile import OperatorCycles
+    from tvm_ahcq.runtime.manifest import TargetSpec
+    from tvm_ahcq.runtime.profiler import Profile
+    from tvm_ahcq.runtime.session import Session
 
 FUNCTIONS = ("encode_image", "decode")
 
@@ -59,9 +59,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Load, profile, print, draw."""
-    from ..runtime.bundle import read_bundle
-    from ..runtime.profiler import profile
-    from ..runtime.session import Session
+    from tvm_ahcq.runtime.bundle import read_bundle
+    from tvm_ahcq.runtime.profiler import profile
+    from tvm_ahcq.runtime.session import Session
 
     if args.prompts > 1 and args.function != "decode":
         raise UsageError(f"profile: --prompts {args.prompts} goes with --function decode")
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
     _print(found, peaks)
     _print_device(session, args.function, args.roofline)
     if args.output is not None:
-        from ..evaluate.profile_plot import profile_plot
+        from tvm_ahcq.evaluate.report.profile_plot import profile_plot
 
         args.output.write_text(profile_plot(found, peaks), encoding="utf-8")
         result("picture", str(args.output))
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _print_device(session: Session, function: str, roofline: Path | None) -> None:
     """Cycles of every operator on the accelerator, and how much of them its units work."""
-    from ..runtime.device_profile import device_profile, total
+    from tvm_ahcq.runtime.device_profile import device_profile, total
 
     found = device_profile(session, function)
     if session.accelerator is None or not found:
@@ -100,8 +100,8 @@ def _print_device(session: Session, function: str, roofline: Path | None) -> Non
     result("total", f"{every.cycles / 1e6:.2f} M cycles, the array busy in {every.busy:.0%} of them; "
                     f"{every.estimate / 1e6:.2f} M were expected")  # fmt: skip
     if roofline is not None:
-        from ..codegen.hardware.config import named
-        from ..evaluate.roofline_plot import roofline_plot
+        from tvm_ahcq.codegen.isa.config import named
+        from tvm_ahcq.evaluate.report.roofline_plot import roofline_plot
 
         config = named(session.accelerator.config)
         title = f"{session.model.name}, {function}, {config.name}: {every.cycles / 1e6:.1f} M cycles"
@@ -119,8 +119,8 @@ def _cells(each: OperatorCycles) -> tuple[str, ...]:
 
 def _peaks(target: TargetSpec) -> dict[str, float]:
     """Multiply-adds a second of one core, by unit."""
-    from ..target import resolve_target
-    from ..topi.peak import peak_loops
+    from tvm_ahcq.kernels.common.peak import peak_loops
+    from tvm_ahcq.target import resolve_target
 
     return {unit: loop.rate() for unit, loop in peak_loops(resolve_target(target.name)).items()}
 

@@ -32,7 +32,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write them, and say where."""
-    from ..evaluate.scene_files import DETECTIONS, IMAGES, INSTANCES, MASKS, write_scenes
+    from tvm_ahcq.evaluate.datasets.scene_files import DETECTIONS, IMAGES, INSTANCES, MASKS, write_scenes
 
     write_scenes(args.folder, FIRST, args.count)
     for label, name in (("pictures", IMAGES), ("masks", MASKS), ("COCO", INSTANCES), ("detector", DETECTIONS)):

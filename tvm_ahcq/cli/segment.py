@@ -55,11 +55,11 @@ def run(args: argparse.Namespace) -> None:
     import numpy as np
     from PIL import Image
 
-    from ..runtime.bundle import read_bundle
-    from ..runtime.image import load_image
-    from ..runtime.overlay import save_overlay
-    from ..runtime.predictor import SamPredictor
-    from ..runtime.session import Session
+    from tvm_ahcq.models.sam.image import load_image
+    from tvm_ahcq.models.sam.predictor import SamPredictor
+    from tvm_ahcq.runtime.bundle import read_bundle
+    from tvm_ahcq.runtime.overlay import save_overlay
+    from tvm_ahcq.runtime.session import Session
 
     image = load_image(args.image)
     points = np.array([p[:2] for p in args.point]).reshape(-1, 2)
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _refuse_outside(points: np.ndarray, corners: np.ndarray | None, size: tuple[int, int]) -> None:
     """The predictor checks this too, but only after the model has been loaded and has seen the picture."""
-    from ..runtime.prompts import check_inside
+    from tvm_ahcq.models.sam.prompts import check_inside
 
     check_inside("point", points, size)
     if corners is not None:

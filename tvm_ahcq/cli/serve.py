@@ -39,8 +39,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Check what is offered, then serve until interrupted."""
-    from ..runtime.accelerator import prepare
-    from ..runtime.server import Offer, listen, serve
+    from tvm_ahcq.runtime.accelerator import prepare
+    from tvm_ahcq.runtime.server import Offer, listen, serve
 
     offer = Offer(tuple(args.device))
     prepare()
@@ -54,11 +54,11 @@ def run(args: argparse.Namespace) -> None:
 
 def _check(name: str) -> None:
     """Refuse to offer what is not there."""
-    from ..codegen.device import open_device
+    from tvm_ahcq.codegen.devices.device import open_device
 
     if name.startswith("board"):
         open_device(name).close()
     elif name == "rtl":
-        from ..codegen.hardware.simulator import verilator
+        from tvm_ahcq.codegen.hardware.simulator import verilator
 
         verilator("--version")

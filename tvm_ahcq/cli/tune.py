@@ -6,14 +6,15 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import TuningError
+from tvm_ahcq.errors import TuningError
+
 from .arguments import UsageError, count, input_file, new_folder
 from .console import duration, result
 
 if TYPE_CHECKING:
-    from ..tune.measure import Tracker
-    from ..tune.tiles import TileProgress
-    from ..tune.tuner import Progress
+    from tvm_ahcq.tune.accelerator.tuner import TileProgress
+    from tvm_ahcq.tune.host.measure import Tracker
+    from tvm_ahcq.tune.host.tuner import Progress
 
 EXAMPLES = """\
 examples:
@@ -72,14 +73,14 @@ def run(args: argparse.Namespace) -> None:
 def _run_host(args: argparse.Namespace) -> None:
     """Kernels of a processor."""
     where = _tracker(args)
-    from ..runtime.bundle import read_bundle
-    from ..target import resolve_target
-    from ..tune.measure import make_runner
-    from ..tune.tuner import tune, workloads
+    from tvm_ahcq.runtime.bundle import read_bundle
+    from tvm_ahcq.target import resolve_target
+    from tvm_ahcq.tune.host.measure import make_runner
+    from tvm_ahcq.tune.host.tuner import tune, workloads
 
     target = resolve_target(args.target or "native")
     if args.bundle is None:
-        from ..tune.shapes import ENCODERS, encoder_workloads
+        from tvm_ahcq.tune.host.shapes import ENCODERS, encoder_workloads
 
         if args.model not in ENCODERS:
             raise UsageError(f"tune: --model {args.model} is none of {', '.join(ENCODERS)}")
@@ -99,11 +100,11 @@ def _run_accelerator(args: argparse.Namespace) -> None:
     for name in ("target", "rpc", "key"):
         if getattr(args, name) is not None:
             raise UsageError(f"tune: --{name} is of processors; --accelerator measures on the functional simulator")
-    from ..codegen.hardware.config import named
-    from ..runtime.bundle import read_bundle
-    from ..tune.tile_runner import CycleRunner
-    from ..tune.tile_shapes import TILE_ENCODERS, encoder_shapes
-    from ..tune.tiles import bundle_shapes, tune_tiles
+    from tvm_ahcq.codegen.isa.config import named
+    from tvm_ahcq.runtime.bundle import read_bundle
+    from tvm_ahcq.tune.accelerator.runner import CycleRunner
+    from tvm_ahcq.tune.accelerator.shapes import TILE_ENCODERS, encoder_shapes
+    from tvm_ahcq.tune.accelerator.tuner import bundle_shapes, tune_tiles
 
     config = named(args.accelerator)
     if args.bundle is not None:
@@ -133,7 +134,7 @@ def _tracker(args: argparse.Namespace) -> Tracker | None:
         raise UsageError("tune: --rpc HOST:PORT and --key K go together")
     if args.rpc is None:
         return None
-    from ..tune.measure import Tracker
+    from tvm_ahcq.tune.host.measure import Tracker
 
     host, _, port = args.rpc.rpartition(":")
     if not host or not port.isdecimal():

@@ -28,8 +28,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Read (which checks the file), write, list."""
-    from ..runtime.bundle import read_bundle
-    from ..runtime.unpack import unpack
+    from tvm_ahcq.runtime.bundle import read_bundle
+    from tvm_ahcq.runtime.unpack import unpack
 
     for path in unpack(read_bundle(args.bundle, check_cpu=args.target is None, target=args.target), args.folder):
         result("written", f"{path}  {size(path.stat().st_size)}")

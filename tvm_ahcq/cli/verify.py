@@ -28,8 +28,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Read (which checks the hashes), run the golden pair, print what was compared."""
-    from ..runtime.bundle import read_bundle
-    from ..runtime.session import Session
+    from tvm_ahcq.runtime.bundle import read_bundle
+    from tvm_ahcq.runtime.session import Session
 
     checks = Session(read_bundle(args.bundle), device=device_options(args)).verify()
     result("hashes", f"{args.bundle} is whole")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import DeviceError
+from tvm_ahcq.errors import DeviceError
+
 from .ffi import ahcq_library
 
 DEFAULT_DEVICE = "fsim"
@@ -174,8 +175,8 @@ def full_name(name: str, config: str) -> str:
     """The name as ``OpenDevice`` of ``runtime/device.h`` takes it; the RTL is built if it is not."""
     backend, _, rest = name.partition(":")
     if backend == "rtl" and not rest:
-        from ..codegen.hardware.config import named
-        from ..codegen.hardware.simulator import build
+        from tvm_ahcq.codegen.hardware.simulator import build
+        from tvm_ahcq.codegen.isa.config import named
 
         return f"rtl:{build(named(config))}"
     if backend == "fsim" and not rest:

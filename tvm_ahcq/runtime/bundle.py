@@ -21,8 +21,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from .. import __version__
-from ..errors import BundleError
+from tvm_ahcq import __version__
+from tvm_ahcq.errors import BundleError
+
 from . import cpu
 from .manifest import FORMAT_VERSION, Manifest, TargetSpec
 from .weights import QLinearWeight, from_record, record_sizes, to_record

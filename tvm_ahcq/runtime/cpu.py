@@ -8,7 +8,8 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from ..errors import BundleError, DeviceError
+from tvm_ahcq.errors import BundleError, DeviceError
+
 from .ffi import ahcq_library
 from .manifest import TargetSpec
 

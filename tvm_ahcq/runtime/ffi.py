@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
-from ..errors import DeviceError
+from tvm_ahcq.errors import DeviceError
 
 
 @lru_cache(maxsize=1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..errors import BundleError
+from tvm_ahcq.errors import BundleError
 
 FORMAT_VERSION = 3
 """Newest version of the bundle format that this package reads. A bundle is written in the oldest version that can

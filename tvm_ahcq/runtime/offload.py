@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ..errors import BundleError
+from tvm_ahcq.errors import BundleError
 
 HOST, ACCELERATOR = "host", "accelerator"
 """Where an operator runs."""

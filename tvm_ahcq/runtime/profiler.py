@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BundleError
+from tvm_ahcq.errors import BundleError
+
 from . import threads
 from .ffi import tvm_ffi
 from .session import Session, to_tensor
@@ -26,7 +27,7 @@ class KernelTime:
     Attributes
     ----------
     kernel : str
-        Its kind: the name in :mod:`tvm_ahcq.topi`, or those of the operators that TVM fused.
+        Its kind: the name in :mod:`tvm_ahcq.kernels`, or those of the operators that TVM fused.
     symbol : str
         Its name in the library.
     shape : str

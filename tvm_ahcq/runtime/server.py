@@ -18,7 +18,8 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..errors import AhcqError, DeviceError
+from tvm_ahcq.errors import AhcqError, DeviceError
+
 from .accelerator import check_name, full_name
 from .ffi import ahcq_library, tvm_runtime
 

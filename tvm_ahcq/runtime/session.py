@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import BundleError, DeviceError
+from tvm_ahcq.errors import BundleError, DeviceError
+
 from . import cpu, threads
 from .accelerator import Accelerator, DeviceOptions, prepare
 from .bundle import LIBRARY, Bundle

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import ParamSpec, TypeVar, cast
 
-from ..errors import DeviceError
+from tvm_ahcq.errors import DeviceError
+
 from .cpu import default_threads
 from .ffi import tvm_ffi, tvm_runtime
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import BundleError
+from tvm_ahcq.errors import BundleError
+from tvm_ahcq.models.sam.image import ResizeLongestSide, preprocess
+
 from .bundle import LIBRARY, Bundle
 from .ffi import tvm_ffi, tvm_runtime
-from .image import ResizeLongestSide, preprocess
 from .weights import QLinearWeight, expand
 
 GOLDEN = "golden.params"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .image import ResizeLongestSide, check_image, preprocess
+from tvm_ahcq.models.sam.image import ResizeLongestSide, check_image, preprocess
 
 if TYPE_CHECKING:
     from .session import SessionLike

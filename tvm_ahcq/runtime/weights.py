@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BundleError
+from tvm_ahcq.errors import BundleError
 
 CODE_BITS = (4, 5, 6, 8)
 """Widths of a weight code that a bundle can hold."""

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import TuningError
-from ..target import HostTarget
-from ..topi.linear_schedule import DEFAULT, LinearSchedule
+from tvm_ahcq.errors import TuningError
+from tvm_ahcq.kernels.gemm.tiling import DEFAULT, LinearSchedule
+from tvm_ahcq.target import HostTarget
 
 FILE = "records.jsonl"
 
@@ -144,7 +144,7 @@ class Tuning:
 
 
 SHIPPED = Path(__file__).with_name("shipped.jsonl")
-"""Records of the shapes in :mod:`tvm_ahcq.tune.shapes` whose best schedule was clearly faster than the default."""
+"""Records of the shapes in :mod:`tvm_ahcq.tune.host.shapes` whose best schedule was clearly faster than the default."""
 
 DEFAULTS = Tuning.of(read_lines(SHIPPED.read_text(encoding="utf-8").splitlines()))
 """What is known without tuning."""

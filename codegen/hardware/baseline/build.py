@@ -16,9 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ....errors import AhcqError
-from ..build import REUSE_HELP, REUSED, place_and_route, say, summary
-from ..synthesis import ecp5, yosys
+from tvm_ahcq.codegen.hardware.build import REUSE_HELP, REUSED, place_and_route, say, summary
+from tvm_ahcq.codegen.hardware.synthesis import ecp5, yosys
+from tvm_ahcq.errors import AhcqError
+
 from .model import Core
 from .sources import HERE, rtl_sources
 

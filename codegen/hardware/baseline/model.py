@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ....errors import DeviceError
+from tvm_ahcq.errors import DeviceError
 
 Words = NDArray[np.uint32]
 MAX_ROWS = 512

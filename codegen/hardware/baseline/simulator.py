@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ....errors import DeviceError
-from ..simulator import counting_program
+from tvm_ahcq.codegen.hardware.simulator import counting_program
+from tvm_ahcq.errors import DeviceError
+
 from .model import Core, Words
 from .sources import HERE, TOP, rtl_sources
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..simulator import HERE as HARDWARE
-from ..simulator import verilator
+from tvm_ahcq.codegen.hardware.simulator import HERE as HARDWARE
+from tvm_ahcq.codegen.hardware.simulator import verilator
+
 from .model import Core
 
 HERE = Path(__file__).resolve().parent

@@ -19,9 +19,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ....errors import DeviceError
-from ..simulator import rtl_sources
-from ..synthesis import yosys
+from tvm_ahcq.codegen.hardware.simulator import rtl_sources
+from tvm_ahcq.codegen.hardware.synthesis import yosys
+from tvm_ahcq.errors import DeviceError
 
 HERE = Path(__file__).resolve().parent
 

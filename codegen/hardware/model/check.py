@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..config import Config
-from ..generated.isa import INSTRUCTIONS, MEMORIES, UNITS
-from ..program import fields_of
+from tvm_ahcq.codegen.isa.config import Config
+from tvm_ahcq.codegen.isa.encoding import fields_of
+from tvm_ahcq.codegen.isa.generated.isa import INSTRUCTIONS, MEMORIES, UNITS
 
 _NAMES = {number: name for name, number in MEMORIES.items()}
 

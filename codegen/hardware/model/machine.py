@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from ..config import Config
-from ..generated.isa import EXACT_COUNTERS, INSTRUCTIONS, LIMITS, UNITS
-from ..program import INSTRUCTION_BYTES, fields_of
+from tvm_ahcq.codegen.isa.config import Config
+from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES, fields_of
+from tvm_ahcq.codegen.isa.generated.isa import EXACT_COUNTERS, INSTRUCTIONS, LIMITS, UNITS
+
 from .check import check
 from .operations import OPERATIONS, Fields
 from .state import State

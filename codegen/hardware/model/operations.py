@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ....quantizers.reference import EXP_BITS, exp2_fixed, log2_fixed
-from ..generated.isa import LIMITS, MEMORIES
-from ..layout import MAX_SHIFT, pack_codes, unpack_codes
+from tvm_ahcq.codegen.isa.generated.isa import LIMITS, MEMORIES
+from tvm_ahcq.codegen.isa.layout import MAX_SHIFT, pack_codes, unpack_codes
+from tvm_ahcq.quantizers.core.reference import EXP_BITS, exp2_fixed, log2_fixed
+
 from .state import LOGIT_LIMIT, MASKED, State, encode, saturate, shift_round, signed
 
 Fields = dict[str, int]

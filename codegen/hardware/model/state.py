@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..config import Config
-from ..generated.isa import LIMITS
+from tvm_ahcq.codegen.isa.config import Config
+from tvm_ahcq.codegen.isa.generated.isa import LIMITS
 
 LOGIT_LIMIT = 1 << (LIMITS["logit_bits"] - 1)
 MASKED = -LOGIT_LIMIT

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ....errors import DeviceError
-from ..config import Config
+from tvm_ahcq.codegen.isa.config import Config
+from tvm_ahcq.errors import DeviceError
+
 from . import tools, yosys
 
 DEVICE = ("--um5g-85k", "--package", "CABGA756", "--speed", "8")

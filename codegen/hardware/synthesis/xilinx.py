@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..config import Config
+from tvm_ahcq.codegen.isa.config import Config
+
 from . import yosys
 
 FAMILIES = {"7-series": "xc7", "UltraScale+": "xcup"}

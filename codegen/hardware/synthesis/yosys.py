@@ -8,7 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ..simulator import rtl_sources
+from tvm_ahcq.codegen.hardware.simulator import rtl_sources
+
 from . import tools
 
 HERE = Path(__file__).resolve().parent

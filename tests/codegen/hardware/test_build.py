@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tvm_ahcq.codegen.hardware import build
-from tvm_ahcq.codegen.hardware.config import named
 from tvm_ahcq.codegen.hardware.simulator import HERE, rtl_sources, verilator
 from tvm_ahcq.codegen.hardware.synthesis import ecp5, tools, yosys
+from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.errors import DeviceError
 
 needs_tools = pytest.mark.skipif(

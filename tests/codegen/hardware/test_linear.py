@@ -8,14 +8,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from tvm_ahcq.codegen.hardware.config import named
-from tvm_ahcq.codegen.hardware.image import MemoryImage, instruction_count
-from tvm_ahcq.codegen.hardware.layout import fixed_scale, unpack_codes
 from tvm_ahcq.codegen.hardware.linear import Linear, linear_program
 from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.hardware.model.state import shift_round
+from tvm_ahcq.codegen.isa.config import named
+from tvm_ahcq.codegen.isa.layout import fixed_scale, unpack_codes
+from tvm_ahcq.codegen.isa.memory_image import MemoryImage, instruction_count
 from tvm_ahcq.errors import DeviceError
-from tvm_ahcq.quantizers.reference import grouped_accumulators
+from tvm_ahcq.quantizers.core.reference import grouped_accumulators
 
 
 def random_layer(seed: int, rows: int, outputs: int, sizes: tuple[int, ...]) -> Linear:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tvm_ahcq.codegen.hardware.config import Config, named
-from tvm_ahcq.codegen.hardware.image import MemoryImage, SerialProgram
-from tvm_ahcq.codegen.hardware.layout import (
+from tvm_ahcq.codegen.hardware.model.machine import Machine
+from tvm_ahcq.codegen.isa.config import Config, named
+from tvm_ahcq.codegen.isa.layout import (
     code_blocks,
     decode_table,
     encode_table,
@@ -18,10 +18,10 @@ from tvm_ahcq.codegen.hardware.layout import (
     unpack_codes,
     weight_tiles,
 )
-from tvm_ahcq.codegen.hardware.model.machine import Machine
-from tvm_ahcq.quantizers import reference
-from tvm_ahcq.quantizers.hluq import HluqParams
-from tvm_ahcq.quantizers.intervals import interval_encoder
+from tvm_ahcq.codegen.isa.memory_image import MemoryImage, SerialProgram
+from tvm_ahcq.quantizers.activation.hluq import HluqParams
+from tvm_ahcq.quantizers.core import reference
+from tvm_ahcq.quantizers.core.intervals import interval_encoder
 
 FRACTION = 12
 CONFIGS = [named("sim_4x4"), named("ecp5_16x16")]

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from tvm_ahcq.codegen.hardware.attention import Head, attention_program
-from tvm_ahcq.codegen.hardware.config import named
-from tvm_ahcq.codegen.hardware.image import MemoryImage, instruction_count
 from tvm_ahcq.codegen.hardware.model.machine import Machine
-from tvm_ahcq.quantizers import reference
-from tvm_ahcq.quantizers.lnq import LnqParams
-from tvm_ahcq.quantizers.log_attention import log_attention_constants
-from tvm_ahcq.quantizers.uniform import UniformParams
+from tvm_ahcq.codegen.isa.config import named
+from tvm_ahcq.codegen.isa.memory_image import MemoryImage, instruction_count
+from tvm_ahcq.quantizers.activation.attention_constants import log_attention_constants
+from tvm_ahcq.quantizers.activation.lnq import LnqParams
+from tvm_ahcq.quantizers.activation.uniform import UniformParams
+from tvm_ahcq.quantizers.core import reference
 
 
 def random_head(seed: int, height: int, width: int, dim: int, relative: bool) -> Head:

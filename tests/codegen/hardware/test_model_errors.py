@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tvm_ahcq.codegen.hardware.config import named
 from tvm_ahcq.codegen.hardware.model.machine import Machine, Result
-from tvm_ahcq.codegen.hardware.program import instruction
+from tvm_ahcq.codegen.isa.config import named
+from tvm_ahcq.codegen.isa.encoding import instruction
 
 LOAD = {"memory": "act", "rows": 1, "length": 1}
 GEMM = {"rows": 4, "steps": 1, "blocks": 1}

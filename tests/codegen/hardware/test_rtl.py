@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tvm_ahcq.codegen.hardware import agreement
-from tvm_ahcq.codegen.hardware.config import Config, named
-from tvm_ahcq.codegen.hardware.random_program import FAULTS, random_program
+from tvm_ahcq.codegen.hardware import cosim as agreement
+from tvm_ahcq.codegen.hardware.fuzz import FAULTS, random_program
 from tvm_ahcq.codegen.hardware.simulator import lint
+from tvm_ahcq.codegen.isa.config import Config, named
 from tvm_ahcq.errors import DeviceError
 
 CONFIG = named("sim_4x4")

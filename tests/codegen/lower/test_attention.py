@@ -7,18 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tvm_ahcq.codegen.hardware.attention_plan import AttentionStage, Plan
-from tvm_ahcq.codegen.hardware.attention_stream import largest_plan, stream_entries
-from tvm_ahcq.codegen.hardware.config import named
-from tvm_ahcq.codegen.hardware.layout import code_blocks, pack_codes
 from tvm_ahcq.codegen.hardware.model.machine import Machine
-from tvm_ahcq.codegen.hardware.program import INSTRUCTION_BYTES
-from tvm_ahcq.codegen.hardware.schedule import synchronise
-from tvm_ahcq.codegen.lower.memory import DeviceMemory, move_constants
+from tvm_ahcq.codegen.isa.config import named
+from tvm_ahcq.codegen.isa.dependency_tokens import synchronise
+from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES
+from tvm_ahcq.codegen.isa.layout import code_blocks, pack_codes
+from tvm_ahcq.codegen.lower.address_space import DeviceMemory, move_constants
+from tvm_ahcq.codegen.lower.attention.plan import AttentionStage, Plan
+from tvm_ahcq.codegen.lower.attention.stream import largest_plan, stream_entries
 from tvm_ahcq.codegen.lower.tile_space import attention_space
 from tvm_ahcq.codegen.lower.verify import verify
 from tvm_ahcq.errors import DeviceError
-from tvm_ahcq.quantizers.reference import LogAttention, log_attention, log_attention_scale
+from tvm_ahcq.quantizers.core.reference import LogAttention, log_attention, log_attention_scale
 
 CONFIG = named("sim_4x4")
 

@@ -9,20 +9,14 @@ import numpy as np
 import pytest
 
 import tvm_ahcq
-from tvm_ahcq.codegen.hardware.config import named
-from tvm_ahcq.codegen.hardware.schedule import tokens_of
 from tvm_ahcq.codegen.hardware.simulator import build
-from tvm_ahcq.codegen.lower.artifact import artifact
-from tvm_ahcq.codegen.lower.operators import (
-    LinearConstants,
-    lower_attention,
-    lower_linear,
-    lower_mlp,
-    rows_of_a_run,
-)
+from tvm_ahcq.codegen.isa.config import named
+from tvm_ahcq.codegen.isa.dependency_tokens import tokens_of
+from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_attention, lower_linear, lower_mlp, rows_of_a_run
+from tvm_ahcq.codegen.lower.program_image import artifact
 from tvm_ahcq.codegen.lower.tiles import AttentionTile, LinearShape, LinearTile
 from tvm_ahcq.errors import DeviceError, TuningError
-from tvm_ahcq.quantizers.reference import (
+from tvm_ahcq.quantizers.core.reference import (
     LogAttention,
     encode_intervals,
     grouped_linear,

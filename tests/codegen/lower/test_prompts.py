@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import tvm_ahcq
-from tvm_ahcq.codegen.hardware.config import named
-from tvm_ahcq.codegen.lower.artifact import artifact
-from tvm_ahcq.codegen.lower.lowered import Lowered
+from tvm_ahcq.codegen.isa.config import named
+from tvm_ahcq.codegen.lower.offloaded_op import Lowered
 from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_attention, lower_linear
+from tvm_ahcq.codegen.lower.program_image import artifact
 from tvm_ahcq.errors import DeviceError
-from tvm_ahcq.quantizers.reference import LogAttention, grouped_linear, log_attention, log_attention_scale
+from tvm_ahcq.quantizers.core.reference import LogAttention, grouped_linear, log_attention, log_attention_scale
 from tvm_ahcq.runtime.accelerator import prepare
 from tvm_ahcq.runtime.ffi import ahcq_library
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tvm_ahcq.codegen.hardware.attention_plan import AttentionStage
-from tvm_ahcq.codegen.hardware.attention_stream import largest_plan
-from tvm_ahcq.codegen.hardware.config import named
-from tvm_ahcq.codegen.lower.linear_tiling import choose_tiling, tiling_of
-from tvm_ahcq.codegen.lower.stage import LinearStage, pack_fields
+from tvm_ahcq.codegen.isa.config import named
+from tvm_ahcq.codegen.lower.attention.plan import AttentionStage
+from tvm_ahcq.codegen.lower.attention.stream import largest_plan
+from tvm_ahcq.codegen.lower.linear.stage import LinearStage, pack_fields
+from tvm_ahcq.codegen.lower.linear.tiling import choose_tiling, tiling_of
 from tvm_ahcq.codegen.lower.tile_space import attention_space, linear_space
 from tvm_ahcq.errors import DeviceError
-from tvm_ahcq.quantizers.reference import LogAttention, log_attention_scale
+from tvm_ahcq.quantizers.core.reference import LogAttention, log_attention_scale
 
 CONFIG = named("sim_4x4")
 

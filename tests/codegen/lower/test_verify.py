@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tvm_ahcq.codegen.hardware.config import named
-from tvm_ahcq.codegen.hardware.program import INSTRUCTION_BYTES, fields_of, instruction
-from tvm_ahcq.codegen.hardware.schedule import synchronise
+from tvm_ahcq.codegen.isa.config import named
+from tvm_ahcq.codegen.isa.dependency_tokens import synchronise
+from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES, fields_of, instruction
 from tvm_ahcq.codegen.lower.disassemble import disassemble
 from tvm_ahcq.codegen.lower.verify import verify
 from tvm_ahcq.errors import DeviceError

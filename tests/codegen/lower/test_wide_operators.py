@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 import tvm_ahcq
-from tvm_ahcq.codegen.hardware.config import named
 from tvm_ahcq.codegen.hardware.simulator import build
-from tvm_ahcq.codegen.lower.artifact import artifact
-from tvm_ahcq.codegen.lower.lowered import Lowered
+from tvm_ahcq.codegen.isa.config import named
+from tvm_ahcq.codegen.lower.offloaded_op import Lowered
 from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_linear
+from tvm_ahcq.codegen.lower.program_image import artifact
 from tvm_ahcq.codegen.lower.tiles import LinearTile
 from tvm_ahcq.errors import DeviceError
-from tvm_ahcq.quantizers.reference import grouped_linear
+from tvm_ahcq.quantizers.core.reference import grouped_linear
 from tvm_ahcq.runtime.ffi import ahcq_library
-from tvm_ahcq.tune.tile_programs import TileTask
+from tvm_ahcq.tune.accelerator.programs import TileTask
 
 CONFIGS = [named("sim_4x4"), named("ecp5_16x16")]
 needs_library = pytest.mark.skipif(

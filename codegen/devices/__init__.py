@@ -1,0 +1,1 @@
+"""Accelerator devices: simulators and boards, their checks."""

@@ -1,0 +1,1 @@
+"""Instruction set: definition, generated forms, encoding, memory layouts, configurations."""

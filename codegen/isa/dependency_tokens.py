@@ -1,0 +1,156 @@
+"""Tokens for a list of instructions: units run ahead as far as their reads and writes allow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm_ahcq.codegen.isa.generated.isa import INSTRUCTIONS, LIMITS, MEMORIES, UNITS
+from tvm_ahcq.errors import DeviceError
+
+from .config import Config
+from .encoding import instruction
+
+Entry = tuple[str, dict[str, Any]]
+"""Name and fields of an instruction without its tokens."""
+
+_NAMES = {number: name for name, number in MEMORIES.items()}
+_TOKENS_MAX = (1 << LIMITS["token_bits"]) - 1
+
+
+@dataclass(frozen=True)
+class Access:
+    """Words ``first .. end - 1`` of a memory (bytes of external memory) that an instruction may touch."""
+
+    memory: str
+    first: int
+    end: int
+    write: bool
+
+    def conflicts(self, other: Access) -> bool:
+        """Whether the order of the two matters."""
+        overlap = self.first < other.end and other.first < self.end
+        return self.memory == other.memory and overlap and (self.write or other.write)
+
+
+def accesses(entry: Entry, config: Config) -> list[Access]:
+    """Everything that an instruction reads or writes; strided operands count as one stretch."""
+    name, given = entry
+    definition = INSTRUCTIONS[name]
+    values = {field: 0 for field in definition["fields"]}
+    values |= {field: MEMORIES[value] if isinstance(value, str) else value for field, value in given.items()}
+    found = []
+    for memory, base, terms, tail, *condition in definition["range"]:
+        if condition:
+            field, _, wanted = condition[0].partition("=")
+            if values[field] != int(wanted or 1):
+                continue
+        memory = _NAMES[values["memory"]] if memory == "memory" else memory
+        length = {"dim": config.dim, "one": 1}.get(tail) or values[tail]
+        if memory == "dram":
+            length *= LIMITS["chunk_bytes"]
+        elif tail == "length":
+            length = config.words(memory, length) or 0
+        reach = sum((values[count] - 1) * values[stride] for count, stride in terms)
+        found.append(Access(memory, values[base], values[base] + reach + length, base in definition["writes"]))
+    if name == "gemm":
+        found.append(Access("decode", 8 * values["decode"], 8 * values["decode"] + 8, False))
+    if name == "prob" or (name == "scale" and values["memory"] != MEMORIES["vec"]):
+        found.append(Access("encode", 0, config.depth("encode"), False))
+    return found
+
+
+Tokens = tuple[frozenset[int], frozenset[int]]
+"""Units that an instruction takes a token from before it starts, and that it gives one to."""
+
+
+def tokens_of(entries: Sequence[Entry], config: Config) -> list[Tokens]:
+    """Tokens that keep the result of these instructions that of one at a time.
+
+    Of each pair of units, the taker waits for the last instruction of the giver that it depends on, unless an earlier
+    token already stands for it.
+
+    Raises
+    ------
+    DeviceError
+        If more tokens between two units would be under way than a counter holds: the dependent instructions must come
+        closer together.
+    """
+    history: list[dict[str, _History]] = [{} for _ in UNITS]
+    synced = [[-1] * len(UNITS) for _ in UNITS]  # [giver][taker]: last instruction of the giver that was waited for
+    pairs: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    pop: list[set[int]] = [set() for _ in entries]
+    push: list[set[int]] = [set() for _ in entries]
+    for index, entry in enumerate(entries):
+        taker = UNITS.index(INSTRUCTIONS[entry[0]]["unit"])
+        touched = accesses(entry, config)
+        for giver in range(len(UNITS)):
+            needed = _last_conflict(history[giver], touched, synced[giver][taker]) if giver != taker else None
+            if needed is None:
+                continue
+            synced[giver][taker] = needed
+            push[needed].add(taker)
+            pop[index].add(giver)
+            pairs.setdefault((giver, taker), []).append((needed, index))
+        for access in touched:
+            history[taker].setdefault(access.memory, _History()).add(index, access)
+    for (giver, taker), tokens in pairs.items():
+        _check_counter(tokens, UNITS[giver], UNITS[taker])
+    return [(frozenset(takes), frozenset(gives)) for takes, gives in zip(pop, push, strict=True)]
+
+
+def program_of(entries: Sequence[Entry], tokens: Sequence[Tokens]) -> bytes:
+    """The program of these instructions, with FINISH."""
+    program = [
+        instruction(name, pop=[UNITS[u] for u in pop], push=[UNITS[u] for u in push], **values)
+        for (name, values), (pop, push) in zip(entries, tokens, strict=True)
+    ]
+    return b"".join([*program, instruction("finish")])
+
+
+def synchronise(entries: Sequence[Entry], config: Config) -> bytes:
+    """The program of these instructions, with FINISH and with the tokens of :func:`tokens_of`."""
+    return program_of(entries, tokens_of(entries, config))
+
+
+class _History:
+    """What a unit has touched of one memory, in order, and between which words all of that lies."""
+
+    def __init__(self) -> None:
+        self._touched: list[tuple[int, Access]] = []
+        self._first, self._end = 0, 0
+
+    def add(self, index: int, access: Access) -> None:
+        self._first = min(self._first, access.first) if self._touched else access.first
+        self._end = max(self._end, access.end)
+        self._touched.append((index, access))
+
+    def last_conflict(self, access: Access, known: int) -> int:
+        """The last instruction behind `known` whose order with `access` matters, else `known`."""
+        if access.first >= self._end or access.end <= self._first:
+            return known
+        for index, earlier in reversed(self._touched):
+            if index <= known:
+                break
+            if access.conflicts(earlier):
+                return index
+        return known
+
+
+def _last_conflict(history: dict[str, _History], touched: list[Access], known: int) -> int | None:
+    last = known
+    for access in touched:
+        if access.memory in history:
+            last = history[access.memory].last_conflict(access, last)
+    return last if last > known else None
+
+
+def _check_counter(tokens: list[tuple[int, int]], giver: str, taker: str) -> None:
+    """A giver that waits for room must never stand before the instruction that makes room."""
+    for (_, taken), (given, _) in zip(tokens, tokens[_TOKENS_MAX:], strict=False):
+        if taken > given:
+            raise DeviceError(
+                f"Instruction {given} of {giver} would give {taker} its {_TOKENS_MAX + 1}th token before instruction "
+                f"{taken} takes the first; move the instructions of {taker} forward."
+            )

@@ -1,0 +1,1 @@
+"""Lowering of attention to accelerator programs."""

@@ -1,0 +1,277 @@
+"""Sizes and places of a streamed attention: what lies where in the scratchpads and in external memory.
+
+Keys come in *lines*: with relative positions one picture row each, padded to whole blocks of Dim; without, some blocks.
+Queries are taken in tiles: some picture rows, or a part of one (*segments* of queries with the same height), padded to
+what DMA takes. Keys and values come in *chunks* of some lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tvm_ahcq.codegen.isa.config import Config
+from tvm_ahcq.codegen.isa.generated.isa import LIMITS
+from tvm_ahcq.codegen.isa.layout import code_blocks, decode_table, encode_table, fixed_scale, pack_codes, planes
+from tvm_ahcq.errors import DeviceError
+from tvm_ahcq.quantizers.core.reference import LogAttention
+
+QUERIES, PROBABILITIES, QUERIES_HIGH = range(3)
+"""Decode tables; the third is 16 times the first, for the high half of an int8 weight."""
+
+_LINE = 4
+"""Most key blocks of a line where there is no picture."""
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionStage:
+    """Heads with the same constants, but for their codes.
+
+    Attributes
+    ----------
+    heads, queries, keys, channels : int
+        Sizes; channels a multiple of Dim, queries equal to keys where there are relative positions.
+    constants : LogAttention
+        Of the site.
+    rel_h, rel_w : numpy.ndarray or None
+        ``(2 height - 1, channels)`` and ``(2 width - 1, channels)`` int8, of all heads; both or neither.
+    """
+
+    heads: int
+    queries: int
+    keys: int
+    channels: int
+    constants: LogAttention
+    rel_h: np.ndarray | None = None
+    rel_w: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class PictureHeads:
+    """Heads of one or several pictures (windows) of the same size, with the same constants.
+
+    Attributes
+    ----------
+    q, k, v : numpy.ndarray
+        ``(heads, height * width, d)`` uint8 codes of 4 bits, d a multiple of Dim.
+    constants : LogAttention
+        Of the site.
+    sides : (int, int)
+        Height and width that the tokens tile.
+    rel_h, rel_w : numpy.ndarray or None
+        ``(2 height - 1, d)`` and ``(2 width - 1, d)`` int8, of all heads; both or neither.
+    """
+
+    q: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+    constants: LogAttention
+    sides: tuple[int, int]
+    rel_h: np.ndarray | None = None
+    rel_w: np.ndarray | None = None
+
+    @property
+    def stage(self) -> AttentionStage:
+        """Without the codes."""
+        count, tokens, channels = self.q.shape
+        return AttentionStage(count, tokens, tokens, channels, self.constants, self.rel_h, self.rel_w)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Queries of a tile with the same height: `count` from column `x` on, at row `at` of the tile."""
+
+    at: int
+    count: int
+    y: int
+    x: int
+
+
+class Plan:
+    """Sizes of a call, and places in the scratchpads (words).
+
+    Parameters
+    ----------
+    config : Config
+        Accelerator.
+    stage : AttentionStage
+        Heads.
+    queries : int
+        Of a tile.
+    lines : int, optional
+        Of keys, in a chunk; by default the most that fit.
+    lag : int, optional
+        Chunks whose values are multiplied while the row sums of the next tile are taken, to give the array work; by
+        default half of them, where their probabilities fit ``act``.
+
+    Raises
+    ------
+    DeviceError
+        If a head does not fit the scratchpads, whose names the message gives.
+    """
+
+    def __init__(
+        self, config: Config, stage: AttentionStage, queries: int, lines: int | None = None, lag: int | None = None
+    ) -> None:
+        self.config, self.stage, self.tile_queries = config, stage, queries
+        self.constants = stage.constants
+        dim = config.dim
+        granule = max(1, 16 // dim)
+        self.rows = -(-queries // granule) * granule
+        self.tiles = -(-stage.queries // queries)
+        self.padded_queries = self.tiles * self.rows
+        self.parts = max(1, stage.channels // dim)
+        self.relative = stage.rel_h is not None and stage.rel_w is not None
+        self.height, self.width = sides_of(config, stage)
+        self.row_blocks = -(-self.width // dim)
+        self.row_keys = self.row_blocks * dim
+        self.keys, self.blocks = self.height * self.row_keys, self.height * self.row_blocks
+        self._size_relative()
+        self._size_chunks(lines, lag)
+        self._place_vec()
+        self._check()
+
+    def _size_relative(self) -> None:
+        """Blocks and entries of relative positions, and their places at the start of ``wgt``."""
+        dim = self.config.dim
+        segment = min(self.tile_queries, self.width)
+        self.h_blocks = -(-self.height // dim) if self.relative else 0
+        self.w_blocks = -(-(self.width + segment - 1) // dim) if self.relative else 0
+        granule = max(1, 16 // dim)
+        entries = [self.height - 1 + self.h_blocks * dim, self.width - segment + self.w_blocks * dim]
+        self.entries = [-(-size // granule) * granule if self.relative else 0 for size in entries]
+        self.rel_wgt = [0, 2 * self.parts * self.entries[0]]
+        self.ring = 2 * self.parts * sum(self.entries)
+
+    def _size_chunks(self, lines: int | None, lag: int | None) -> None:
+        """Picture rows of a chunk, and what depends on them in ``acc`` and ``act``."""
+        config, rows = self.config, self.rows
+        # Keys of a chunk: two chunks behind the tables of relative positions. A single chunk has the first half of the
+        # accumulators to itself; of several, each second is in the second half, and relative positions in the first.
+        half, line = config.acc_depth // 2, self.row_blocks * rows
+        sums, relative = 2 * self.parts * rows, (self.h_blocks + self.w_blocks) * rows
+        room = (config.wgt_depth - self.ring) // (2 * self.parts * self.row_keys)
+        single = self.height <= room and self.height * line <= half and sums + relative <= half
+        single = single and lines in (None, self.height)
+        several = max(0, min(self.height - 1, room, max(0, half - max(sums, relative)) // line))
+        if lines is None and several:
+            # of one size: a short one would leave too little time to load a long one; and of even number, so that sums
+            # of values fall to chunks whose scores are in the other half
+            lines = -(-self.height // (2 * -(-self.height // (2 * several))))
+        self.chunk_rows = self.height if single else lines if lines is not None and lines <= several else 0
+        self.acc_sums = 2 * half - sums
+        self.acc_relative = (self.acc_sums if single else half) - relative
+        self.chunks = -(-self.height // self.chunk_rows) if self.chunk_rows else 0
+        self.query_buffers, self.logit_buffers = (3, 2) if self.chunks == 1 else (2, 1)
+        self.chunk_keys, self.chunk_blocks = self.chunk_rows * self.row_keys, self.chunk_rows * self.row_blocks
+        queries = self.query_buffers * self.parts * rows
+        self.prob_slots = (config.act_depth - queries) // max(1, self.chunk_blocks * rows)
+        self.prob_at = queries
+        self.most_lag = max(0, min(self.chunks - 1, self.prob_slots - 2))
+        self.lag = min(self.chunks // 2, self.most_lag) if lag is None else lag
+
+    def _place_vec(self) -> None:
+        """A word of scales for sums, heights and widths; height terms, width terms; sums on their way to memory.
+
+        Width terms on their way to memory have a place of their own where there is room, else that of the sums.
+        """
+        config, rows = self.config, self.rows
+        self.vec_h = 3
+        self.h_buffers = 2 if self.chunks == 1 else 1
+        self.vec_w = self.vec_h + self.h_buffers * self.h_blocks * rows
+        self.vec_out = self.vec_w + (self.row_blocks * rows if self.relative else 0)
+        self.vec_far = self.vec_out + self.parts * rows
+        self.vec_end = self.vec_far + self.w_blocks * rows
+        if self.vec_end > config.vec_depth:
+            self.vec_far = self.vec_out
+            self.vec_end = self.vec_out + max(self.parts, self.w_blocks) * rows
+
+    def _check(self) -> None:
+        config, rows = self.config, self.rows
+        fits = {
+            "wgt and acc": self.chunk_rows >= 1, "act": self.prob_slots >= 2 and 0 <= self.lag <= self.most_lag,
+            "stat": 2 * rows <= config.stat_depth, "lgt": self.logit_buffers * rows * self.blocks <= config.lgt_depth,
+            "vec": self.vec_end <= config.vec_depth,
+        }  # fmt: skip
+        full = [name for name, fit in fits.items() if not fit]
+        stage, limit = self.stage, 1 << (LIMITS["mantissa_bits"] - 1)
+        c = self.constants
+        if stage.channels % config.dim:
+            raise DeviceError(f"{stage.channels} channels a head are no whole blocks of {config.dim} channels, which "
+                              f"the array of {config.name} needs: pad the head.")  # fmt: skip
+        if self.relative and not self.height * self.width == stage.queries == stage.keys:
+            raise DeviceError(f"{stage.queries} queries and {stage.keys} keys do not tile a picture of {self.height} x "
+                              f"{self.width}.")  # fmt: skip
+        if max(map(abs, (c.qk_multiplier, c.rel_h_multiplier, c.rel_w_multiplier))) >= limit:
+            raise DeviceError("a scale of the logits leaves the 22 bits of a multiplier")
+        if self.relative and self.tile_queries % self.width and self.width % self.tile_queries:
+            raise DeviceError(f"Tiles of {self.tile_queries} queries do not divide a picture of {self.height} x "
+                              f"{self.width}.")  # fmt: skip
+        if full:
+            raise DeviceError(
+                f"{stage.keys} keys of {stage.channels} channels, {self.tile_queries} queries at a time, do not fit "
+                f"the scratchpads of {config.name}: {', '.join(full)}."
+            )
+
+    def query_rows(self) -> np.ndarray:
+        """``(padded queries,)`` int32: which query lies there, -1 for padding."""
+        at = np.arange(self.rows)
+        rows = self.tile_queries * np.arange(self.tiles)[:, None] + at
+        return np.where((at < self.tile_queries) & (rows < self.stage.queries), rows, -1).ravel()
+
+    def key_rows(self) -> np.ndarray:
+        """``(keys in memory,)`` int32: which key lies there, -1 for padding."""
+        at = np.arange(self.row_keys)
+        rows = self.width * np.arange(self.height)[:, None] + at
+        return np.where((at < self.width) & (rows < self.stage.keys), rows, -1).ravel()
+
+    def valid(self, line: int) -> int:
+        """Real keys of the last block of a line."""
+        return min(self.width, self.stage.keys - line * self.width) - (self.row_blocks - 1) * self.config.dim
+
+    def place(self, constant: Callable[[np.ndarray | bytes], int], room: Callable[[int], int]) -> None:
+        """Puts tables into memory and reserves what lies there between two instructions.
+
+        Parameters
+        ----------
+        constant, room : callable
+            Address of data that they place, and of so many bytes that hold anything.
+        """
+        dim, c = self.config.dim, self.constants
+        query = np.arange(16) - c.q_zero
+        self.at = {"decode": constant(np.concatenate([decode_table(t) for t in (query, c.table, 16 * query)]))}
+        self.at["encode"] = constant(encode_table(-c.log_thresholds - 1, np.arange(len(c.table))))
+        scales = [fixed_scale(np.array(1.0), 0), c.rel_h_multiplier, c.rel_w_multiplier]
+        self.at["scales"] = constant(np.repeat(np.array(scales, np.int32), dim))
+        if self.stage.rel_h is not None and self.stage.rel_w is not None:
+            for name, table, entries in zip("hw", (self.stage.rel_h, self.stage.rel_w), self.entries, strict=True):
+                self.at[name] = constant(_table_codes(table, entries, dim))
+            # behind the last query its window may read past its row: room for one more
+            self.rel_pitch = 4 * self.w_blocks * dim
+            self.rel_buffers = [room((self.rows + 1) * self.rel_pitch) for _ in range(2)]
+
+    def segments(self, tile: int) -> list[Segment]:
+        """Of a tile of a head, by number."""
+        first, count = tile * self.tile_queries, min(self.tile_queries, self.width)
+        starts = range(first, min(first + self.tile_queries, self.stage.queries), count)
+        return [Segment(at - first, count, at // self.width, at % self.width) for at in starts]
+
+
+def sides_of(config: Config, stage: AttentionStage) -> tuple[int, int]:
+    """Lines of keys, and keys of a line: of the picture, or as many blocks as divide all of them."""
+    if stage.rel_h is not None and stage.rel_w is not None:
+        return (len(stage.rel_h) + 1) // 2, (len(stage.rel_w) + 1) // 2
+    blocks = -(-stage.keys // config.dim)
+    line = max(size for size in range(1, _LINE + 1) if blocks % size == 0)
+    return blocks // line, line * config.dim
+
+
+def _table_codes(table: np.ndarray, entries: int, dim: int) -> bytes:
+    """Halves of a table of relative positions as two sets of keys, the greatest distance first."""
+    padded = np.zeros((entries, table.shape[1]), np.int16)
+    padded[: len(table)] = table[::-1]
+    high, low = planes(padded)
+    halves = (high + 8, low)
+    return pack_codes(np.stack([code_blocks(half.astype(np.uint8), dim) for half in halves]))

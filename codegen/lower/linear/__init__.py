@@ -1,0 +1,1 @@
+"""Lowering of linear layers to accelerator programs."""

@@ -1,0 +1,146 @@
+"""An offloaded operator: its program, its constants, and how tensors lie in device memory."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from tvm_ahcq.codegen.isa.config import Config
+from tvm_ahcq.codegen.isa.dependency_tokens import Entry, Tokens, program_of, tokens_of
+from tvm_ahcq.codegen.lower.linear.stage import Field
+
+from .address_space import DeviceMemory
+from .cycle_model import Work, work_of
+from .tiles import Shape
+
+_MOST_KNOWN = 64
+_known_tokens: dict[Hashable, list[Tokens]] = {}
+"""Tokens by the shape of operators: blocks of a model repeat a few."""
+
+
+@dataclass(frozen=True, eq=False)
+class CodesInput:
+    """How uint8 codes ``(total, channels)`` lie in device memory; see ``runtime/accelerator_program.h``.
+
+    Each run of a program takes the next ``batch * rows`` of the rows. ``code_of`` is ``(parts, 256)``: codes of more
+    than 4 bits lie as halves, each of them in an equal part of the places of ``channel_at``, the high ones first.
+    """
+
+    address: int
+    total: int
+    batch: int
+    rows: int
+    channels: int
+    dim: int
+    row_at: np.ndarray
+    channel_at: np.ndarray
+    code_of: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class SumsOutput:
+    """How int32 words ``(word, batch, block, place, dim)`` become float32 ``(total, channels)``.
+
+    ``y = bias``, then for each group ``y = fma(float32(sum + correction), multiplier, y)``: the arithmetic of
+    :func:`tvm_ahcq.quantizers.core.reference.grouped_linear`. ``correction`` ``(groups, channels)`` is None where the
+    sums     contain it: decode tables of 4-bit codes hold what is left when the zero point is taken away.
+    """
+
+    address: int
+    total: int
+    batch: int
+    rows: int
+    blocks: int
+    dim: int
+    row_at: np.ndarray
+    fields: tuple[Field, ...]
+    multiplier: np.ndarray
+    bias: np.ndarray
+    correction: np.ndarray | None = None
+
+    @property
+    def words(self) -> int:
+        """Words that hold the sums of all groups."""
+        return self.fields[-1].word + 1
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """One offloaded operator.
+
+    Attributes
+    ----------
+    config : Config
+        What it is for.
+    entries : list of Entry
+        Instructions without tokens; constants from ``CONSTANTS_AT`` on.
+    memory : DeviceMemory
+        Its constants, and the size of its scratch.
+    inputs, output
+        Between the host's tensors and device memory.
+    shape : hashable or None
+        Equal for operators whose instructions differ in nothing but the numbers that they compute with, so that their
+        tokens are equal too.
+    shapes : tuple of Shape
+        What tuning knows it by, each of its parts.
+    tuned : bool
+        Whether tuning chose the tile of any of them.
+    per_prompt : bool
+        Whether its work grows with the prompts of a call: tensors then have any number of times the rows that ``total``
+        of inputs and output says, known when it is called.
+    times : int
+        That number in a call with one prompt, which runs, cycles and bytes are for: 1 where ``total`` are the rows of a
+        prompt, its tokens where a row is taken alone.
+    """
+
+    config: Config
+    entries: list[Entry]
+    memory: DeviceMemory
+    inputs: tuple[CodesInput, ...]
+    output: SumsOutput
+    shape: Hashable = None
+    shapes: tuple[Shape, ...] = ()
+    tuned: bool = False
+    per_prompt: bool = False
+    times: int = 1
+
+    @cached_property
+    def tokens(self) -> list[Tokens]:
+        """Tokens of the instructions."""
+        if self.shape is None:
+            return tokens_of(self.entries, self.config)
+        if self.shape not in _known_tokens:
+            if len(_known_tokens) == _MOST_KNOWN:
+                _known_tokens.pop(next(iter(_known_tokens)))
+            _known_tokens[self.shape] = tokens_of(self.entries, self.config)
+        return _known_tokens[self.shape]
+
+    @cached_property
+    def program(self) -> bytes:
+        """The instructions, with tokens."""
+        return program_of(self.entries, self.tokens)
+
+    @property
+    def runs(self) -> int:
+        """How often the program runs, each time on the next rows."""
+        return -(-self.times * self.output.total // (self.output.batch * self.output.rows))
+
+    @cached_property
+    def work(self) -> Work:
+        """What one run does."""
+        return work_of(self.entries, self.tokens, self.config)
+
+    @property
+    def cycles(self) -> int:
+        """Estimate of the cycles of all these runs."""
+        return self.runs * self.work.cycles
+
+    @property
+    def transfer_bytes(self) -> int:
+        """Bytes between the host and the device's memory, in all these runs."""
+        codes = sum(x.batch * len(x.row_at) * len(x.channel_at) // 2 for x in self.inputs)
+        places = self.output.batch * self.output.blocks * len(self.output.row_at) * self.output.dim
+        return self.runs * (codes + 4 * self.output.words * places)

@@ -1,0 +1,1 @@
+"""Passes that lower a realised module to kernels."""

@@ -1,0 +1,61 @@
+"""The search for the parser of inlined parts: what it finds, and that it reads no sources."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+import tvm
+from tvm.script import tirx as T
+
+import tvm_ahcq.kernels  # noqa: F401  (replaces the search)
+
+
+@T.inline
+def add_twice(out, x, i):
+    out[i] = x[i] + x[i]
+
+
+@T.inline
+def add_twice_and_one(out, x, i):
+    add_twice(out, x, i)
+    out[i] = out[i] + T.float32(1)
+
+
+def kernel() -> tvm.tirx.PrimFunc:
+    """A function with an inlined part in an inlined part."""
+
+    @T.prim_func(s_tir=True)
+    def func(x: T.Buffer((4,), "float32"), out: T.Buffer((4,), "float32")):
+        for i in T.serial(4):
+            add_twice_and_one(out, x, i)
+
+    return func
+
+
+def test_inlined_parts_of_inlined_parts_compute():
+    x, out = tvm.runtime.tensor(np.arange(4, dtype=np.float32)), tvm.runtime.tensor(np.zeros(4, np.float32))
+    tvm.compile(kernel())(x, out)
+    np.testing.assert_array_equal(out.numpy(), [1, 3, 5, 7])
+
+
+def test_inlining_reads_no_sources_of_callers(monkeypatch):
+    walks = []
+    walk = inspect.getouterframes
+    monkeypatch.setattr(inspect, "getouterframes", lambda *args, **kwargs: walks.append(1) or walk(*args, **kwargs))
+
+    @T.prim_func(s_tir=True)
+    def plain(x: T.Buffer((4,), "float32"), out: T.Buffer((4,), "float32")):
+        for i in T.serial(4):
+            out[i] = x[i]
+
+    assert plain.params
+    of_plain = len(walks)
+    kernel()
+    assert len(walks) == 2 * of_plain
+
+
+def test_a_part_that_is_called_outside_of_a_kernel_is_an_error():
+    with pytest.raises(RuntimeError, match="not available"):
+        add_twice(None, None, 0)

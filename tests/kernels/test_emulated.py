@@ -1,0 +1,54 @@
+"""Kernels for 64-bit Arm, with and without dot-product instructions, run by qemu, against the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tvm
+from tvm.tirx import Var
+
+from tvm_ahcq.kernels import grouped_linear, log_attention
+from tvm_ahcq.quantizers.core import reference
+from tvm_ahcq.runtime.weights import pack
+from tvm_ahcq.target import HostTarget, resolve_target
+
+ANY = Var("rows", "int64")
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_grouped_linear_equals_the_reference(emulate, foreign: HostTarget, bits: int):
+    rng, n, sizes, lowest = np.random.default_rng(bits), 37, (80, 20), -(2**bits - 1) if bits < 8 else -128
+    run = emulate(grouped_linear(ANY, n, 100, 2, "vnni16", foreign, bits))
+    for m in (1, 8):
+        operands = rng.integers(0, 256, (m, 100), dtype=np.uint8)
+        weight = rng.integers(lowest, min(-lowest, 127) + 1, (n, 100)).astype(np.int8)
+        operands[0], weight[0], weight[1] = 0, lowest, -lowest - 1  # a code of 0 counts as -128
+        multiplier = rng.normal(size=(2, n)).astype(np.float32)
+        correction = rng.integers(-999, 999, (2, n)).astype(np.int32)
+        bias, bounds = rng.normal(size=n).astype(np.float32), np.array([0, 80, 100], np.int32)
+        arguments = (operands, pack(weight, "vnni16"), bounds, multiplier, correction, bias)
+        expected = reference.grouped_linear(operands, weight, sizes, multiplier, correction, bias)
+        assert np.array_equal(run(*arguments, shape=(m, n), dtype="float32"), expected)
+
+
+def test_attention_equals_the_reference(emulate, foreign: HostTarget):
+    rng = np.random.default_rng(1)
+    scale = reference.log_attention_scale((15 * 15 * 16, 0.01))
+    c = reference.LogAttention(
+        3, 8, 5, **scale, log_thresholds=np.array([9000, 5000, 2048], np.int32),
+        table=np.array([0, 9, 70, 255], np.uint8), out_scale=np.float32(0.3),
+    )  # fmt: skip
+    run = emulate(log_attention(1, Var("nq", "int64"), Var("nk", "int64"), 16, None, 3, foreign))
+    q, k, v = (rng.integers(0, 16, (1, size, 16), dtype=np.uint8) for size in (5, 70, 70))
+    constants = np.array([3, 8, 5, c.qk_shift, c.rel_shift, c.qk_multiplier, 0, 0, c.shift], np.int32)
+    arguments = (q, k, v, constants, c.log_thresholds, c.table, np.array([c.out_scale], np.float32))
+    got = run(*arguments, shape=q.shape, dtype="float32")
+    assert np.array_equal(got, reference.log_attention(q, k, v, c))
+
+
+@pytest.mark.parametrize(("name", "instruction"), [("aarch64", "smlal"), ("aarch64-dotprod", "sdot")])
+def test_kernel_uses_the_instruction(name: str, instruction: str):
+    target = resolve_target(name)
+    kernel = tvm.compile(grouped_linear(ANY, 64, 64, 1, "vnni16", target, 4), target=target.tvm_target())
+    lines = kernel.mod.inspect_source("asm").splitlines()
+    assert sum(instruction in line for line in lines) >= 24

@@ -1,0 +1,27 @@
+"""Parameters as float16 can hold them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tvm_ahcq.quantizers.core.float16_storage import SMALLEST, halved
+
+
+def test_large_float_parameters_are_rounded_and_all_others_kept():
+    rng = np.random.default_rng(0)
+    params = {name: rng.normal(size=size).astype(np.float32) for name, size in [
+        ("table", (4, SMALLEST)), ("coded", (4, SMALLEST)), ("small", SMALLEST - 1)]}  # fmt: skip
+    params["wide"] = params["table"] * np.float32(1e6)
+    found = halved(params, {"coded"})
+    assert list(found) == list(params)
+    np.testing.assert_array_equal(found["table"], params["table"].astype(np.float16))
+    assert found["table"].dtype == np.float32
+    assert 0 < np.abs(found["table"] - params["table"]).max() < 2.0**-11 * np.abs(params["table"]).max()
+    # "wide" would overflow
+    assert all(found[name] is params[name] for name in ("coded", "small", "wide"))
+
+
+def test_rounding_again_changes_nothing():
+    params = {"table": np.linspace(-3, 3, 2 * SMALLEST, dtype=np.float32)}
+    once = halved(params, ())
+    np.testing.assert_array_equal(halved(once, ())["table"], once["table"])

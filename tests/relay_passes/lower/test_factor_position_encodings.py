@@ -1,0 +1,54 @@
+"""Positional encodings as products of rows and columns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tvm
+from tvm import relax, tirx
+
+from tvm_ahcq.relay_passes.lower.factor_position_encodings import factors, separate_constants
+from tvm_ahcq.relay_passes.pipeline import build
+from tvm_ahcq.relay_passes.rewrite import bindings
+from tvm_ahcq.target import resolve_target
+
+
+def encoding(side: int, channels: int) -> np.ndarray:
+    """SAM's: sines and cosines of random directions, ``(side * side, 2 * channels)`` float32."""
+    rng = np.random.default_rng(0)
+    y, x = np.divmod(np.arange(side * side), side)
+    angle = 2 * np.pi * (np.stack([x, y], 1) / side * 2 - 1) @ rng.normal(size=(2, channels))
+    return np.concatenate([np.sin(angle), np.cos(angle)], 1).astype(np.float32)
+
+
+def test_an_encoding_is_the_sum_of_two_products():
+    given = encoding(24, 16)
+    rows, columns = factors(given)
+    assert rows.shape == columns.shape == (2, 24, 32)
+    rebuilt = np.einsum("ryc,rxc->yxc", rows, columns).reshape(given.shape)
+    np.testing.assert_allclose(rebuilt, given, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("other", [np.ones((24 * 23, 4)), np.random.default_rng(0).normal(size=(24 * 24, 4))])
+def test_other_constants_are_not(other):
+    assert factors(other.astype(np.float32)) is None
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_sum_is_the_same_without_the_constant(first):
+    constant = encoding(32, 16)[None]
+    x = relax.Var("x", relax.TensorType([tirx.Var("B", "int64"), 1024, 32], "float32"))
+    builder = relax.BlockBuilder()
+    with builder.function("main", [x], attrs={"num_input": 1}):
+        with builder.dataflow():
+            args = (x, relax.const(constant)) if first else (relax.const(constant), x)
+            out = builder.emit_output(builder.normalize(relax.op.add(*args)))
+        builder.emit_func_output(out)
+    mod = separate_constants(builder.get())
+    sizes = [c.value.numpy().size for b in bindings(mod["main"]) for c in getattr(b.value, "args", ())
+             if isinstance(c, tvm.ir.GenericConst)]  # fmt: skip
+    assert sizes == [1024] * 4
+    given = np.random.default_rng(1).normal(size=(3, 1024, 32)).astype(np.float32)
+    machine = relax.VirtualMachine(build(mod, resolve_target("native")), tvm.cpu())
+    found = machine["main"](tvm.runtime.tensor(given)).numpy()
+    np.testing.assert_allclose(found, given + constant, rtol=0, atol=2e-6)

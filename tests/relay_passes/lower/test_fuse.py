@@ -1,0 +1,110 @@
+"""What kernels take in: that they do, that results do not change, and what they leave alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+import tvm
+from tvm import relax
+from tvm.script import ir as I
+from tvm.script import relax as R
+
+import tvm_ahcq.ir  # noqa: F401  (R.ahcq)
+from tvm_ahcq.api import QuantizedModel, quantize
+from tvm_ahcq.models.sam.load import from_module
+from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
+from tvm_ahcq.relay_passes.lower import legalise as legalise_module
+from tvm_ahcq.relay_passes.lower.legalise import legalise
+from tvm_ahcq.relay_passes.lower.sink_transposes import improve_layout
+from tvm_ahcq.relay_passes.pipeline import build
+from tvm_ahcq.runtime.weights import QLinearWeight, expand
+from tvm_ahcq.target import resolve_target
+
+
+def calls(mod: tvm.IRModule, function: str) -> Counter:
+    """How often a function calls each kind of kernel or operator."""
+    found: Counter = Counter()
+
+    def visit(expr: relax.Expr) -> None:
+        if isinstance(expr, relax.Call):
+            called = expr.args[0] if expr.op == tvm.ir.Op.get("relax.call_tir") else expr.op
+            name = called.name_hint if isinstance(called, tvm.ir.GlobalVar) else str(getattr(called, "name", ""))
+            found[name.rpartition("_")[0] if isinstance(called, tvm.ir.GlobalVar) else name] += 1
+
+    relax.analysis.post_order_visit(mod[function], visit)
+    return found
+
+
+@pytest.fixture(scope="module")
+def quantized(pictures) -> QuantizedModel:
+    """A tiny model whose heads have 16 channels: one windowed block with padding, one global."""
+    torch.manual_seed(0)
+    sam = build_sam_vit_t(
+        image_size=128, depth=2, embed_dim=32, num_heads=2, global_attn_indexes=(1,), window_size=3, prompt_dim=32
+    )
+    return quantize(from_module(sam.requires_grad_(False), "tiny"), pictures)
+
+
+@pytest.mark.parametrize("name", ["avx512-vnni", "avx2", "amx", "aarch64"])
+def test_encoder_blocks_are_a_handful_of_kernels(quantized, name: str):
+    target = resolve_target(name)
+    module = legalise(improve_layout(quantized.realise(target.layout).module), target)
+    found = calls(module, "encode_image")
+    # four of the blocks, and the patch embedding with its positions
+    blocks = {"linear_add": 5, "linear_heads": 2, "linear_intervals": 2, "norm_encode": 4, "log_attention": 2}
+    assert {kind: found[kind] for kind in blocks} == blocks
+    assert not any(found[name] for name in ("relax.nn.pad", "relax.strided_slice", "relax.split"))
+    assert calls(module, "decode")["linear_codes"] == 7 * 3  # seven attentions: queries, keys and values of each
+
+
+def test_fused_kernels_change_no_bit(quantized, prompts, monkeypatch):
+    target = resolve_target("native")
+    realised = quantized.realise(target.layout)
+    module = tvm.IRModule({name: realised.module[name] for name in ("encode_image", "decode")})
+
+    def results() -> list[np.ndarray]:
+        machine = relax.VirtualMachine(build(module, target), tvm.cpu())
+        found = []
+        for function in ("encode_image", "decode"):
+            tensors = []
+            for record in realised.function_params[function]:
+                value = realised.tensors[record]
+                parts = expand(value) if isinstance(value, QLinearWeight) else (value,)
+                tensors += [tvm.runtime.tensor(np.ascontiguousarray(part)) for part in parts]
+            out = machine[function](*map(tvm.runtime.tensor, prompts[function]), *tensors)
+            found += [each.numpy() for each in (out if not hasattr(out, "numpy") else [out])]
+        return found
+
+    fused = results()
+    monkeypatch.setattr(legalise_module, "fuse", lambda *_: {})
+    for got, expected in zip(fused, results(), strict=True):
+        assert np.array_equal(got, expected)
+
+
+def test_what_is_read_twice_is_left_alone():
+    @I.ir_module
+    class Twice:
+        @R.function
+        def main(
+            x: R.Tensor((4, 16), "uint8"),
+            packed: R.Tensor((1, 4, 16, 4), "int8"),
+            bounds: R.Tensor((2,), "int32"),
+            multiplier: R.Tensor((1, 16), "float32"),
+            correction: R.Tensor((1, 16), "int32"),
+            bias: R.Tensor((16,), "float32"),
+            residual: R.Tensor((4, 16), "float32"),
+        ):
+            with R.dataflow():
+                y = R.ahcq.grouped_linear(
+                    x, packed, bounds, multiplier, correction, bias, name="fc", layout="vnni16", weight_bits=4
+                )
+                z = R.add(residual, y)
+                w = R.multiply(z, y)
+                R.output(w)
+            return w
+
+    found = calls(legalise(Twice, resolve_target("avx2")), "main")
+    assert found["grouped_linear"] == 1 and found["linear_add"] == 0

@@ -1,0 +1,70 @@
+"""Phase 4: ACNR with the published strength, layer by layer in graph order (QUANTIZERS 3.5, 4).
+
+The quantized stream has quantized activations and the weights that are already conditioned. Recipe "ahcq" chooses a
+strength for each layer while it rounds it instead (:mod:`.round`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from tvm.ir import IRModule
+
+from tvm_ahcq.quantizers.core.table import QuantTable
+from tvm_ahcq.quantizers.weight.acnr import ConditionedWeight, Conditioner, difference_moment
+
+from .calibrate import Progress
+from .layer_walk import LayerWalk, layer_sample
+
+PUBLISHED_ITERATIONS = {4: 200, 5: 200, 6: 20, 8: 20}
+"""By bits; 8 is not published and takes the setting of 6."""
+
+
+def condition(
+    mod: IRModule,
+    params: Mapping[str, np.ndarray],
+    table: QuantTable,
+    images: Sequence[np.ndarray],
+    progress: Progress = lambda *_: None,
+) -> dict[str, ConditionedWeight]:
+    """Condition every two-dimensional weight whose input is a site.
+
+    Parameters
+    ----------
+    mod : tvm.IRModule
+        From :func:`.annotate.annotate`.
+    params : mapping of str to numpy.ndarray
+        Float parameters.
+    table : QuantTable
+        Quantizers of activations.
+    images : sequence of numpy.ndarray
+        ``(1, 3, S, S)`` float32, preprocessed.
+    progress : callable
+        Told of every layer.
+
+    Returns
+    -------
+    dict of str to ConditionedWeight
+        By name of the weight.
+    """
+    walk = LayerWalk(mod, params, table)
+    total = sum(params[layer.weight].ndim == 2 for layer in walk.layers.values())
+    found: dict[str, ConditionedWeight] = {}
+
+    def visit(name: str, inputs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        layer = walk.layers.get(name)
+        if layer is None or params[layer.weight].ndim != 2:
+            return
+        weight = params[layer.weight]
+        sample = layer_sample(inputs, weight.shape)
+        moment = difference_moment(sample.float_rows - sample.quant_rows)
+        conditioner = Conditioner(weight, moment, doubled_energy="doubled_energy" in table.recipe.faults)
+        bits = table.weights[layer.weight].bits
+        found[layer.weight] = conditioner.weight(PUBLISHED_ITERATIONS[bits])
+        walk.sites.layers[name] = torch.from_numpy(found[layer.weight].weight), None
+        progress("condition: layers", len(found), total)
+
+    walk.run(images, visit)
+    return found

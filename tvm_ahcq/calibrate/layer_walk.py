@@ -1,0 +1,89 @@
+"""A walk over the quantized layers of a model with all images at hand, in graph order; passes visit it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tvm.ir import IRModule
+
+from tvm_ahcq.quantizers.core.table import QuantTable
+from tvm_ahcq.quantizers.weight.round_layer import LayerSample
+from tvm_ahcq.relay_passes.annotate import Layer, layers
+from tvm_ahcq.torch_exec.executor import TorchExecutor
+from tvm_ahcq.torch_exec.fake_quant import FakeQuantSites
+from tvm_ahcq.torch_exec.lockstep import Lockstep, Streams, Visitor
+from tvm_ahcq.torch_exec.simulate import Sites, exact_layer_norm
+
+from .calibrate import calibration_prompts
+
+ROWS_AN_IMAGE, ROWS_A_LAYER = 512, 4096
+"""Rows (tokens) of a layer's input that are kept of each image: the first, or more where images are few, so that there
+are at least the second in all."""
+
+
+class LayerWalk:
+    """The float and the quantized stream through a model; a visitor changes the layers of the latter as it comes by.
+
+    Parameters
+    ----------
+    mod : tvm.IRModule
+        From :func:`.annotate.annotate`.
+    params : mapping of str to numpy.ndarray
+        Parameters of both streams.
+    table : QuantTable
+        Quantizers of the second stream's activations; its weights begin in float.
+
+    Attributes
+    ----------
+    layers : dict of str to Layer
+        Quantized layers by name.
+    sites : FakeQuantSites
+        Of the quantized stream; ``sites.layers`` is where a visitor puts changed weights and biases.
+    """
+
+    def __init__(self, mod: IRModule, params: Mapping[str, np.ndarray], table: QuantTable):
+        self.layers: dict[str, Layer] = layers(mod)
+        self.executor = TorchExecutor(mod, params, {"relax.nn.layer_norm": exact_layer_norm})
+        self.sites = FakeQuantSites(table.sites)
+
+    def run(self, images: Sequence[np.ndarray], visit: Visitor) -> None:
+        """The encoder on all images, then the decoder on prompts for each."""
+        streams = Streams(Sites(), self.sites)
+        with torch.no_grad():
+            encoder = Lockstep(self.executor, "encode_image", streams, [((image,), (image,)) for image in images])
+            inputs = []
+            for count, pair in enumerate(encoder.run(visit), 1):
+                prompts = calibration_prompts(images[0].shape[-1], seed=count)
+                inputs.append(tuple((embedding, *prompts) for embedding in pair))
+            Lockstep(self.executor, "decode", streams, inputs).run(visit)
+
+
+def layer_sample(inputs: list[tuple[torch.Tensor, torch.Tensor]], shape: tuple[int, ...]) -> LayerSample:
+    """Some rows (seeded) of a layer's inputs in both streams; every fourth image, or row of fewer, is held out."""
+    rng = np.random.default_rng(0)
+    whole = inputs[0][0].shape[-1] == np.prod(shape[1:])  # rows of the weight's length: no patches to be taken
+    unfold: Callable = (lambda x: x.flatten(0, -2)) if whole else _patches(shape[-1])
+    parts: tuple[list, list] = ([], [])
+    limit = max(ROWS_AN_IMAGE, ROWS_A_LAYER // len(inputs))
+    fold = []
+    for place, pair in enumerate(inputs):
+        rows = [unfold(x) for x in pair]
+        count = len(rows[0])
+        chosen = torch.from_numpy(rng.choice(count, min(count, limit), replace=False))
+        for part, matrix in zip(parts, rows, strict=True):
+            part.append(matrix[chosen].numpy())
+        fold.append(np.full(len(chosen), place % 4 == 3) if len(inputs) > 3 else np.arange(len(chosen)) % 4 == 3)
+    return LayerSample(np.concatenate(parts[0]), np.concatenate(parts[1]), np.concatenate(fold))
+
+
+def _patches(kernel: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Rows ``(B * H * W, C * kernel**2)`` of a same-padded convolution's input ``(B, H, W, C)``."""
+
+    def unfold(x: torch.Tensor) -> torch.Tensor:
+        columns = F.unfold(x.permute(0, 3, 1, 2), kernel, padding=kernel // 2)
+        return columns.transpose(1, 2).flatten(0, 1)
+
+    return unfold

@@ -1,0 +1,118 @@
+"""Mixed precision: more bits for what hurts most, until the masks of the calibration pictures stay close enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tvm_ahcq.api import QuantizedModel, quantize
+from tvm_ahcq.errors import CalibrationError, RecipeError
+from tvm_ahcq.evaluate.sensitivity.measure import measure
+from tvm_ahcq.evaluate.sensitivity.probes import Probe
+from tvm_ahcq.evaluate.sensitivity.stable_prompts import settled_probes
+from tvm_ahcq.models.sam.load import SamModel
+from tvm_ahcq.quantizers.core.recipe import Recipe
+
+Progress = Callable[[str, int, int], None]
+
+STEPS = (6, 8)
+"""Code widths to raise to, in order."""
+
+PROBES = 4
+"""Pictures whose masks are compared."""
+
+
+@dataclass(frozen=True, eq=False)
+class MixedModel:
+    """What :func:`raise_bits` found.
+
+    Attributes
+    ----------
+    model : QuantizedModel
+        The first that stays within the bound.
+    raised : dict of str to int
+        Bits of the sites and weights that got more than the rest; also in ``model.table.recipe.raised``.
+    drops : tuple of float
+        1 minus the mean IoU with the float model's masks: at first, and after each step.
+    """
+
+    model: QuantizedModel
+    raised: dict[str, int]
+    drops: tuple[float, ...]
+
+
+def raise_bits(
+    model: SamModel,
+    images: Sequence[np.ndarray],
+    recipe: Recipe,
+    max_drop: float,
+    progress: Progress = lambda *_: None,
+) -> MixedModel:
+    """Quantize with as few raised sites and weights as a bound on the masks allows.
+
+    Each layer's effect on the masks is measured once, with that layer alone quantized. Then the layers that hurt most
+    get 6 bits, twice as many of them at each step, and after all have them, 8; each step quantizes and measures anew.
+
+    Parameters
+    ----------
+    model : SamModel
+        Float.
+    images : sequence of numpy.ndarray
+        Calibration pictures, ``(H, W, 3)`` uint8; the masks of the first few are compared, on
+        clicks whose masks the float model is sure of, and boxes around these.
+    recipe : Recipe
+        Where it starts from.
+    max_drop : float
+        Bound on 1 minus the mean IoU with the float model's masks, in (0, 1).
+    progress : callable
+        Told of what is being done.
+
+    Raises
+    ------
+    RecipeError
+        If the bound makes no sense.
+    CalibrationError
+        If even 8 bits everywhere do not meet it.
+    """
+    if not 0 < max_drop < 1:
+        raise RecipeError(f"max_drop is {max_drop!r}; expected a number between 0 and 1, such as 0.01 for 1 %.")
+    probes = settled_probes(model, images[:PROBES], progress=progress)
+    qmodel = quantize(model, images, recipe, progress=progress)
+    drops = [_drop(qmodel, probes, progress)]
+    if drops[0] <= max_drop:
+        return MixedModel(qmodel, dict(recipe.raised), tuple(drops))
+    order = _order(qmodel, probes, progress)
+    for bits in (step for step in STEPS if step > min(recipe.bits_activations, recipe.bits_weights)):
+        base = dict(qmodel.table.recipe.raised)
+        count = max(1, len(order) // 8)
+        while True:
+            raised = base | {name: bits for names in order[:count] for name in names if _bits(recipe, name) < bits}
+            qmodel = quantize(model, images, replace(recipe, raised=tuple(raised.items())), progress=progress)
+            drops.append(_drop(qmodel, probes, progress))
+            if drops[-1] <= max_drop:
+                return MixedModel(qmodel, raised, tuple(drops))
+            if count >= len(order):
+                break
+            count = min(2 * count, len(order))
+    raise CalibrationError(
+        f"With {STEPS[-1]} bits everywhere the masks still change by {drops[-1]:.4f}, more than {max_drop:g}; "
+        "allow a larger drop, or give more calibration pictures."
+    )
+
+
+def _bits(recipe: Recipe, name: str) -> int:
+    """Of a site or a weight: the patch embedding may have more than the rest from the start."""
+    return recipe.bits_of_weight(name) if name.endswith(".weight") else recipe.bits_of_site(name)
+
+
+def _drop(qmodel: QuantizedModel, probes: Sequence[Probe], progress: Progress) -> float:
+    """1 minus the mean IoU of the quantized model's masks with the float model's."""
+    return measure(qmodel, probes, "none", progress).total.iou_loss
+
+
+def _order(qmodel: QuantizedModel, probes: Sequence[Probe], progress: Progress) -> list[list[str]]:
+    """Sites and weight of each layer, the layer that hurts most first."""
+    found = measure(qmodel, probes, "layers", progress)
+    return [[*effect.unit.sites, *(f"{layer}.weight" for layer in effect.unit.layers)] for effect in found.worst()]

@@ -1,0 +1,95 @@
+"""Phase 5, default effort: weight codes by error-compensated rounding, layer by layer, without gradients.
+
+All images go through the graph in step, once in float and once quantized as far as the pass has come. Before each layer
+both of its inputs are at hand; the layer is rounded to answer the quantized input as the float layer answers the float
+one (:func:`tvm_ahcq.quantizers.weight.round_layer.round_layer`), and the rest of the graph sees the result. What reads
+pixels is rounded to the nearest: it has bits enough, and patches of a few pictures say little about those of others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from tvm.ir import IRModule
+
+from tvm_ahcq.quantizers.core.table import QuantTable, WeightRange
+from tvm_ahcq.quantizers.weight.round_layer import RoundedLayer, round_layer
+from tvm_ahcq.relay_passes.annotate import PIXELS, sites
+
+from .calibrate import Progress
+from .layer_walk import LayerWalk, layer_sample
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What the pass found.
+
+    Attributes
+    ----------
+    table : QuantTable
+        With new ranges and parameters.
+    layers : dict of str to RoundedLayer
+        Each layer's result, by name.
+    """
+
+    table: QuantTable
+    layers: dict[str, RoundedLayer]
+
+
+def round_weights(
+    mod: IRModule,
+    params: Mapping[str, np.ndarray],
+    table: QuantTable,
+    images: Sequence[np.ndarray],
+    progress: Progress = lambda *_: None,
+) -> Rounding:
+    """Round every quantized layer of an annotated module.
+
+    Parameters
+    ----------
+    mod : tvm.IRModule
+        From :func:`.annotate.annotate`.
+    params : mapping of str to numpy.ndarray
+        Float parameters, equalised or conditioned if they are to be.
+    table : QuantTable
+        From :func:`.calibrate.calibrate`.
+    images : sequence of numpy.ndarray
+        ``(1, 3, S, S)`` float32, preprocessed; all are in memory together with their activations at one place of the
+        graph.
+    progress : callable
+        Told of every layer.
+    """
+    walk, found, kinds = LayerWalk(mod, params, table), {}, sites(mod)
+    conditioned = table.recipe.conditioning == "chosen"
+
+    def visit(name: str, inputs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        layer = walk.layers.get(name)
+        if layer is None:
+            return
+        weight = params[layer.weight]
+        rounded = round_layer(
+            weight.reshape(len(weight), -1),
+            None if layer.bias is None else params[layer.bias],
+            layer_sample(inputs, weight.shape),
+            table.weights[layer.weight].bits,
+            table.recipe.weight_range,
+            condition=conditioned and weight.ndim == 2,
+            compensate=kinds[layer.site][0] != PIXELS,
+        )
+        values = torch.from_numpy(rounded.weight.dequantize().reshape(weight.shape))
+        walk.sites.layers[name] = values, None if rounded.bias is None else torch.from_numpy(rounded.bias)
+        found[name] = rounded
+        progress("round: layers", len(found), len(walk.layers))
+
+    walk.run(images, visit)
+    changed, ranges = dict(table.params), dict(table.weights)
+    for name, rounded in found.items():
+        layer = walk.layers[name]
+        ranges[layer.weight] = WeightRange.of(rounded.weight)
+        changed[layer.weight] = rounded.weight.dequantize().reshape(params[layer.weight].shape)
+        if layer.bias is not None:
+            changed[layer.bias] = rounded.bias
+    return Rounding(replace(table, weights=ranges, params=changed), found)

@@ -1,0 +1,1 @@
+"""Data sets: COCO files, mask folders, generated scenes."""

@@ -1,0 +1,1 @@
+"""Sensitivity analysis: errors by site, layer and weight."""

@@ -1,0 +1,1 @@
+"""Log-domain integer attention kernels."""

@@ -1,0 +1,134 @@
+"""How log-domain attention with AVX512-VNNI is cut into tiles, blocks and parallel tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm.ir import Expr
+
+from tvm_ahcq.kernels.common.vector import LANES
+from tvm_ahcq.target import HostTarget
+
+from .softmax_codes import AttentionShape
+from .vnni_pack import KeyVectors
+from .vnni_softmax_codes import RowCoder
+
+_TILES = ((4, 6), (7, 4), (5, 5), (6, 4), (3, 8), (2, 12), (1, 12))
+"""Vectors of keys and query rows of a register tile, best first; the vectors must divide those of all keys."""
+
+_CHUNK = 48
+"""About so many query rows are a parallel task, which allocates its memory once for all of them."""
+
+_SMALL = 512
+"""A head of so many keys or fewer is one parallel task, from packing to the output."""
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """Sizes that a kernel is cut into; see :func:`attention_plan`.
+
+    Attributes
+    ----------
+    shape : AttentionShape
+        What is computed.
+    place : KeyVectors
+        Where keys lie.
+    coder : RowCoder
+        From logits to operands.
+    tile : (int, int)
+        Vectors of keys and query rows of a register tile.
+    relative_tile : (int, int)
+        Vectors of relative positions and query rows of a register tile.
+    relative_blocks : int
+        Such tiles for all relative positions.
+    chunk_rows : int or Expr
+        Query rows of a parallel task.
+    value_vectors, value_chunk : int
+        Vectors of channels of a value, and how many of them the second product takes at a time.
+    whole_heads : bool
+        Whether a head is one parallel task.
+    """
+
+    shape: AttentionShape
+    place: KeyVectors
+    coder: RowCoder
+    tile: tuple[int, int]
+    relative_tile: tuple[int, int]
+    relative_blocks: int
+    chunk_rows: int | Expr
+    value_vectors: int
+    value_chunk: int
+    whole_heads: bool
+
+    @property
+    def count(self) -> int:
+        """Query rows of a tile."""
+        return self.tile[1]
+
+    @property
+    def vectors(self) -> int | Expr:
+        """Vectors of all keys."""
+        return self.place.count
+
+    @property
+    def blocks(self) -> int | Expr:
+        """Blocks of `KEYS` keys."""
+        return (self.vectors + 3) // 4
+
+    @property
+    def by_line(self) -> bool:
+        """Whether each line of the grid begins a vector."""
+        return self.place.lines > 0
+
+    @property
+    def relative(self) -> bool:
+        """Whether there are relative positions."""
+        return self.shape.grid is not None
+
+    @property
+    def height(self) -> int:
+        """Lines of the grid, 1 where there is none."""
+        return self.shape.grid[0] if self.shape.grid else 1
+
+    @property
+    def width(self) -> int:
+        """Tokens of a line of the grid, 1 where there is none."""
+        return self.shape.grid[1] if self.shape.grid else 1
+
+    @property
+    def full_tiles(self) -> int | Expr:
+        """Tiles that are full of keys, where these follow one another."""
+        return self.place.tokens // (self.tile[0] * LANES)
+
+    @property
+    def chunks(self) -> int | Expr:
+        """Parallel tasks of a head."""
+        return (self.shape.rows + self.chunk_rows - 1) // self.chunk_rows
+
+    @property
+    def relative_vectors(self) -> int:
+        """Vectors of all relative positions."""
+        return self.relative_blocks * self.relative_tile[0]
+
+
+def attention_plan(shape: AttentionShape, target: HostTarget) -> AttentionPlan:
+    """How a shape is cut for a target."""
+    place, tile = KeyVectors.of(shape), _TILES[0]
+    if place.lines:
+        tile = next(t for t in _TILES if place.count % t[0] == 0)
+    count, (h, w) = tile[1], shape.grid or (1, 1)
+    relative_width = 4 if count <= 6 else 2 if count <= 12 else 1
+    value_vectors = -(-shape.d // LANES)
+    whole = isinstance(shape.rows, int) and isinstance(shape.tokens, int) and max(shape.rows, shape.tokens) <= _SMALL
+    return AttentionPlan(
+        shape,
+        place,
+        RowCoder(shape.n_thresholds, target),
+        tile,
+        (relative_width, count),
+        -(-(2 * h + 2 * w - 2) // (relative_width * LANES)),
+        shape.rows if whole else -(-_CHUNK // count) * count,
+        value_vectors,
+        next(width for width in (4, 3, 2, 1) if value_vectors % width == 0 and width * count <= 28),
+        whole,
+    )

@@ -1,0 +1,1 @@
+"""Vector expressions, dot products and fixed-point arithmetic that kernels share."""

@@ -1,0 +1,156 @@
+"""How a processor multiplies four channels of a row with four channels of several outputs, by instruction set.
+
+Every form is exact. Products of two bytes add up in 16 bits where the instructions are twice as fast there; weights of
+few bits leave room for several before the sum must move to 32 bits. ``vpmaddubsw`` saturates at 16 bits, which sums of
+two products reach with 8-bit weights alone: those are split into their upper seven bits and the lowest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm.ir import Expr
+from tvm.script import tirx as T
+
+from tvm_ahcq.errors import TargetError
+from tvm_ahcq.target import HostTarget
+
+from .vector import SIGN_BITS, repeat_codes
+
+
+@dataclass(frozen=True)
+class QuadDot:
+    """A step of an integer dot product over four channels.
+
+    Attributes
+    ----------
+    rows : int
+        Rows of a register tile that is 16 outputs wide.
+    unit_bytes : int
+        Bytes of weights that one step takes: four channels of ``unit_bytes / 4`` outputs.
+    units_per_finish : int
+        Sums that `finish` turns into one vector of outputs.
+    sum_type, partial_type : str
+        Types of a sum, and of the narrower sum that steps add to.
+    depth : int
+        Steps that a partial sum holds without overflow; 0 where steps add to the sum itself.
+    centred : bool
+        Codes count as code - 128; what that leaves out is 128 times the sum of the weights.
+    step : callable
+        ``(partial, codes, weights) -> partial``: four codes in an int32, int8 weights of one unit.
+    flush : callable
+        ``(sum, partial) -> sum``.
+    finish : callable
+        ``(*sums) -> int32`` vector with one element for each output.
+    """
+
+    rows: int
+    unit_bytes: int
+    units_per_finish: int
+    sum_type: str
+    partial_type: str
+    depth: int
+    centred: bool
+    step: Callable[[Expr, Expr, Expr], Expr]
+    flush: Callable[[Expr, Expr], Expr]
+    finish: Callable[..., Expr]
+
+    @property
+    def units(self) -> int:
+        """Units in a block of 16 outputs."""
+        return 64 // self.unit_bytes
+
+    @property
+    def outputs(self) -> int:
+        """Outputs that `finish` gives."""
+        return self.unit_bytes // 4 * self.units_per_finish
+
+
+def _largest(weight_bits: int) -> int:
+    """Largest absolute value of ``code - zero_point``."""
+    return 128 if weight_bits == 8 else 2**weight_bits - 1
+
+
+def _pairs(unsigned: Expr, signed: Expr) -> Expr:
+    return T.call_llvm_pure_intrin("int16x16", "llvm.x86.avx2.pmadd.ub.sw", unsigned, signed)
+
+
+def _widen(pairs: Expr, factor: int) -> Expr:
+    ones = T.broadcast(T.int16(factor), 16)
+    return T.call_llvm_pure_intrin("int32x8", "llvm.x86.avx2.pmadd.wd", pairs, ones)
+
+
+def _avx2_step(partial: Expr, codes: Expr, weights: Expr) -> Expr:
+    return partial + _pairs(repeat_codes(codes, "uint8", 8), weights)
+
+
+def _avx2_wide_step(total: Expr, codes: Expr, weights: Expr) -> Expr:
+    """``w = 2 * (w >> 1) + (w & 1)``: pairs of 255 * -64 and of 255 * 1 stay within 16 bits."""
+    unsigned, one = repeat_codes(codes, "uint8", 8), T.broadcast(T.int8(1), 32)
+    upper = _widen(_pairs(unsigned, T.shift_right(weights, one)), 2)
+    return total + upper + _widen(_pairs(unsigned, T.bitwise_and(weights, one)), 1)
+
+
+def _avx2(weight_bits: int) -> QuadDot:
+    depth = (2**15 - 1) // (2 * 255 * _largest(weight_bits))
+    if depth == 0:
+        return QuadDot(4, 32, 1, "int32x8", "int32x8", 0, False, _avx2_wide_step, _take, _same)
+
+    def flush(total: Expr, partial: Expr) -> Expr:
+        return total + _widen(partial, 1)
+
+    return QuadDot(2, 32, 1, "int32x8", "int16x16", depth, False, _avx2_step, flush, _same)
+
+
+def _centred(codes: Expr, lanes: int) -> Expr:
+    return repeat_codes(T.bitwise_xor(codes, T.int32(SIGN_BITS)), "int8", lanes)
+
+
+def _neon_dot(_weight_bits: int) -> QuadDot:
+    def step(total: Expr, codes: Expr, weights: Expr) -> Expr:
+        return T.call_llvm_pure_intrin(
+            "int32x4", "llvm.aarch64.neon.sdot.v4i32.v16i8", total, _centred(codes, 4), weights
+        )
+
+    return QuadDot(6, 16, 1, "int32x4", "int32x4", 0, True, step, _take, _same)
+
+
+def _neon(weight_bits: int) -> QuadDot:
+    """Without a dot product: ``smlal`` adds products to 16-bit sums, pairs of which then add up to 32 bits."""
+
+    def step(partial: Expr, codes: Expr, weights: Expr) -> Expr:
+        return partial + T.cast(_centred(codes, 2), "int16x8") * T.cast(weights, "int16x8")
+
+    def flush(total: Expr, partial: Expr) -> Expr:
+        return total + T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", partial)
+
+    def finish(left: Expr, right: Expr) -> Expr:
+        return T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.addp.v4i32", left, right)
+
+    depth = (2**15 - 1) // (128 * _largest(weight_bits))
+    return QuadDot(2, 8, 2, "int32x4", "int16x8", depth, True, step, flush, finish)
+
+
+def _take(_total: Expr, partial: Expr) -> Expr:
+    return partial
+
+
+def _same(total: Expr) -> Expr:
+    return total
+
+
+_BY_ISA = {"avx2": _avx2, "neon-dot": _neon_dot, "neon": _neon}
+
+
+def quad_dot(target: HostTarget, weight_bits: int) -> QuadDot:
+    """The fastest exact form on `target` for weights of so many bits.
+
+    Raises
+    ------
+    TargetError
+        There is none.
+    """
+    if target.isa not in _BY_ISA:
+        raise TargetError(f"no dot product over four channels is known for target {target.name!r}")
+    return _BY_ISA[target.isa](weight_bits)

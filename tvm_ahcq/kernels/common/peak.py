@@ -1,0 +1,114 @@
+"""How fast a core can multiply: loops of nothing but its multiply instruction, to measure kernels against."""
+
+# TVMScript writes buffers as calls where Python has types.
+# mypy: disable-error-code="valid-type"
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import tvm
+from tvm.script import tirx as T
+
+from tvm_ahcq.kernels.gemm.amx import AMX, TILE_BYTES, configure, dots, zero_sums
+from tvm_ahcq.target import HostTarget
+
+from .vector import fma, vpdpbusd
+
+CHAINS = 24
+"""Independent sums, enough to hide the latency of an instruction."""
+
+STEPS = 1_500_000
+
+
+@dataclass(frozen=True)
+class PeakLoop:
+    """A compiled loop.
+
+    Attributes
+    ----------
+    run : callable
+        Runs it once, on the calling thread.
+    macs : int
+        Multiply-adds of one run.
+    """
+
+    run: Callable[[], object]
+    macs: int
+
+    def rate(self, repeats: int = 3) -> float:
+        """Multiply-adds a second of processor time: the best of some runs."""
+        times = []
+        for _ in range(repeats):
+            start = time.thread_time()
+            self.run()
+            times.append(time.thread_time() - start)
+        return self.macs / min(times)
+
+
+def _loop(instruction: Callable, acc: str, operands: tuple[str, str]) -> tvm.tirx.PrimFunc:
+    """`CHAINS` independent sums of `instruction`; operands are 64 bytes each."""
+
+    @T.prim_func(s_tir=True)
+    def main(seed: T.Buffer((64,), "uint8"), out: T.Buffer((CHAINS, 64), "uint8")):
+        T.func_attr({"tirx.noalias": True})
+        sums = T.alloc_buffer((CHAINS,), acc, scope="local")
+        for i in T.unroll(CHAINS):
+            sums[i] = T.reinterpret(acc, seed[T.ramp(0, 1, 64)])
+        for _ in range(STEPS):
+            for i in T.unroll(CHAINS):
+                sums[i] = instruction(
+                    sums[i],
+                    T.reinterpret(operands[0], seed[T.ramp(0, 1, 64)]),
+                    T.reinterpret(operands[1], seed[T.ramp(0, 1, 64)]),
+                )
+        for i in T.unroll(CHAINS):
+            out[i, T.ramp(0, 1, 64)] = T.reinterpret("uint8x64", sums[i])
+
+    return main
+
+
+def _tile_loop() -> tvm.tirx.PrimFunc:
+    """Four independent tiles of sums."""
+
+    @T.prim_func(s_tir=True)
+    def main(seed: T.Buffer((64,), "uint8"), out: T.Buffer((CHAINS, 64), "uint8")):
+        T.func_attr({"tirx.noalias": True})
+        config = T.alloc_buffer((64,), "uint8")
+        configure(config, AMX)
+        zero_sums(AMX)
+        T.evaluate(AMX.load(4, T.address_of(seed[0]), 0))
+        T.evaluate(AMX.load(5, T.address_of(seed[0]), 0))
+        T.evaluate(AMX.load(6, T.address_of(seed[0]), 0))
+        T.evaluate(AMX.load(7, T.address_of(seed[0]), 0))
+        for _ in range(STEPS):
+            dots(AMX)
+        T.evaluate(AMX.store(0, T.address_of(out[0, 0]), TILE_BYTES))
+
+    return main
+
+
+def peak_loops(target: HostTarget) -> dict[str, PeakLoop]:
+    """Loops for the units "int8" and "float32"; without those whose instruction is not known.
+
+    The AMX loop needs the permission of :func:`tvm_ahcq.runtime.cpu.request_amx`.
+    """
+    found: dict[str, tuple[tvm.tirx.PrimFunc, int]] = {}
+    if "avx512f" in target.cpu_features:
+        float_loop = _loop(lambda c, a, b: fma(a, b, c), "float32x16", ("float32x16", "float32x16"))
+        found["float32"] = float_loop, 16 * CHAINS * STEPS
+    if target.isa == "avx512vnni":
+        found["int8"] = _loop(vpdpbusd, "int32x16", ("uint8x64", "int8x64")), 64 * CHAINS * STEPS
+    if target.isa == "amx":
+        found["int8"] = _tile_loop(), 4 * 16 * 16 * 64 * STEPS
+    return {unit: _compiled(loop, macs, target) for unit, (loop, macs) in found.items()}
+
+
+def _compiled(loop: tvm.tirx.PrimFunc, macs: int, target: HostTarget) -> PeakLoop:
+    seed = tvm.runtime.tensor(np.zeros(64, np.uint8))
+    out = tvm.runtime.tensor(np.zeros((CHAINS, 64), np.uint8))
+    return PeakLoop(partial(tvm.compile(loop, target=target.tvm_target()), seed, out), macs)

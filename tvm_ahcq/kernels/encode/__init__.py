@@ -1,0 +1,1 @@
+"""Kernels that quantize float32 activations to codes."""

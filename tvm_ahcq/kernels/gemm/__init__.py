@@ -1,0 +1,1 @@
+"""Grouped-scale integer GEMM kernels."""

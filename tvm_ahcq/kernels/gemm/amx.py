@@ -1,0 +1,205 @@
+"""Grouped-scale integer GEMM with AMX: ``tdpbusd`` multiplies a 16 x 64 tile of codes with a 64 x 16 tile of weights.
+
+Layout "vnni16" is what the weights of a tile are read from as they are. Groups need not be multiples of 64 channels:
+the last channels of a group are copied into a tile of their own whose other columns are 0, so that it does not matter
+which weights these meet.
+
+Tested with emulated tile instructions, and by inspecting the assembly; not yet run on silicon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm.ir import Expr
+from tvm.script import tirx as T
+from tvm.tirx import IntImm
+
+from tvm_ahcq.kernels.common.vector import LANES, fma
+
+from .epilogue import PLAIN, SCRATCH, Epilogue
+from .tiling import DEFAULT, LinearSchedule
+from .vnni import vnni_body
+
+TILE_ROWS, TILE_BYTES = 16, 64
+"""Rows of a tile, and bytes in each."""
+
+ROWS = 2 * TILE_ROWS
+"""Rows and columns of a register tile: four tiles of sums, two of codes, two of weights."""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The tile instructions, as functions that give calls. Tiles are numbers from 0 to 7, addresses pointers."""
+
+    configure: Callable[[Expr], Expr]
+    zero: Callable[[int], Expr]
+    load: Callable[[int, Expr, int], Expr]
+    dot: Callable[[int, int, int], Expr]
+    store: Callable[[int, Expr, int], Expr]
+
+
+def _call(name: str, *args: Expr) -> Expr:
+    return T.call_llvm_intrin("void", f"llvm.x86.{name}", *args)
+
+
+def _number(tile: int) -> Expr:
+    return IntImm("int8", tile)
+
+
+AMX = Tiles(
+    lambda address: _call("ldtilecfg", address),
+    lambda tile: _call("tilezero", _number(tile)),
+    lambda tile, address, stride: _call("tileloadd64", _number(tile), address, IntImm("int64", stride)),
+    lambda acc, a, b: _call("tdpbusd", _number(acc), _number(a), _number(b)),
+    lambda tile, address, stride: _call("tilestored64", _number(tile), address, IntImm("int64", stride)),
+)
+
+
+@T.inline
+def configure(config, tiles):
+    """All eight tiles are 16 rows of 64 bytes."""
+    for i in range(64):
+        config[i] = T.uint8(0)
+    config[0] = T.uint8(1)
+    for i in range(8):
+        config[16 + 2 * i] = T.uint8(TILE_BYTES)
+        config[48 + i] = T.uint8(TILE_ROWS)
+    T.evaluate(tiles.configure(T.address_of(config[0])))
+
+
+@T.inline
+def zero_sums(tiles):
+    """Tiles 0 to 3, the sums, are 0."""
+    T.evaluate(tiles.zero(0))
+    T.evaluate(tiles.zero(1))
+    T.evaluate(tiles.zero(2))
+    T.evaluate(tiles.zero(3))
+
+
+@T.inline
+def dots(tiles):
+    """Tiles 4 and 5 (codes) times tiles 6 and 7 (weights), added to tiles 0 to 3."""
+    T.evaluate(tiles.dot(0, 4, 6))
+    T.evaluate(tiles.dot(1, 4, 7))
+    T.evaluate(tiles.dot(2, 5, 6))
+    T.evaluate(tiles.dot(3, 5, 7))
+
+
+@T.inline
+def _multiply(products, rest, a, w, row, block, blocks, kp, low, high, tiles):
+    """Integer products of one group, channels `low` to `high`, to the ``ROWS x ROWS`` products."""
+    start = T.max(high - TILE_BYTES, 0)
+    zero_sums(tiles)
+    for k in range((high - low) // TILE_BYTES):
+        T.evaluate(tiles.load(4, T.address_of(a[row, low + k * TILE_BYTES]), kp))
+        T.evaluate(tiles.load(5, T.address_of(a[row + TILE_ROWS, low + k * TILE_BYTES]), kp))
+        T.evaluate(tiles.load(6, T.address_of(w[block, low // 4 + k * 16, 0, 0]), TILE_BYTES))
+        T.evaluate(tiles.load(7, T.address_of(w[T.min(block + 1, blocks - 1), low // 4 + k * 16, 0, 0]), TILE_BYTES))
+        dots(tiles)
+    if (high - low) % TILE_BYTES > 0:
+        for r, c in T.grid(ROWS, TILE_BYTES):
+            inside = T.And(start + c >= high - (high - low) % TILE_BYTES, start + c < high)
+            rest[r, c] = T.Select(inside, a[row + r, start + c], T.uint8(0))
+        T.evaluate(tiles.load(4, T.address_of(rest[0, 0]), TILE_BYTES))
+        T.evaluate(tiles.load(5, T.address_of(rest[TILE_ROWS, 0]), TILE_BYTES))
+        T.evaluate(tiles.load(6, T.address_of(w[block, start // 4, 0, 0]), TILE_BYTES))
+        T.evaluate(tiles.load(7, T.address_of(w[T.min(block + 1, blocks - 1), start // 4, 0, 0]), TILE_BYTES))
+        dots(tiles)
+    T.evaluate(tiles.store(0, T.address_of(products[0, 0]), 4 * ROWS))
+    T.evaluate(tiles.store(1, T.address_of(products[0, LANES]), 4 * ROWS))
+    T.evaluate(tiles.store(2, T.address_of(products[TILE_ROWS, 0]), 4 * ROWS))
+    T.evaluate(tiles.store(3, T.address_of(products[TILE_ROWS, LANES]), 4 * ROWS))
+
+
+@T.inline
+def _add_group(y, products, multiplier, correction, g, n, block, v):
+    """``y = fma(float32(products + correction), multiplier, y)`` for the outputs of one block of 16."""
+    if block * LANES + LANES <= n:
+        for r in range(ROWS):
+            y[r, T.ramp(v * LANES, 1, LANES)] = fma(
+                T.cast(
+                    products[r, T.ramp(v * LANES, 1, LANES)] + correction[g, T.ramp(block * LANES, 1, LANES)],
+                    "float32x16",
+                ),
+                multiplier[g, T.ramp(block * LANES, 1, LANES)],
+                y[r, T.ramp(v * LANES, 1, LANES)],
+            )
+    else:
+        for r, lane in T.grid(ROWS, n % LANES):
+            y[r, v * LANES + lane] = fma(
+                T.cast(products[r, v * LANES + lane] + correction[g, block * LANES + lane], "float32"),
+                multiplier[g, block * LANES + lane],
+                y[r, v * LANES + lane],
+                1,
+            )
+
+
+def amx_body(
+    rows: int | Expr,
+    n: int,
+    kp: int,
+    groups: int,
+    tiles: Tiles = AMX,
+    schedule: LinearSchedule = DEFAULT,
+    epilogue: Epilogue = PLAIN,
+) -> Callable[..., None]:
+    """Inline function with the arguments of the kernel, whose weights are in layout "vnni16".
+
+    With another epilogue than `PLAIN`, outputs are a multiple of 16, and the last argument is what it takes.
+
+    Matrices smaller than a register tile are left to AVX512-VNNI, which every processor with AMX has.
+    """
+    blocks = -(-n // LANES)
+    panels = -(-blocks // 2)
+    block_rows, rows_first = schedule.block_rows, schedule.rows_first
+    row_blocks = (rows + block_rows - 1) // block_rows
+    small = vnni_body(rows, n, groups, epilogue=epilogue)
+    if kp < TILE_BYTES or (isinstance(rows, int) and rows < ROWS):
+        return small
+
+    @T.inline
+    def tile(a, w, bounds, multiplier, correction, bias, out, floats, ints, row, block):
+        products = T.alloc_buffer((ROWS, ROWS), "int32")
+        rest = T.alloc_buffer((ROWS, TILE_BYTES), "uint8")
+        y = T.alloc_buffer((ROWS, ROWS), "float32")
+        for r, v in T.grid(ROWS, 2):
+            for lane in range(T.min(n - T.min(block + v, blocks - 1) * LANES, LANES)):
+                y[r, v * LANES + lane] = bias[T.min(block + v, blocks - 1) * LANES + lane]
+        for g in range(groups):
+            _multiply(products, rest, a, w, row, block, blocks, kp, bounds[g], bounds[g + 1], tiles)
+            for v in range(2):
+                _add_group(y, products, multiplier, correction, g, n, T.min(block + v, blocks - 1), v)
+        for r, v in T.grid(ROWS, 2):
+            if n % LANES == 0:
+                epilogue.store(
+                    out, floats, ints, y[r, T.ramp(v * LANES, 1, LANES)], row + r, T.min(block + v, blocks - 1)
+                )
+            else:
+                for lane in range(T.min(n - T.min(block + v, blocks - 1) * LANES, LANES)):
+                    out[row + r, T.min(block + v, blocks - 1) * LANES + lane] = y[r, v * LANES + lane]
+
+    @T.inline
+    def large(a, w, bounds, multiplier, correction, bias, out):
+        for task in T.parallel(row_blocks * panels):
+            start = (task % row_blocks if rows_first else task // panels) * block_rows
+            panel = task // row_blocks if rows_first else task % panels
+            config = T.alloc_buffer((64,), "uint8")
+            configure(config, tiles)
+            floats = T.alloc_buffer((SCRATCH,), "float32", scope="local")
+            ints = T.alloc_buffer((SCRATCH,), "int32", scope="local")
+            epilogue.prepare(out, floats, ints)
+            for i in range((T.min(rows - start, block_rows) + ROWS - 1) // ROWS):
+                # the last rows are counted from the end; rows done twice get the same values
+                row = T.min(start + i * ROWS, rows - ROWS)
+                tile(a, w, bounds, multiplier, correction, bias, out, floats, ints, row, panel * 2)
+
+    @T.inline
+    def either(a, w, bounds, multiplier, correction, bias, out):
+        if rows < ROWS:
+            small(a, w, bounds, multiplier, correction, bias, out)
+        else:
+            large(a, w, bounds, multiplier, correction, bias, out)
+
+    return large if isinstance(rows, int) else either

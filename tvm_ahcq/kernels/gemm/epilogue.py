@@ -1,0 +1,173 @@
+"""What becomes of the outputs of a grouped-scale GEMM before they leave the registers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm.ir import Expr
+from tvm.script import tirx as T
+
+from tvm_ahcq.kernels.common.vector import LANES
+from tvm_ahcq.kernels.common.windows import Windows
+from tvm_ahcq.kernels.encode.affine import uniform_codes
+from tvm_ahcq.target import HostTarget
+
+SCRATCH = 32
+"""float32 and int32 elements that an epilogue may prepare for a task."""
+
+MAX_THRESHOLDS = SCRATCH - 1
+"""Thresholds that fit there, with one that nothing exceeds."""
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """The end of a grouped-scale GEMM.
+
+    Attributes
+    ----------
+    prepare : callable
+        Inline function ``(out, floats, ints)``, called once a task; `out` holds the buffers that the epilogue reads and
+        writes, the others are `SCRATCH` elements for its own use.
+    store : callable
+        Inline function ``(out, floats, ints, y, row, block)``: takes float32x16 `y`, outputs ``16 * block`` and on of
+        `row`. May be called again with the same values.
+    """
+
+    prepare: Callable[..., None]
+    store: Callable[..., None]
+
+
+@T.inline
+def _nothing(out, floats, ints):
+    floats[0] = T.float32(0)
+
+
+@T.inline
+def _store_plain(out, floats, ints, y, row, block):
+    out[row, T.ramp(block * LANES, 1, LANES)] = y
+
+
+PLAIN = Epilogue(_nothing, _store_plain)
+"""The outputs are stored as they are; the only epilogue for outputs that are no multiple of 16."""
+
+
+def adding(windows: Windows | None) -> Epilogue:
+    """``sum = residual + y``; `out` is (residual, sum), float32 matrices.
+
+    With `windows`, the GEMM's rows are in window order, those of the matrices in image order.
+    """
+
+    @T.inline
+    def store(out, floats, ints, y, row, block):
+        if windows is None:
+            out[1][row, T.ramp(block * LANES, 1, LANES)] = out[0][row, T.ramp(block * LANES, 1, LANES)] + y
+        else:
+            if windows.inside(row):
+                out[1][windows.image_row(row), T.ramp(block * LANES, 1, LANES)] = (
+                    out[0][windows.image_row(row), T.ramp(block * LANES, 1, LANES)] + y
+                )
+
+    return Epilogue(_nothing, store)
+
+
+def _lookup(table, index: Expr, n: int, dtype: str) -> Expr:
+    """``table[index]`` in every lane of an int32x16 below 32, by AVX-512's permutations of registers."""
+    suffix, lanes = ("ps", "float32x16") if dtype == "float32" else ("d", "int32x16")
+    low = table[T.ramp(0, 1, LANES)]
+    if n < LANES:
+        name = "permvar.sf.512" if dtype == "float32" else "permvar.si.512"
+        return T.call_llvm_pure_intrin(lanes, f"llvm.x86.avx512.{name}", low, index)
+    high = table[T.ramp(LANES, 1, LANES)]
+    return T.call_llvm_pure_intrin(lanes, f"llvm.x86.avx512.vpermi2var.{suffix}.512", low, index, high)
+
+
+def intervals(n: int, target: HostTarget) -> Epilogue:
+    """Operands by interval, as :func:`tvm_ahcq.quantizers.core.reference.encode_intervals`.
+
+    `out` is (thresholds float32 ``(n,)``, operands uint8 ``(n + 1,)``, matrix uint8); `n` is at most `MAX_THRESHOLDS`.
+    """
+    searching = "avx512f" in target.cpu_features
+    steps = n.bit_length()
+
+    def bit(s: Expr) -> Expr:
+        """What step `s` of the search may add to the number of thresholds exceeded, in every lane."""
+        return T.broadcast(T.shift_right(T.int32(1 << (steps - 1)), s), LANES)
+
+    @T.inline
+    def prepare(out, floats, ints):
+        if searching:  # place c holds threshold c - 1, so that place and number of thresholds exceeded agree
+            for t in range(SCRATCH):
+                floats[t] = T.if_then_else(
+                    T.And(t > 0, t <= n), out[0][T.min(T.max(t - 1, 0), n - 1)], T.float32(float("inf"))
+                )
+                ints[t] = T.cast(out[1][T.min(t, n)], "int32")
+        else:
+            for t in range(n):
+                floats[t] = out[0][t]
+                ints[t] = T.cast(out[1][t + 1], "int32") - T.cast(out[1][t], "int32")
+
+    @T.inline
+    def store(out, floats, ints, y, row, block):
+        found = T.alloc_buffer((1,), "int32x16", scope="local")
+        if searching:
+            found[0] = T.Select(y > T.broadcast(floats[1 << (steps - 1)], LANES), bit(0), T.broadcast(0, LANES))
+            for s in T.unroll(steps - 1):
+                found[0] = found[0] + T.Select(
+                    y > _lookup(floats, found[0] + bit(s + 1), n, "float32"), bit(s + 1), T.broadcast(0, LANES)
+                )
+            found[0] = _lookup(ints, found[0], n, "int32")
+        else:
+            found[0] = T.broadcast(T.cast(out[1][0], "int32"), LANES)
+            for t in range(n):
+                found[0] = found[0] + T.Select(
+                    y > T.broadcast(floats[t], LANES), T.broadcast(ints[t], LANES), T.broadcast(0, LANES)
+                )
+        out[2][row, T.ramp(block * LANES, 1, LANES)] = T.cast(found[0], "uint8x16")
+
+    return Epilogue(prepare, store)
+
+
+def codes(bits: int) -> Epilogue:
+    """Codes of a uniform quantizer; `out` is (scale float32 ``(1,)``, zero point int32 ``(1,)``, matrix uint8)."""
+
+    @T.inline
+    def prepare(out, floats, ints):
+        floats[0] = out[0][0]
+        floats[1] = T.cast(out[1][0], "float32")
+
+    @T.inline
+    def store(out, floats, ints, y, row, block):
+        out[2][row, T.ramp(block * LANES, 1, LANES)] = uniform_codes(y, floats[0], floats[1], 2**bits - 1, LANES)
+
+    return Epilogue(prepare, store)
+
+
+def heads(tokens: int, count: int, d: int, bits: int) -> Epilogue:
+    """Uniform codes of queries, keys and values, head by head.
+
+    `out` is (scales, zero points, codes): three float32 ``(1,)``, three int32 ``(1,)``, and uint8
+    ``(3, B * count, tokens, d)``; `d` is a multiple of 16. Row and outputs of the GEMM are ``(B, tokens)`` and
+    ``(3, count, d)``.
+    """
+
+    @T.inline
+    def prepare(out, floats, ints):
+        floats[0] = out[0][0][0]
+        floats[1] = out[0][1][0]
+        floats[2] = out[0][2][0]
+        floats[4] = T.cast(out[1][0][0], "float32")
+        floats[5] = T.cast(out[1][1][0], "float32")
+        floats[6] = T.cast(out[1][2][0], "float32")
+
+    @T.inline
+    def store(out, floats, ints, y, row, block):
+        part = block // (count * d // LANES)
+        out[2][
+            part,
+            row // tokens * count + block // (d // LANES) % count,
+            row % tokens,
+            T.ramp(block % (d // LANES) * LANES, 1, LANES),
+        ] = uniform_codes(y, floats[part], floats[4 + part], 2**bits - 1, LANES)
+
+    return Epilogue(prepare, store)

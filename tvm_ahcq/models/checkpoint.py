@@ -1,0 +1,136 @@
+"""Reads SAM checkpoints (``.pth``, ``.safetensors``) and explains what is wrong with one that does not fit."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from tvm_ahcq.errors import CheckpointError
+
+_LISTED = 3
+"""How many names of each kind of mismatch a message lists."""
+
+
+def load_checkpoint(path: str | os.PathLike, model_type: str) -> dict[str, torch.Tensor]:
+    """Read a state dict and check it against a model type.
+
+    Parameters
+    ----------
+    path : path
+        A file written by ``torch.save`` with a state dict, or with one under the key ``"model"``; or ``.safetensors``.
+    model_type : str
+        ``"vit_t"``, ``"vit_b"``, ``"vit_l"`` or ``"vit_h"``.
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+        float32; memory-mapped where the file format allows.
+
+    Raises
+    ------
+    CheckpointError
+        When the file is missing, a directory, truncated or not a checkpoint, holds other objects than tensors, fits
+        another architecture, or holds weights that are not finite.
+    """
+    path = Path(path)
+    state = _read(path)
+    if isinstance(state, dict) and isinstance(state.get("model"), dict):
+        state = state["model"]
+    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise CheckpointError(
+            f"{path}: expected a state dict (names to tensors), or one under the key 'model'; found {_describe(state)}"
+        )
+    _check_architecture(path, state, model_type)
+    for name, value in state.items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"{path}: {name} holds NaN or infinite values; the file is damaged, fetch it again")
+    return {name: value.to(torch.float32) for name, value in state.items()}
+
+
+def _read(path: Path) -> object:
+    """The object in a checkpoint file, without running any code that is pickled in it."""
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file; pass the path of a .pth or .safetensors checkpoint")
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a directory; pass the path of a .pth or .safetensors checkpoint file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap can only be used" not in str(error):
+                raise
+            return torch.load(path, map_location="cpu", weights_only=True)  # written before torch 1.6
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        if not found:
+            raise CheckpointError(f"{path}: {_UNREADABLE}") from error
+        raise CheckpointError(
+            f"{path}: holds the pickled object {found[1]}, which could run code when loaded, and is refused "
+            "(torch.load with weights_only=True takes tensors only). If you trust the file, load it with torch "
+            "yourself and save its state_dict() again"
+        ) from error
+    except PermissionError as error:
+        raise CheckpointError(f"{path}: may not be read; check its permissions") from error
+    except Exception as error:  # damaged bytes fail in any way inside torch's readers
+        raise CheckpointError(f"{path}: {_UNREADABLE} ({_first_line(error)})") from error
+
+
+_UNREADABLE = "cannot be read as a checkpoint: truncated, or not a .pth or .safetensors file; fetch it again"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def _describe(state: object) -> str:
+    if isinstance(state, dict):
+        return f"a dict with the keys {', '.join(map(repr, list(state)[:_LISTED]))}" if state else "an empty dict"
+    return type(state).__name__
+
+
+def _shapes(model_type: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the state dict of a model type; takes no memory for weights."""
+    from tvm_ahcq.models.sam.load import build_module
+
+    return {name: tuple(value.shape) for name, value in build_module(model_type).state_dict().items()}
+
+
+def _mismatches(expected: dict[str, tuple[int, ...]], given: dict[str, tuple[int, ...]]) -> dict[str, list[str]]:
+    """What does not fit, by kind; empty when all does."""
+    kinds = {
+        "missing": [name for name in expected if name not in given],
+        "unexpected": [name for name in given if name not in expected],
+        "of another shape": [
+            f"{name} {given[name]} instead of {expected[name]}"
+            for name in expected
+            if name in given and given[name] != expected[name]
+        ],
+    }
+    return {kind: names for kind, names in kinds.items() if names}
+
+
+def _check_architecture(path: Path, state: dict[str, torch.Tensor], model_type: str) -> None:
+    """Raise unless names and shapes are those of `model_type`; name the model type that they do fit, if any."""
+    given = {name: tuple(value.shape) for name, value in state.items()}
+    problems = _mismatches(_shapes(model_type), given)
+    if not problems:
+        return
+    fitting = [other for other in ("vit_t", "vit_b", "vit_l", "vit_h")
+               if other != model_type and not _mismatches(_shapes(other), given)]
+    if fitting:
+        advice = f'this is a {fitting[0]} checkpoint; pass model_type="{fitting[0]}"'
+    else:
+        advice = "it fits no other SAM model type either; expected a checkpoint with the names of segment_anything"
+    details = "; ".join(
+        f"{len(names)} {kind}: {', '.join(names[:_LISTED])}{', ...' if len(names) > _LISTED else ''}"
+        for kind, names in problems.items()
+    )
+    raise CheckpointError(f"{path}: does not fit {model_type}: {advice} ({details})")

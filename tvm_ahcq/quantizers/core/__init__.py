@@ -1,0 +1,1 @@
+"""Codebooks, quantizer parameters, the integer reference, recipes and the quantization table."""

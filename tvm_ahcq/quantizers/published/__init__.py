@@ -1,0 +1,1 @@
+"""Published quantizer searches, replicated for comparison."""

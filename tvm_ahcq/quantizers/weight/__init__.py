@@ -1,0 +1,1 @@
+"""Quantization of weights, and changes of weights that precede it."""

@@ -1,0 +1,194 @@
+"""ACNR: conditioning of a weight by lifting its small singular values (QUANTIZERS 3.5).
+
+The published loop repeats the decomposition in every iteration. Its singular vectors never change, so one
+decomposition in float64 and a recursion on the singular values give the same weight, for any number of iterations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tvm_ahcq.errors import CheckpointError
+from tvm_ahcq.quantizers.core.params import check_samples
+
+STRENGTH = 0.003
+"""Published lambda: pull of a small singular value towards the mean of all."""
+
+PENALTY = 0.001
+"""Published beta: how much the activations' error along a singular vector holds its value down."""
+
+PROTECTED_ENERGY = 0.8
+"""Share of the squared singular values, the largest first, that stays as it is."""
+
+MIN_CONDITION = 100.0
+"""Weights with a smaller condition number are left alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class ConditionedWeight:
+    """A weight after conditioning.
+
+    Attributes
+    ----------
+    weight : numpy.ndarray
+        ``(N, K)`` float32.
+    cond_before, cond_after : float
+        Largest over smallest singular value; values that are zero within rounding do not count.
+    iterations : int
+        Asked for; a well-conditioned weight is unchanged all the same.
+    """
+
+    weight: np.ndarray
+    cond_before: float
+    cond_after: float
+    iterations: int
+
+
+def difference_moment(difference: np.ndarray) -> np.ndarray:
+    """``D^T D / n``, ``(K, K)`` float64, of the rows of `difference` ``(..., K)``: float input minus quantized input.
+
+    Moments of several batches with as many rows each may be averaged.
+
+    Raises
+    ------
+    CalibrationError
+        If there are no rows, or some are not finite.
+    """
+    rows = check_samples(difference, "weight's ACNR").reshape(-1, np.shape(difference)[-1]).astype(np.float64)
+    return rows.T @ rows / len(rows)
+
+
+def error_energy(directions: np.ndarray, differences: np.ndarray) -> np.ndarray:
+    """``C_i``: mean square of the rows of `differences` ``(..., K)`` along each row of `directions` ``(r, K)``."""
+    rows = np.asarray(differences, np.float64).reshape(-1, directions.shape[1])
+    return np.mean((rows @ directions.T) ** 2, 0)
+
+
+class Conditioner:
+    """One weight's singular value decomposition, from which the conditioned weight for any iteration count is cheap.
+
+    Parameters
+    ----------
+    weight : numpy.ndarray
+        ``(N, K)`` float32, outputs first.
+    moment : numpy.ndarray, optional
+        ``(K, K)`` :func:`difference_moment` of the layer's input; without it no energy holds singular values down.
+    strength, penalty : float
+        Lambda and beta of the recursion.
+    doubled_energy : bool
+        The published code's slip: its energies are twice the mean that the paper's formula has.
+
+    Attributes
+    ----------
+    singular : numpy.ndarray
+        ``(r,)`` float64 singular values, descending, ``r = min(N, K)``.
+    energy : numpy.ndarray
+        ``(r,)`` float64 error energy along each right singular vector.
+    cond_before : float
+        Condition number.
+
+    Raises
+    ------
+    CheckpointError
+        If the weight is not two-dimensional, empty, or not finite.
+    """
+
+    def __init__(
+        self,
+        weight: np.ndarray,
+        moment: np.ndarray | None = None,
+        *,
+        strength: float = STRENGTH,
+        penalty: float = PENALTY,
+        doubled_energy: bool = False,
+    ) -> None:
+        weight = np.asarray(weight, np.float32)
+        if weight.ndim != 2 or weight.size == 0 or not np.isfinite(weight).all():
+            raise CheckpointError(
+                f"ACNR was given a weight of shape {weight.shape}; expected two axes and finite values. "
+                "Check the checkpoint."
+            )
+        if moment is not None and (np.shape(moment) != (weight.shape[1],) * 2 or not np.isfinite(moment).all()):
+            raise ValueError(f"The moment has shape {np.shape(moment)}; expected {(weight.shape[1],) * 2}, all finite.")
+        self._weight, self._strength, self._penalty = weight, strength, penalty
+        parts = torch.linalg.svd(torch.from_numpy(weight.astype(np.float64)), full_matrices=False)
+        self._left, self.singular, self.directions = (part.numpy() for part in parts)
+        self.energy = np.zeros_like(self.singular)
+        if moment is not None:
+            quadratic = np.einsum("rk,rk->r", self.directions @ np.asarray(moment, np.float64), self.directions)
+            self.energy = np.maximum(quadratic, 0) * (2 if doubled_energy else 1)
+        # the vectors of a null space are arbitrary: nothing is lifted there, a column of zeros stays one
+        self._rank = int((self.singular > self.singular[0] * max(weight.shape) * np.finfo(np.float64).eps).sum())
+        self.cond_before = self._condition(self.singular)
+
+    @property
+    def applies(self) -> bool:
+        """Whether the condition number asks for conditioning (``MIN_CONDITION``)."""
+        return self.cond_before >= MIN_CONDITION
+
+    def step(self, singular: np.ndarray) -> tuple[np.ndarray, int]:
+        """One iteration: the next singular values, and the rank of the last protected one.
+
+        Parameters
+        ----------
+        singular : numpy.ndarray
+            ``(r,)`` float64 in the order of the singular vectors, which need not be descending.
+        """
+        order = np.argsort(-singular, kind="stable")
+        reached = np.cumsum(singular[order] ** 2)
+        cut = int(np.argmax(reached > PROTECTED_ENERGY * reached[-1]))
+        pull = 2 * self._strength
+        lifted = (singular + pull * singular.mean()) / (1 + pull + 2 * self._penalty * self.energy)
+        lifted = np.maximum(singular, lifted)
+        lifted[order[: cut + 1]] = singular[order[: cut + 1]]
+        lifted[self._rank :] = singular[self._rank :]
+        return lifted, cut
+
+    def spectrum(self, iterations: int) -> np.ndarray:
+        """``(r,)`` float64 singular values after the iterations, in the order of the singular vectors."""
+        if isinstance(iterations, bool) or int(iterations) != iterations or iterations < 0:
+            raise ValueError(f"iterations is {iterations!r}; expected a whole number, 0 or more.")
+        singular = self.singular
+        for _ in range(iterations if self.applies else 0):
+            singular, _ = self.step(singular)
+        return singular
+
+    def weight(self, iterations: int, *, stale_log: bool = False) -> ConditionedWeight:
+        """The conditioned weight.
+
+        Parameters
+        ----------
+        iterations : int
+            K; 0 gives the weight itself.
+        stale_log : bool
+            The published code's slip: `cond_after` is that of the weight before the last iteration.
+        """
+        spectrum = self.spectrum(iterations)
+        logged = self.spectrum(iterations - 1) if stale_log and iterations else spectrum
+        weight = self._weight
+        if iterations and self.applies:
+            weight = ((self._left * spectrum) @ self.directions).astype(np.float32)
+        return ConditionedWeight(weight, self.cond_before, self._condition(logged), iterations)
+
+    def _condition(self, singular: np.ndarray) -> float:
+        """Condition number on the weight's range; 1 for a weight of zeros."""
+        ranged = singular[: self._rank]
+        return float(ranged.max() / ranged.min()) if ranged.size else 1.0
+
+
+def condition_weight(
+    weight: np.ndarray,
+    moment: np.ndarray | None,
+    iterations: int,
+    *,
+    strength: float = STRENGTH,
+    penalty: float = PENALTY,
+    doubled_energy: bool = False,
+    stale_log: bool = False,
+) -> ConditionedWeight:
+    """:meth:`Conditioner.weight` for a single number of iterations; parameters as there."""
+    conditioner = Conditioner(weight, moment, strength=strength, penalty=penalty, doubled_energy=doubled_energy)
+    return conditioner.weight(iterations, stale_log=stale_log)

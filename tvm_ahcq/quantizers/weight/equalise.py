@@ -1,0 +1,181 @@
+"""Function-preserving changes of a SAM's parameters: who may be scaled against whom, and by how much.
+
+A channel that a LayerNorm or a linear layer produces and linear layers alone read can be divided by any factor if the
+readers' columns are multiplied by it. The channels of queries and keys trade factors with one another, relative
+positions going with the keys; and what is added to all keys of a head shifts a query's logits alike, which softmax
+does not see. The float model computes the same; its quantization does not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tvm_ahcq.errors import QuantTableError
+
+Params = dict[str, np.ndarray]
+
+SIGNS = "signs"
+"""Last part of the name of a change that is made to queries and keys before those called ``qk``: their signs."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Channels whose scale is free.
+
+    Attributes
+    ----------
+    name : str
+        Of the place, such as ``image_encoder.blocks.0.norm1``.
+    rows : tuple of (str, int)
+        Parameters that produce the channels, and the first of their rows (outputs) that does; divided by the factors.
+    columns : tuple of str
+        Weights whose columns read the channels; multiplied by the factors.
+    counter_rows : tuple of (str, int)
+        Rows that are multiplied instead: the keys that meet these queries.
+    counter_tables : tuple of str
+        Relative positions ``(.., d)`` of all heads; multiplied, so that the heads' factors must agree.
+    heads : int
+        Number of heads that share the factors; 1 where each channel has its own.
+    channels : int
+        Number of channels.
+    """
+
+    name: str
+    rows: tuple[tuple[str, int], ...]
+    columns: tuple[str, ...]
+    channels: int
+    counter_rows: tuple[tuple[str, int], ...] = ()
+    counter_tables: tuple[str, ...] = ()
+    heads: int = 1
+
+
+def exchanges(params: Mapping[str, np.ndarray]) -> list[Exchange]:
+    """Every place of a SAM where channels can be rescaled, by the names of its parameters."""
+    found = []
+    for block in _modules(params, r"image_encoder\.blocks\.\d+"):
+        for norm, reader in (("norm1", "attn.qkv"), ("norm2", "mlp.lin1")):
+            rows = (f"{block}.{norm}.weight", 0), (f"{block}.{norm}.bias", 0)
+            columns = (f"{block}.{reader}.weight",)
+            found.append(Exchange(f"{block}.{norm}", rows, columns, len(params[rows[0][0]])))
+        found += _encoder_attention(params, f"{block}.attn")
+    for layer in _modules(params, r"mask_decoder\.transformer\.layers\.\d+"):
+        rows = (f"{layer}.mlp.lin1.weight", 0), (f"{layer}.mlp.lin1.bias", 0)
+        channels = len(params[rows[0][0]])
+        found.append(Exchange(f"{layer}.mlp.lin1", rows, (f"{layer}.mlp.lin2.weight",), channels))
+    for attention in _modules(params, r"mask_decoder\.transformer\.(?:layers\.\d+\.)?(?:self|cross|final)_attn\w*"):
+        found += _decoder_attention(params, attention)
+    return found
+
+
+def _modules(params: Mapping[str, np.ndarray], pattern: str) -> list[str]:
+    """Modules whose name matches all of `pattern`, in the order of the parameters."""
+    matches = (re.match(rf"({pattern})\.", name) for name in params)
+    return list(dict.fromkeys(match.group(1) for match in matches if match))
+
+
+def _encoder_attention(params: Mapping[str, np.ndarray], name: str) -> list[Exchange]:
+    qkv, dim = f"{name}.qkv", len(params[f"{name}.proj.weight"])
+    parts = [tuple((f"{qkv}.{kind}", role * dim) for kind in ("weight", "bias")) for role in range(3)]
+    tables = tuple(f"{name}.rel_pos_{axis}" for axis in "hw" if f"{name}.rel_pos_{axis}" in params)
+    heads = dim // params[tables[0]].shape[-1] if tables else 1
+    return [
+        Exchange(f"{name}.qk", parts[0], (), dim, parts[1], tables, heads),
+        Exchange(f"{name}.v", parts[2], (f"{name}.proj.weight",), dim),
+    ]
+
+
+def _decoder_attention(params: Mapping[str, np.ndarray], name: str) -> list[Exchange]:
+    q, k, v = (tuple((f"{name}.{role}_proj.{kind}", 0) for kind in ("weight", "bias")) for role in "qkv")
+    channels = len(params[f"{name}.q_proj.weight"])
+    return [
+        Exchange(f"{name}.qk", q, (), channels, k),
+        Exchange(f"{name}.v", v, (f"{name}.out_proj.weight",), channels),
+    ]
+
+
+def rescale(params: Params, place: Exchange, factors: np.ndarray) -> None:
+    """Divide the channels of `place` by ``(channels,)`` float64 `factors`, in place; what the model computes stays."""
+    factors = np.asarray(factors, np.float64)
+    # a factor of 0 (the published slip of BIG) erases a channel on both sides
+    inverse = np.divide(1, factors, out=np.zeros_like(factors), where=factors != 0)
+    if place.heads > 1:
+        a_head = factors.reshape(place.heads, -1)
+        if not np.allclose(a_head, a_head[0]):
+            raise ValueError(f"{place.name}: heads share relative positions, so their factors must agree.")
+    divided, multiplied = ((row, inverse) for row in place.rows), ((row, factors) for row in place.counter_rows)
+    for (name, first), gain in (*divided, *multiplied):
+        changed = params[name].astype(np.float64)
+        shape = (-1,) + (1,) * (changed.ndim - 1)
+        changed[first : first + place.channels] *= gain.reshape(shape)
+        params[name] = changed.astype(np.float32)
+    for name in place.columns:
+        params[name] = (params[name].astype(np.float64) * factors).astype(np.float32)
+    for name in place.counter_tables:
+        own = factors[: params[name].shape[-1]]
+        params[name] = (params[name].astype(np.float64) * own).astype(np.float32)
+
+
+def key_biases(params: Mapping[str, np.ndarray]) -> list[tuple[str, int, int]]:
+    """Biases that are added to keys alone: (parameter, first row, rows). They may be anything."""
+    keys = [place.counter_rows[1] + (place.channels,) for place in exchanges(params) if place.counter_rows]
+    return [(name, first, count) for name, first, count in keys]
+
+
+def preserved(params: Mapping[str, np.ndarray], changes: Mapping[str, np.ndarray]) -> Params:
+    """Parameters that compute the same function after `changes`.
+
+    Parameters
+    ----------
+    params : mapping of str to numpy.ndarray
+        Of the model; they are not changed.
+    changes : mapping of str to numpy.ndarray
+        In order: factors of an exchange by its name, ``(channels,)``, signs of queries and keys by the name with
+        ``SIGNS`` in place of ``qk``; or by a key bias's name what is subtracted from it, ``(rows,)``.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        All parameters; those that nothing changes are the same arrays.
+    """
+    result, places = dict(params), {place.name: place for place in exchanges(params)}
+    places |= {name.removesuffix("qk") + SIGNS: place for name, place in places.items() if place.counter_rows}
+    biases = {name: (first, count) for name, first, count in key_biases(params)}
+    for name, values in changes.items():
+        if name in biases:
+            first, count = biases[name]
+            result[name] = result[name].copy()
+            result[name][first : first + count] -= np.asarray(values, np.float32)
+        elif name in places:
+            rescale(result, places[name], values)
+        else:
+            raise QuantTableError(f"The model has no channels {name!r} to rescale; the table belongs to another model.")
+    return result
+
+
+def balance(produced: np.ndarray, read: np.ndarray, share: float = 0.5) -> np.ndarray:
+    """Factors ``produced**share / read**(1 - share)``, their geometric mean 1 (SmoothQuant, arXiv 2211.10438).
+
+    Parameters
+    ----------
+    produced : numpy.ndarray
+        ``(C,)`` magnitude of each channel.
+    read : numpy.ndarray
+        ``(C,)`` magnitude of what multiplies it: of the readers' columns, or of the keys.
+    share : float
+        1 makes the channels alike and leaves all differences to the readers, 0 the reverse.
+    """
+    usable = (produced > 0) & (read > 0)
+    logs = np.zeros(len(produced))
+    logs[usable] = share * np.log(produced[usable]) - (1 - share) * np.log(read[usable])
+    if usable.any():
+        logs[usable] -= logs[usable].mean()
+    return np.exp(np.clip(logs, -12, 12))
+
+
+def column_magnitude(weights: Iterable[np.ndarray]) -> np.ndarray:
+    """``(C,)`` greatest absolute value of each column over several weights ``(N, C)``."""
+    return np.max([np.abs(weight).reshape(len(weight), weight.shape[1], -1).max((0, 2)) for weight in weights], axis=0)

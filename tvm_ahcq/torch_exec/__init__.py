@@ -1,0 +1,1 @@
+"""Execution of Relax functions in torch: float, simulated quantization, and quantization with gradients."""

@@ -1,0 +1,1 @@
+"""Tuning of accelerator programs by simulated cycles."""

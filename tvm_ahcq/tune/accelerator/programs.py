@@ -1,0 +1,162 @@
+"""Operators of an accelerator with made-up numbers, as programs: how long they take depends on their sizes alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from tvm_ahcq.codegen.isa.config import Config
+from tvm_ahcq.codegen.isa.dependency_tokens import Entry, synchronise
+from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES
+from tvm_ahcq.codegen.lower.address_space import DeviceMemory, move_constants
+from tvm_ahcq.codegen.lower.attention.plan import AttentionStage, Plan
+from tvm_ahcq.codegen.lower.attention.stream import stream_entries
+from tvm_ahcq.codegen.lower.linear.program import linear_entries
+from tvm_ahcq.codegen.lower.linear.stage import Encoder, Field, LinearStage
+from tvm_ahcq.codegen.lower.linear.tiling import tiling_of
+from tvm_ahcq.codegen.lower.operators import heads_of_a_run, rows_of_a_run
+from tvm_ahcq.codegen.lower.tile_space import TileSpace, attention_space, linear_space
+from tvm_ahcq.codegen.lower.tiles import AttentionShape, AttentionTile, LinearShape, LinearTile, Shape, Tile
+from tvm_ahcq.codegen.lower.verify import verify
+from tvm_ahcq.errors import DeviceError
+from tvm_ahcq.quantizers.activation.attention_constants import log_attention_constants
+from tvm_ahcq.quantizers.activation.lnq import LnqParams
+from tvm_ahcq.quantizers.activation.uniform import UniformParams
+
+_FIELD_BITS = 5
+"""Between the sums that share a word: of no use to anyone, but four fit."""
+
+_TABLES = ("rel_h", "rel_w")
+
+
+@dataclass(frozen=True)
+class TileProgram:
+    """A program, and the memory that it runs in.
+
+    Attributes
+    ----------
+    config : str
+        Name of the configuration.
+    base : int
+        Bytes of scratch, from address 0 on.
+    data : bytes
+        What lies behind them: constants, then the program.
+    start, length : int
+        Address of the program; its instructions.
+    runs : int
+        How often it runs until the operator is done, each time on the next rows or heads.
+    """
+
+    config: str
+    base: int
+    data: bytes
+    start: int
+    length: int
+    runs: int
+
+
+@dataclass(frozen=True)
+class TileTask:
+    """An operator to choose a tile for: what compile makes programs of, but for the numbers in it.
+
+    Attributes
+    ----------
+    config : Config
+        Accelerator.
+    shape : Shape
+        The operator.
+    """
+
+    config: Config
+    shape: Shape
+
+    @cached_property
+    def stage(self) -> LinearStage | AttentionStage:
+        """The operator; of a linear layer, the rows of one run."""
+        if isinstance(self.shape, LinearShape):
+            return linear_stage(self.config, self.shape)
+        return attention_stage(self.shape)
+
+    @cached_property
+    def space(self) -> TileSpace:
+        """What can be chosen.
+
+        Raises
+        ------
+        DeviceError
+            If the operator does not fit the accelerator.
+        """
+        if isinstance(self.stage, LinearStage):
+            return linear_space(self.config, self.stage)
+        return attention_space(self.config, self.stage)
+
+    def program(self, tile: Tile) -> TileProgram:
+        """The program with this tile, as compile makes it, verified.
+
+        Raises
+        ------
+        DeviceError
+            If it does not fit the accelerator, needs too many tokens, or fails the verifier.
+        """
+        memory = DeviceMemory()
+        if isinstance(self.stage, LinearStage) and isinstance(tile, LinearTile):
+            entries, runs = self._linear(memory, self.stage, tile)
+        elif isinstance(self.stage, AttentionStage) and isinstance(tile, AttentionTile):
+            entries, runs = self._attention(memory, self.stage, tile)
+        else:
+            raise DeviceError(f"{tile} is no tile of {self.shape}")
+        base = -(-memory.scratch_bytes // 64) * 64
+        constants = memory.constants
+        program = move_constants(synchronise(entries, self.config), base)
+        verify(program, self.config, base + len(constants))
+        length = len(program) // INSTRUCTION_BYTES
+        return TileProgram(self.config.name, base, constants + program, base + len(constants), length, runs)
+
+    def _linear(self, memory: DeviceMemory, stage: LinearStage, tile: LinearTile) -> tuple[list[Entry], int]:
+        tiling = tiling_of(self.config, stage, tile)
+        if not tiling.fits:
+            raise DeviceError(f"{tile} does not fit the scratchpads of {self.config.name}")
+        assert isinstance(self.shape, LinearShape)
+        codes = stage.rows * stage.code_halves * sum(stage.group_sizes)
+        source, result = memory.scratch(codes // 2), memory.scratch(stage.result_bytes())
+        return linear_entries(memory, tiling, source, result), -(-self.shape.rows // stage.rows)
+
+    def _attention(self, memory: DeviceMemory, whole: AttentionStage, tile: AttentionTile) -> tuple[list[Entry], int]:
+        together = heads_of_a_run(Plan(self.config, whole, tile.queries, tile.lines, tile.lag))
+        stage = attention_stage(self.shape, together)
+        plan = Plan(self.config, stage, tile.queries, tile.lines, tile.lag)
+        sizes = {"q": plan.padded_queries, "k": plan.keys, "v": plan.keys}
+        codes = {name: memory.scratch(together * rows * stage.channels // 2) for name, rows in sizes.items()}
+        plan.place(memory.constant, memory.scratch)
+        plan.at |= {**codes, "sums": memory.scratch(together * plan.padded_queries * stage.channels * 4)}
+        return stream_entries(plan), whole.heads // together
+
+
+def linear_stage(config: Config, shape: LinearShape) -> LinearStage:
+    """One run of a linear layer with random weights."""
+    rng, groups, inputs = np.random.default_rng(0), len(shape.group_sizes), sum(shape.group_sizes)
+    codes, halves = shape.code_halves, shape.weight_halves
+    weight = rng.integers(0, 16, (shape.outputs, halves * inputs)).astype(np.uint8)
+    fields = [Field(word, _FIELD_BITS * i, _FIELD_BITS) for word, count in enumerate(shape.words) for i in range(count)]
+    rows = rows_of_a_run(shape.rows, codes * halves * shape.outputs * inputs / config.dim**2)
+    encoder = None
+    if shape.encoded:
+        multiplier = np.full((groups, shape.outputs), 1e-3)
+        encoder = Encoder(multiplier, np.zeros(shape.outputs), 8, np.arange(31, dtype=np.int32), np.arange(32) // 2)
+    tables = np.tile(np.arange(16) - 8, (groups if codes == 1 else codes, 1))
+    zero = np.full(halves * shape.outputs, 8, np.uint8)
+    return LinearStage(rows, weight, zero, shape.group_sizes, tables, tuple(fields), encoder, codes, halves)
+
+
+def attention_stage(shape: Shape, heads: int | None = None) -> AttentionStage:
+    """An attention with random tables of relative positions, or some of its heads."""
+    assert isinstance(shape, AttentionShape)
+    rng, channels = np.random.default_rng(0), shape.channels
+    codes = UniformParams(bits=4, scale=0.2, zero_point=8)
+    tables = {name: rng.normal(size=(2 * side - 1, channels)) for name, side in zip(_TABLES, shape.sides, strict=False)}
+    constants, rel_h, rel_w = log_attention_constants(
+        codes, codes, codes, LnqParams(bits=4, alpha=20.0, scale=0.7), scale=channels**-0.5, head_dim=channels, **tables
+    )
+    return AttentionStage(heads or shape.heads, shape.queries, shape.keys, channels, constants, rel_h, rel_w)

@@ -1,0 +1,102 @@
+"""What was measured of an accelerator's tiles: lines of the same file as those of processors, by configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tvm_ahcq.codegen.isa.config import Config
+from tvm_ahcq.codegen.lower.tiles import AttentionShape, AttentionTile, LinearShape, LinearTile, Shape, Tile
+from tvm_ahcq.errors import TuningError
+from tvm_ahcq.tune.records import FILE, read_text
+
+
+@dataclass(frozen=True)
+class TileRecord:
+    """A measured candidate.
+
+    Attributes
+    ----------
+    config, config_hash : str, int
+        Configuration of the accelerator; records of another hash are not used.
+    shape : Shape
+        What was computed.
+    tile : Tile
+        How.
+    cycles : int or None
+        Simulated, of the whole operator; None where that failed.
+    error : str
+        Why it failed.
+    """
+
+    config: str
+    config_hash: int
+    shape: Shape
+    tile: Tile
+    cycles: int | None
+    error: str = ""
+
+
+def read_tiles(folder: str | os.PathLike[str]) -> list[TileRecord]:
+    """Records of a folder; a line that was cut off by a kill, and those of processors, are left out.
+
+    Raises
+    ------
+    TuningError
+        The folder has no records, or a record of a tile lacks a field or has one of a wrong type.
+    """
+    found = []
+    for number, line in enumerate(read_text(folder), 1):
+        try:
+            stored = json.loads(line)
+        except ValueError:
+            continue
+        if not isinstance(stored, dict) or "tile" not in stored:
+            continue
+        try:
+            found.append(_record(stored))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise TuningError(f"{Path(folder) / FILE}, line {number}, is no record of a tile ({error!r}); delete it, "
+                              "or tune again in an empty folder") from error  # fmt: skip
+    return found
+
+
+def _record(stored: Mapping[str, Any]) -> TileRecord:
+    tile = (LinearTile if "rows" in stored["tile"] else AttentionTile)(**stored["tile"])
+    if any(isinstance(value, bool) != (name == "columns_first") or not isinstance(value, int)
+           for name, value in stored["tile"].items()):  # fmt: skip
+        raise TypeError(f"tile {stored['tile']}")
+    cycles = None if stored["cycles"] is None else int(stored["cycles"])
+    return TileRecord(str(stored["config"]), int(stored["config_hash"]), shape_from(stored["shape"]), tile, cycles,
+                      str(stored["error"]))  # fmt: skip
+
+
+def shape_from(stored: Mapping[str, Any]) -> Shape:
+    """A shape from its fields as JSON keeps them."""
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    return AttentionShape(**fields) if "heads" in fields else LinearShape(**fields)
+
+
+def best_tiles(folder: str | os.PathLike[str], config: Config) -> dict[Shape, Tile]:
+    """For each shape the tile that took the fewest cycles on this configuration; the earlier one of equals.
+
+    Raises
+    ------
+    TuningError
+        As :func:`read_tiles`.
+    """
+    return fewest_cycles([record for record in read_tiles(folder) if record.config_hash == config.hash])
+
+
+def fewest_cycles(records: list[TileRecord]) -> dict[Shape, Tile]:
+    """For each shape the tile that took the fewest cycles; the earlier one of equals."""
+    best: dict[Shape, TileRecord] = {}
+    for record in records:
+        before = best.get(record.shape)
+        if record.cycles is not None and (before is None or before.cycles is None or record.cycles < before.cycles):
+            best[record.shape] = record
+    return {shape: record.tile for shape, record in best.items()}

@@ -1,0 +1,1 @@
+"""Tuning of kernel schedules for a processor."""

@@ -1,0 +1,182 @@
+"""The loop for a processor: workloads of a bundle, candidates, measurements, records."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tvm.s_tir.meta_schedule.runner import PyRunner
+
+from tvm_ahcq.errors import TuningError
+from tvm_ahcq.kernels.gemm.tiling import DEFAULT, LinearSchedule, linear_space
+from tvm_ahcq.runtime.bundle import MANIFEST, Bundle
+from tvm_ahcq.target import HostTarget
+from tvm_ahcq.tune.records import FILE, LinearWorkload, Record, Tuning, append, read, read_text
+
+from .measure import INSTRUCTIONS, measure
+from .search import load_xgboost, next_candidates
+
+if TYPE_CHECKING:
+    from tvm_ahcq.codegen.lower.tiles import Shape
+
+BATCH = 4
+"""Candidates that are measured between two questions to the model."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the search for one workload is.
+
+    Attributes
+    ----------
+    workload : LinearWorkload or Shape
+        What is computed.
+    trials, total : int
+        Candidates measured so far, failed ones included, and to be measured.
+    failed : int
+        Candidates that could not be built or run.
+    best, default : float or None
+        Least cost so far, and that of the default: seconds of a processor, cycles of an accelerator.
+    """
+
+    workload: LinearWorkload | Shape
+    trials: int
+    total: int
+    failed: int
+    best: float | None
+    default: float | None
+
+
+def workloads(bundle: Bundle) -> dict[LinearWorkload, int]:
+    """Grouped GEMMs of a bundle, and the rows that each is tuned for: the tokens of an image."""
+    with zipfile.ZipFile(bundle.path) as archive:
+        index = json.loads(archive.read(MANIFEST))["tensors"]
+    found = {
+        LinearWorkload(info["shape"][0], sum(info["group_sizes"]), len(info["group_sizes"]), info["bits"])
+        for info in index.values()
+        if info["kind"] == "qlinear"
+    }
+    return dict.fromkeys(sorted(found, reverse=True), bundle.manifest.model.grid**2)
+
+
+def tune(
+    target: HostTarget,
+    work: dict[LinearWorkload, int],
+    trials: int,
+    folder: Path,
+    runner: PyRunner,
+    resume: bool = False,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> list[Progress]:
+    """Measure schedules of each workload; every measurement is on disk before the next begins.
+
+    Parameters
+    ----------
+    target : HostTarget
+        What to tune for.
+    work : dict of LinearWorkload to int
+        Workloads, and rows of each.
+    trials : int
+        Candidates of each workload, those of earlier runs included.
+    folder : Path
+        Where records are, or will be.
+    runner : PyRunner
+        Where candidates run, from :func:`tvm_ahcq.tune.host.measure.make_runner`.
+    resume : bool
+        Whether to go on with the records in `folder`; without, there must be none.
+    progress : callable
+        Told after every batch.
+
+    Returns
+    -------
+    list of Progress
+        How each search ended.
+
+    Raises
+    ------
+    TuningError
+        The target has nothing to choose, there are records that were not to be resumed, or the default fails.
+    """
+    if target.isa not in INSTRUCTIONS:
+        raise TuningError(f"target {target.name!r} has one schedule only; tune for one of {', '.join(INSTRUCTIONS)}")
+    prepare_folder(folder, resume)
+    earlier = read(folder) if (folder / FILE).exists() else []
+    return [_search(target, each, rows, trials, folder, runner, earlier, progress) for each, rows in work.items()]
+
+
+def prepare_folder(folder: Path, resume: bool) -> None:
+    """Make a folder for records.
+
+    Raises
+    ------
+    TuningError
+        xgboost is not installed, or there are records that were not to be resumed.
+    """
+    load_xgboost()  # refused before any work
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = len(read_text(folder)) if (folder / FILE).exists() else 0
+    if lines and not resume:
+        raise TuningError(f"{folder} has {lines} records; go on with --resume, or choose another folder")
+
+
+def _search(
+    target: HostTarget,
+    workload: LinearWorkload,
+    rows: int,
+    trials: int,
+    folder: Path,
+    runner: PyRunner,
+    earlier: Iterable[Record],
+    progress: Callable[[Progress], None],
+) -> Progress:
+    """Measure one workload; in the end the winner once more, together with the default."""
+    space = linear_space(target)
+    features = np.stack([_features(schedule) for schedule in space])
+    records = [r for r in earlier if (r.target, r.workload, r.rows) == (target.name, workload, rows)]
+    rng, total = np.random.default_rng(len(records)), min(trials, len(space))
+
+    def add(chosen: list[LinearSchedule]) -> None:
+        new = measure(target, workload, rows, chosen, runner)
+        append(folder, new)
+        records.extend(new)
+        if new[0].schedule == DEFAULT and new[0].seconds is None:
+            raise TuningError(f"{workload}: the default schedule fails on {target.name!r}: {new[0].error}")
+        progress(_state(workload, records, total))
+
+    while (missing := total - len({record.schedule for record in records})) > 0:
+        costs = dict.fromkeys(record.schedule for record in records) | _times(records)
+        add(next_candidates(space, features, costs, min(BATCH, missing), rng))
+    winner = Tuning.of(records).linear(target, workload)
+    if winner != DEFAULT and sum(record.schedule == winner for record in records) == 1:
+        add([DEFAULT, winner])  # side by side: the machine may have been busy when the default was measured
+    return _state(workload, records, total)
+
+
+def _features(schedule: LinearSchedule) -> np.ndarray:
+    """What the model learns from."""
+    area = max(schedule.vectors, 1) * max(schedule.tile_rows, 1)
+    whole = schedule.block_rows % max(schedule.tile_rows, 1) == 0
+    return np.array(
+        [schedule.vectors, schedule.tile_rows, np.log2(schedule.block_rows), schedule.rows_first, area, whole],
+        np.float64,
+    )
+
+
+def _times(records: Iterable[Record]) -> dict[LinearSchedule, float]:
+    """The least time of each schedule that ran."""
+    times: dict[LinearSchedule, float] = {}
+    for record in records:
+        if record.seconds is not None:
+            times[record.schedule] = min(record.seconds, times.get(record.schedule, record.seconds))
+    return times
+
+
+def _state(workload: LinearWorkload, records: list[Record], total: int) -> Progress:
+    times = _times(records)
+    trials, best = len({record.schedule for record in records}), min(times.values(), default=None)
+    return Progress(workload, trials, total, trials - len(times), best, times.get(DEFAULT))
