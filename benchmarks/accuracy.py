@@ -116,16 +116,18 @@ def layer_rows() -> list[list[str]]:
     for effect in found.worst():
         layer, weight = layers[effect.unit.name], weights.get(effect.unit.name)
         numbers = () if weight is None else (weight.condition_before, weight.condition_after)
-        rows.append([
-            layer.name,
-            ", ".join(sorted({sites[name].params.kind for name in layer.sites})),
-            f"{min(sites[name].sqnr for name in layer.sites):.1f}",
-            "" if weight is None else f"{weight.sqnr:.1f}",
-            f"{layer.error:.2%}",
-            f"{effect.logits:.2%}",
-            f"{effect.iou_loss:.4f}",
-            " → ".join(f"{number:.3g}" for number in numbers if number is not None),
-        ])  # fmt: skip
+        rows.append(
+            [
+                layer.name,
+                ", ".join(sorted({sites[name].params.kind for name in layer.sites})),
+                f"{min(sites[name].sqnr for name in layer.sites):.1f}",
+                "" if weight is None else f"{weight.sqnr:.1f}",
+                f"{layer.error:.2%}",
+                f"{effect.logits:.2%}",
+                f"{effect.iou_loss:.4f}",
+                " → ".join(f"{number:.3g}" for number in numbers if number is not None),
+            ]
+        )
     return rows
 
 
@@ -135,8 +137,10 @@ Results = dict[str, dict[str, float]]
 
 def table(results: Results, reference: dict[str, float], model: str, wanted: list[tuple]) -> list[str]:
     """Rows of one table: per cent of the float model's mean IoU, mean and spread (half the range) over seeds."""
-    lines = ["| recipe | bits | seeds | click, best of 3 | click, 1 mask | box | IoU with float (box) |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "| recipe | bits | seeds | click, best of 3 | click, 1 mask | box | IoU with float (box) |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for recipe, bits in wanted:
         found = [r for key, r in results.items() if key.rsplit("/", 1)[0] == f"{model}/{recipe}/{bits}"]
         if not found:

@@ -189,8 +189,9 @@ def flat_tensors(tensors: dict[str, np.ndarray | QLinearWeight]) -> dict[str, np
     flat: dict[str, np.ndarray] = {}
     for name, value in tensors.items():
         if isinstance(value, QLinearWeight):
-            flat |= zip((f"{name}_{part}" for part in ("packed", "multiplier", "correction")), expand(value),
-                        strict=True)  # fmt: skip
+            flat |= zip(
+                (f"{name}_{part}" for part in ("packed", "multiplier", "correction")), expand(value), strict=True
+            )
         else:
             flat[name] = value
     return flat
@@ -210,8 +211,13 @@ def real_layer(qmodel: QuantizedModel, name: str, rows: slice, outputs: int | No
     )
     floats = TorchExecutor(qmodel.annotated, qmodel.model.params)
     (values, weight, _), _ = arguments_of(floats, image, "relax.ahcq.linear", name)
-    return Layer(codes.reshape(-1, codes.shape[-1])[rows], constants, operands,
-                 values.reshape(-1, values.shape[-1])[rows], weight[:outputs])  # fmt: skip
+    return Layer(
+        codes.reshape(-1, codes.shape[-1])[rows],
+        constants,
+        operands,
+        values.reshape(-1, values.shape[-1])[rows],
+        weight[:outputs],
+    )
 
 
 def device_memory(lowered: Lowered, codes: np.ndarray) -> tuple[bytes, int, int]:
@@ -261,8 +267,13 @@ def accelerator_activity(config: Config, layer: Layer, folder: Path) -> Activity
     parameters = [f"-G{name}={value}" for name, value in config.parameters().items()]
     known, _ = flip_flops(simulator.TOP, simulator.rtl_sources(), parameters)
     busy = counters["array_busy"] / counters["cycles"]
-    return Activity(f"accelerator, `{config.name}`", counters["cycles"], busy,
-                    complete(path, simulator.TOP, known), ACCELERATOR_UNITS)  # fmt: skip
+    return Activity(
+        f"accelerator, `{config.name}`",
+        counters["cycles"],
+        busy,
+        complete(path, simulator.TOP, known),
+        ACCELERATOR_UNITS,
+    )
 
 
 def core_activity(core: model.Core, layer: Layer, folder: Path) -> Activity:
@@ -284,8 +295,9 @@ def core_activity(core: model.Core, layer: Layer, folder: Path) -> Activity:
         raise DeviceError(f"{core.name}: results are not those of the model.")
     parameters = [f"-G{name}={value}" for name, value in core.parameters().items()]
     known, _ = flip_flops(sources.TOP, sources.rtl_sources(), parameters)
-    return Activity(f"`{core.name}`", cycles, len(tiles) * inputs * rows / cycles,
-                    complete(path, sources.TOP, known), CORE_UNITS)  # fmt: skip
+    return Activity(
+        f"`{core.name}`", cycles, len(tiles) * inputs * rows / cycles, complete(path, sources.TOP, known), CORE_UNITS
+    )
 
 
 def words(core: model.Core, values: np.ndarray) -> np.ndarray:
@@ -309,30 +321,53 @@ def table(name: str, layer: Layer, found: list[Activity]) -> list[str]:
     rows, inputs, outputs = layer.shape
     macs, zeros = rows * inputs * outputs, (layer.values == 0).mean()
     commonest = np.bincount(layer.codes.ravel()).max() / layer.codes.size
-    lines = [f"## `{name}`: {rows} x {inputs} x {outputs}, {macs / 1e6:.2f} million multiply-adds", "",
-             f"The commonest code is that of {commonest:.0%} of the accelerator's operands; {zeros:.0%} of the float "
-             "operands are 0.", "",
-             "| core | cycles | multiplying | flip-flops | toggles, millions | toggles a multiply-add "
-             "| times the accelerator's | a flip-flop and cycle |", "|---" * 8 + "|"]  # fmt: skip
+    lines = [
+        f"## `{name}`: {rows} x {inputs} x {outputs}, {macs / 1e6:.2f} million multiply-adds",
+        "",
+        f"The commonest code is that of {commonest:.0%} of the accelerator's operands; {zeros:.0%} of the float "
+        "operands are 0.",
+        "",
+        "| core | cycles | multiplying | flip-flops | toggles, millions | toggles a multiply-add "
+        "| times the accelerator's | a flip-flop and cycle |",
+        "|---" * 8 + "|",
+    ]
     for each in found:
-        cells = [each.core, f"{each.cycles:,}", f"{each.busy:.0%}", f"{each.bits:,}", f"{each.toggles / 1e6:.1f}",
-                 f"{each.toggles / macs:.1f}", f"{each.toggles / found[0].toggles:.2f}",
-                 f"{each.toggles / each.bits / each.cycles:.1%}"]  # fmt: skip
+        cells = [
+            each.core,
+            f"{each.cycles:,}",
+            f"{each.busy:.0%}",
+            f"{each.bits:,}",
+            f"{each.toggles / 1e6:.1f}",
+            f"{each.toggles / macs:.1f}",
+            f"{each.toggles / found[0].toggles:.2f}",
+            f"{each.toggles / each.bits / each.cycles:.1%}",
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "| core | unit | flip-flops | toggles a multiply-add | share |", "|---" * 5 + "|"]
     for each in found:
-        lines += [f"| {each.core} | {unit} | {bits:,} | {toggles / macs:.2f} | {toggles / each.toggles:.0%} |"
-                  for unit, bits, toggles in each.by_unit()]  # fmt: skip
+        lines += [
+            f"| {each.core} | {unit} | {bits:,} | {toggles / macs:.2f} | {toggles / each.toggles:.0%} |"
+            for unit, bits, toggles in each.by_unit()
+        ]
     return [*lines, ""]
 
 
 def page(sections: list[str]) -> str:
     """All of it; of files that were given, the page names only the last part."""
     shown = [Path(each).name for each in sys.argv[1:]]
-    return "\n".join([
-        "# Toggles of flip-flops per multiply-add", "", "Written by `benchmarks/fpga_activity.py`:", "",
-        f"`{' '.join(['python', 'benchmarks/fpga_activity.py', *shown])}`", "", MEANING, "", *sections,
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "# Toggles of flip-flops per multiply-add",
+            "",
+            "Written by `benchmarks/fpga_activity.py`:",
+            "",
+            f"`{' '.join(['python', 'benchmarks/fpga_activity.py', *shown])}`",
+            "",
+            MEANING,
+            "",
+            *sections,
+        ]
+    )
 
 
 def quantized(table: Path | None) -> QuantizedModel:
@@ -345,12 +380,22 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="ecp5_16x16", help="of configs.yaml (default: %(default)s)")
-    parser.add_argument("--layers", nargs="+", metavar="NAME[:OUTPUTS]", default=["blocks.4.mlp.lin1"],
-                        help="of the image encoder, and how many outputs (default: blocks.4.mlp.lin1)")  # fmt: skip
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        metavar="NAME[:OUTPUTS]",
+        default=["blocks.4.mlp.lin1"],
+        help="of the image encoder, and how many outputs (default: blocks.4.mlp.lin1)",
+    )
     parser.add_argument("--rows", type=int, default=64, help="tokens (default: %(default)s)")
     parser.add_argument("--first", type=int, default=96, help="the first of them (default: %(default)s of 256)")
-    parser.add_argument("--cores", nargs="+", default=["fp32:48"], metavar="FORMAT:LANES",
-                        help="floating-point cores (default: fp32:48)")  # fmt: skip
+    parser.add_argument(
+        "--cores",
+        nargs="+",
+        default=["fp32:48"],
+        metavar="FORMAT:LANES",
+        help="floating-point cores (default: fp32:48)",
+    )
     parser.add_argument("--table", type=Path, help="quantizers that `tvm-ahcq compile` saved, instead of calibration")
     options = parser.parse_args()
     cores = [model.Core(name, int(lanes), 3) for name, lanes in (each.split(":") for each in options.cores)]

@@ -185,10 +185,21 @@ def table(
         f"| {kind} block | GMAC | products a cycle and element of `{config}` | {' | '.join(heads)} |",
         "|---" * (len(heads) + 3) + "|",
     ]
-    rows = [(part.name, products(part), counted[part.name], {name: baseline_cycles(core, part) for name, core in
-             cores.items()}) for part in parts(kind)]  # fmt: skip
-    total = ("**all**", sum(row[1] for row in rows), sum(row[2] for row in rows),
-             {name: sum(row[3][name] for row in rows) for name in cores})  # fmt: skip
+    rows = [
+        (
+            part.name,
+            products(part),
+            counted[part.name],
+            {name: baseline_cycles(core, part) for name, core in cores.items()},
+        )
+        for part in parts(kind)
+    ]
+    total = (
+        "**all**",
+        sum(row[1] for row in rows),
+        sum(row[2] for row in rows),
+        {name: sum(row[3][name] for row in rows) for name in cores},
+    )
     for name, macs, own, others in [*rows, total]:
         time = own / clock[config] / 1e3
         times = {core: count / clock[core] / 1e3 for core, count in others.items()}

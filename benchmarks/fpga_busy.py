@@ -82,9 +82,15 @@ def picture(count: int, sides: tuple[int, int], channels: int) -> PictureHeads:
     q, k, v = (UniformParams(bits=4, scale=0.2, zero_point=8) for _ in range(3))
     tables = [rng.normal(size=(2 * side - 1, channels)) for side in sides]
     constants, rel_h, rel_w = log_attention_constants(
-        q, k, v, LnqParams(bits=4, alpha=20.0, scale=0.7), scale=channels**-0.5, head_dim=channels,
-        rel_h=tables[0], rel_w=tables[1],
-    )  # fmt: skip
+        q,
+        k,
+        v,
+        LnqParams(bits=4, alpha=20.0, scale=0.7),
+        scale=channels**-0.5,
+        head_dim=channels,
+        rel_h=tables[0],
+        rel_w=tables[1],
+    )
     codes = rng.integers(0, 16, (3, count, sides[0] * sides[1], channels)).astype(np.uint8)
     return PictureHeads(codes[0], codes[1], codes[2], constants, sides, rel_h, rel_w)
 
@@ -151,9 +157,17 @@ def measure(config: Config, case: Case, rtl: bool) -> str:
     _, _, blind = run(config, "fsim", memory, start, length, estimate=False)
     cycles, products = counters["cycles"], counters["array_busy"] * config.dim**2 / 1e9
     speed, clock = products / blind, cycles / 1e6 / (both - blind)
-    cells = [case.name, size, cycles, f"{counters['array_busy'] / cycles:.1%}",
-             f"{counters['vector_busy'] / cycles:.0%}", f"{8 * counters['load_chunks'] / cycles:.2f}",
-             f"{speed:.1f}", f"{clock:.1f}", f"{min(speed, products / (both - blind)):.1f}"]  # fmt: skip
+    cells = [
+        case.name,
+        size,
+        cycles,
+        f"{counters['array_busy'] / cycles:.1%}",
+        f"{counters['vector_busy'] / cycles:.0%}",
+        f"{8 * counters['load_chunks'] / cycles:.2f}",
+        f"{speed:.1f}",
+        f"{clock:.1f}",
+        f"{min(speed, products / (both - blind)):.1f}",
+    ]
     cells += compare(config, case) if rtl else [""] * 4
     return f"| {' | '.join(map(str, cells))} |"
 
@@ -176,8 +190,12 @@ def compare(config: Config, case: Case) -> list[str]:
         raise DeviceError(f"{config.name}: memory of RTL and functional simulator differs after {case.name}.")
     cycles = counters["cycles"]
     equal = sum(counters[name] == estimate[name] for name in counters)
-    return [str(cycles), f"{estimate['cycles'] / cycles - 1:+.2%}", f"{equal}/{len(counters)}",
-            f"{cycles / seconds / 1e3:.0f}"]  # fmt: skip
+    return [
+        str(cycles),
+        f"{estimate['cycles'] / cycles - 1:+.2%}",
+        f"{equal}/{len(counters)}",
+        f"{cycles / seconds / 1e3:.0f}",
+    ]
 
 
 def main() -> int:
@@ -189,13 +207,18 @@ def main() -> int:
     parser.add_argument("--no-rtl", action="store_true", help="functional simulator only")
     options = parser.parse_args()
     config = named(options.config)
-    table = [f"# Array of `{config.name}`: share of cycles in which it works", "",
-             f"`{' '.join(sys.argv)}`", "",
-             "fsim computes with one thread and counts cycles with another; with two CPUs the slower decides.", "",
-             "| layer | simulated | cycles | array busy | vector busy | bytes loaded a cycle "
-             "| fsim: GMAC of a CPU second | Mcycles of a CPU second | GMAC/s of two CPUs "
-             "| shorter program: RTL cycles | fsim cycles off by | counters equal | RTL kcycles of a CPU second |",
-             "|---" * 13 + "|"]  # fmt: skip
+    table = [
+        f"# Array of `{config.name}`: share of cycles in which it works",
+        "",
+        f"`{' '.join(sys.argv)}`",
+        "",
+        "fsim computes with one thread and counts cycles with another; with two CPUs the slower decides.",
+        "",
+        "| layer | simulated | cycles | array busy | vector busy | bytes loaded a cycle "
+        "| fsim: GMAC of a CPU second | Mcycles of a CPU second | GMAC/s of two CPUs "
+        "| shorter program: RTL cycles | fsim cycles off by | counters equal | RTL kcycles of a CPU second |",
+        "|---" * 13 + "|",
+    ]
     print("\n".join(table), flush=True)
     failed = False
     for case in cases(config, options.rows, options.outputs):

@@ -81,11 +81,14 @@ def speed(records: list[dict[str, Any]]) -> list[str]:
     if not lines:
         return []
     return [
-        "## One SAM-B encoder block, against floating-point cores on the same device", "",
+        "## One SAM-B encoder block, against floating-point cores on the same device",
+        "",
         "Cycles (`benchmarks/fpga_baseline.py`; its text says how) by the routed clock. Times of the floating-point",
-        "cores have no softmax, no GELU and no memory in them; those of the accelerator have all.", "",
-        *([PROVISIONAL, ""] if any("fmax_mhz" not in record for record in records) else []), *lines,
-    ]  # fmt: skip
+        "cores have no softmax, no GELU and no memory in them; those of the accelerator have all.",
+        "",
+        *([PROVISIONAL, ""] if any("fmax_mhz" not in record for record in records) else []),
+        *lines,
+    ]
 
 
 def markdown(records: list[dict[str, Any]]) -> str:

@@ -79,11 +79,17 @@ def encode_both(
     report = OffloadReport.from_dict(session.manifest.accelerator)
     stays = {place.reason for place in report.of("encode_image") if place.reason and place.macs}
     figures = {
-        "config": config, "compile_s": seconds, "bundle_mb": path.stat().st_size / 1e6, "encode_s": simulated,
+        "config": config,
+        "compile_s": seconds,
+        "bundle_mb": path.stat().st_size / 1e6,
+        "encode_s": simulated,
         "rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-        "different": float((found != expected).mean()), "share": report.share("encode_image"),
-        "stays": sorted(stays), "device_mb": session.accelerator.memory_bytes / 1e6, "threads": session.num_threads,
-    }  # fmt: skip
+        "different": float((found != expected).mean()),
+        "share": report.share("encode_image"),
+        "stays": sorted(stays),
+        "device_mb": session.accelerator.memory_bytes / 1e6,
+        "threads": session.num_threads,
+    }
     return figures, device_profile(session, "encode_image")
 
 
@@ -100,10 +106,18 @@ def kinds(operators: Iterable[OperatorCycles]) -> list[tuple[int, OperatorCycles
 def row(count: int, each: OperatorCycles) -> str:
     """A row of a model's table."""
     cycles = max(each.cycles, 1)
-    cells = [each.name if count == 1 else f"{each.name} x{count}", f"{each.macs / 1e9:.3f}", f"{cycles / 1e6:.2f}",
-             f"{each.busy:.1%}", f"{each.vector / cycles:.0%}", f"{each.estimate / cycles - 1:+.1%}",
-             f"{each.loaded / 1e6:.1f}", f"{each.stored / 1e6:.1f}", f"{each.transfer / 1e6:.1f}",
-             f"{each.intensity:.0f}"]  # fmt: skip
+    cells = [
+        each.name if count == 1 else f"{each.name} x{count}",
+        f"{each.macs / 1e9:.3f}",
+        f"{cycles / 1e6:.2f}",
+        f"{each.busy:.1%}",
+        f"{each.vector / cycles:.0%}",
+        f"{each.estimate / cycles - 1:+.1%}",
+        f"{each.loaded / 1e6:.1f}",
+        f"{each.stored / 1e6:.1f}",
+        f"{each.transfer / 1e6:.1f}",
+        f"{each.intensity:.0f}",
+    ]
     return f"| {' | '.join(cells)} |"
 
 
@@ -143,8 +157,10 @@ def against_floating_point(seconds: float) -> list[str]:
             if core.lanes < fpga_baseline.FILLING:
                 continue
             own = fpga_baseline.encoder_cycles(core) / rate
-            rows.append(f"| {core.name} at its routed {rate / 1e6:.1f} MHz, without softmax, GELU and memory | "
-                        f"{own:.1f} s a picture: the accelerator is {own / seconds:.2f} times as fast |")  # fmt: skip
+            rows.append(
+                f"| {core.name} at its routed {rate / 1e6:.1f} MHz, without softmax, GELU and memory | "
+                f"{own:.1f} s a picture: the accelerator is {own / seconds:.2f} times as fast |"
+            )
     return rows
 
 
@@ -154,11 +170,17 @@ def model_page(kept: dict[str, Any]) -> list[str]:
     figures, operators = kept["figures"], [OperatorCycles(**each) for each in kept["operators"]]
     every = total(operators, "all")
     rate = clock(figures["config"])
-    speed = f"{rate / every.cycles:.3g} at the routed {rate / 1e6:.1f} MHz" if rate else \
-        f"{100e6 / every.cycles:.3g} at 100 MHz (no routed clock is recorded)"  # fmt: skip
+    speed = (
+        f"{rate / every.cycles:.3g} at the routed {rate / 1e6:.1f} MHz"
+        if rate
+        else f"{100e6 / every.cycles:.3g} at 100 MHz (no routed clock is recorded)"
+    )
     different = f"{figures['different']:.2%}" if figures["different"] else "none"
     lines = [
-        f"## {name} on `{figures['config']}`", "", "| figure | value |", "|---|---|",
+        f"## {name} on `{figures['config']}`",
+        "",
+        "| figure | value |",
+        "|---|---|",
         f"| multiply-adds of the encoder that are offloaded | {figures['share']:.2%} |",
         f"| the others | {'; '.join(figures['stays']) or 'none'} |",
         f"| cycles of one picture | {every.cycles / 1e6:.2f} M |",
@@ -176,10 +198,12 @@ def model_page(kept: dict[str, Any]) -> list[str]:
         f"| compilation for host and accelerator, saving included | {figures['compile_s']:.0f} s |",
         f"| bundle | {figures['bundle_mb']:.1f} MB |",
         f"| memory of the device | {figures['device_mb']:.0f} MB |",
-        f"| most memory of the process that did all of it | {figures['rss_gb']:.1f} GB |", "",
+        f"| most memory of the process that did all of it | {figures['rss_gb']:.1f} GB |",
+        "",
         "| layer | GMAC | Mcycles | array busy | vector busy | estimate off by | MB loaded | MB stored | MB to and "
-        "from the host | MAC a byte |", "|---" * 10 + "|",
-    ]  # fmt: skip
+        "from the host | MAC a byte |",
+        "|---" * 10 + "|",
+    ]
     lines += [row(*each) for each in kinds(operators)] + [row(1, replace(every, name="**all**")), ""]
     return [*lines, f"![roofline]({draw(name, figures['config'], operators)})", ""]
 
@@ -188,8 +212,10 @@ def masks_row(masks: dict[str, Any] | None) -> list[str]:
     """Row about masks, where they were compared."""
     if not masks:
         return []
-    return [f"| masks of {masks['objects']} objects in {masks['scenes']} scenes, against the host's | mean "
-            f"intersection over union {masks['mean']:.4f}, least {masks['least']:.4f} |"]  # fmt: skip
+    return [
+        f"| masks of {masks['objects']} objects in {masks['scenes']} scenes, against the host's | mean "
+        f"intersection over union {masks['mean']:.4f}, least {masks['least']:.4f} |"
+    ]
 
 
 def draw(name: str, config: str, operators: list[OperatorCycles]) -> str:
@@ -207,26 +233,39 @@ def search(config: Config, folder: Path, trials: int) -> list[str]:
     lines = []
     for state in found:
         default, fewer = TileTask(config, state.workload).space.tiles[0], 1 - state.best / state.default
-        lines.append(f"| {state.workload} | {state.trials} | {default} | {state.tile} | {state.default / 1e6:.2f} | "
-                     f"{fewer:.2%} |")  # fmt: skip
+        lines.append(
+            f"| {state.workload} | {state.trials} | {default} | {state.tile} | {state.default / 1e6:.2f} | "
+            f"{fewer:.2%} |"
+        )
     return lines
 
 
 def page(kept: dict[str, Any]) -> str:
     """All of it."""
-    lines = ["# Encoders on CPU and accelerator", "", "Written by `benchmarks/heterogeneous.py`.", "",
-             "Cycles are of the functional simulator, equal to the RTL's with memory that takes and gives a beat of "
-             "the bus in a cycle, latency 40. Padding keeps the array busy too. Estimates are the compiler's "
-             "(`codegen/lower/cycle_model.py`).",
-             ""]  # fmt: skip
+    lines = [
+        "# Encoders on CPU and accelerator",
+        "",
+        "Written by `benchmarks/heterogeneous.py`.",
+        "",
+        "Cycles are of the functional simulator, equal to the RTL's with memory that takes and gives a beat of "
+        "the bus in a cycle, latency 40. Padding keeps the array busy too. Estimates are the compiler's "
+        "(`codegen/lower/cycle_model.py`).",
+        "",
+    ]
     for model in kept["models"].values():
         lines += model_page(model)
     for config, rows in kept["search"].items():
-        lines += [f"## Tiles: the compiler's choice against the best that was found, ViT-B on `{config}`", "",
-                  "What `tvm-ahcq tune --model vit_b --accelerator` does: sizes and order of the loops and split of "
-                  "the buffers, candidates chosen by xgboost, each measured in cycles of the whole operator.", "",
-                  "| operator | candidates | choice | best | Mcycles of the choice | best takes fewer by |",
-                  "|---" * 6 + "|", *rows, ""]  # fmt: skip
+        lines += [
+            f"## Tiles: the compiler's choice against the best that was found, ViT-B on `{config}`",
+            "",
+            "What `tvm-ahcq tune --model vit_b --accelerator` does: sizes and order of the loops and split of "
+            "the buffers, candidates chosen by xgboost, each measured in cycles of the whole operator.",
+            "",
+            "| operator | candidates | choice | best | Mcycles of the choice | best takes fewer by |",
+            "|---" * 6 + "|",
+            *rows,
+            "",
+        ]
     return "\n".join(lines)
 
 
@@ -255,11 +294,17 @@ def main() -> None:
             figures, operators = encode_both(folder, name, model, options.config)
             if name == "vit_t" and options.scenes:
                 found = mask_overlap(folder, name, model, options.config, options.scenes)
-                figures["masks"] = {"scenes": options.scenes, "objects": len(found), "mean": float(np.mean(found)),
-                                    "least": min(found)}  # fmt: skip
+                figures["masks"] = {
+                    "scenes": options.scenes,
+                    "objects": len(found),
+                    "mean": float(np.mean(found)),
+                    "least": min(found),
+                }
             kept["models"][f"{name} {options.config}"] = {
-                "name": name, "figures": figures, "operators": [asdict(each) for each in operators],
-            }  # fmt: skip
+                "name": name,
+                "figures": figures,
+                "operators": [asdict(each) for each in operators],
+            }
             print("\n".join(model_page(kept["models"][f"{name} {options.config}"])), flush=True)
     if options.search:
         kept["search"][options.config] = search(named(options.config), options.search, options.trials)

@@ -53,8 +53,12 @@ def linear_cases(rng: np.random.Generator, target: HostTarget) -> list[Case]:
     """The four linear layers of a SAM-B block, and the neck's 3x3 convolution as a product."""
     cases = []
     for m, n, k, groups in [
-        (4096, 2304, 768, 4), (4096, 768, 768, 4), (4096, 3072, 768, 1), (4096, 768, 3072, 1), (4096, 256, 2304, 1),
-    ]:  # fmt: skip
+        (4096, 2304, 768, 4),
+        (4096, 768, 768, 4),
+        (4096, 3072, 768, 1),
+        (4096, 768, 3072, 1),
+        (4096, 256, 2304, 1),
+    ]:
         shape = (-(-n // 16), k // 4, 16, 4) if target.layout == "vnni16" else (n, k)
         arguments = (
             rng.integers(0, 16, (m, k), dtype=np.uint8),
@@ -74,18 +78,24 @@ def attention_cases(rng: np.random.Generator, target: HostTarget) -> list[Case]:
     """Global, windowed, and decoder attention; logits spread over a few powers of two."""
     cases = []
     for heads, nq, nk, d, grid in [
-        (12, 4096, 4096, 64, (64, 64)), (300, 196, 196, 64, (14, 14)), (8, 4096, 7, 16, None), (8, 7, 4096, 16, None),
-    ]:  # fmt: skip
+        (12, 4096, 4096, 64, (64, 64)),
+        (300, 196, 196, 64, (14, 14)),
+        (8, 4096, 7, 16, None),
+        (8, 7, 4096, 16, None),
+    ]:
         q, k, v = (rng.integers(0, 16, (heads, tokens, d), dtype=np.uint8) for tokens in (nq, nk, nk))
         rel = [rng.integers(-128, 128, (2 * side - 1, d)).astype(np.int8) for side in grid or ()]
         arguments = (
-            q, k, v, *rel,
+            q,
+            k,
+            v,
+            *rel,
             np.array([7, 8, 7, 0, 2, 1800, 120, 120, 8], np.int32),
             np.linspace(14, 0.2, 15).astype(np.int32) * 1024,
             np.arange(0, 256, 17, dtype=np.uint8),
             np.ones(1, np.float32),
             empty(q.shape),
-        )  # fmt: skip
+        )
         func = kernels.log_attention(heads, nq, nk, d, grid, 15, target)
         shape = f"{heads} heads, {nq} x {nk} x {d}{', relative' if grid else ''}"
         cases.append(Case("log_attention", shape, func, arguments, 2 * heads * nq * nk * d, "int8"))
@@ -100,20 +110,48 @@ def other_cases(rng: np.random.Generator, target: HostTarget) -> list[Case]:
     order = rng.permutation(k).astype(np.int32)
     codes = rng.integers(0, 16, (1, 64, 64, 256), dtype=np.uint8)
     return [
-        Case("matmul", f"{m} x {n} x {k}", kernels.matmul(m, n, k, target),
-             (x, rng.normal(size=(n, k)).astype(np.float32), empty((n,)), empty((m, n))), m * n * k, "float32"),
-        Case("layer_norm", f"{m} x {k}", kernels.layer_norm(m, k, 1e-6),
-             (x, x[0], x[1], empty((m, k))), 0, ""),
-        Case("encode_affine", f"{m} x {k}, ordered", kernels.encode_affine(m, k, k, 4, 4, True),
-             (x, bounds, one, np.ones(4, np.int32), empty((m, k), "uint8")), 0, ""),
-        Case("encode_affine", f"{m} x {k}, gathered", kernels.encode_affine(m, k, k, 4, 4, False),
-             (x, order, bounds, one, np.ones(4, np.int32), empty((m, k), "uint8")), 0, ""),
-        Case("encode_intervals", f"{m} x {4 * k}, 15 thresholds", kernels.encode_intervals(m, 4 * k, 15),
-             (wide, np.linspace(-2, 2, 15, dtype=np.float32), np.arange(16, dtype=np.uint8),
-              empty((m, 4 * k), "uint8")), 0, ""),
-        Case("im2col", "64 x 64 x 256, 3 x 3", kernels.im2col(1, 64, 64, 256, 3),
-             (codes, np.zeros(1, np.int32), empty((1, 64, 64, 2304), "uint8")), 0, ""),
-    ]  # fmt: skip
+        Case(
+            "matmul",
+            f"{m} x {n} x {k}",
+            kernels.matmul(m, n, k, target),
+            (x, rng.normal(size=(n, k)).astype(np.float32), empty((n,)), empty((m, n))),
+            m * n * k,
+            "float32",
+        ),
+        Case("layer_norm", f"{m} x {k}", kernels.layer_norm(m, k, 1e-6), (x, x[0], x[1], empty((m, k))), 0, ""),
+        Case(
+            "encode_affine",
+            f"{m} x {k}, ordered",
+            kernels.encode_affine(m, k, k, 4, 4, True),
+            (x, bounds, one, np.ones(4, np.int32), empty((m, k), "uint8")),
+            0,
+            "",
+        ),
+        Case(
+            "encode_affine",
+            f"{m} x {k}, gathered",
+            kernels.encode_affine(m, k, k, 4, 4, False),
+            (x, order, bounds, one, np.ones(4, np.int32), empty((m, k), "uint8")),
+            0,
+            "",
+        ),
+        Case(
+            "encode_intervals",
+            f"{m} x {4 * k}, 15 thresholds",
+            kernels.encode_intervals(m, 4 * k, 15),
+            (wide, np.linspace(-2, 2, 15, dtype=np.float32), np.arange(16, dtype=np.uint8), empty((m, 4 * k), "uint8")),
+            0,
+            "",
+        ),
+        Case(
+            "im2col",
+            "64 x 64 x 256, 3 x 3",
+            kernels.im2col(1, 64, 64, 256, 3),
+            (codes, np.zeros(1, np.int32), empty((1, 64, 64, 2304), "uint8")),
+            0,
+            "",
+        ),
+    ]
 
 
 def seconds(run: Callable[[], object]) -> float:

@@ -97,14 +97,20 @@ def lower(
     if kind == ATTENTION:
         raise DeviceError("the number of tokens of an attention must be static")
     (given,), output = lowered.inputs, lowered.output
-    return replace(lowered, inputs=(replace(given, total=1),), output=replace(output, total=1), per_prompt=True,
-                   times=output.total)  # fmt: skip
+    return replace(
+        lowered, inputs=(replace(given, total=1),), output=replace(output, total=1), per_prompt=True, times=output.total
+    )
 
 
 def _lower(
-    config: Config, kind: str, calls: list[relax.Call], constants: list[list[np.ndarray]],
-    operands: np.ndarray | None, tiles: Tiles, shape_of: ShapeOf,
-) -> Lowered:  # fmt: skip
+    config: Config,
+    kind: str,
+    calls: list[relax.Call],
+    constants: list[list[np.ndarray]],
+    operands: np.ndarray | None,
+    tiles: Tiles,
+    shape_of: ShapeOf,
+) -> Lowered:
     if kind == ATTENTION:
         call, (scalars, thresholds, table, out_scale, *rel) = calls[0], constants[0]
         heads, queries, channels = matrix_shape(shape_of(call.args[0]))

@@ -33,8 +33,14 @@ CODE_BITS = 4
 """Bits of the codes that the accelerator takes at a time. Linear layers of more go there as halves; attention, and what
 stays on the accelerator between two layers, has no more in this version."""
 
-_MOVES = ("relax.reshape", "relax.permute_dims", "relax.squeeze", "relax.expand_dims", "relax.broadcast_to",
-          "relax.ahcq.im2col")  # fmt: skip
+_MOVES = (
+    "relax.reshape",
+    "relax.permute_dims",
+    "relax.squeeze",
+    "relax.expand_dims",
+    "relax.broadcast_to",
+    "relax.ahcq.im2col",
+)
 """Operators behind which codes are still codes."""
 
 
@@ -93,8 +99,10 @@ def partition_for_ahcq(
         If a tile does not fit its operator.
     """
     config = named(config) if isinstance(config, str) else config
-    plans = {var: _Plan(var.name_hint, func, config, params or {}, cost or CostModel(), chain, tiles)
-             for var, func in functions(mod)}  # fmt: skip
+    plans = {
+        var: _Plan(var.name_hint, func, config, params or {}, cost or CostModel(), chain, tiles)
+        for var, func in functions(mod)
+    }
     report = OffloadReport(config.name, config.hash, tuple(place for plan in plans.values() for place in plan.places))
     return Partitioned(_offload(mod, {var: plan for var, plan in plans.items() if plan.taken}, config), report)
 
@@ -113,9 +121,15 @@ class _Plan:
     """
 
     def __init__(
-        self, name: str, func: relax.Function, config: Config, params: Mapping[str, np.ndarray], cost: CostModel,
-        chain: bool, tiles: Tiles,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        func: relax.Function,
+        config: Config,
+        params: Mapping[str, np.ndarray],
+        cost: CostModel,
+        chain: bool,
+        tiles: Tiles,
+    ) -> None:
         self.name, self.func, self.config, self.params, self.cost = name, func, config, params, cost
         self.tiles = tiles
         self.defs, self.sizes = Definitions(func), PromptSizes(func)
@@ -123,8 +137,13 @@ class _Plan:
         self.kinds: dict[str, str] = {}
         self.bound: set[str] = set()
         self.places: list[OperatorPlace] = []
-        users = Counter(arg for binding in bindings(func) if isinstance(binding.value, relax.Call)
-                        for arg in binding.value.args if isinstance(arg, relax.Var))  # fmt: skip
+        users = Counter(
+            arg
+            for binding in bindings(func)
+            if isinstance(binding.value, relax.Call)
+            for arg in binding.value.args
+            if isinstance(arg, relax.Var)
+        )
         self.once = {var for var, count in users.items() if count == 1}
         calls = [binding.value for binding in bindings(func) if isinstance(binding.value, relax.Call)]
         self._decide(calls, chain)
@@ -148,8 +167,9 @@ class _Plan:
         others = Counter(_op_name(call) for call in calls if call not in inside and call not in reported)
         self.places += [reported[call] for call in calls if call in reported]
         reason = "no matrix product: the host's part in this version"
-        self.places += [OperatorPlace(self.name, kind, kind, HOST, count, reason=reason)
-                        for kind, count in sorted(others.items())]  # fmt: skip
+        self.places += [
+            OperatorPlace(self.name, kind, kind, HOST, count, reason=reason) for kind, count in sorted(others.items())
+        ]
 
     def _mlp(self, call: relax.Call) -> list[relax.Call] | None:
         """Layer and encoder in front of `call` that could stay on the accelerator with it."""
@@ -166,8 +186,14 @@ class _Plan:
         if kind == MLP:
             name = f"{calls[0].attrs['name']} -> {name.rsplit('.', 1)[-1]}"
         operands = list(calls[0].args[: 3 if kind == ATTENTION else 1])
-        place = OperatorPlace(self.name, name, kind.removeprefix("ahcq."), HOST, macs=self._macs(calls),
-                              per_prompt=self.sizes.depends(operands))  # fmt: skip
+        place = OperatorPlace(
+            self.name,
+            name,
+            kind.removeprefix("ahcq."),
+            HOST,
+            macs=self._macs(calls),
+            per_prompt=self.sizes.depends(operands),
+        )
         if reason := self._codes(kind, calls) or self.sizes.reason(operands, rows_alone=kind != ATTENTION):
             return replace(place, reason=reason)
         arguments = [call.args[3:] if kind == ATTENTION else call.args[1:] for call in calls]
@@ -181,8 +207,14 @@ class _Plan:
         except DeviceError as error:
             return replace(place, reason=str(error))
         shapes = tuple(map(asdict, lowered.shapes))
-        place = replace(place, bytes=lowered.transfer_bytes, cycles=lowered.cycles, shapes=shapes, tuned=lowered.tuned,
-                        times=lowered.times)  # fmt: skip
+        place = replace(
+            place,
+            bytes=lowered.transfer_bytes,
+            cycles=lowered.cycles,
+            shapes=shapes,
+            tuned=lowered.tuned,
+            times=lowered.times,
+        )
         if reason:
             return replace(place, reason=reason)
         key = str(calls[-1].attrs["name"])
@@ -198,9 +230,10 @@ class _Plan:
             _ = lowered.work if lowered.tuned else None
         except DeviceError as error:
             tiles = "; ".join(f"{shape}: {self.tiles[shape]}" for shape in lowered.shapes if shape in self.tiles)
-            raise TuningError(f"{calls[-1].attrs['name']}: what was recorded for {self.config.name} gives no program "
-                              f"({tiles}): {error} Tune again in an empty folder, or compile without --tuning."
-                              ) from error  # fmt: skip
+            raise TuningError(
+                f"{calls[-1].attrs['name']}: what was recorded for {self.config.name} gives no program "
+                f"({tiles}): {error} Tune again in an empty folder, or compile without --tuning."
+            ) from error
         return lowered
 
     def _operands(self, call: relax.Call) -> np.ndarray | None:
@@ -221,8 +254,15 @@ class _Plan:
         """Of a product that is no layer of the model: both of its sides are computed, and in float."""
         kind, operands = _op_name(call), list(call.args[:2])
         name = f"{kind} {' x '.join(map(self.sizes.text, operands))}"
-        return OperatorPlace(self.name, name, kind, HOST, macs=self._macs([call]), reason="floating point",
-                             per_prompt=self.sizes.depends(operands))  # fmt: skip
+        return OperatorPlace(
+            self.name,
+            name,
+            kind,
+            HOST,
+            macs=self._macs([call]),
+            reason="floating point",
+            per_prompt=self.sizes.depends(operands),
+        )
 
     def _codes(self, kind: str, calls: list[relax.Call]) -> str:
         """Why the operands are not codes that the accelerator takes; "" if they are."""
@@ -267,8 +307,9 @@ def _offload(mod: IRModule, plans: Mapping[GlobalVar, _Plan], config: Config) ->
     separated: dict[GlobalVar, relax.Function] = {}
     for var, plan in plans.items():
         separated |= dict(_separated(mod, var, plan).functions)
-    planned = {symbol_of(var.name_hint, name): lowered
-               for var, plan in plans.items() for name, lowered in plan.taken.items()}  # fmt: skip
+    planned = {
+        symbol_of(var.name_hint, name): lowered for var, plan in plans.items() for name, lowered in plan.taken.items()
+    }
     with using(config, planned):
         ran = relax.transform.RunCodegen(entry_functions=[var.name_hint for var in plans])(IRModule(separated))
     result = dict(mod.functions)

@@ -199,8 +199,10 @@ def partition(
     tiles = {} if tuning is None else best_tiles(tuning, named(config))
     found = partition_for_ahcq(realised.module, config, params, CostModel.named(offload), chain, tiles)
     left = {function: set(map(str, found.module[function].attrs[PARAM_NAMES])) for function in records}
-    kept = {function: [name for name, parts in named if left[function].issuperset(parts)]
-            for function, named in records.items()}  # fmt: skip
+    kept = {
+        function: [name for name, parts in named if left[function].issuperset(parts)]
+        for function, named in records.items()
+    }
     return Offloaded(found.module, kept, found.report)
 
 

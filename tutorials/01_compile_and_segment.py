@@ -23,8 +23,12 @@ folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 #    What comes back is a Relax module with three functions, and the weights by the names of the state dict.
 model = ahcq.from_sam("vit_t")
 print("functions:", ", ".join(var.name_hint for var in model.module.get_global_vars()))
-print("weights:", len(model.params), "arrays, for example image_encoder.blocks.0.attn.qkv.weight",
-      model.params["image_encoder.blocks.0.attn.qkv.weight"].shape)
+print(
+    "weights:",
+    len(model.params),
+    "arrays, for example image_encoder.blocks.0.attn.qkv.weight",
+    model.params["image_encoder.blocks.0.attn.qkv.weight"].shape,
+)
 
 # 2. Pictures to calibrate on: an iterable of (H, W, 3) uint8 arrays, or the path of a folder of photos. Only their
 #    statistics are used, so there is nothing to annotate. vit_t was trained on generated scenes, so a few of those do.

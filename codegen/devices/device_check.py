@@ -169,8 +169,10 @@ def examine(
         uio, buffers = boards()
         detail = "no UIO device"
         if uio:
-            detail = (f"found {', '.join(uio)}, and {', '.join(buffers) or 'no DMA buffer'}; name one of each to test: "
-                      "--device board:/dev/uioN,/dev/udmabufN")  # fmt: skip
+            detail = (
+                f"found {', '.join(uio)}, and {', '.join(buffers) or 'no DMA buffer'}; name one of each to test: "
+                "--device board:/dev/uioN,/dev/udmabufN"
+            )
         yield Finding("board", detail=detail)
 
 

@@ -104,9 +104,19 @@ def attention_program(config: Config, image: MemoryImage, head: Head) -> tuple[b
     program.add("prob", rows=at.rows, blocks=steps, lgt_row=steps, dst=probs_at, dst_block=at.rows)
     blocks = channels // dim
     program.add(
-        "gemm", rows=at.rows, steps=steps, blocks=blocks, act=probs_at, act_stride=at.rows, wgt=value_at,
-        wgt_stride=dim, wgt_block=at.keys, zero=c.v_zero, acc_block=at.rows, decode=_PROBABILITIES,
-    )  # fmt: skip
+        "gemm",
+        rows=at.rows,
+        steps=steps,
+        blocks=blocks,
+        act=probs_at,
+        act_stride=at.rows,
+        wgt=value_at,
+        wgt_stride=dim,
+        wgt_block=at.keys,
+        zero=c.v_zero,
+        acc_block=at.rows,
+        decode=_PROBABILITIES,
+    )
     _numbers(program, image, "vec", np.ones(blocks * dim))
     program.add("scale", memory="vec", rows=at.rows, blocks=blocks, acc_block=at.rows, dst=blocks, dst_block=at.rows)
     address = image.reserve(channels * at.rows * 4)
@@ -129,19 +139,41 @@ def _logits(program: SerialProgram, head: Head, at: _Layout, relative: bool) -> 
     columns = -(-height // dim)
     for row in range(height):
         program.add(
-            "gemm", rows=at.rows, steps=head.q.shape[1] // dim, blocks=at.row_blocks, act_stride=at.rows,
-            wgt=row * at.row_blocks * dim, wgt_stride=at.keys, wgt_block=dim, zero=c.k_zero, transpose=1,
-            acc_block=at.rows, decode=_QUERIES,
-        )  # fmt: skip
+            "gemm",
+            rows=at.rows,
+            steps=head.q.shape[1] // dim,
+            blocks=at.row_blocks,
+            act_stride=at.rows,
+            wgt=row * at.row_blocks * dim,
+            wgt_stride=at.keys,
+            wgt_block=dim,
+            zero=c.k_zero,
+            transpose=1,
+            acc_block=at.rows,
+            decode=_QUERIES,
+        )
         rel = {
-            "rel": 1, "rel_w": columns * at.rows, "rel_w_row": at.row_blocks, "rel_h": row // dim, "rel_h_row": columns,
+            "rel": 1,
+            "rel_w": columns * at.rows,
+            "rel_w_row": at.row_blocks,
+            "rel_h": row // dim,
+            "rel_h_row": columns,
             "rel_h_lane": row % dim,
-        }  # fmt: skip
+        }
         program.add(
-            "logit", rows=at.rows, blocks=at.row_blocks, acc_block=at.rows, lgt=row * at.row_blocks,
-            lgt_row=height * at.row_blocks, mult=c.qk_multiplier, pre=c.qk_shift, shift=c.shift,
-            valid=width - (at.row_blocks - 1) * dim, first=int(row == 0), **(rel if relative else {}),
-        )  # fmt: skip
+            "logit",
+            rows=at.rows,
+            blocks=at.row_blocks,
+            acc_block=at.rows,
+            lgt=row * at.row_blocks,
+            lgt_row=height * at.row_blocks,
+            mult=c.qk_multiplier,
+            pre=c.qk_shift,
+            shift=c.shift,
+            valid=width - (at.row_blocks - 1) * dim,
+            first=int(row == 0),
+            **(rel if relative else {}),
+        )
 
 
 def _relative_positions(program: SerialProgram, image: MemoryImage, head: Head, at: _Layout) -> None:
@@ -158,15 +190,26 @@ def _relative_positions(program: SerialProgram, image: MemoryImage, head: Head, 
     for y in range(height):
         start = tables[0] + y * width * pitches[0] + 4 * (height - 1 - y)
         program.add(
-            "load", memory="vec", rows=width, length=columns * at.dim // 2, sp=columns * y * width, sp_stride=columns,
-            address=start, stride=pitches[0],
-        )  # fmt: skip
+            "load",
+            memory="vec",
+            rows=width,
+            length=columns * at.dim // 2,
+            sp=columns * y * width,
+            sp_stride=columns,
+            address=start,
+            stride=pitches[0],
+        )
         start = tables[1] + y * width * pitches[1] + 4 * (width - 1)
         program.add(
-            "load", memory="vec", rows=width, length=at.row_blocks * at.dim // 2,
-            sp=columns * at.rows + at.row_blocks * y * width, sp_stride=at.row_blocks, address=start,
+            "load",
+            memory="vec",
+            rows=width,
+            length=at.row_blocks * at.dim // 2,
+            sp=columns * at.rows + at.row_blocks * y * width,
+            sp_stride=at.row_blocks,
+            address=start,
             stride=pitches[1] - 4,
-        )  # fmt: skip
+        )
 
 
 def _all_distances(
@@ -182,23 +225,44 @@ def _all_distances(
     _codes(program, image, "wgt", np.stack(tiles), sp=weights_at)
     for plane, (decode, zero) in enumerate(((_QUERIES_HIGH, 8), (_QUERIES, 0))):
         program.add(
-            "gemm", rows=at.rows, steps=steps, blocks=blocks, act_stride=at.rows, wgt_stride=dim,
-            wgt=weights_at + plane * blocks * steps * dim, wgt_block=steps * dim, zero=zero, acc_block=at.rows,
-            decode=decode, accumulate=plane,
-        )  # fmt: skip
+            "gemm",
+            rows=at.rows,
+            steps=steps,
+            blocks=blocks,
+            act_stride=at.rows,
+            wgt_stride=dim,
+            wgt=weights_at + plane * blocks * steps * dim,
+            wgt_block=steps * dim,
+            zero=zero,
+            acc_block=at.rows,
+            decode=decode,
+            accumulate=plane,
+        )
     _numbers(program, image, "vec", np.full(blocks * dim, multiplier))
     program.add(
-        "scale", memory="vec", rows=at.rows, blocks=blocks, acc_block=at.rows, dst=blocks, dst_block=at.rows,
+        "scale",
+        memory="vec",
+        rows=at.rows,
+        blocks=blocks,
+        acc_block=at.rows,
+        dst=blocks,
+        dst_block=at.rows,
         pre=head.constants.rel_shift,
-    )  # fmt: skip
+    )
     # behind the last query the widest window reads past its row: room for one more
     pitch = 4 * blocks * dim
     address = image.reserve((at.rows + 1) * pitch)
     for block in range(blocks):
         program.add(
-            "store", memory="vec", rows=at.rows, length=dim // 2, sp=blocks + block * at.rows, sp_stride=1,
-            address=address + 4 * block * dim, stride=pitch,
-        )  # fmt: skip
+            "store",
+            memory="vec",
+            rows=at.rows,
+            length=dim // 2,
+            sp=blocks + block * at.rows,
+            sp_stride=1,
+            address=address + 4 * block * dim,
+            stride=pitch,
+        )
     return address, pitch
 
 

@@ -96,9 +96,14 @@ def build_ecp5(config: Config, folder: Path, options: argparse.Namespace) -> dic
     seconds |= routed.seconds
     say(f"  {seconds['route']:.0f} s; bitstream ...")
     seconds["pack"] = ecp5.bitstream(folder)
-    return record | asdict(routed) | {
-        "seconds": seconds, "bitstream_bytes": (folder / "ahcq.bit").stat().st_size,
-    }  # fmt: skip
+    return (
+        record
+        | asdict(routed)
+        | {
+            "seconds": seconds,
+            "bitstream_bytes": (folder / "ahcq.bit").stat().st_size,
+        }
+    )
 
 
 def build_xilinx(config: Config, family: str, folder: Path) -> dict[str, Any]:
@@ -123,9 +128,10 @@ def summary(record: dict[str, Any]) -> str:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m tvm_ahcq.codegen.hardware.build", description=__doc__,
+        prog="python -m tvm_ahcq.codegen.hardware.build",
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("--config", default="ecp5_16x16", help=f"{', '.join(CONFIGS)} (default: %(default)s)")
     parser.add_argument("--target", default=ECP5, choices=[ECP5, *xilinx.FAMILIES, VIVADO], help="default: %(default)s")
     parser.add_argument("--frequency", type=float, default=120.0, help="MHz to place and route for (default: 120)")

@@ -17,8 +17,12 @@ WATCHDOG = 3000
 
 def timing_of(config: Config, seed: int) -> Timing:
     """Different memories for different seeds: latency, width, stalls."""
-    return Timing(latency=(1, 7, 40, 90)[seed % 4], bytes_per_cycle=config.beat_bytes // (1, 1, 2, 4)[seed // 4 % 4],
-                  stall_permille=(0, 100, 500)[seed % 3], seed=seed)  # fmt: skip
+    return Timing(
+        latency=(1, 7, 40, 90)[seed % 4],
+        bytes_per_cycle=config.beat_bytes // (1, 1, 2, 4)[seed // 4 % 4],
+        stall_permille=(0, 100, 500)[seed % 3],
+        seed=seed,
+    )
 
 
 def disagreement(

@@ -100,10 +100,14 @@ def _load(rng: np.random.Generator, config: Config, data: int, result: int) -> E
     pitch = 4 * int(rng.integers(0, 40))
     last = DATA_BYTES - (rows - 1) * pitch - 8 * length
     return "load", {
-        "memory": memory, "rows": rows, "length": length, "sp_stride": stride, "stride": pitch,
+        "memory": memory,
+        "rows": rows,
+        "length": length,
+        "sp_stride": stride,
+        "stride": pitch,
         "sp": _base(rng, config.depth(memory), (rows - 1) * stride + words),
         "address": data + 4 * int(rng.integers(0, last // 4 + 1)),
-    }  # fmt: skip
+    }
 
 
 def _load_table(rng: np.random.Generator, config: Config, data: int, result: int) -> Entry:
@@ -112,10 +116,14 @@ def _load_table(rng: np.random.Generator, config: Config, data: int, result: int
     stride, pitch = int(rng.integers(0, 9)), 4 * int(rng.integers(0, 20))
     last = DATA_BYTES - (rows - 1) * pitch - 8 * length
     return "load", {
-        "memory": memory, "rows": rows, "length": length, "sp_stride": stride, "stride": pitch,
+        "memory": memory,
+        "rows": rows,
+        "length": length,
+        "sp_stride": stride,
+        "stride": pitch,
         "sp": int(rng.integers(0, config.depth(memory) - (rows - 1) * stride - length + 1)),
         "address": data + 4 * int(rng.integers(0, last // 4 + 1)),
-    }  # fmt: skip
+    }
 
 
 def _store(rng: np.random.Generator, config: Config, data: int, result: int) -> Entry:
@@ -129,25 +137,37 @@ def _store(rng: np.random.Generator, config: Config, data: int, result: int) -> 
     pitch = beat * int(rng.integers(0, 240 // beat))
     last = RESULT_BYTES - (rows - 1) * pitch - 8 * length
     return "store", {
-        "memory": memory, "rows": rows, "length": length, "sp_stride": stride, "stride": pitch,
+        "memory": memory,
+        "rows": rows,
+        "length": length,
+        "sp_stride": stride,
+        "stride": pitch,
         "sp": _base(rng, config.depth(memory), (rows - 1) * stride + words),
         "address": result + beat * int(rng.integers(0, last // beat + 1)),
-    }  # fmt: skip
+    }
 
 
 def _gemm(rng: np.random.Generator, config: Config, data: int, result: int) -> Entry:
     rows, steps, blocks = _count(rng, 20), _count(rng, 4), _count(rng, 3)
     act, wgt, wgt_block, acc = (int(rng.integers(0, 20)) for _ in range(4))
     return "gemm", {
-        "rows": rows, "steps": steps, "blocks": blocks, "act_stride": act, "wgt_stride": wgt, "wgt_block": wgt_block,
+        "rows": rows,
+        "steps": steps,
+        "blocks": blocks,
+        "act_stride": act,
+        "wgt_stride": wgt,
+        "wgt_block": wgt_block,
         # blocks of one instruction do not overlap (SPEC 1)
-        "acc_block": rows + acc, "decode": int(rng.integers(4)), "transpose": int(rng.integers(2)),
-        "zero_vector": int(rng.integers(2)), "accumulate": int(rng.integers(2)),
+        "acc_block": rows + acc,
+        "decode": int(rng.integers(4)),
+        "transpose": int(rng.integers(2)),
+        "zero_vector": int(rng.integers(2)),
+        "accumulate": int(rng.integers(2)),
         "act": _base(rng, config.act_depth, (steps - 1) * act + rows),
         "wgt": _base(rng, config.wgt_depth, (steps - 1) * wgt + (blocks - 1) * wgt_block + config.dim),
         "zero": _base(rng, config.wgt_depth, blocks),
         "acc": _base(rng, config.acc_depth, (blocks - 1) * (rows + acc) + rows),
-    }  # fmt: skip
+    }
 
 
 _SCALE_REACH = 68
@@ -170,10 +190,19 @@ def _scale(rng: np.random.Generator, config: Config, data: int, result: int) -> 
     else:
         mult = _base(rng, config.vec_depth, blocks)
     return "scale", {
-        "memory": memory, "rows": rows, "blocks": blocks, "acc_block": acc, "mult": mult, "add_mode": mode,
-        "add": start, "add_block": add, "dst": dst, "dst_block": pitch, "pre": int(rng.integers(0, 6)),
+        "memory": memory,
+        "rows": rows,
+        "blocks": blocks,
+        "acc_block": acc,
+        "mult": mult,
+        "add_mode": mode,
+        "add": start,
+        "add_block": add,
+        "dst": dst,
+        "dst_block": pitch,
+        "pre": int(rng.integers(0, 6)),
         "acc": _base(rng, config.acc_depth, (blocks - 1) * acc + rows),
-    }  # fmt: skip
+    }
 
 
 def _logits(rng: np.random.Generator, config: Config) -> dict[str, int]:
@@ -181,9 +210,12 @@ def _logits(rng: np.random.Generator, config: Config) -> dict[str, int]:
     rows, blocks = _count(rng, 16), _count(rng, 4)
     pitch = blocks + int(rng.integers(0, 3))
     return {
-        "rows": rows, "blocks": blocks, "lgt_row": pitch, "stat": _base(rng, config.stat_depth, rows),
+        "rows": rows,
+        "blocks": blocks,
+        "lgt_row": pitch,
+        "stat": _base(rng, config.stat_depth, rows),
         "lgt": _base(rng, config.lgt_depth, (rows - 1) * pitch + blocks),
-    }  # fmt: skip
+    }
 
 
 def _logit(rng: np.random.Generator, config: Config, data: int, result: int) -> Entry:
@@ -191,14 +223,20 @@ def _logit(rng: np.random.Generator, config: Config, data: int, result: int) -> 
     rows, blocks = values["rows"], values["blocks"]
     acc, rel_w, rel_h = (int(rng.integers(0, 8)) for _ in range(3))
     values |= {
-        "acc_block": acc, "acc": _base(rng, config.acc_depth, (blocks - 1) * acc + rows),
-        "mult": int(rng.integers(-(2**21), 2**21)) >> int(rng.integers(0, 18)), "pre": int(rng.integers(0, 4)),
-        "shift": int(rng.integers(0, 21)), "valid": _count(rng, config.dim), "first": int(rng.integers(2)),
-        "rel": int(rng.integers(2)), "rel_w_row": rel_w, "rel_h_row": rel_h,
+        "acc_block": acc,
+        "acc": _base(rng, config.acc_depth, (blocks - 1) * acc + rows),
+        "mult": int(rng.integers(-(2**21), 2**21)) >> int(rng.integers(0, 18)),
+        "pre": int(rng.integers(0, 4)),
+        "shift": int(rng.integers(0, 21)),
+        "valid": _count(rng, config.dim),
+        "first": int(rng.integers(2)),
+        "rel": int(rng.integers(2)),
+        "rel_w_row": rel_w,
+        "rel_h_row": rel_h,
         "rel_h_lane": int(rng.integers(config.dim)),
         "rel_w": _base(rng, config.vec_depth, (rows - 1) * rel_w + blocks),
         "rel_h": _base(rng, config.vec_depth, (rows - 1) * rel_h + 1),
-    }  # fmt: skip
+    }
     return "logit", dict(values)
 
 

@@ -145,8 +145,10 @@ def linear_program(config: Config, image: MemoryImage, layer: Linear, rows: int 
     total, dim = layer.codes.shape[0], config.dim
     outputs = layer.weight.shape[0] // dim
     if total % 8 or layer.weight.shape[0] % dim or any(size % dim for size in layer.group_sizes):
-        raise DeviceError(f"M must be a multiple of 8, N and groups of {dim}; M {total}, N {layer.weight.shape[0]}, "
-                          f"groups {layer.group_sizes}: pad them.")  # fmt: skip
+        raise DeviceError(
+            f"M must be a multiple of 8, N and groups of {dim}; M {total}, N {layer.weight.shape[0]}, "
+            f"groups {layer.group_sizes}: pad them."
+        )
     tiling = _tiling(config, len(layer.group_sizes), outputs, total, (rows,) if rows else _ROWS)
     word = dim // 2
     places = _place(image, config, layer, tiling)
@@ -160,10 +162,19 @@ def linear_program(config: Config, image: MemoryImage, layer: Linear, rows: int 
             entries += _set(config, layer, tiling, places, state, pending, first, count, block, blocks)
             for i in range(blocks):
                 slot = state.slot("out", tiling.out_buffers) * tiling.rows
-                pending.add(_last_scale(tiling, state, count, i, slot), ("store", {
-                    "memory": "out", "rows": 1, "length": count * word // 8, "sp": slot,
-                    "address": result + ((block + i) * total + first) * word,
-                }))  # fmt: skip
+                pending.add(
+                    _last_scale(tiling, state, count, i, slot),
+                    (
+                        "store",
+                        {
+                            "memory": "out",
+                            "rows": 1,
+                            "length": count * word // 8,
+                            "sp": slot,
+                            "address": result + ((block + i) * total + first) * word,
+                        },
+                    ),
+                )
     entries += pending.take_all()
     return synchronise(entries, config), result
 
@@ -173,8 +184,10 @@ def _tiling(config: Config, groups: int, outputs: int, total: int, sizes: Sequen
     tilings = [_Tiling(config, groups, outputs, min(rows, total)) for rows in sizes]
     fitting = [tiling for tiling in tilings if tiling.fits]
     if groups > LIMITS["decode_tables"] or not fitting:
-        raise DeviceError(f"{groups} groups and {outputs} column blocks are too many for {config.name}, with tiles of "
-                          f"{', '.join(map(str, sizes))} rows.")  # fmt: skip
+        raise DeviceError(
+            f"{groups} groups and {outputs} column blocks are too many for {config.name}, with tiles of "
+            f"{', '.join(map(str, sizes))} rows."
+        )
     least = min(tiling.bytes_per_cycle for tiling in fitting)
     return next(tiling for tiling in fitting if tiling.bytes_per_cycle <= 1.1 * least)
 
@@ -242,17 +255,35 @@ def _tables(places: dict[str, int], config: Config, tiling: _Tiling) -> list[Ent
 
 
 def _set(
-    config: Config, layer: Linear, tiling: _Tiling, places: dict[str, int], state: _Rings, pending: _Pending,
-    first: int, count: int, block: int, blocks: int,
-) -> list[Entry]:  # fmt: skip
+    config: Config,
+    layer: Linear,
+    tiling: _Tiling,
+    places: dict[str, int],
+    state: _Rings,
+    pending: _Pending,
+    first: int,
+    count: int,
+    block: int,
+    blocks: int,
+) -> list[Entry]:
     """The sums of one row tile and one set of column blocks, but for the scale of the last group."""
     dim, word, total = config.dim, config.dim // 2, layer.codes.shape[0]
     inputs = layer.codes.shape[1] // dim
     at, step = state.slot("vec", 2) * tiling.parameters, 0
-    entries: list[Entry] = [("load", {
-        "memory": "vec", "rows": tiling.groups + 1, "length": blocks * dim // 2, "sp": at, "sp_stride": tiling.blocks,
-        "address": places["vec"] + 4 * dim * block, "stride": 4 * layer.weight.shape[0],
-    })]  # fmt: skip
+    entries: list[Entry] = [
+        (
+            "load",
+            {
+                "memory": "vec",
+                "rows": tiling.groups + 1,
+                "length": blocks * dim // 2,
+                "sp": at,
+                "sp_stride": tiling.blocks,
+                "address": places["vec"] + 4 * dim * block,
+                "stride": 4 * layer.weight.shape[0],
+            },
+        )
+    ]
     for group, size in enumerate(layer.group_sizes):
         half = state.slot("acc", 2) * (config.acc_depth // 2)
         begin, end = step, step + size // dim
@@ -260,31 +291,75 @@ def _set(
             # chunks of one size: a short one would leave too little time to load a long one
             steps = -(-(end - step) // -(-(end - step) // tiling.chunk))
             act = state.slot("act", 2) * (config.act_depth // 2)
-            entries.append(("load", {
-                "memory": "act", "rows": steps, "length": count * word // 8, "sp": act, "sp_stride": tiling.rows,
-                "address": places["act"] + (step * total + first) * word, "stride": total * word,
-            }))  # fmt: skip
+            entries.append(
+                (
+                    "load",
+                    {
+                        "memory": "act",
+                        "rows": steps,
+                        "length": count * word // 8,
+                        "sp": act,
+                        "sp_stride": tiling.rows,
+                        "address": places["act"] + (step * total + first) * word,
+                        "stride": total * word,
+                    },
+                )
+            )
             for i in range(blocks):
                 wgt = tiling.zeros + state.slot("wgt", 4) * tiling.chunk * dim
-                entries.append(("load", {
-                    "memory": "wgt", "rows": 1, "length": steps * dim * word // 8, "sp": wgt,
-                    "address": places["wgt"] + ((block + i) * inputs + step) * dim * word,
-                }))  # fmt: skip
-                entries.append(("gemm", {
-                    "rows": count, "steps": steps, "blocks": 1, "act": act, "act_stride": tiling.rows, "wgt": wgt,
-                    "wgt_stride": dim, "zero": block + i, "zero_vector": 1, "acc": half + i * tiling.rows,
-                    "decode": group, "accumulate": int(step > begin),
-                }))  # fmt: skip
+                entries.append(
+                    (
+                        "load",
+                        {
+                            "memory": "wgt",
+                            "rows": 1,
+                            "length": steps * dim * word // 8,
+                            "sp": wgt,
+                            "address": places["wgt"] + ((block + i) * inputs + step) * dim * word,
+                        },
+                    )
+                )
+                entries.append(
+                    (
+                        "gemm",
+                        {
+                            "rows": count,
+                            "steps": steps,
+                            "blocks": 1,
+                            "act": act,
+                            "act_stride": tiling.rows,
+                            "wgt": wgt,
+                            "wgt_stride": dim,
+                            "zero": block + i,
+                            "zero_vector": 1,
+                            "acc": half + i * tiling.rows,
+                            "decode": group,
+                            "accumulate": int(step > begin),
+                        },
+                    )
+                )
                 entries += pending.take()
             step += steps
         entries += pending.take_all()
         if group + 1 < tiling.groups:
-            entries.append(("scale", {
-                "memory": "vec", "rows": count, "blocks": blocks, "acc": half, "acc_block": tiling.rows,
-                "mult": at + group * tiling.blocks, "add_mode": 2 if group else 1,
-                "add": tiling.sums if group else at + tiling.groups * tiling.blocks, "add_block": tiling.rows,
-                "dst": tiling.sums, "dst_block": tiling.rows,
-            }))  # fmt: skip
+            entries.append(
+                (
+                    "scale",
+                    {
+                        "memory": "vec",
+                        "rows": count,
+                        "blocks": blocks,
+                        "acc": half,
+                        "acc_block": tiling.rows,
+                        "mult": at + group * tiling.blocks,
+                        "add_mode": 2 if group else 1,
+                        "add": tiling.sums if group else at + tiling.groups * tiling.blocks,
+                        "add_block": tiling.rows,
+                        "dst": tiling.sums,
+                        "dst_block": tiling.rows,
+                    },
+                )
+            )
     return entries
 
 
@@ -293,7 +368,12 @@ def _last_scale(tiling: _Tiling, state: _Rings, count: int, block: int, slot: in
     at, half = state.current("vec") * tiling.parameters, state.current("acc") * (tiling.config.acc_depth // 2)
     several = tiling.groups > 1
     return "scale", {
-        "memory": "out", "rows": count, "blocks": 1, "acc": half + block * tiling.rows, "dst": slot,
-        "mult": at + (tiling.groups - 1) * tiling.blocks + block, "add_mode": 2 if several else 1,
+        "memory": "out",
+        "rows": count,
+        "blocks": 1,
+        "acc": half + block * tiling.rows,
+        "dst": slot,
+        "mult": at + (tiling.groups - 1) * tiling.blocks + block,
+        "add_mode": 2 if several else 1,
         "add": tiling.sums + block * tiling.rows if several else at + tiling.groups * tiling.blocks + block,
-    }  # fmt: skip
+    }

@@ -68,9 +68,15 @@ def verilator(*arguments: str, cwd: Path | None = None) -> str:
 def lint(config: Config) -> str:
     """Verilator's warnings about a configuration, with the waivers of ``lint/waivers.vlt``."""
     return verilator(
-        "--lint-only", "--assert", "-Wall", str(HERE / "lint" / "waivers.vlt"), *map(str, rtl_sources()),
-        "--top-module", TOP, *_parameters(config),
-    )  # fmt: skip
+        "--lint-only",
+        "--assert",
+        "-Wall",
+        str(HERE / "lint" / "waivers.vlt"),
+        *map(str, rtl_sources()),
+        "--top-module",
+        TOP,
+        *_parameters(config),
+    )
 
 
 @lru_cache(maxsize=8)
@@ -171,8 +177,15 @@ def _cached(folder: Path, make: Callable[[Path], None]) -> Path:
 
 def _build_model(config: Config, toggles: bool, place: Path) -> None:
     """Verilates a configuration and compiles what comes out."""
-    verilator(*_VERILATE, *(_TOGGLES if toggles else []), "--Mdir", str(place), str(HERE / "lint" / "waivers.vlt"),
-              *map(str, rtl_sources()), *_parameters(config))  # fmt: skip
+    verilator(
+        *_VERILATE,
+        *(_TOGGLES if toggles else []),
+        "--Mdir",
+        str(place),
+        str(HERE / "lint" / "waivers.vlt"),
+        *map(str, rtl_sources()),
+        *_parameters(config),
+    )
     _compile_model(place, toggles)
 
 

@@ -71,8 +71,17 @@ def flip_flops(top: str, sources: Sequence[Path], options: Sequence[str] = ()) -
         ``-GName=value`` and others of Verilator.
     """
     with tempfile.TemporaryDirectory() as folder:
-        verilator("--json-only", "-Wno-fatal", "-Wno-lint", "--top-module", top, *options, "--Mdir", folder,
-                  *map(str, sources))  # fmt: skip
+        verilator(
+            "--json-only",
+            "-Wno-fatal",
+            "-Wno-lint",
+            "--top-module",
+            top,
+            *options,
+            "--Mdir",
+            folder,
+            *map(str, sources),
+        )
         tree = json.loads((Path(folder) / f"V{top}.tree.json").read_text())
     modules = {node["addr"]: _module(node) for node in tree["modulesp"] if node["type"] == "MODULE"}
     found: dict[str, str] = {}

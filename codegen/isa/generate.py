@@ -50,10 +50,16 @@ def configuration_hash(isa: dict[str, Any], config: dict[str, int]) -> int:
 def python_text(isa: dict[str, Any]) -> str:
     """The definition as Python constants."""
     names = {
-        "VERSION": "version", "UNITS": "units", "LIMITS": "limits", "MEMORIES": "memories",
-        "INSTRUCTIONS": "instructions", "ERRORS": "errors", "REGISTERS": "registers",
-        "EXACT_COUNTERS": "exact_counters", "CONFIGS": "configs",
-    }  # fmt: skip
+        "VERSION": "version",
+        "UNITS": "units",
+        "LIMITS": "limits",
+        "MEMORIES": "memories",
+        "INSTRUCTIONS": "instructions",
+        "ERRORS": "errors",
+        "REGISTERS": "registers",
+        "EXACT_COUNTERS": "exact_counters",
+        "CONFIGS": "configs",
+    }
     lines = [f'"""{NOTICE}"""', "", "# fmt: off", "# ruff: noqa: E501", "from typing import Any", ""]
     for constant, key in names.items():
         text = pprint.pformat(isa[key], width=110, sort_dicts=False).replace("'", '"')
@@ -133,8 +139,10 @@ def _cpp_tables(isa: dict[str, Any]) -> list[str]:
         unit = -1 if entry["unit"] == "none" else isa["units"].index(entry["unit"])
         memories = sum(1 << isa["memories"][memory] for memory in entry.get("memories", []))
         nonzero = ", ".join(f"{name}::k{_camel(field)}" for field in entry["nonzero"]) or "{0, 0}"
-        out.append(f"    {{Opcode::k{_camel(name)}, {unit}, {entry['bits']}, 0x{memories:x}, {{{nonzero}}}, "
-                   f"{len(entry['range'])}, {{")  # fmt: skip
+        out.append(
+            f"    {{Opcode::k{_camel(name)}, {unit}, {entry['bits']}, 0x{memories:x}, {{{nonzero}}}, "
+            f"{len(entry['range'])}, {{"
+        )
         out += [f"         {_cpp_range(isa, name, check)}," for check in entry["range"]] + ["     }},"]
     out += ["};", "", "constexpr Config kConfigs[] = {"]
     for name, config in isa["configs"].items():

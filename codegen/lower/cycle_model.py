@@ -90,8 +90,9 @@ class _Replay:
     def __init__(self, config: Config, shared: bool) -> None:
         self.config = config
         parts = {"vec": config.lanes // 2, "out": max(1, config.dim // 16)}
-        self.sent = {name: self._sent(count // config.bus_chunks, shared and name == "vec")
-                     for name, count in parts.items()}  # fmt: skip
+        self.sent = {
+            name: self._sent(count // config.bus_chunks, shared and name == "vec") for name, count in parts.items()
+        }
         self.subs = config.dim // config.lanes
         self.drain = _DRAIN + (config.lanes - 1).bit_length()
         self.free = dict.fromkeys(UNITS, 0.0)

@@ -56,13 +56,19 @@ def stage_reference(stage: LinearStage, codes: np.ndarray) -> np.ndarray:
     numpy.ndarray
         int64 accumulators ``(G, rows, N)``, or uint8 codes ``(rows, N)``.
     """
-    halves = [part - zero[:, None].astype(np.int64) for part, zero in zip(
-        np.split(stage.weight, stage.weight_halves, 1), np.split(stage.zero, stage.weight_halves), strict=True)]
+    halves = [
+        part - zero[:, None].astype(np.int64)
+        for part, zero in zip(
+            np.split(stage.weight, stage.weight_halves, 1), np.split(stage.zero, stage.weight_halves), strict=True
+        )
+    ]
     weight = sum((1 << HALF_BITS) ** (len(halves) - 1 - i) * half for i, half in enumerate(halves))
     bounds = np.cumsum([0, *stage.group_sizes])
     split, tables = np.split(codes, stage.code_halves, 1), np.asarray(stage.tables, np.int64)
-    operands = [sum(tables[half if len(split) > 1 else group][part[:, low:high]] for half, part in enumerate(split))
-                for group, (low, high) in enumerate(pairwise(bounds))]  # fmt: skip
+    operands = [
+        sum(tables[half if len(split) > 1 else group][part[:, low:high]] for half, part in enumerate(split))
+        for group, (low, high) in enumerate(pairwise(bounds))
+    ]
     sums = [x @ weight[:, low:high].T for x, (low, high) in zip(operands, pairwise(bounds), strict=True)]
     if stage.encoder is None:
         return np.stack(sums)

@@ -131,9 +131,14 @@ def _table(operands: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def lower_mlp(
-    config: Config, rows: int, first: LinearConstants, thresholds: np.ndarray, operands: np.ndarray,
-    second: LinearConstants, tiles: Tiles = NO_TILES,
-) -> Lowered:  # fmt: skip
+    config: Config,
+    rows: int,
+    first: LinearConstants,
+    thresholds: np.ndarray,
+    operands: np.ndarray,
+    second: LinearConstants,
+    tiles: Tiles = NO_TILES,
+) -> Lowered:
     """Two layers with an interval encoder between them, whose codes stay on the accelerator.
 
     Parameters
@@ -160,8 +165,10 @@ def lower_mlp(
         raise DeviceError("the second layer has several channel groups")
     plain = _layer(config, rows, first)
     encoder = _encoder(plain, first.bias, thresholds, codes.astype(np.uint8))
-    layers = [replace(plain, stage=replace(plain.stage, encoder=encoder)),
-              _layer(config, rows, second, table, every=plain.stage.outputs)]  # fmt: skip
+    layers = [
+        replace(plain, stage=replace(plain.stage, encoder=encoder)),
+        _layer(config, rows, second, table, every=plain.stage.outputs),
+    ]
     # a run takes the same rows through both
     layers[1] = replace(layers[1], stage=replace(layers[1].stage, rows=plain.stage.rows))
     return _lower(config, rows, int(first.bounds[-1]), layers, second.bias, _OWN_CODES, tiles)
@@ -175,8 +182,9 @@ def _encoder(layer: _Layer, bias: np.ndarray, thresholds: np.ndarray, codes: np.
     return Encoder(multiplier, padded, bits, fixed_thresholds(thresholds, bits), codes)
 
 
-def _lower(config: Config, total: int, channels: int, layers: list[_Layer], bias: np.ndarray,
-           code_of: np.ndarray, tiles: Tiles) -> Lowered:
+def _lower(
+    config: Config, total: int, channels: int, layers: list[_Layer], bias: np.ndarray, code_of: np.ndarray, tiles: Tiles
+) -> Lowered:
     memory, dim = DeviceMemory(), config.dim
     rows = layers[0].stage.rows
     places = np.tile(layers[0].channel_at, len(code_of))  # each half of the codes has a matrix
@@ -190,8 +198,9 @@ def _lower(config: Config, total: int, channels: int, layers: list[_Layer], bias
     last, row_at = layers[-1].stage, np.arange(rows)
     given = CodesInput(source, total, 1, rows, channels, dim, row_at, places, code_of)
     blocks = last.outputs // dim
-    output = SumsOutput(at, total, 1, rows, blocks, dim, row_at, last.fields, layers[-1].multiplier, bias,
-                        layers[-1].correction)  # fmt: skip
+    output = SumsOutput(
+        at, total, 1, rows, blocks, dim, row_at, last.fields, layers[-1].multiplier, bias, layers[-1].correction
+    )
     first = layers[0].stage
     shape = None
     if len(layers) == 1:  # what linear_entries depends on
@@ -219,8 +228,10 @@ def _tiling(config: Config, total: int, layer: _Layer, tiles: Tiles) -> Tiling:
 
 
 def _misfit(config: Config, shape: Shape, tile: Tile) -> TuningError:
-    return TuningError(f"{shape}: the tile that was recorded for {config.name} ({tile}) does not fit it; tune again in "
-                       "an empty folder, or compile without --tuning")  # fmt: skip
+    return TuningError(
+        f"{shape}: the tile that was recorded for {config.name} ({tile}) does not fit it; tune again in "
+        "an empty folder, or compile without --tuning"
+    )
 
 
 def rows_of_a_run(total: int, cycles: float) -> int:
@@ -243,9 +254,13 @@ def rows_of_a_run(total: int, cycles: float) -> int:
 
 
 def _layer(
-    config: Config, rows: int, constants: LinearConstants, table: np.ndarray | None = None, every: int = 0,
+    config: Config,
+    rows: int,
+    constants: LinearConstants,
+    table: np.ndarray | None = None,
+    every: int = 0,
     halves: int = 1,
-) -> _Layer:  # fmt: skip
+) -> _Layer:
     """The stage of a layer: groups padded to whole words, weights back as codes and zero points.
 
     Parameters
@@ -369,8 +384,18 @@ def lower_attention(
     result = memory.scratch(together * plan.padded_queries * channels * 4)
     plan.at |= {"sums": result} | {name: given.address for name, given in zip("qkv", inputs, strict=True)}
     scale, zero = np.full((1, channels), constants.out_scale, np.float32), np.zeros(channels, np.float32)
-    output = SumsOutput(result, heads * queries, together, queries, plan.parts, dim, plan.query_rows(),
-                        (Field(0, 0, WORD_BITS),), scale, zero)  # fmt: skip
+    output = SumsOutput(
+        result,
+        heads * queries,
+        together,
+        queries,
+        plan.parts,
+        dim,
+        plan.query_rows(),
+        (Field(0, 0, WORD_BITS),),
+        scale,
+        zero,
+    )
     tables = None if rel_h is None or rel_w is None else (len(rel_h), len(rel_w))
     same = config, tiles.get(known), together, queries, keys, channels, tables
     return Lowered(config, stream_entries(plan), memory, tuple(inputs), output, same, (known,), known in tiles)

@@ -114,8 +114,13 @@ def attention_space(config: Config, stage: AttentionStage) -> TileSpace:
             hopeless += 1
         else:
             found.setdefault(tile, plan)
-    features = np.array([[tile.queries, tile.lines, tile.lag, plan.chunks, plan.tiles * plan.rows, plan.prob_slots]
-                         for tile, plan in found.items()], np.float64)  # fmt: skip
+    features = np.array(
+        [
+            [tile.queries, tile.lines, tile.lag, plan.chunks, plan.tiles * plan.rows, plan.prob_slots]
+            for tile, plan in found.items()
+        ],
+        np.float64,
+    )
     return TileSpace(list(found), features, too_large, hopeless)
 
 

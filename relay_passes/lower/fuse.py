@@ -99,9 +99,7 @@ class Fuser:
         """What a factory of fused linear kernels is called with."""
         workload = LinearWorkload(linear.outputs, linear.inputs, linear.groups, linear.bits)
         schedule = self.legaliser.tuning.linear(self.legaliser.target, workload)
-        return (
-            rows, linear.outputs, linear.inputs, linear.groups, *more, self.legaliser.target, linear.bits, schedule
-        )  # fmt: skip
+        return (rows, linear.outputs, linear.inputs, linear.groups, *more, self.legaliser.target, linear.bits, schedule)
 
     def linear_intervals(self, _var: relax.Var, call: relax.Call) -> relax.Expr | None:
         """Linear layer and interval encoder (GELU and HLUQ in one)."""
@@ -156,9 +154,14 @@ class Fuser:
         padded, groups = sizes(call.args[1])[0], sizes(call.args[3])[0]
         args = [relax.op.reshape(norm.args[0], [rows, channels]), *norm.args[1:], *call.args[1:]]
         options = (
-            self.legaliser.any if windows is None else rows, int(channels), padded, groups, int(call.attrs["bits"]),
-            float(norm.attrs.epsilon), windows,
-        )  # fmt: skip
+            self.legaliser.any if windows is None else rows,
+            int(channels),
+            padded,
+            groups,
+            int(call.attrs["bits"]),
+            float(norm.attrs.epsilon),
+            windows,
+        )
         shape = [*dims(call.args[0])[:-1], padded]
         codes = self.legaliser.call(kernels.norm_encode, options, args, [product(shape[:-1]), padded], "uint8")
         return relax.op.reshape(codes, shape)

@@ -71,9 +71,7 @@ def _after_encoding(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
     permute = defs.call(value.args[0], "relax.permute_dims")
     if permute is None or _axes(permute)[-1] != len(_dims(permute)) - 1:
         return None
-    return relax.op.permute_dims(
-        relax.Call(value.op, [permute.args[0], *value.args[1:]], value.attrs), _axes(permute)
-    )
+    return relax.op.permute_dims(relax.Call(value.op, [permute.args[0], *value.args[1:]], value.attrs), _axes(permute))
 
 
 def _around_reshape(defs: Definitions, value: relax.Expr) -> relax.Expr | None:

@@ -35,13 +35,22 @@ def test_without_a_peak_loop_there_is_no_part_of_it(task: Task) -> None:
 
 def test_the_summary_names_the_fastest_and_who_is_missing(task: Task) -> None:
     text = "\n".join(summary(comparison(task, [400e9, 600e9])))
-    for words in ("vit_t at 256 x 256, 1 threads", "2 rounds", "500 GMAC in float", "400 to 600 GMAC/s",
-                  "Fastest other encoder: torch float32, 3.00 times", "Left out: OpenVINO float32 (not installed"):
+    for words in (
+        "vit_t at 256 x 256, 1 threads",
+        "2 rounds",
+        "500 GMAC in float",
+        "400 to 600 GMAC/s",
+        "Fastest other encoder: torch float32, 3.00 times",
+        "Left out: OpenVINO float32 (not installed",
+    ):
         assert words in text
 
 
 def test_markdown_has_a_line_for_each_runtime(task: Task) -> None:
     lines = markdown(comparison(task, [])).splitlines()
     assert [line.split(" | ")[0] for line in lines if line.startswith("| ")] == [
-        "| runtime", "| ---", "| tvm-ahcq", "| torch float32"
-    ]  # fmt: skip
+        "| runtime",
+        "| ---",
+        "| tvm-ahcq",
+        "| torch float32",
+    ]

@@ -33,8 +33,9 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("height", "width"), [(40, 70), (100, 30), (64, 64), (7, 5)])
 def test_preprocessing_equals_upstream(height: int, width: int) -> None:
-    sam = build_sam_vit_t(image_size=64, depth=1, embed_dim=16, num_heads=1, global_attn_indexes=(), window_size=2,
-                          prompt_dim=32)
+    sam = build_sam_vit_t(
+        image_size=64, depth=1, embed_dim=16, num_heads=1, global_attn_indexes=(), window_size=2, prompt_dim=32
+    )
     from segment_anything.utils.transforms import ResizeLongestSide
 
     picture = image(0, height, width)
@@ -96,9 +97,14 @@ def test_wrong_sources_are_refused_before_any_work(tmp_path: Path, folder: Path)
     empty = tmp_path / "empty"
     empty.mkdir()
     for source, message in [
-        (tmp_path / "absent", "no such folder"), (folder / "a.png", "is not a folder"), (empty, "no image files"),
-        ([], "is empty"), (image(1), "single image"), (Image.fromarray(image(1)), "single image"), (7, "is a int"),
-    ]:  # fmt: skip
+        (tmp_path / "absent", "no such folder"),
+        (folder / "a.png", "is not a folder"),
+        (empty, "no image files"),
+        ([], "is empty"),
+        (image(1), "single image"),
+        (Image.fromarray(image(1)), "single image"),
+        (7, "is a int"),
+    ]:
         with pytest.raises(CalibrationError, match=message):
             load_calibration(source, MODEL)
     with pytest.raises(CalibrationError, match="limit is 0"):

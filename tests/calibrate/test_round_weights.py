@@ -61,9 +61,10 @@ def test_the_embedding_of_other_pictures_comes_nearer_to_the_float_model(nearest
     exact = nearest.float_predictor().session
     before, after = (
         np.mean([np.square(session.encode(image) - exact.encode(image)).mean() for image in images])
-        for session in (model.fake_quant_predictor().session
-                        for model in (nearest, replace(nearest, table=rounding.table)))
-    )  # fmt: skip
+        for session in (
+            model.fake_quant_predictor().session for model in (nearest, replace(nearest, table=rounding.table))
+        )
+    )
     assert after < 0.9 * before
 
 

@@ -19,8 +19,9 @@ def run_cli() -> Run:
     code = f"import sys; sys.path[:0] = {path!r}; from tvm_ahcq.cli.main import main; status = main(); "
     report = "print('\\n'.join(sorted(sys.modules)), file=open({!r}, 'w')); "
 
-    def run(*arguments: object, cwd: Path | None = None,
-            modules_to: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: object, cwd: Path | None = None, modules_to: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run it; with `modules_to`, write the names of all modules that it imported to that file."""
         listing = "" if modules_to is None else report.format(str(modules_to))
         command = [sys.executable, "-c", code + listing + "sys.exit(status)", *map(str, arguments)]

@@ -25,29 +25,33 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (("-o", "old.html"), ("old.html exists already", "--overwrite")),
-    (("-o", "old"), ("old exists already", "--overwrite")),
-    (("-o", "page.html"), ("page.html is a folder",)),
-    (("-o", "page.html", "--overwrite"), ("page.html is a folder",)),
-    (("-o", "plain", "--overwrite"), ("plain is a file", "NAME.html")),
-    (("-o", "absent/new.html"), ("absent does not exist", "mkdir -p")),
-    (("-o", "absent/new"), ("absent does not exist", "mkdir -p")),
-    (("-o", "new.html", "--json", "old.json"), ("old.json exists already", "--overwrite")),
-    (("-o", "new.html", "--json", "new.html"), ("new.html", "twice")),
-    (("-o", "new.html", "--table", "absent.json"), ("absent.json", "no such file")),
-    (("-o", "new.html", "--table", "t.json"), ("t.json", "not a quantization table")),
-    (("-o", "new.html", "--table", "t.json", "--bits", "6"), ("t.json", "--bits")),
-    (("-o", "new.html", "--table", "t.json", "--calibration", "pictures"), ("--table", "--calibration")),
-    (("-o", "new.html", "--calibration", "t.json"), ("t.json is a file", "--table")),
-    (("-o", "new.html", "--images", "pictures"), ("pictures", "no image files")),
-    (("-o", "new.html", "--pictures", "0"), ("--pictures 0",)),
-    (("-o", "new.html", "--effect", "channels"), ("channels", "blocks")),
-    (("-o", "new.html", "--bits", "3"), ("3", "4, 5, 6, 8")),
-    (("-o", "new.html", "--recipe", "soup"), ("soup", "ahcq")),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("-o", "old.html"), ("old.html exists already", "--overwrite")),
+        (("-o", "old"), ("old exists already", "--overwrite")),
+        (("-o", "page.html"), ("page.html is a folder",)),
+        (("-o", "page.html", "--overwrite"), ("page.html is a folder",)),
+        (("-o", "plain", "--overwrite"), ("plain is a file", "NAME.html")),
+        (("-o", "absent/new.html"), ("absent does not exist", "mkdir -p")),
+        (("-o", "absent/new"), ("absent does not exist", "mkdir -p")),
+        (("-o", "new.html", "--json", "old.json"), ("old.json exists already", "--overwrite")),
+        (("-o", "new.html", "--json", "new.html"), ("new.html", "twice")),
+        (("-o", "new.html", "--table", "absent.json"), ("absent.json", "no such file")),
+        (("-o", "new.html", "--table", "t.json"), ("t.json", "not a quantization table")),
+        (("-o", "new.html", "--table", "t.json", "--bits", "6"), ("t.json", "--bits")),
+        (("-o", "new.html", "--table", "t.json", "--calibration", "pictures"), ("--table", "--calibration")),
+        (("-o", "new.html", "--calibration", "t.json"), ("t.json is a file", "--table")),
+        (("-o", "new.html", "--images", "pictures"), ("pictures", "no image files")),
+        (("-o", "new.html", "--pictures", "0"), ("--pictures 0",)),
+        (("-o", "new.html", "--effect", "channels"), ("channels", "blocks")),
+        (("-o", "new.html", "--bits", "3"), ("3", "4, 5, 6, 8")),
+        (("-o", "new.html", "--recipe", "soup"), ("soup", "ahcq")),
+    ],
+)
 def test_mistakes_are_refused_in_one_line_and_nothing_is_written(
-        run_cli: Run, arguments: tuple[str, ...], words: tuple[str, ...], folder: Path) -> None:
+    run_cli: Run, arguments: tuple[str, ...], words: tuple[str, ...], folder: Path
+) -> None:
     before = sorted(folder.rglob("*"))
     done = run_cli("analyze", "--model", "vit_t", *arguments, cwd=folder)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done
@@ -55,13 +59,17 @@ def test_mistakes_are_refused_in_one_line_and_nothing_is_written(
     assert sorted(folder.rglob("*")) == before
 
 
-@pytest.mark.parametrize("arguments, words", [
-    ((), ("vit_b", "--checkpoint")),
-    (("--checkpoint", "f.pth"), ("vit_b", "--calibration", "--table")),
-    (("--checkpoint", "f.pth", "--table", "t.json"), ("vit_b", "--images")),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ((), ("vit_b", "--checkpoint")),
+        (("--checkpoint", "f.pth"), ("vit_b", "--calibration", "--table")),
+        (("--checkpoint", "f.pth", "--table", "t.json"), ("vit_b", "--images")),
+    ],
+)
 def test_models_without_weights_say_what_they_need(
-        run_cli: Run, arguments: tuple[str, ...], words: tuple[str, ...], folder: Path) -> None:
+    run_cli: Run, arguments: tuple[str, ...], words: tuple[str, ...], folder: Path
+) -> None:
     done = run_cli("analyze", "--model", "vit_b", *arguments, "-o", "new.html", cwd=folder)
     assert (done.returncode, done.stdout) == (2, "") and len(done.stderr.splitlines()) == 1
     assert all(word in done.stderr for word in words), done.stderr
@@ -71,8 +79,19 @@ def test_models_without_weights_say_what_they_need(
 def test_a_report_folder_is_made_and_made_again_only_when_asked(run_cli: Run, tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     Image.fromarray(generate(3).image).save(tmp_path / "pictures" / "scene.png")
-    command = ("analyze", "--model", "vit_t", "--calibration", "pictures", "--pictures", 1, "--effect", "blocks",
-               "-o", "report")
+    command = (
+        "analyze",
+        "--model",
+        "vit_t",
+        "--calibration",
+        "pictures",
+        "--pictures",
+        1,
+        "--effect",
+        "blocks",
+        "-o",
+        "report",
+    )
     done = run_cli(*command, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")

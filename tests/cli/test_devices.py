@@ -34,7 +34,11 @@ def test_a_bundle_is_compared_with_every_device(accelerated, capsys):
     assert told["bundle"]["config"] == "sim_4x4" and told["bundle"]["memory_bytes"] > 0
     (device,) = told["devices"]
     assert (device["device"], device["config"], device["test"], device["bundle"]) == (
-        "fsim", "sim_4x4", "passed", "runs it")  # fmt: skip
+        "fsim",
+        "sim_4x4",
+        "passed",
+        "runs it",
+    )
     assert main(["devices", str(accelerated.host)]) == 2
     assert "runs on the host alone" in capsys.readouterr().err
 
@@ -54,15 +58,18 @@ def test_a_device_that_does_not_work_is_an_error_behind_the_table(capsys):
     assert "1 of 2 devices do not work: board:/dev/none,/dev/none" in told.err and len(told.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (("devices", "--device", "gpu"), "No accelerator is called 'gpu'"),
-    (("devices", "--device", "rpc:9090/fsim"), "expected rpc:HOST:PORT/DEVICE"),
-    (("devices", "--config", "abacus"), "No accelerator configuration is called 'abacus'"),
-    (("serve", "--port", "x"), "'x' is not a port"),
-    (("serve", "--host", "192.0.2.1", "--port", "0"), "192.0.2.1:0 cannot be served on"),
-    (("serve", "--device", "rpc:127.0.0.1:9090/fsim"), "is on another machine already"),
-    (("serve", "--device", "board:/dev/none,/dev/none"), "/dev/none cannot be opened"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("devices", "--device", "gpu"), "No accelerator is called 'gpu'"),
+        (("devices", "--device", "rpc:9090/fsim"), "expected rpc:HOST:PORT/DEVICE"),
+        (("devices", "--config", "abacus"), "No accelerator configuration is called 'abacus'"),
+        (("serve", "--port", "x"), "'x' is not a port"),
+        (("serve", "--host", "192.0.2.1", "--port", "0"), "192.0.2.1:0 cannot be served on"),
+        (("serve", "--device", "rpc:127.0.0.1:9090/fsim"), "is on another machine already"),
+        (("serve", "--device", "board:/dev/none,/dev/none"), "/dev/none cannot be opened"),
+    ],
+)
 def test_what_cannot_work_is_refused_in_one_line(arguments, message, capsys):
     try:
         status = main(arguments)

@@ -34,8 +34,9 @@ class Compiled:
 @pytest.fixture(scope="module")
 def compiled(run_cli: Callable, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     folder = tmp_path_factory.mktemp("compiled")
-    done = run_cli("compile", "--model", "vit_t", "--table", "table.json", "--dump-dir", "dump", "-o", "m.ahcq",
-                   cwd=folder)
+    done = run_cli(
+        "compile", "--model", "vit_t", "--table", "table.json", "--dump-dir", "dump", "-o", "m.ahcq", cwd=folder
+    )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     Image.fromarray(SCENE.image).save(folder / "scene.png")
     return Compiled(folder, folder / "m.ahcq", done.stdout)
@@ -56,8 +57,9 @@ def test_compile_writes_the_bundle_the_table_and_the_dumps(compiled: Compiled) -
 
 
 def test_bench_compares_with_torch_and_names_what_is_left_out(run_cli: Callable, compiled: Compiled) -> None:
-    done = run_cli("bench", compiled.bundle, "--peers", "torch float32", "--repeats", 2, "-o", "table.md",
-                   cwd=compiled.folder)
+    done = run_cli(
+        "bench", compiled.bundle, "--peers", "torch float32", "--repeats", 2, "-o", "table.md", cwd=compiled.folder
+    )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     lines = [line.split(" | ") for line in (compiled.folder / "table.md").read_text().splitlines() if line[:2] == "| "]
     assert [line[0] for line in lines] == ["| runtime", "| ---", "| tvm-ahcq", "| torch float32"]
@@ -84,8 +86,18 @@ def test_compile_uses_what_tuning_found_and_computes_the_same(run_cli: Callable,
     # whatever is fastest here: another schedule than the default, for the rest
     other = next(schedule for schedule in linear_space(host) if schedule != DEFAULT)
     append(folder, [Record(host.name, each, rows, other, 1e-9) for each, rows in work.items() if each not in first])
-    done = run_cli("compile", "--model", "vit_t", "--calibration", "table.json", "--tuning", "tuning", "-o", "t.ahcq",
-                   cwd=compiled.folder)
+    done = run_cli(
+        "compile",
+        "--model",
+        "vit_t",
+        "--calibration",
+        "table.json",
+        "--tuning",
+        "tuning",
+        "-o",
+        "t.ahcq",
+        cwd=compiled.folder,
+    )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     tuned, default = ahcq.load(compiled.folder / "t.ahcq"), ahcq.load(compiled.bundle)
     assert read_bundle(compiled.folder / "t.ahcq").library != read_bundle(compiled.bundle).library
@@ -101,7 +113,8 @@ def test_info_tells_precision_and_sites(run_cli: Callable, compiled: Compiled) -
 
 
 def test_verify_accepts_the_bundle_and_refuses_a_damaged_copy(
-        run_cli: Callable, compiled: Compiled, tmp_path: Path) -> None:
+    run_cli: Callable, compiled: Compiled, tmp_path: Path
+) -> None:
     done = run_cli("verify", compiled.bundle)
     assert (done.returncode, done.stderr) == (0, "")
     damaged = tmp_path / "damaged.ahcq"
@@ -115,10 +128,20 @@ def test_verify_accepts_the_bundle_and_refuses_a_damaged_copy(
 
 
 def test_segment_writes_the_mask_that_the_library_predicts(
-        run_cli: Callable, compiled: Compiled, click: tuple[int, int], tmp_path: Path) -> None:
+    run_cli: Callable, compiled: Compiled, click: tuple[int, int], tmp_path: Path
+) -> None:
     out, mask_out = tmp_path / "out.png", tmp_path / "mask.png"
-    done = run_cli("segment", compiled.bundle, compiled.folder / "scene.png", "--point", "{},{}".format(*click),
-                   "-o", out, "--mask-out", mask_out)
+    done = run_cli(
+        "segment",
+        compiled.bundle,
+        compiled.folder / "scene.png",
+        "--point",
+        "{},{}".format(*click),
+        "-o",
+        out,
+        "--mask-out",
+        mask_out,
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
     predictor = ahcq.load(compiled.bundle)
@@ -129,9 +152,20 @@ def test_segment_writes_the_mask_that_the_library_predicts(
 
 
 def test_segment_with_multimask_draws_the_best_of_three(
-        run_cli: Callable, compiled: Compiled, click: tuple[int, int], tmp_path: Path) -> None:
-    done = run_cli("segment", compiled.bundle, compiled.folder / "scene.png", "--point", "{},{}".format(*click),
-                   "--point", "3,3,0", "--multimask", "-o", tmp_path / "out.png")
+    run_cli: Callable, compiled: Compiled, click: tuple[int, int], tmp_path: Path
+) -> None:
+    done = run_cli(
+        "segment",
+        compiled.bundle,
+        compiled.folder / "scene.png",
+        "--point",
+        "{},{}".format(*click),
+        "--point",
+        "3,3,0",
+        "--multimask",
+        "-o",
+        tmp_path / "out.png",
+    )
     lines = [line for line in done.stdout.splitlines() if line.split()[0] == "mask"]
     scores = [float(line.split()[2].rstrip(",")) for line in lines]
     assert len(lines) == 3
@@ -139,18 +173,33 @@ def test_segment_with_multimask_draws_the_best_of_three(
 
 
 def test_segment_refuses_a_click_outside_the_picture(run_cli: Callable, compiled: Compiled, tmp_path: Path) -> None:
-    done = run_cli("segment", compiled.bundle, compiled.folder / "scene.png", "--point", "256.5,10",
-                   "-o", tmp_path / "out.png")
+    done = run_cli(
+        "segment", compiled.bundle, compiled.folder / "scene.png", "--point", "256.5,10", "-o", tmp_path / "out.png"
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert "outside" in done.stderr and not (tmp_path / "out.png").exists()
 
 
 def test_eval_finds_the_compiled_model_as_accurate_as_its_simulation(
-        run_cli: Callable, compiled: Compiled, tmp_path: Path) -> None:
+    run_cli: Callable, compiled: Compiled, tmp_path: Path
+) -> None:
     write_scenes(tmp_path, 100, 8)
-    done = run_cli("eval", "fake-quant", compiled.bundle, "--model", "vit_t", "--calibration",
-                   compiled.folder / "table.json", "--images", "images", "--masks", "masks", "--json", "out.json",
-                   cwd=tmp_path)
+    done = run_cli(
+        "eval",
+        "fake-quant",
+        compiled.bundle,
+        "--model",
+        "vit_t",
+        "--calibration",
+        compiled.folder / "table.json",
+        "--images",
+        "images",
+        "--masks",
+        "masks",
+        "--json",
+        "out.json",
+        cwd=tmp_path,
+    )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     simulated, real = json.loads((tmp_path / "out.json").read_text())["models"]
     assert simulated["sites"] == real["sites"] and real["sites"][0] == real["sites"][1] > 100
@@ -161,10 +210,21 @@ def test_eval_finds_the_compiled_model_as_accurate_as_its_simulation(
 
 
 def test_eval_of_a_bundle_needs_neither_torch_nor_the_compiler(
-        run_cli: Callable, compiled: Compiled, tmp_path: Path) -> None:
+    run_cli: Callable, compiled: Compiled, tmp_path: Path
+) -> None:
     write_scenes(tmp_path, 100, 2)
-    done = run_cli("eval", compiled.bundle, "--images", "images", "--coco", "instances.json", "--detections",
-                   "detections.json", cwd=tmp_path, modules_to=tmp_path / "modules")
+    done = run_cli(
+        "eval",
+        compiled.bundle,
+        "--images",
+        "images",
+        "--coco",
+        "instances.json",
+        "--detections",
+        "detections.json",
+        cwd=tmp_path,
+        modules_to=tmp_path / "modules",
+    )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert "AP50" in done.stdout and "W4A4 ahcq, compiled" in done.stdout
     modules = set((tmp_path / "modules").read_text().split())
@@ -173,7 +233,8 @@ def test_eval_of_a_bundle_needs_neither_torch_nor_the_compiler(
 
 @pytest.mark.parametrize("command", ["segment", "info", "verify"])
 def test_deployment_commands_import_neither_torch_nor_the_compiler(
-        command: str, run_cli: Callable, compiled: Compiled, tmp_path: Path) -> None:
+    command: str, run_cli: Callable, compiled: Compiled, tmp_path: Path
+) -> None:
     rest = (compiled.folder / "scene.png", "--box", "20,20,200,200", "-o", tmp_path / "o.png")
     done = run_cli(command, compiled.bundle, *(rest if command == "segment" else ()), modules_to=tmp_path / "modules")
     assert done.returncode == 0, done.stderr
@@ -186,8 +247,18 @@ def test_demo_measures_and_draws(run_cli: Callable, tmp_path: Path) -> None:
     done = run_cli("demo", "--out-dir", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     labels = [line.split()[0] for line in done.stdout.splitlines() if line.split()[0] != "note"]  # on a busy machine
-    assert labels == ["model", "target", "calibrate", "realise", "compile", "bundle", "segment", "agreement", "picture",
-                      "next:"]
+    assert labels == [
+        "model",
+        "target",
+        "calibrate",
+        "realise",
+        "compile",
+        "bundle",
+        "segment",
+        "agreement",
+        "picture",
+        "next:",
+    ]
     photo, picture = (np.asarray(Image.open(tmp_path / name)) for name in ("coins.png", "demo.png"))
     assert photo.shape == picture.shape and (photo != picture).any()
     assert not run_cli("verify", tmp_path / "vit_t-w4a4.ahcq").returncode

@@ -36,8 +36,14 @@ def scenes(run_cli: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def bundle(path: Path, sites: tuple[int, int]) -> Path:
     """A bundle for this machine, with a library that nobody loads."""
-    manifest = Manifest(ModelSpec("vit_x", 320, 20, 96, 0.0, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)),
-                        TargetSpec("generic", f"{platform.machine()}-linux-gnu"), {}, {"name": "ahcq"}, 4, sites)
+    manifest = Manifest(
+        ModelSpec("vit_x", 320, 20, 96, 0.0, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)),
+        TargetSpec("generic", f"{platform.machine()}-linux-gnu"),
+        {},
+        {"name": "ahcq"},
+        4,
+        sites,
+    )
     write_bundle(path, manifest, b"machine code", {"weight": np.zeros(3, np.float32)})
     return path
 
@@ -82,39 +88,50 @@ def test_coco_gives_the_figures_that_it_writes(run_cli: Run, scenes: Path, tmp_p
     assert all(f"{accuracy[name]:.4f}" in done.stdout for name in ("ap", "ap50", "ap75", "miou"))
 
 
-@pytest.mark.parametrize("arguments, words", [
-    ((), ("MODEL",)),
-    (("absent.ahcq", *DATA), ("absent.ahcq", "no such file", "`float`")),
-    (("instances.json", *DATA), ("instances.json", "not an .ahcq bundle")),
-    (("float", "--model", "vit_t"), ("--images",)),
-    (("float", "--model", "vit_t", "--images", "images"), ("--masks", "--coco")),
-    (("float", "--model", "vit_t", *DATA, "--coco", "instances.json"), ("--coco", "not allowed with")),
-    (("float", "--model", "vit_t", *DATA, "--detections", "detections.json"), ("--detections needs --coco",)),
-    (("float", "--model", "vit_t", *COCO, "--void", "255"), ("--void is for --masks",)),
-    (("float", "--model", "vit_t", *COCO, "--prompt", "box"), ("--prompt is for --masks",)),
-    (("float", *DATA), ("float of which model", "vit_t")),
-    (("float", "--model", "vit_b", *DATA), ("vit_b", "--checkpoint")),
-    (("float", "float", "--model", "vit_t", *DATA), ("given twice",)),
-    (("float", "--model", "vit_t", "--bits", "4", *DATA), ("--bits is for fake-quant",)),
-    (("fake-quant", "--model", "vit_t", "--bits", "3", *DATA), ("3", "4, 5, 6, 8")),
-    (("fake-quant", "--model", "vit_t", "--recipe", "soup", *DATA), ("soup", "ahcq")),
-    (("fake-quant", "--model", "vit_t", "--calibration", "instances.json", "--bits", "4", *DATA), ("recipe of its",)),
-    (("float", "--model", "vit_t", "--images", "absent", "--masks", "masks"), ("absent", "no such folder")),
-    (("float", "--model", "vit_t", "--images", "images", "--masks", "instances.json"), ("expected a folder",)),
-    (("float", "--model", "vit_t", "--limit", "0", *DATA), ("'0'", "1, 2, 3")),
-    (("float", "--model", "vit_t", *COCO, "--json", "instances.json"), ("instances.json", "overwrite")),
-    (("float", "--model", "vit_t", *COCO, "--detections", "instances.json"), ("holds a dict", "expected a list")),
-    (("float", "--model", "vit_t", "--images", "masks", "--coco", "detections.json"), ("not a COCO instance file",)),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ((), ("MODEL",)),
+        (("absent.ahcq", *DATA), ("absent.ahcq", "no such file", "`float`")),
+        (("instances.json", *DATA), ("instances.json", "not an .ahcq bundle")),
+        (("float", "--model", "vit_t"), ("--images",)),
+        (("float", "--model", "vit_t", "--images", "images"), ("--masks", "--coco")),
+        (("float", "--model", "vit_t", *DATA, "--coco", "instances.json"), ("--coco", "not allowed with")),
+        (("float", "--model", "vit_t", *DATA, "--detections", "detections.json"), ("--detections needs --coco",)),
+        (("float", "--model", "vit_t", *COCO, "--void", "255"), ("--void is for --masks",)),
+        (("float", "--model", "vit_t", *COCO, "--prompt", "box"), ("--prompt is for --masks",)),
+        (("float", *DATA), ("float of which model", "vit_t")),
+        (("float", "--model", "vit_b", *DATA), ("vit_b", "--checkpoint")),
+        (("float", "float", "--model", "vit_t", *DATA), ("given twice",)),
+        (("float", "--model", "vit_t", "--bits", "4", *DATA), ("--bits is for fake-quant",)),
+        (("fake-quant", "--model", "vit_t", "--bits", "3", *DATA), ("3", "4, 5, 6, 8")),
+        (("fake-quant", "--model", "vit_t", "--recipe", "soup", *DATA), ("soup", "ahcq")),
+        (
+            ("fake-quant", "--model", "vit_t", "--calibration", "instances.json", "--bits", "4", *DATA),
+            ("recipe of its",),
+        ),
+        (("float", "--model", "vit_t", "--images", "absent", "--masks", "masks"), ("absent", "no such folder")),
+        (("float", "--model", "vit_t", "--images", "images", "--masks", "instances.json"), ("expected a folder",)),
+        (("float", "--model", "vit_t", "--limit", "0", *DATA), ("'0'", "1, 2, 3")),
+        (("float", "--model", "vit_t", *COCO, "--json", "instances.json"), ("instances.json", "overwrite")),
+        (("float", "--model", "vit_t", *COCO, "--detections", "instances.json"), ("holds a dict", "expected a list")),
+        (
+            ("float", "--model", "vit_t", "--images", "masks", "--coco", "detections.json"),
+            ("not a COCO instance file",),
+        ),
+    ],
+)
 def test_mistakes_are_refused_in_one_line(
-        run_cli: Run, arguments: tuple[str, ...], words: tuple[str, ...], scenes: Path) -> None:
+    run_cli: Run, arguments: tuple[str, ...], words: tuple[str, ...], scenes: Path
+) -> None:
     done = run_cli("eval", *arguments, cwd=scenes)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done
     assert all(word in done.stderr for word in words), done.stderr
 
 
 def test_a_mask_of_another_size_is_refused_before_any_model_is_loaded(
-        run_cli: Run, scenes: Path, tmp_path: Path) -> None:
+    run_cli: Run, scenes: Path, tmp_path: Path
+) -> None:
     (tmp_path / "masks").mkdir()
     Image.new("L", (200, 100)).save(tmp_path / "masks" / "000002.png")
     done = run_cli("eval", "float", "--model", "vit_t", "--images", scenes / "images", "--masks", tmp_path / "masks")
@@ -130,7 +147,8 @@ def test_a_bundle_with_sites_in_float_is_refused(run_cli: Run, scenes: Path, tmp
 
 
 def test_coco_without_pycocotools_says_how_to_install_it(
-        scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     path = bundle(tmp_path / "whole.ahcq", (9, 9))
     assert main(["eval", str(path), "--images", str(scenes / "images"), "--coco", str(scenes / "instances.json")]) == 2

@@ -19,7 +19,10 @@ def bundle(tmp_path: Path) -> Path:
         model=ModelSpec("vit_x", 320, 20, 96, 0.0, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)),
         target=TargetSpec("elsewhere", "mips-unknown-none", ("msa",)),
         functions={"encode_image": FunctionSpec((TensorSpec("image", (1, 3, 320, 320), "float32"),), ("weight",))},
-        recipe={"name": "ahcq"}, bits=4, sites=(7, 9))
+        recipe={"name": "ahcq"},
+        bits=4,
+        sites=(7, 9),
+    )
     path = tmp_path / "x.ahcq"
     write_bundle(path, manifest, b"machine code", {"weight": np.zeros(3, np.float32)})
     return path
@@ -28,8 +31,15 @@ def bundle(tmp_path: Path) -> Path:
 def test_info_shows_model_sites_target_and_functions(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(bundle)]) == 0
     printed = capsys.readouterr().out
-    for expected in ("vit_x", "320x320", "96x20x20", "7/9", "mips-unknown-none", "msa",
-                     "encode_image(image float32[1, 3, 320, 320]), 1 parameters"):
+    for expected in (
+        "vit_x",
+        "320x320",
+        "96x20x20",
+        "7/9",
+        "mips-unknown-none",
+        "msa",
+        "encode_image(image float32[1, 3, 320, 320]), 1 parameters",
+    ):
         assert expected in printed
 
 
@@ -48,7 +58,8 @@ def test_verify_refuses_a_bundle_for_another_machine(bundle: Path, capsys: pytes
 
 
 def test_ctrl_c_ends_with_130_and_one_line(
-        bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 

@@ -36,8 +36,9 @@ class ColourSession:
         self.encoded += 1
         return image[:, :, 2::4, 2::4]
 
-    def decode(self, embedding: np.ndarray, coords: np.ndarray, labels: np.ndarray,
-               mask_input: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def decode(
+        self, embedding: np.ndarray, coords: np.ndarray, labels: np.ndarray, mask_input: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Logits of 1.6 and -1: enlarged four times, they change sign on multiples of 4 pixels, at corners too."""
         masks = np.stack([self._mask(embedding[0], *each) for each in zip(coords, labels, strict=True)])
         low = np.stack([masks, ~masks, masks, ~masks], axis=1)
@@ -54,7 +55,7 @@ class ColourSession:
             x, y = coords.mean(0)
         mask = inside & (picture == picture[:, int(y) // 4, int(x) // 4][:, None, None]).all(0)
         rows = np.flatnonzero(mask.any(1))
-        mask[rows[round(len(rows) * self.keep):]] = False
+        mask[rows[round(len(rows) * self.keep) :]] = False
         return mask
 
 
@@ -103,17 +104,29 @@ def polygon(rectangle: Rectangle) -> list[list[int]]:
 def coco_content(mask_set: Path) -> dict[str, Any]:
     """A COCO instance file of the same pictures; ids as awkward as they come: images from 7, annotations from 0."""
     annotations = [
-        {"id": 0, "image_id": 7 + number, "category_id": category, "bbox": [x0, y0, x1 - x0, y1 - y0],
-         "segmentation": polygon((x0, y0, x1, y1)), "area": (x1 - x0) * (y1 - y0), "iscrowd": 0}
+        {
+            "id": 0,
+            "image_id": 7 + number,
+            "category_id": category,
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "segmentation": polygon((x0, y0, x1, y1)),
+            "area": (x1 - x0) * (y1 - y0),
+            "iscrowd": 0,
+        }
         for number, rectangles in enumerate(RECTANGLES)
         for (x0, y0, x1, y1), category in zip(rectangles, (5, 90), strict=False)
     ]
     for number, annotation in enumerate(annotations):
         annotation["id"] = number
-    images = [{"id": 7 + number, "file_name": f"{number}.png", "height": SIDE, "width": SIDE}
-              for number in range(len(RECTANGLES))]
-    return {"images": images, "annotations": annotations,
-            "categories": [{"id": 90, "name": "tall"}, {"id": 5, "name": "square"}]}
+    images = [
+        {"id": 7 + number, "file_name": f"{number}.png", "height": SIDE, "width": SIDE}
+        for number in range(len(RECTANGLES))
+    ]
+    return {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 90, "name": "tall"}, {"id": 5, "name": "square"}],
+    }
 
 
 @pytest.fixture

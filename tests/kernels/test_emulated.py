@@ -35,9 +35,14 @@ def test_attention_equals_the_reference(emulate, foreign: HostTarget):
     rng = np.random.default_rng(1)
     scale = reference.log_attention_scale((15 * 15 * 16, 0.01))
     c = reference.LogAttention(
-        3, 8, 5, **scale, log_thresholds=np.array([9000, 5000, 2048], np.int32),
-        table=np.array([0, 9, 70, 255], np.uint8), out_scale=np.float32(0.3),
-    )  # fmt: skip
+        3,
+        8,
+        5,
+        **scale,
+        log_thresholds=np.array([9000, 5000, 2048], np.int32),
+        table=np.array([0, 9, 70, 255], np.uint8),
+        out_scale=np.float32(0.3),
+    )
     run = emulate(log_attention(1, Var("nq", "int64"), Var("nk", "int64"), 16, None, 3, foreign))
     q, k, v = (rng.integers(0, 16, (1, size, 16), dtype=np.uint8) for size in (5, 70, 70))
     constants = np.array([3, 8, 5, c.qk_shift, c.rel_shift, c.qk_multiplier, 0, 0, c.shift], np.int32)

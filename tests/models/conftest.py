@@ -15,7 +15,12 @@ def build_tiny_sam(window_size: int) -> Any:
     """Upstream classes with an 8 x 8 embedding, which windows of 3 and 5 do not divide; the last block is global."""
     torch.manual_seed(window_size)
     sam = build_sam_vit_t(
-        image_size=128, depth=2, embed_dim=32, num_heads=2, global_attn_indexes=(1,), window_size=window_size,
+        image_size=128,
+        depth=2,
+        embed_dim=32,
+        num_heads=2,
+        global_attn_indexes=(1,),
+        window_size=window_size,
         prompt_dim=32,
     )
     with torch.no_grad():

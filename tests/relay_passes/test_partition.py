@@ -40,8 +40,13 @@ def calls(module, function: str, name: str) -> list[str]:
 def test_every_layer_and_four_bit_attention_of_the_encoder_is_offloaded_or_has_a_reason(part, quantized):
     encoder = part.report.of("encode_image")
     taken = [place.name for place in encoder if place.where == ACCELERATOR]
-    assert {"image_encoder.patch_embed.proj", "image_encoder.blocks.0.mlp.lin1", "image_encoder.blocks.0.mlp.lin2",
-            "image_encoder.neck.0", "image_encoder.neck.2"} <= set(taken)  # fmt: skip
+    assert {
+        "image_encoder.patch_embed.proj",
+        "image_encoder.blocks.0.mlp.lin1",
+        "image_encoder.blocks.0.mlp.lin2",
+        "image_encoder.neck.0",
+        "image_encoder.neck.2",
+    } <= set(taken)
     assert not calls(part.module, "encode_image", "grouped_linear")
     attentions = [place for place in encoder if place.kind == "attention"]
     if quantized.table.recipe.bits_activations == 4:
@@ -65,9 +70,15 @@ def test_layers_of_the_decoder_are_offloaded_for_any_number_of_prompts_and_point
     once = {place.name for place in part.report.offloaded(function) if not place.per_prompt}
     cross = "mask_decoder.transformer.layers.{}.cross_attn_{}"
     last = "mask_decoder.transformer.final_attn_token_to_image"
-    over_image = {cross.format(1, "token_to_image.k_proj"), cross.format(1, "token_to_image.v_proj"),
-                  cross.format(1, "image_to_token.q_proj"), cross.format(1, "image_to_token.out_proj"),
-                  cross.format(0, "image_to_token.out_proj"), f"{last}.k_proj", f"{last}.v_proj"}  # fmt: skip
+    over_image = {
+        cross.format(1, "token_to_image.k_proj"),
+        cross.format(1, "token_to_image.v_proj"),
+        cross.format(1, "image_to_token.q_proj"),
+        cross.format(1, "image_to_token.out_proj"),
+        cross.format(0, "image_to_token.out_proj"),
+        f"{last}.k_proj",
+        f"{last}.v_proj",
+    }
     shared = {cross.format(0, f"{name}_proj") for name in ("token_to_image.k", "token_to_image.v", "image_to_token.q")}
     # the mask is added to the image: nothing of it is then the same for all prompts
     both = over_image | shared if function == "decode_mask" else over_image
@@ -87,8 +98,9 @@ def test_every_matrix_product_of_the_decoder_has_its_own_line_work_and_reason(pa
         assert sorted(named) == sorted(place.name for place in places if place.kind != "matmul")
         assert all(place.count == 1 and place.macs > 0 for place in places)
         assert [place.name for place in places if place.kind == "matmul"] == [
-            "matmul [B, N, 2] x [2, 16]", "matmul [B, 4, 4] x [B, 4, 1024]",
-        ]  # fmt: skip
+            "matmul [B, N, 2] x [2, 16]",
+            "matmul [B, 4, 4] x [B, 4, 1024]",
+        ]
         tokens = "its number of tokens depends on the number of points"
         reasons = {place.name.removeprefix("mask_decoder."): place.reason for place in places}
         self_attention = reasons["transformer.layers.0.self_attn"]

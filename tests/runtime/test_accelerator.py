@@ -75,21 +75,26 @@ def test_the_device_counts_what_it_did(bundles, image):
 
 def test_a_fresh_process_without_compiler_or_torch_runs_it(bundles, image, expected, tmp_path):
     np.save(tmp_path / "image.npy", image)
-    code = (f"import sys; sys.path[:0] = {[entry for entry in sys.path if entry]!r}; import numpy as np, tvm_ahcq; "
-            f"p = tvm_ahcq.load({str(bundles[1])!r}, device='fsim'); "
-            f"np.save({str(tmp_path / 'found.npy')!r}, p.session.encode(np.load({str(tmp_path / 'image.npy')!r}))); "
-            "print(sorted({'torch', 'tvm', 'tvm_ahcq.api'} & set(sys.modules)))")  # fmt: skip
+    code = (
+        f"import sys; sys.path[:0] = {[entry for entry in sys.path if entry]!r}; import numpy as np, tvm_ahcq; "
+        f"p = tvm_ahcq.load({str(bundles[1])!r}, device='fsim'); "
+        f"np.save({str(tmp_path / 'found.npy')!r}, p.session.encode(np.load({str(tmp_path / 'image.npy')!r}))); "
+        "print(sorted({'torch', 'tvm', 'tvm_ahcq.api'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
     assert np.array_equal(np.load(tmp_path / "found.npy"), expected)
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("gpu", "No accelerator is called 'gpu'"),
-    ("board:/dev/absent,/dev/absent", "/dev/absent"),
-    ("fsim:ecp5_16x16", "ecp5_16x16"),
-    ("fsim:abacus", "abacus"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gpu", "No accelerator is called 'gpu'"),
+        ("board:/dev/absent,/dev/absent", "/dev/absent"),
+        ("fsim:ecp5_16x16", "ecp5_16x16"),
+        ("fsim:abacus", "abacus"),
+    ],
+)
 def test_a_wrong_or_absent_device_is_a_clear_error(bundles, image, name, message):
     with pytest.raises(DeviceError, match=message):
         encode(bundles[1], image, name=name)

@@ -44,9 +44,11 @@ def session_of(path: Path, **options) -> Session:
 
 def inputs(prompts: int, points: int, masked: bool) -> list[np.ndarray]:
     rng = np.random.default_rng(prompts + 10 * points)
-    given = [rng.normal(size=(1, 32, 8, 8)).astype(np.float32),
-             rng.uniform(0, 128, (prompts, points, 2)).astype(np.float32),
-             rng.integers(-1, 4, (prompts, points)).astype(np.float32)]  # fmt: skip
+    given = [
+        rng.normal(size=(1, 32, 8, 8)).astype(np.float32),
+        rng.uniform(0, 128, (prompts, points, 2)).astype(np.float32),
+        rng.integers(-1, 4, (prompts, points)).astype(np.float32),
+    ]
     return [*given, rng.normal(size=(prompts, 1, 32, 32)).astype(np.float32)] if masked else given
 
 
@@ -65,8 +67,9 @@ def test_masks_are_the_hosts_in_every_bit_for_any_number_of_prompts_and_points(a
     ran = {each.symbol: each.times for each in session.accelerator.counters() if each.calls}
     tokens = 5 + points  # 5 of the model
     assert {place.times for place in own} == {1, 5 + 2} and sum(place.per_prompt for place in own) >= 7
-    assert ran == {place.symbol: 1 if not place.per_prompt else prompts if place.times == 1 else prompts * tokens
-                   for place in own}  # fmt: skip
+    assert ran == {
+        place.symbol: 1 if not place.per_prompt else prompts if place.times == 1 else prompts * tokens for place in own
+    }
 
 
 def test_a_session_that_meets_other_numbers_of_prompts_goes_on_right(accelerated, alone):
@@ -82,8 +85,11 @@ def test_a_predictor_makes_the_hosts_masks_of_points_boxes_and_earlier_masks(acc
         predictor = ahcq.load(path, **options)
         predictor.set_image(picture)
         point, box = (np.array([[40, 30]]), np.array([1])), np.array([10, 20, 90, 80])
-        results = [predictor.predict(*point), predictor.predict(box=box),
-                   predictor.predict(np.array([[40, 30], [80, 60], [5, 5]]), np.array([1, 0, 1]), box=box)]  # fmt: skip
+        results = [
+            predictor.predict(*point),
+            predictor.predict(box=box),
+            predictor.predict(np.array([[40, 30], [80, 60], [5, 5]]), np.array([1, 0, 1]), box=box),
+        ]
         results.append(predictor.predict(*point, mask_input=results[0][2][:1]))
         found.append([array for result in results for array in result])
     assert_equal(*found)
@@ -126,8 +132,12 @@ def test_commands_show_run_and_list_operators_for_each_prompt(accelerated, capsy
     assert capsys.readouterr().out.splitlines()[-1].endswith("finish")
     cycles = {}
     for prompts in ("1", "3"):
-        assert main(["profile", bundle, "--function", "decode", "--prompts", prompts, "--device", "fsim",
-                     "--repeats", "1"]) == 0  # fmt: skip
+        assert (
+            main(
+                ["profile", bundle, "--function", "decode", "--prompts", prompts, "--device", "fsim", "--repeats", "1"]
+            )
+            == 0
+        )
         (line,) = (line for line in capsys.readouterr().out.splitlines() if f"{name} " in line and "linear" in line)
         cycles[prompts] = float(line.split()[3])
     assert cycles["3"] == pytest.approx(3 * cycles["1"], rel=0.1)

@@ -45,9 +45,13 @@ class Server:
         path = os.pathsep.join(entry for entry in sys.path if entry)
         # not in the folder of the sources, which `-c` would import instead of what is installed
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, "serve", "--port", "0", *arguments], env={**os.environ, "PYTHONPATH": path},
-            stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=Path(__file__).parent,
-        )  # fmt: skip
+            [sys.executable, "-c", code, "serve", "--port", "0", *arguments],
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            cwd=Path(__file__).parent,
+        )
         assert self.process.stdout is not None
         self.first_line = self.process.stdout.readline()
         self.port = int(re.search(r"rpc:127\.0\.0\.1:(\d+)/", self.first_line)[1])
@@ -258,13 +262,28 @@ def test_the_processes_of_clients_end_with_their_server():
 
 @pytest.mark.slow
 def test_the_server_of_tvm_with_our_library_serves_as_well():
-    library = next(Path(entry) / "lib" / "libtvm_ahcq.so" for entry in ahcq.__path__
-                   if (Path(entry) / "lib" / "libtvm_ahcq.so").is_file())  # fmt: skip
+    library = next(
+        Path(entry) / "lib" / "libtvm_ahcq.so"
+        for entry in ahcq.__path__
+        if (Path(entry) / "lib" / "libtvm_ahcq.so").is_file()
+    )
     port = free_port()
-    command = [sys.executable, "-m", "tvm.exec.rpc_server", "--host", "127.0.0.1", "--port", str(port),
-               "--port-end", str(port + 1), "--load-library", str(library)]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                          start_new_session=True) as stock:  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "tvm.exec.rpc_server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--port-end",
+        str(port + 1),
+        "--load-library",
+        str(library),
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as stock:
         try:
             for _ in range(300):
                 with socket.socket() as probe:
@@ -277,14 +296,17 @@ def test_the_server_of_tvm_with_our_library_serves_as_well():
             os.killpg(stock.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize(("offered", "asked", "message"), [
-    (("fsim",), "rtl:sim_4x4", "does not offer 'rtl'; it offers fsim"),
-    ((), "rpc:127.0.0.1:9090/fsim", "does not pass devices of other servers on"),
-    ((), "board", "which board"),
-    (("board:a,b", "board:c,d"), "board", "offered are board:a,b, board:c,d"),
-    ((), "gpu", "No accelerator is called 'gpu'"),
-    (("rpc:127.0.0.1:9090/fsim",), "", "on another machine already"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("offered", "asked", "message"),
+    [
+        (("fsim",), "rtl:sim_4x4", "does not offer 'rtl'; it offers fsim"),
+        ((), "rpc:127.0.0.1:9090/fsim", "does not pass devices of other servers on"),
+        ((), "board", "which board"),
+        (("board:a,b", "board:c,d"), "board", "offered are board:a,b, board:c,d"),
+        ((), "gpu", "No accelerator is called 'gpu'"),
+        (("rpc:127.0.0.1:9090/fsim",), "", "on another machine already"),
+    ],
+)
 def test_what_a_server_does_not_offer_is_refused_by_name(offered, asked, message):
     with pytest.raises(DeviceError, match=message):
         Offer(offered).resolve(asked)
@@ -296,8 +318,17 @@ def test_a_server_opens_what_it_was_told_to():
     assert Offer(("fsim", "board:a,b")).resolve("board:a,b") == "board:a,b"
 
 
-@pytest.mark.parametrize("name", ["rpc:9090/fsim", "rpc:host:port/fsim", "rpc:host:9090", "rpc:host:9090/",
-                                  "rpc:host:0/fsim", "rpc:host:90909/fsim"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rpc:9090/fsim",
+        "rpc:host:port/fsim",
+        "rpc:host:9090",
+        "rpc:host:9090/",
+        "rpc:host:0/fsim",
+        "rpc:host:90909/fsim",
+    ],
+)
 def test_an_address_that_is_none_is_explained(name):
     with pytest.raises(DeviceError, match="expected rpc:HOST:PORT/DEVICE"):
         DeviceOptions(name)

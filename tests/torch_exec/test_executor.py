@@ -80,8 +80,9 @@ def test_a_value_that_nothing_uses_is_freed_at_once() -> None:
 
 def test_gradients_equal_those_of_the_upstream_module() -> None:
     torch.manual_seed(0)
-    sam = build_sam_vit_t(image_size=64, depth=1, embed_dim=16, num_heads=2, global_attn_indexes=(), window_size=3,
-                          prompt_dim=32)
+    sam = build_sam_vit_t(
+        image_size=64, depth=1, embed_dim=16, num_heads=2, global_attn_indexes=(), window_size=3, prompt_dim=32
+    )
     function, names = export_function(sam, "encode_image")
     image = torch.randn(1, 3, 64, 64)
     executor = TorchExecutor(tvm.IRModule({"encode_image": function}), dict(sam.named_parameters()))

@@ -31,8 +31,9 @@ class _Float(FakeQuantSites):
 @pytest.fixture(scope="module")
 def executor() -> TorchExecutor:
     torch.manual_seed(0)
-    sam = build_sam_vit_t(image_size=64, depth=2, embed_dim=32, num_heads=2, global_attn_indexes=(1,), window_size=3,
-                          prompt_dim=32)  # fmt: skip
+    sam = build_sam_vit_t(
+        image_size=64, depth=2, embed_dim=32, num_heads=2, global_attn_indexes=(1,), window_size=3, prompt_dim=32
+    )
     model = from_module(sam.requires_grad_(False), "tiny")
     module = annotate(canonicalise(name_parameters(model.module, model.function_params)), recipe("ahcq"))
     return TorchExecutor(module, model.params)
@@ -73,6 +74,6 @@ def test_a_run_can_be_made_in_parts(executor, images):
     parts, whole = begin(), begin()
     for first in range(0, len(parts.program.steps), 50):
         parts.advance(first, first + 50)
-    (a, b), = whole.run()
+    ((a, b),) = whole.run()
     assert torch.equal(parts.program.result(parts.runs[0][0]), a)
     assert torch.equal(parts.program.result(parts.runs[0][1]), b)

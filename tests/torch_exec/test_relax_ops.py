@@ -35,24 +35,59 @@ def reductions(reduce: Callable[..., relax.Expr]) -> list[Case]:
 
 
 CASES: dict[str, list[Case]] = {
-    **{name: [(getattr(op, name), (A, ROW)), (getattr(op, name), (A, B))] for name in (
-        "add", "subtract", "multiply", "divide", "maximum", "minimum", "floor_divide", "floor_mod",
-        "equal", "not_equal", "less", "less_equal", "greater", "greater_equal")},
+    **{
+        name: [(getattr(op, name), (A, ROW)), (getattr(op, name), (A, B))]
+        for name in (
+            "add",
+            "subtract",
+            "multiply",
+            "divide",
+            "maximum",
+            "minimum",
+            "floor_divide",
+            "floor_mod",
+            "equal",
+            "not_equal",
+            "less",
+            "less_equal",
+            "greater",
+            "greater_equal",
+        )
+    },
     "power": [(lambda x: op.power(x, relax.const(2.0)), (A,))],
     **{name: [(getattr(op, name), (TRUTH, TRUTH[::-1].copy()))] for name in ("logical_and", "logical_or")},
     "logical_not": [(op.logical_not, (TRUTH,))],
     **{name: [(getattr(op, name), (CODES, CODES[::-1].copy()))] for name in ("bitwise_and", "bitwise_or")},
-    **{name: [(getattr(op, name), (A,))] for name in (
-        "negative", "abs", "square", "exp", "sin", "cos", "tanh", "erf", "sigmoid", "floor", "ceil", "sign",
-        "zeros_like", "ones_like")},
+    **{
+        name: [(getattr(op, name), (A,))]
+        for name in (
+            "negative",
+            "abs",
+            "square",
+            "exp",
+            "sin",
+            "cos",
+            "tanh",
+            "erf",
+            "sigmoid",
+            "floor",
+            "ceil",
+            "sign",
+            "zeros_like",
+            "ones_like",
+        )
+    },
     "round": [(op.round, (np.array([-1.5, -0.5, 0.5, 1.5, 2.5, 0.4], np.float32),))],
     **{name: [(getattr(op, name), (POSITIVE,))] for name in ("sqrt", "rsqrt", "log")},
     **{f"nn.{name}": [(getattr(nn, name), (A,))] for name in ("relu", "gelu", "gelu_tanh", "silu")},
     "where": [(op.where, (TRUTH, A, ROW))],
     "reshape": [(lambda x: op.reshape(x, (4, 6)), (A,))],
     "broadcast_to": [(lambda x: op.broadcast_to(x, (2, 3, 4)), (ROW,))],
-    "matmul": [(op.matmul, (A, tensor(4, 5))), (op.matmul, (tensor(1, 2, 3, 4), tensor(5, 1, 4, 3))),
-               (lambda x, w: op.matmul(x, w, "int32"), (CODES, CODES[0].T.copy()))],
+    "matmul": [
+        (op.matmul, (A, tensor(4, 5))),
+        (op.matmul, (tensor(1, 2, 3, 4), tensor(5, 1, 4, 3))),
+        (lambda x, w: op.matmul(x, w, "int32"), (CODES, CODES[0].T.copy())),
+    ],
     "einsum": [(lambda x, w: op.einsum((x, w), "bhc,hkc->bhk"), (A, tensor(3, 5, 4)))],
     "astype": [(lambda x: op.astype(x, "int32"), (A,)), (lambda x: op.astype(x, "float32"), (CODES,))],
     "permute_dims": [(op.permute_dims, (A,)), (lambda x: op.permute_dims(x, [1, -1, 0]), (A,))],
@@ -62,11 +97,15 @@ CASES: dict[str, list[Case]] = {
     "concat": [(lambda x, y: op.concat((x, y), -1), (A, B))],
     "stack": [(lambda x, y: op.stack((x, y), 1), (A, B))],
     "split": [(lambda x: op.split(x, 3, 1), (A,)), (lambda x: op.split(x, [1, 3], -1), (A,))],
-    "strided_slice": [(lambda x: op.strided_slice(x, [1, 2], [-2, 0], [3, 100]), (A,)),
-                      (lambda x: op.strided_slice(x, [2], [1], [4], [2]), (A,))],
-    "take": [(lambda x: op.take(x, relax.const(INDEX), 1, "clip"), (A,)),
-             (lambda x: op.take(x, relax.const(1, "int64"), 1, "clip"), (A,)),
-             (lambda x: op.take(x, relax.const(INDEX), None, "clip"), (ROW,))],
+    "strided_slice": [
+        (lambda x: op.strided_slice(x, [1, 2], [-2, 0], [3, 100]), (A,)),
+        (lambda x: op.strided_slice(x, [2], [1], [4], [2]), (A,)),
+    ],
+    "take": [
+        (lambda x: op.take(x, relax.const(INDEX), 1, "clip"), (A,)),
+        (lambda x: op.take(x, relax.const(1, "int64"), 1, "clip"), (A,)),
+        (lambda x: op.take(x, relax.const(INDEX), None, "clip"), (ROW,)),
+    ],
     "tile": [(lambda x: op.tile(x, (2, 1, 3)), (A,))],
     "repeat": [(lambda x: op.repeat(x, 2, 1), (A,))],
     "cumsum": [(lambda x: op.cumsum(x, 1), (A,))],
@@ -78,15 +117,25 @@ CASES: dict[str, list[Case]] = {
     "zeros": [(lambda: op.zeros((2, 3), "int32"), ())],
     "ones": [(lambda: op.ones((2, 3), "float32"), ())],
     "nn.softmax": [(lambda x: nn.softmax(x, 1), (A,))],
-    "nn.layer_norm": [(lambda x, g, b: nn.layer_norm(x, g, b, -1, 1e-6), (A, ROW, ROW[::-1].copy())),
-                      (lambda x, g, b: nn.layer_norm(x, g, b, [-2, -1]), (A, B[0], A[1]))],
+    "nn.layer_norm": [
+        (lambda x, g, b: nn.layer_norm(x, g, b, -1, 1e-6), (A, ROW, ROW[::-1].copy())),
+        (lambda x, g, b: nn.layer_norm(x, g, b, [-2, -1]), (A, B[0], A[1])),
+    ],
     "nn.pad": [(lambda x: nn.pad(x, [0, 0, 1, 2, 0, 3], pad_value=0.5), (A,))],
-    "nn.conv2d": [(lambda x, w: nn.conv2d(x, w, strides=2), (IMAGE, tensor(5, 3, 2, 2))),
-                  (lambda x, w: nn.conv2d(x, w, padding=1), (IMAGE, tensor(5, 3, 3, 3)))],
+    "nn.conv2d": [
+        (lambda x, w: nn.conv2d(x, w, strides=2), (IMAGE, tensor(5, 3, 2, 2))),
+        (lambda x, w: nn.conv2d(x, w, padding=1), (IMAGE, tensor(5, 3, 3, 3))),
+    ],
     "nn.conv2d_transpose": [(lambda x, w: nn.conv2d_transpose(x, w, strides=2), (IMAGE, tensor(3, 5, 2, 2)))],
-    "image.resize2d": [(lambda x: op.image.resize2d(x, (12, 9), layout="NCHW", method="linear",
-                                                    coordinate_transformation_mode="half_pixel"), (IMAGE,))],
-}  # fmt: skip
+    "image.resize2d": [
+        (
+            lambda x: op.image.resize2d(
+                x, (12, 9), layout="NCHW", method="linear", coordinate_transformation_mode="half_pixel"
+            ),
+            (IMAGE,),
+        )
+    ],
+}
 
 
 def function_of(case: Case) -> relax.Function:
@@ -111,13 +160,16 @@ def machine(module: tvm.IRModule) -> relax.VirtualMachine:
     return relax.VirtualMachine(tvm.compile(module, target=target), tvm.cpu())
 
 
-NUMBERED = [(f"f{i}", name, case[1]) for i, (name, case) in
-            enumerate((name, case) for name, group in CASES.items() for case in group)]
+NUMBERED = [
+    (f"f{i}", name, case[1])
+    for i, (name, case) in enumerate((name, case) for name, group in CASES.items() for case in group)
+]
 
 
 @pytest.mark.parametrize(("function", "name", "values"), NUMBERED, ids=[f"{n}-{f}" for f, n, _ in NUMBERED])
-def test_operator_equals_tvm(module: tvm.IRModule, machine: relax.VirtualMachine, function: str, name: str,
-                             values: tuple[np.ndarray, ...]) -> None:
+def test_operator_equals_tvm(
+    module: tvm.IRModule, machine: relax.VirtualMachine, function: str, name: str, values: tuple[np.ndarray, ...]
+) -> None:
     theirs = machine[function](*map(tvm.runtime.tensor, values))
     ours = TorchExecutor(module, {}).run(function, *values)
     pairs = zip(ours, theirs, strict=True) if isinstance(ours, tuple) else [(ours, theirs)]
@@ -132,12 +184,16 @@ def test_every_registered_operator_has_a_case() -> None:
     assert own == {f"relax.{name}" for name in CASES}
 
 
-@pytest.mark.parametrize("build", [
-    lambda x: nn.pad(x, [0, 0, 0, 0, 1, 1, 1, 1], pad_mode="reflect"),
-    lambda x: nn.conv2d(x, relax.const(tensor(5, 3, 2, 2)), padding=(0, 0, 1, 1)),
-    lambda x: op.image.resize2d(x, (9, 9), layout="NCHW", method="cubic"),
-    lambda x: nn.layer_norm(x, relax.const(ROW[:3]), relax.const(ROW[:3]), 1),
-], ids=["pad", "conv2d", "resize2d", "layer_norm"])  # fmt: skip
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x: nn.pad(x, [0, 0, 0, 0, 1, 1, 1, 1], pad_mode="reflect"),
+        lambda x: nn.conv2d(x, relax.const(tensor(5, 3, 2, 2)), padding=(0, 0, 1, 1)),
+        lambda x: op.image.resize2d(x, (9, 9), layout="NCHW", method="cubic"),
+        lambda x: nn.layer_norm(x, relax.const(ROW[:3]), relax.const(ROW[:3]), 1),
+    ],
+    ids=["pad", "conv2d", "resize2d", "layer_norm"],
+)
 def test_unsupported_options_are_refused_rather_than_ignored(build: Callable) -> None:
     module = tvm.IRModule({"main": function_of((build, (IMAGE,)))})
     with pytest.raises(UnsupportedModelError):

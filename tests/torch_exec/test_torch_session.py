@@ -17,8 +17,9 @@ from tvm_ahcq.torch_exec.torch_session import TorchSession
 @pytest.fixture(scope="module")
 def sam() -> Any:
     torch.manual_seed(0)
-    built = build_sam_vit_t(image_size=64, depth=2, embed_dim=16, num_heads=2, global_attn_indexes=(1,), window_size=3,
-                            prompt_dim=32)
+    built = build_sam_vit_t(
+        image_size=64, depth=2, embed_dim=16, num_heads=2, global_attn_indexes=(1,), window_size=3, prompt_dim=32
+    )
     return built.requires_grad_(False)
 
 
@@ -32,13 +33,21 @@ def session(model: SamModel) -> TorchSession:
     return TorchSession(model.spec, model.module, model.params)
 
 
-@pytest.mark.parametrize("prompt", [
-    {"point_coords": np.array([[30.0, 20.0]]), "point_labels": np.array([1])},
-    {"box": np.array([5.0, 6.0, 60.0, 40.0])},
-    {"point_coords": np.array([[30.0, 20.0], [9.0, 9.0]]), "point_labels": np.array([1, 0]),
-     "box": np.array([5.0, 6.0, 60.0, 40.0]), "multimask_output": False},
-    {"point_coords": np.array([[30.0, 20.0]]), "point_labels": np.array([1]), "mask": True},
-], ids=["point", "box", "points and box", "point and mask"])  # fmt: skip
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        {"point_coords": np.array([[30.0, 20.0]]), "point_labels": np.array([1])},
+        {"box": np.array([5.0, 6.0, 60.0, 40.0])},
+        {
+            "point_coords": np.array([[30.0, 20.0], [9.0, 9.0]]),
+            "point_labels": np.array([1, 0]),
+            "box": np.array([5.0, 6.0, 60.0, 40.0]),
+            "multimask_output": False,
+        },
+        {"point_coords": np.array([[30.0, 20.0]]), "point_labels": np.array([1]), "mask": True},
+    ],
+    ids=["point", "box", "points and box", "point and mask"],
+)
 def test_predictor_equals_upstream(sam: Any, session: TorchSession, prompt: dict) -> None:
     from segment_anything import SamPredictor as Upstream
 

@@ -35,8 +35,17 @@ def command(tool: str) -> str:
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cpp_deploy")
-    configure = [command("cmake"), "-S", str(SOURCES), "-B", str(folder), "-G", "Unix Makefiles",
-                 f"-DPython_EXECUTABLE={sys.executable}", f"-DTVM_AHCQ={LIBRARY}"]  # fmt: skip
+    configure = [
+        command("cmake"),
+        "-S",
+        str(SOURCES),
+        "-B",
+        str(folder),
+        "-G",
+        "Unix Makefiles",
+        f"-DPython_EXECUTABLE={sys.executable}",
+        f"-DTVM_AHCQ={LIBRARY}",
+    ]
     for line in (configure, [command("cmake"), "--build", str(folder)]):
         done = subprocess.run(line, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -75,13 +84,16 @@ def test_without_a_picture_it_takes_the_golden_one(accelerated, program, unpacke
     assert f"crc32 {zlib.crc32(predictor.get_image_embedding().tobytes()):08x}" in done.stdout
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (("--device", "board:/dev/none,/dev/none"), "DeviceError: the register file /dev/none cannot be opened"),
-    (("--device", "rpc:127.0.0.1:1/fsim"), "DeviceError: 127.0.0.1:1: no server answers there"),
-    (("--device", "fsim:ecp5_16x16"), "the program was made for 0x98636f41 (sim_4x4)"),
-    (("--image", "/nowhere"), "/nowhere cannot be read"),
-    (("--speed", "3"), "'--speed' is not understood"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--device", "board:/dev/none,/dev/none"), "DeviceError: the register file /dev/none cannot be opened"),
+        (("--device", "rpc:127.0.0.1:1/fsim"), "DeviceError: 127.0.0.1:1: no server answers there"),
+        (("--device", "fsim:ecp5_16x16"), "the program was made for 0x98636f41 (sim_4x4)"),
+        (("--image", "/nowhere"), "/nowhere cannot be read"),
+        (("--speed", "3"), "'--speed' is not understood"),
+    ],
+)
 def test_what_cannot_work_is_explained(program, unpacked, arguments, message):
     done = run(program, unpacked, *arguments)
     assert (done.returncode, done.stdout) == (2, "")

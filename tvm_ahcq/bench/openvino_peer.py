@@ -49,9 +49,12 @@ def _quantize(source: Path, path: Path, samples: list[np.ndarray]) -> None:
 
     graph = openvino.Core().read_model(source)
     quantized = nncf.quantize(
-        graph, nncf.Dataset(samples), model_type=nncf.ModelType.TRANSFORMER, preset=nncf.QuantizationPreset.MIXED,
+        graph,
+        nncf.Dataset(samples),
+        model_type=nncf.ModelType.TRANSFORMER,
+        preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(samples),
-    )  # fmt: skip
+    )
     partial = path.with_name(f"part-{path.name}")
     openvino.save_model(quantized, partial, compress_to_fp16=False)
     os.replace(partial.with_suffix(".bin"), path.with_suffix(".bin"))

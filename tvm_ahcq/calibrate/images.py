@@ -19,8 +19,9 @@ CalibrationImage = str | os.PathLike | Image.Image | np.ndarray
 """A path, a Pillow image, or an ``(H, W, 3)`` uint8 array (RGB)."""
 
 
-def load_calibration(source: str | os.PathLike | Iterable[CalibrationImage], model: ModelSpec,
-                     limit: int | None = None) -> Iterator[np.ndarray]:
+def load_calibration(
+    source: str | os.PathLike | Iterable[CalibrationImage], model: ModelSpec, limit: int | None = None
+) -> Iterator[np.ndarray]:
     """Read calibration images one by one.
 
     Parameters

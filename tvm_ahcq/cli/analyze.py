@@ -48,29 +48,64 @@ where that is expected to take at most 3 minutes (vit_t: 192 runs, about a minut
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser("analyze", help="find the layers that quantization hurts, as an HTML report",
-                                 description="Measure what quantization does to each site, layer and weight of a "
-                                             "model, and write a report that shows which layer hurts.",
-                                 epilog=EXAMPLES)
-    parser.add_argument("--model", required=True, choices=MODELS, metavar="NAME",
-                        help=f"one of {', '.join(MODELS)}; {EMBEDDED} comes with the package")
+    parser = commands.add_parser(
+        "analyze",
+        help="find the layers that quantization hurts, as an HTML report",
+        description="Measure what quantization does to each site, layer and weight of a "
+        "model, and write a report that shows which layer hurts.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        choices=MODELS,
+        metavar="NAME",
+        help=f"one of {', '.join(MODELS)}; {EMBEDDED} comes with the package",
+    )
     parser.add_argument("--checkpoint", metavar="F", type=input_file, help="the model's weights")
     parser.add_argument("--recipe", help="which quantizer goes where (default: ahcq)")
     parser.add_argument("--bits", type=int, help="bits of weights and activations (default: 4)")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--calibration", metavar="DIR", type=input_path,
-                        help=f"folder of pictures to calibrate on; default for {EMBEDDED}: generated scenes")
-    source.add_argument("--table", metavar="T.json", type=input_file,
-                        help="quantization table from `compile --table`, instead of calibrating")
-    parser.add_argument("--images", metavar="DIR", type=input_path,
-                        help="folder of pictures to measure on, better none that calibration has seen; default: "
-                             f"the calibration folder, for {EMBEDDED} other generated scenes")
-    parser.add_argument("--pictures", metavar="N", type=int, default=PICTURES,
-                        help="how many pictures to measure on (default: %(default)s)")
-    parser.add_argument("--effect", choices=("auto", "sites", "layers", "blocks", "none"), default="auto",
-                        help="what is quantized alone to see its effect on the masks (default: %(default)s)")
-    parser.add_argument("-o", "--output", metavar="REPORT", type=Path, required=True,
-                        help=f"NAME.html, or a folder that is made for {PAGE} and {FIGURES}")
+    source.add_argument(
+        "--calibration",
+        metavar="DIR",
+        type=input_path,
+        help=f"folder of pictures to calibrate on; default for {EMBEDDED}: generated scenes",
+    )
+    source.add_argument(
+        "--table",
+        metavar="T.json",
+        type=input_file,
+        help="quantization table from `compile --table`, instead of calibrating",
+    )
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        type=input_path,
+        help="folder of pictures to measure on, better none that calibration has seen; default: "
+        f"the calibration folder, for {EMBEDDED} other generated scenes",
+    )
+    parser.add_argument(
+        "--pictures",
+        metavar="N",
+        type=int,
+        default=PICTURES,
+        help="how many pictures to measure on (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--effect",
+        choices=("auto", "sites", "layers", "blocks", "none"),
+        default="auto",
+        help="what is quantized alone to see its effect on the masks (default: %(default)s)",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="REPORT",
+        type=Path,
+        required=True,
+        help=f"NAME.html, or a folder that is made for {PAGE} and {FIGURES}",
+    )
     parser.add_argument("--json", metavar="F.json", type=output_file, help="write all figures to this file too")
     parser.add_argument("--overwrite", action="store_true", help="replace a report that exists")
     parser.set_defaults(run=run)
@@ -143,8 +178,9 @@ def _outputs(args: argparse.Namespace) -> tuple[Path, list[Path]]:
     if not as_page and output.is_file():
         raise UsageError(f"analyze: {output} is a file; expected NAME.html or the name of a folder")
     if output.exists() and not args.overwrite:
-        raise UsageError(f"analyze: the report {output} exists already; choose another name, or replace it with "
-                         "--overwrite")
+        raise UsageError(
+            f"analyze: the report {output} exists already; choose another name, or replace it with --overwrite"
+        )
     folder = output.parent if as_page or not output.exists() else output
     if not folder.is_dir():
         raise UsageError(f"analyze: {output}: the folder {folder} does not exist; make it with mkdir -p {folder}")
@@ -153,8 +189,9 @@ def _outputs(args: argparse.Namespace) -> tuple[Path, list[Path]]:
     figures = [] if as_page else [output / FIGURES]
     if args.json is not None:
         if args.json.exists() and not args.overwrite:
-            raise UsageError(f"analyze: {args.json} exists already; choose another name, or replace it with "
-                             "--overwrite")
+            raise UsageError(
+                f"analyze: {args.json} exists already; choose another name, or replace it with --overwrite"
+            )
         if args.json.resolve() == output.resolve():
             raise UsageError(f"analyze: {output} was given twice; report and figures need a name each")
         figures.append(args.json)
@@ -164,16 +201,21 @@ def _outputs(args: argparse.Namespace) -> tuple[Path, list[Path]]:
 def _check(args: argparse.Namespace) -> None:
     """Refuse what would fail only after minutes of work."""
     if args.model != EMBEDDED and args.checkpoint is None:
-        raise UsageError(f"analyze: {args.model} comes without weights; give its checkpoint with --checkpoint F "
-                         f"(only {EMBEDDED} is part of the package)")
+        raise UsageError(
+            f"analyze: {args.model} comes without weights; give its checkpoint with --checkpoint F "
+            f"(only {EMBEDDED} is part of the package)"
+        )
     if args.model != EMBEDDED and args.calibration is None and args.table is None:
-        raise UsageError(f"analyze: {args.model} needs pictures to calibrate on; give a folder with --calibration DIR, "
-                         "or a table with --table T.json")
+        raise UsageError(
+            f"analyze: {args.model} needs pictures to calibrate on; give a folder with --calibration DIR, "
+            "or a table with --table T.json"
+        )
     if args.model != EMBEDDED and args.calibration is None and args.images is None:
         raise UsageError(f"analyze: {args.model} needs pictures to measure on; give a folder with --images DIR")
     if args.table is not None and (args.recipe or args.bits is not None):
-        raise UsageError(f"analyze: the table {args.table} was made with a recipe of its own; leave out --recipe and "
-                         "--bits")
+        raise UsageError(
+            f"analyze: the table {args.table} was made with a recipe of its own; leave out --recipe and --bits"
+        )
     for name in ("calibration", "images"):
         folder = getattr(args, name)
         if folder is not None and not folder.is_dir():
@@ -210,8 +252,10 @@ def _granularity(sensitivity: Sensitivity) -> str:
 def _print(sensitivity: Sensitivity) -> None:
     """How the masks agree, and what hurts most."""
     overlaps = [pair.iou for pair in sensitivity.masks]
-    result("masks", f"IoU with the float model's {sum(overlaps) / len(overlaps):.3f}, "
-                    f"logits change {sensitivity.total.logits:.2%}")
+    result(
+        "masks",
+        f"IoU with the float model's {sum(overlaps) / len(overlaps):.3f}, logits change {sensitivity.total.logits:.2%}",
+    )
     if sensitivity.effects:
         worst = [(effect.logits, effect.unit.name, "of the logits, alone") for effect in sensitivity.worst(WORST)]
     else:

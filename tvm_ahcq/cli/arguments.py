@@ -40,7 +40,8 @@ def point(text: str) -> tuple[float, float, int]:
         x, y, label = 0.0, 0.0, -1
     if len(parts) > 3 or label not in (0, 1) or not (math.isfinite(x) and math.isfinite(y)):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a point; expected X,Y or X,Y,0 (off the object) or X,Y,1 (on it), such as 120,80")
+            f"{text!r} is not a point; expected X,Y or X,Y,0 (off the object) or X,Y,1 (on it), such as 120,80"
+        )
     return x, y, label
 
 
@@ -52,21 +53,35 @@ def box(text: str) -> tuple[float, float, float, float]:
         x0 = x1 = y0 = y1 = 0.0
     if not (x0 < x1 and y0 < y1 and all(map(math.isfinite, (x0, y0, x1, y1)))):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a box; expected X0,Y0,X1,Y1, top left then bottom right corner, such as 40,30,200,180")
+            f"{text!r} is not a box; expected X0,Y0,X1,Y1, top left then bottom right corner, such as 40,30,200,180"
+        )
     return x0, y0, x1, y1
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     """Options of every command that runs bundles."""
-    parser.add_argument("--device", metavar="D", type=device_name,
-                        help="what runs the accelerator's part of a bundle that has one: fsim, the functional "
-                             "simulator (default); rtl, the simulated RTL; board:/dev/uio0,/dev/udmabuf0; or "
-                             "rpc:HOST:PORT/ before any of them, behind `tvm-ahcq serve` on another machine")
-    parser.add_argument("--on-device-error", choices=("raise", "host"), default="raise",
-                        help="when the device fails: raise an error (default), or go on with the functional simulator "
-                             "on the host, which gives the same masks")
-    parser.add_argument("--device-timeout", metavar="S", type=seconds, default=600.0,
-                        help="longest time of one program on the device, in seconds (default: %(default)g)")
+    parser.add_argument(
+        "--device",
+        metavar="D",
+        type=device_name,
+        help="what runs the accelerator's part of a bundle that has one: fsim, the functional "
+        "simulator (default); rtl, the simulated RTL; board:/dev/uio0,/dev/udmabuf0; or "
+        "rpc:HOST:PORT/ before any of them, behind `tvm-ahcq serve` on another machine",
+    )
+    parser.add_argument(
+        "--on-device-error",
+        choices=("raise", "host"),
+        default="raise",
+        help="when the device fails: raise an error (default), or go on with the functional simulator "
+        "on the host, which gives the same masks",
+    )
+    parser.add_argument(
+        "--device-timeout",
+        metavar="S",
+        type=seconds,
+        default=600.0,
+        help="longest time of one program on the device, in seconds (default: %(default)g)",
+    )
 
 
 def device_options(args: argparse.Namespace) -> DeviceOptions | None:
@@ -136,8 +151,9 @@ def input_folder(text: str) -> Path:
     """A folder that exists."""
     path = Path(text)
     if not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a file; expected a folder" if path.exists()
-                                         else f"{text}: no such folder")
+        raise argparse.ArgumentTypeError(
+            f"{text} is a file; expected a folder" if path.exists() else f"{text}: no such folder"
+        )
     return path
 
 
@@ -159,7 +175,8 @@ def output_picture(text: str) -> Path:
     path = output_file(text)
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise argparse.ArgumentTypeError(
-            f"{text}: no picture format is called {path.suffix!r}; try a name ending in .png")
+            f"{text}: no picture format is called {path.suffix!r}; try a name ending in .png"
+        )
     return path
 
 

@@ -34,18 +34,29 @@ for all. Exporting and quantizing vit_b for the peers takes minutes and up to 10
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser("bench", help="compare a bundle with other runtimes",
-                                 description="Run a bundle and other runtimes of the same model in turn: time, memory, "
-                                             "size.", epilog=EXAMPLES)
+    parser = commands.add_parser(
+        "bench",
+        help="compare a bundle with other runtimes",
+        description="Run a bundle and other runtimes of the same model in turn: time, memory, size.",
+        epilog=EXAMPLES,
+    )
     parser.add_argument("bundle", metavar="F.ahcq", type=input_file, help="bundle written by `tvm-ahcq compile`")
-    parser.add_argument("--checkpoint", metavar="F", type=input_file,
-                        help=f"float weights that the bundle was made from; {EMBEDDED} needs none")
+    parser.add_argument(
+        "--checkpoint",
+        metavar="F",
+        type=input_file,
+        help=f"float weights that the bundle was made from; {EMBEDDED} needs none",
+    )
     parser.add_argument("--peers", nargs="+", metavar="NAME", help="parts of the names of peers (default: all)")
     parser.add_argument("--repeats", metavar="N", type=count, default=5, help="rounds (default: %(default)s)")
     parser.add_argument("--threads", metavar="N", type=count, help="threads of each (default: physical cores)")
     parser.add_argument("--target", metavar="T", help="which target of the bundle (default: the best for this machine)")
-    parser.add_argument("--work-dir", metavar="D", type=new_folder,
-                        help="keep exported and quantized models here for the next run with the same checkpoint")
+    parser.add_argument(
+        "--work-dir",
+        metavar="D",
+        type=new_folder,
+        help="keep exported and quantized models here for the next run with the same checkpoint",
+    )
     parser.add_argument("-o", "--output", metavar="F.md", type=output_file, help="write the table to this file, too")
     parser.set_defaults(run=run)
 
@@ -76,8 +87,9 @@ def _task(args: argparse.Namespace, temporary: Path) -> tuple[Task, str]:
         raise UsageError(f"bench: peers need the float weights of {name}; give its checkpoint with --checkpoint F")
     checkpoint = None if args.checkpoint is None else args.checkpoint.resolve()
     folder = (args.work_dir or temporary).resolve()
-    task = Task(bundle.manifest.model, args.bundle.resolve(), checkpoint, folder, thread_count(args.threads),
-                args.target)
+    task = Task(
+        bundle.manifest.model, args.bundle.resolve(), checkpoint, folder, thread_count(args.threads), args.target
+    )
     image = generate(_SCENE).image
     write_task(task, image, (image.shape[1] / 2, image.shape[0] / 2))
     return task, bundle.target.name

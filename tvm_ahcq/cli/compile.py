@@ -41,40 +41,79 @@ The file runs with `tvm-ahcq segment` or, in Python, tvm_ahcq.load(...), without
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser("compile", help="compile a checkpoint to one deployable file",
-                                 description="Quantize a SAM checkpoint and compile it to one deployable file.",
-                                 epilog=EXAMPLES)
-    parser.add_argument("--model", required=True, choices=MODELS, metavar="NAME",
-                        help=f"one of {', '.join(MODELS)}; {EMBEDDED} comes with the package")
-    parser.add_argument("--checkpoint", metavar="F", type=input_file,
-                        help="the model's weights, a .pth as SAM publishes them")
+    parser = commands.add_parser(
+        "compile",
+        help="compile a checkpoint to one deployable file",
+        description="Quantize a SAM checkpoint and compile it to one deployable file.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        choices=MODELS,
+        metavar="NAME",
+        help=f"one of {', '.join(MODELS)}; {EMBEDDED} comes with the package",
+    )
+    parser.add_argument(
+        "--checkpoint", metavar="F", type=input_file, help="the model's weights, a .pth as SAM publishes them"
+    )
     parser.add_argument("--recipe", help="which quantizer goes where: ahcq (default), paper, ptq4sam, minmax, ...")
     parser.add_argument("--bits", type=int, help="bits of weights and activations: 4 (default), 5, 6 or 8")
-    parser.add_argument("--calibration", metavar="DIR", type=input_path,
-                        help="folder of pictures, or a table written with --table; "
-                             f"default for {EMBEDDED}: {GENERATED_IMAGES} generated scenes")
-    parser.add_argument("--effort", choices=("default", "high"),
-                        help="high: go on to learn rounding and scales block by block; hours for the large models")
-    parser.add_argument("--work-dir", metavar="D", type=new_folder,
-                        help="with --effort high: save finished blocks here, and go on from there after a kill")
-    parser.add_argument("--max-drop", metavar="X", type=float,
-                        help="raise the sites and weights that hurt most to 6 or 8 bits until the masks of calibration "
-                             "pictures lose at most X of their IoU with the float model's, such as 0.02")
-    parser.add_argument("--target", default="native", metavar="T[,T...]",
-                        help="processor to compile for (default: %(default)s); of several, the best one that a machine "
-                             "can run is chosen when the bundle is loaded")
+    parser.add_argument(
+        "--calibration",
+        metavar="DIR",
+        type=input_path,
+        help="folder of pictures, or a table written with --table; "
+        f"default for {EMBEDDED}: {GENERATED_IMAGES} generated scenes",
+    )
+    parser.add_argument(
+        "--effort",
+        choices=("default", "high"),
+        help="high: go on to learn rounding and scales block by block; hours for the large models",
+    )
+    parser.add_argument(
+        "--work-dir",
+        metavar="D",
+        type=new_folder,
+        help="with --effort high: save finished blocks here, and go on from there after a kill",
+    )
+    parser.add_argument(
+        "--max-drop",
+        metavar="X",
+        type=float,
+        help="raise the sites and weights that hurt most to 6 or 8 bits until the masks of calibration "
+        "pictures lose at most X of their IoU with the float model's, such as 0.02",
+    )
+    parser.add_argument(
+        "--target",
+        default="native",
+        metavar="T[,T...]",
+        help="processor to compile for (default: %(default)s); of several, the best one that a machine "
+        "can run is chosen when the bundle is loaded",
+    )
     parser.add_argument("--tuning", metavar="DIR", type=input_folder, help="records that `tvm-ahcq tune` wrote")
-    parser.add_argument("--accelerator", metavar="CONFIG",
-                        help="also make programs for the accelerator of this configuration, such as ecp5_16x16, where "
-                             "it is faster than a small host; the report says what went where, and why")
-    parser.add_argument("--offload", choices=("auto", "all"), default="auto",
-                        help="with --accelerator: all that it can do, or what it does sooner than the processor of a "
-                             "small board (default: %(default)s)")
-    parser.add_argument("--chain", action="store_true",
-                        help="with --accelerator: keep the codes between the two layers of an MLP there; less traffic, "
-                             "but masks can differ a little from the host's, to which they are otherwise equal")
-    parser.add_argument("--dump-dir", metavar="D", type=new_folder,
-                        help="write the module after each pass to this folder")
+    parser.add_argument(
+        "--accelerator",
+        metavar="CONFIG",
+        help="also make programs for the accelerator of this configuration, such as ecp5_16x16, where "
+        "it is faster than a small host; the report says what went where, and why",
+    )
+    parser.add_argument(
+        "--offload",
+        choices=("auto", "all"),
+        default="auto",
+        help="with --accelerator: all that it can do, or what it does sooner than the processor of a "
+        "small board (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--chain",
+        action="store_true",
+        help="with --accelerator: keep the codes between the two layers of an MLP there; less traffic, "
+        "but masks can differ a little from the host's, to which they are otherwise equal",
+    )
+    parser.add_argument(
+        "--dump-dir", metavar="D", type=new_folder, help="write the module after each pass to this folder"
+    )
     parser.add_argument("--table", metavar="T.json", type=output_file, help="write the quantization table to this file")
     parser.add_argument("-o", "--output", metavar="F.ahcq", type=output_file, required=True, help="bundle to write")
     parser.set_defaults(run=run)
@@ -102,8 +141,15 @@ def run(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     with progress_bar("calibrate") as update:
         if args.max_drop is None:
-            qmodel = ahcq.quantize(model, calibration, recipe, progress=update, dump_dir=args.dump_dir,
-                                   effort=args.effort or "default", work_dir=args.work_dir)
+            qmodel = ahcq.quantize(
+                model,
+                calibration,
+                recipe,
+                progress=update,
+                dump_dir=args.dump_dir,
+                effort=args.effort or "default",
+                work_dir=args.work_dir,
+            )
         else:
             mixed = _mixed(model, calibration, recipe, args.max_drop, update)
             qmodel = mixed.model
@@ -116,8 +162,15 @@ def run(args: argparse.Namespace) -> None:
 
     start = time.perf_counter()
     with progress_bar("compile"):
-        compiled = ahcq.compile(qmodel, target=targets, dump_dir=args.dump_dir, tuning=args.tuning,
-                                accelerator=args.accelerator, offload=args.offload, chain=args.chain)
+        compiled = ahcq.compile(
+            qmodel,
+            target=targets,
+            dump_dir=args.dump_dir,
+            tuning=args.tuning,
+            accelerator=args.accelerator,
+            offload=args.offload,
+            chain=args.chain,
+        )
     result("compile", f"{', '.join(target.name for target in targets)}, {duration(time.perf_counter() - start)}")
     manifest = compiled.save(args.output)
     result("realise", "{}/{} sites on integers; weights {:.2f} bits".format(*manifest.sites, manifest.weight_bits))
@@ -129,8 +182,10 @@ def run(args: argparse.Namespace) -> None:
         print_offload(report)
     floats = sum(array.nbytes for array in model.params.values())
     written = args.output.stat().st_size
-    result("bundle", f"{args.output}  {size(written)}   "
-                     f"(float {size(floats)}: {ratio(floats / written, 'smaller', 'larger')})")
+    result(
+        "bundle",
+        f"{args.output}  {size(written)}   (float {size(floats)}: {ratio(floats / written, 'smaller', 'larger')})",
+    )
 
 
 def _mixed(model: Any, calibration: Any, recipe: Any, max_drop: float, update: Any) -> Any:
@@ -175,20 +230,28 @@ def generated_images() -> list:
 def _check(args: argparse.Namespace) -> None:
     """Refuse what would fail only after minutes of work."""
     if args.model != EMBEDDED and args.checkpoint is None:
-        raise UsageError(f"compile: {args.model} comes without weights; give its checkpoint with --checkpoint F "
-                         f"(only {EMBEDDED} is part of the package)")
+        raise UsageError(
+            f"compile: {args.model} comes without weights; give its checkpoint with --checkpoint F "
+            f"(only {EMBEDDED} is part of the package)"
+        )
     if args.model != EMBEDDED and args.calibration is None:
-        raise UsageError(f"compile: {args.model} needs pictures to calibrate on; give a folder of 16 to 32 photos "
-                         "with --calibration DIR")
+        raise UsageError(
+            f"compile: {args.model} needs pictures to calibrate on; give a folder of 16 to 32 photos "
+            "with --calibration DIR"
+        )
     if args.calibration is not None and args.calibration.is_file() and (args.recipe or args.bits is not None):
-        raise UsageError(f"compile: the table {args.calibration} was made with a recipe of its own; "
-                         "leave out --recipe and --bits, or calibrate anew on a folder of pictures")
+        raise UsageError(
+            f"compile: the table {args.calibration} was made with a recipe of its own; "
+            "leave out --recipe and --bits, or calibrate anew on a folder of pictures"
+        )
     if args.max_drop is not None and not 0 < args.max_drop < 1:
         raise UsageError(f"compile: --max-drop {args.max_drop:g} is out of range; give a part of 1 such as 0.02")
     table = args.calibration is not None and args.calibration.is_file()
     if table and (args.effort or args.max_drop is not None or args.work_dir):
-        raise UsageError(f"compile: the table {args.calibration} is taken as it is; leave out --effort, --max-drop and "
-                         "--work-dir, or calibrate anew on a folder of pictures")
+        raise UsageError(
+            f"compile: the table {args.calibration} is taken as it is; leave out --effort, --max-drop and "
+            "--work-dir, or calibrate anew on a folder of pictures"
+        )
     if args.max_drop is not None and args.effort == "high":
         raise UsageError("compile: --max-drop and --effort high do not go together yet; choose one")
     if args.work_dir is not None and args.effort != "high":

@@ -41,11 +41,18 @@ Nothing is downloaded: weights, calibration scenes and photo come with the packa
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
-        "demo", help="compile the small model that comes along and segment a photo",
+        "demo",
+        help="compile the small model that comes along and segment a photo",
         description="Compile the small model that comes along at 4 bits, segment a photo, and say what that took.",
-        epilog=EXAMPLES)
-    parser.add_argument("--out-dir", metavar="DIR", type=output_folder, default=Path("."),
-                        help="folder to write to (default: the current one)")
+        epilog=EXAMPLES,
+    )
+    parser.add_argument(
+        "--out-dir",
+        metavar="DIR",
+        type=output_folder,
+        default=Path("."),
+        help="folder to write to (default: the current one)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -68,12 +75,18 @@ def run(args: argparse.Namespace) -> None:
     predictors = load(bundle), _torch_predictor(thread_count(None))
     (mask, float_mask), (seconds, float_seconds) = _segment(predictors, image)
     click = ",".join(map(str, CLICK))
-    result("segment", f"{photo.name}, click {click}: {duration(seconds)}   "
-                      f"(torch float {duration(float_seconds)}: {ratio(float_seconds / seconds, 'faster', 'slower')})")
+    result(
+        "segment",
+        f"{photo.name}, click {click}: {duration(seconds)}   "
+        f"(torch float {duration(float_seconds)}: {ratio(float_seconds / seconds, 'faster', 'slower')})",
+    )
     load_average, processors = os.getloadavg()[0], os.cpu_count() or 1
     if load_average > processors + BUSY:
-        result("note", f"other programs were running (load {load_average:.1f} on {processors} CPUs): "
-                       "these times say little, run it again on an idle machine")
+        result(
+            "note",
+            f"other programs were running (load {load_average:.1f} on {processors} CPUs): "
+            "these times say little, run it again on an idle machine",
+        )
     result("agreement", f"IoU with the float model {iou(mask, float_mask):.2f}")
     save_overlay(picture, image, mask, np.array([CLICK]), np.array([1]))
     result("picture", str(picture))
@@ -100,8 +113,9 @@ def _compile(bundle: Path) -> None:
     result("compile", duration(seconds))
     floats = sum(array.nbytes for array in model.params.values())
     written = bundle.stat().st_size
-    result("bundle", f"{bundle}  {size(written)}   "
-                     f"(float {size(floats)}: {ratio(floats / written, 'smaller', 'larger')})")
+    result(
+        "bundle", f"{bundle}  {size(written)}   (float {size(floats)}: {ratio(floats / written, 'smaller', 'larger')})"
+    )
 
 
 def _torch_predictor(threads: int) -> Any:

@@ -34,19 +34,42 @@ a board. Exit status: 0 all devices that were tested work, and one of them runs 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser("devices", help="list accelerators and check that they work",
-                                 description="List the accelerators that there are, and check that they work.",
-                                 epilog=EXAMPLES)
-    parser.add_argument("bundle", metavar="F.ahcq", type=input_file, nargs="?",
-                        help="bundle written by `tvm-ahcq compile --accelerator`: which devices run it?")
-    parser.add_argument("--device", metavar="D", action="append", default=[], type=device_name,
-                        help="a device to test: fsim, rtl, board:/dev/uio0,/dev/udmabuf0, or rpc:HOST:PORT/ before any "
-                             "of them; may be repeated")
-    parser.add_argument("--config", metavar="C", action="append", default=[],
-                        help="configuration to simulate, such as ecp5_16x16; may be repeated (default: all, or that of "
-                             "the bundle)")
-    parser.add_argument("--device-timeout", metavar="S", type=seconds, default=60.0,
-                        help="longest time of the test program, in seconds (default: %(default)g)")
+    parser = commands.add_parser(
+        "devices",
+        help="list accelerators and check that they work",
+        description="List the accelerators that there are, and check that they work.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument(
+        "bundle",
+        metavar="F.ahcq",
+        type=input_file,
+        nargs="?",
+        help="bundle written by `tvm-ahcq compile --accelerator`: which devices run it?",
+    )
+    parser.add_argument(
+        "--device",
+        metavar="D",
+        action="append",
+        default=[],
+        type=device_name,
+        help="a device to test: fsim, rtl, board:/dev/uio0,/dev/udmabuf0, or rpc:HOST:PORT/ before any "
+        "of them; may be repeated",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="C",
+        action="append",
+        default=[],
+        help="configuration to simulate, such as ecp5_16x16; may be repeated (default: all, or that of the bundle)",
+    )
+    parser.add_argument(
+        "--device-timeout",
+        metavar="S",
+        type=seconds,
+        default=60.0,
+        help="longest time of the test program, in seconds (default: %(default)g)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.set_defaults(run=run)
 
@@ -67,8 +90,17 @@ def run(args: argparse.Namespace) -> None:
             update(finding.device, len(found), len(found))
     if args.json:
         bundle = None if need is None else {"path": str(args.bundle), **asdict(need)}
-        print(json.dumps({"versions": made, "tools": built_with, "bundle": bundle,
-                          "devices": [asdict(finding) for finding in found]}, indent=1))
+        print(
+            json.dumps(
+                {
+                    "versions": made,
+                    "tools": built_with,
+                    "bundle": bundle,
+                    "devices": [asdict(finding) for finding in found],
+                },
+                indent=1,
+            )
+        )
     else:
         _print(made, built_with, need, found)
     _judge(found, need)

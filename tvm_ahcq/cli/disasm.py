@@ -27,13 +27,21 @@ gemm, V vector, S store. The instruction set is described in codegen/isa/SPEC.md
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser("disasm", help="list the accelerator's instructions of a bundle",
-                                 description="List the instructions that an accelerator runs for an operator.",
-                                 epilog=EXAMPLES)
-    parser.add_argument("bundle", metavar="F.ahcq", type=input_file,
-                        help="bundle written by `tvm-ahcq compile --accelerator`")
-    parser.add_argument("operator", nargs="?", help="its name in `tvm-ahcq info`, or a part of it that no other "
-                                                    "has; FUNCTION/NAME where two functions have it")
+    parser = commands.add_parser(
+        "disasm",
+        help="list the accelerator's instructions of a bundle",
+        description="List the instructions that an accelerator runs for an operator.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument(
+        "bundle", metavar="F.ahcq", type=input_file, help="bundle written by `tvm-ahcq compile --accelerator`"
+    )
+    parser.add_argument(
+        "operator",
+        nargs="?",
+        help="its name in `tvm-ahcq info`, or a part of it that no other "
+        "has; FUNCTION/NAME where two functions have it",
+    )
     parser.set_defaults(run=run)
 
 

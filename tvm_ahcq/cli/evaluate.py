@@ -60,32 +60,53 @@ has not seen.
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser("eval", help="measure accuracy on annotated pictures",
-                                 description="Measure how accurate models are: mean IoU on pictures with masks, or "
-                                             "mask AP on COCO files.", epilog=EXAMPLES)
-    parser.add_argument("models", metavar="MODEL", nargs="+", type=_model,
-                        help=f"a bundle F.ahcq, `{FLOAT}` (--model in torch, float32) or `{FAKE_QUANT}` (--model "
-                             "quantized, simulated in torch); several are compared")
+    parser = commands.add_parser(
+        "eval",
+        help="measure accuracy on annotated pictures",
+        description="Measure how accurate models are: mean IoU on pictures with masks, or mask AP on COCO files.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument(
+        "models",
+        metavar="MODEL",
+        nargs="+",
+        type=_model,
+        help=f"a bundle F.ahcq, `{FLOAT}` (--model in torch, float32) or `{FAKE_QUANT}` (--model "
+        "quantized, simulated in torch); several are compared",
+    )
     data = parser.add_argument_group("data")
     data.add_argument("--images", metavar="DIR", type=input_folder, required=True, help="folder of pictures")
     truth = data.add_mutually_exclusive_group(required=True)
     truth.add_argument("--masks", metavar="DIR", type=input_folder, help="folder of masks, named as the pictures")
     truth.add_argument("--coco", metavar="F.json", type=input_file, help="COCO instance file")
-    data.add_argument("--detections", metavar="F.json", type=input_file,
-                      help="boxes of a detector, in COCO's result format (default: the annotated boxes)")
+    data.add_argument(
+        "--detections",
+        metavar="F.json",
+        type=input_file,
+        help="boxes of a detector, in COCO's result format (default: the annotated boxes)",
+    )
     data.add_argument("--prompt", choices=("click", "box", "both"), help="with --masks (default: both)")
-    data.add_argument("--void", metavar="VALUE", type=int,
-                      help="pixels of this value in a mask are neither object nor background; Pascal VOC: 255")
+    data.add_argument(
+        "--void",
+        metavar="VALUE",
+        type=int,
+        help="pixels of this value in a mask are neither object nor background; Pascal VOC: 255",
+    )
     data.add_argument("--limit", metavar="N", type=count, help="only the first N pictures")
     torch = parser.add_argument_group(f"{FLOAT} and {FAKE_QUANT}")
-    torch.add_argument("--model", choices=MODELS, metavar="NAME",
-                       help=f"one of {', '.join(MODELS)}; {EMBEDDED} comes with the package")
+    torch.add_argument(
+        "--model", choices=MODELS, metavar="NAME", help=f"one of {', '.join(MODELS)}; {EMBEDDED} comes with the package"
+    )
     torch.add_argument("--checkpoint", metavar="F", type=input_file, help="the model's weights")
     torch.add_argument("--recipe", help=f"{FAKE_QUANT}: which quantizer goes where (default: ahcq)")
     torch.add_argument("--bits", type=int, help=f"{FAKE_QUANT}: bits of weights and activations (default: 4)")
-    torch.add_argument("--calibration", metavar="DIR", type=input_path,
-                       help=f"{FAKE_QUANT}: folder of pictures, or a table from `compile --table`; default for "
-                            f"{EMBEDDED}: generated scenes")
+    torch.add_argument(
+        "--calibration",
+        metavar="DIR",
+        type=input_path,
+        help=f"{FAKE_QUANT}: folder of pictures, or a table from `compile --table`; default for "
+        f"{EMBEDDED}: generated scenes",
+    )
     add_device_options(parser)
     parser.add_argument("--json", metavar="OUT.json", type=output_file, help="write all figures to this file too")
     parser.set_defaults(run=run)
@@ -158,17 +179,30 @@ def _print(done: list[_Measured]) -> None:
     for each in done:
         if each is not reference:
             figures_of = each.accuracy.figures()
-            kept = [f"{name} {own / value:.1%}" for name, value in reference.accuracy.figures().items()
-                    if value and not name.startswith("AP_") and (own := figures_of[name]) is not None]
+            kept = [
+                f"{name} {own / value:.1%}"
+                for name, value in reference.accuracy.figures().items()
+                if value and not name.startswith("AP_") and (own := figures_of[name]) is not None
+            ]
             result("kept", f"{each.candidate.name}, of {reference.candidate.name}: {', '.join(kept)}")
 
 
 def _report(data: _Data, done: list[_Measured]) -> dict[str, Any]:
     """What ``--json`` writes."""
-    return {"data": data.content, "models": [
-        {"name": each.candidate.name, "model": each.candidate.model, "numbers": each.candidate.numbers,
-         "sites": each.candidate.sites, "seconds": round(each.seconds, 3), "accuracy": each.accuracy.to_dict()}
-        for each in done]}
+    return {
+        "data": data.content,
+        "models": [
+            {
+                "name": each.candidate.name,
+                "model": each.candidate.model,
+                "numbers": each.candidate.numbers,
+                "sites": each.candidate.sites,
+                "seconds": round(each.seconds, 3),
+                "accuracy": each.accuracy.to_dict(),
+            }
+            for each in done
+        ],
+    }
 
 
 def _masks(args: argparse.Namespace) -> _Data:
@@ -178,11 +212,20 @@ def _masks(args: argparse.Namespace) -> _Data:
     folder = read_mask_folder(args.images, args.masks, args.limit)
     prompts = PROMPTS if args.prompt in (None, "both") else (args.prompt,)
     left_out = f" ({folder.unmasked} without a mask left out)" if folder.unmasked else ""
-    content = {"images": str(args.images), "masks": str(args.masks), "pictures": len(folder.pairs),
-               "unmasked": folder.unmasked, "prompts": list(prompts), "void": args.void}
-    return _Data(f"{args.images}, {args.masks}: {len(folder.pairs)} pictures{left_out}",
-                 f"mean IoU over objects, prompted by {' and by '.join(prompts)}", content,
-                 lambda predictor, update: mask_accuracy(predictor, folder, prompts, args.void, update))
+    content = {
+        "images": str(args.images),
+        "masks": str(args.masks),
+        "pictures": len(folder.pairs),
+        "unmasked": folder.unmasked,
+        "prompts": list(prompts),
+        "void": args.void,
+    }
+    return _Data(
+        f"{args.images}, {args.masks}: {len(folder.pairs)} pictures{left_out}",
+        f"mean IoU over objects, prompted by {' and by '.join(prompts)}",
+        content,
+        lambda predictor, update: mask_accuracy(predictor, folder, prompts, args.void, update),
+    )
 
 
 def _coco(args: argparse.Namespace) -> _Data:
@@ -193,15 +236,27 @@ def _coco(args: argparse.Namespace) -> _Data:
     detections = None if args.detections is None else read_detections(args.detections, coco)
     crowds = sum(each.crowd for each in coco.objects)
     objects = len(coco.objects) - crowds
-    source = (f"{objects} annotated boxes, ranked by predicted IoU" if detections is None
-              else f"{len(detections)} boxes from {args.detections}, ranked by its score")
+    source = (
+        f"{objects} annotated boxes, ranked by predicted IoU"
+        if detections is None
+        else f"{len(detections)} boxes from {args.detections}, ranked by its score"
+    )
     note = f" ({coco.unmasked} annotations without a mask count as crowds)" if coco.unmasked else ""
-    content = {"images": str(args.images), "coco": str(args.coco), "pictures": len(coco.images), "objects": objects,
-               "crowds": crowds, "unmasked": coco.unmasked,
-               "detections": None if args.detections is None else str(args.detections)}
-    return _Data(f"{args.coco}: {len(coco.images)} pictures, {objects} objects, crowds: {crowds}{note}",
-                 f"COCO mask AP from {source}", content,
-                 lambda predictor, update: coco_accuracy(predictor, coco, detections, update))
+    content = {
+        "images": str(args.images),
+        "coco": str(args.coco),
+        "pictures": len(coco.images),
+        "objects": objects,
+        "crowds": crowds,
+        "unmasked": coco.unmasked,
+        "detections": None if args.detections is None else str(args.detections),
+    }
+    return _Data(
+        f"{args.coco}: {len(coco.images)} pictures, {objects} objects, crowds: {crowds}{note}",
+        f"COCO mask AP from {source}",
+        content,
+        lambda predictor, update: coco_accuracy(predictor, coco, detections, update),
+    )
 
 
 def _bundles(args: argparse.Namespace) -> dict[Path, Candidate]:
@@ -279,13 +334,19 @@ def _check_torch(args: argparse.Namespace, in_torch: list[str]) -> None:
     if args.model is None:
         raise UsageError(f"eval: {in_torch[0]} of which model? say --model NAME, one of {', '.join(MODELS)}")
     if args.model != EMBEDDED and args.checkpoint is None:
-        raise UsageError(f"eval: {args.model} comes without weights; give its checkpoint with --checkpoint F "
-                         f"(only {EMBEDDED} is part of the package)")
+        raise UsageError(
+            f"eval: {args.model} comes without weights; give its checkpoint with --checkpoint F "
+            f"(only {EMBEDDED} is part of the package)"
+        )
     if FAKE_QUANT not in in_torch:
         return
     if args.model != EMBEDDED and args.calibration is None:
-        raise UsageError(f"eval: {args.model} needs pictures to calibrate on; give a folder of 16 to 32 photos with "
-                         "--calibration DIR, or a table from `tvm-ahcq compile --table`")
+        raise UsageError(
+            f"eval: {args.model} needs pictures to calibrate on; give a folder of 16 to 32 photos with "
+            "--calibration DIR, or a table from `tvm-ahcq compile --table`"
+        )
     if args.calibration is not None and args.calibration.is_file() and (args.recipe or args.bits is not None):
-        raise UsageError(f"eval: the table {args.calibration} was made with a recipe of its own; "
-                         "leave out --recipe and --bits, or calibrate anew on a folder of pictures")
+        raise UsageError(
+            f"eval: the table {args.calibration} was made with a recipe of its own; "
+            "leave out --recipe and --bits, or calibrate anew on a folder of pictures"
+        )

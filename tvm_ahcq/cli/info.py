@@ -21,8 +21,12 @@ Works on any machine, also where the bundle itself cannot run; `tvm-ahcq verify`
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser("info", help="show what a bundle holds and needs",
-                                 description="Show what a bundle holds, and what it needs to run.", epilog=EXAMPLES)
+    parser = commands.add_parser(
+        "info",
+        help="show what a bundle holds and needs",
+        description="Show what a bundle holds, and what it needs to run.",
+        epilog=EXAMPLES,
+    )
     parser.add_argument("bundle", metavar="F.ahcq", type=input_file, help="bundle written by `tvm-ahcq compile`")
     parser.set_defaults(run=run)
 
@@ -35,10 +39,16 @@ def run(args: argparse.Namespace) -> None:
     bundle = read_bundle(args.bundle, check_cpu=False)
     manifest = bundle.manifest
     model = manifest.model
-    result("bundle", f"{args.bundle}  {size(args.bundle.stat().st_size)}, format {manifest.format_version}, "
-                     f"by {manifest.created_by}")
-    result("model", f"{model.name}, image {model.image_size}x{model.image_size}, "
-                    f"embedding {model.prompt_dim}x{model.grid}x{model.grid}")
+    result(
+        "bundle",
+        f"{args.bundle}  {size(args.bundle.stat().st_size)}, format {manifest.format_version}, "
+        f"by {manifest.created_by}",
+    )
+    result(
+        "model",
+        f"{model.name}, image {model.image_size}x{model.image_size}, "
+        f"embedding {model.prompt_dim}x{model.grid}x{model.grid}",
+    )
     result("numbers", precision(manifest.bits, manifest.recipe.get("name", ""), manifest.weight_bits))
     if manifest.sites[1]:
         result("sites", f"{manifest.sites[0]}/{manifest.sites[1]} on integers")

@@ -30,8 +30,23 @@ from .arguments import Parser
 from .console import complain
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
-COMMANDS = (demo, compile_command, segment, evaluate, analyze, info, verify, profile, disasm, devices, serve, unpack,
-            tune, bench, scenes)
+COMMANDS = (
+    demo,
+    compile_command,
+    segment,
+    evaluate,
+    analyze,
+    info,
+    verify,
+    profile,
+    disasm,
+    devices,
+    serve,
+    unpack,
+    tune,
+    bench,
+    scenes,
+)
 """In the order in which the help shows them."""
 
 EXAMPLES = """\
@@ -48,8 +63,11 @@ examples:
 
 def build_parser() -> Parser:
     """Parser of the whole command line; each command's ``run`` is set as the default of ``args.run``."""
-    parser = Parser(prog="tvm-ahcq", epilog=EXAMPLES,
-                    description="Segment Anything at 4 bits: compile a checkpoint, run it without torch.")
+    parser = Parser(
+        prog="tvm-ahcq",
+        epilog=EXAMPLES,
+        description="Segment Anything at 4 bits: compile a checkpoint, run it without torch.",
+    )
     parser.add_argument("--version", action="version", version=f"tvm-ahcq {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:

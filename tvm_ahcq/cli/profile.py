@@ -38,21 +38,35 @@ bytes cannot come near it. Lines without GMAC/s move or encode data.
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser("profile", help="show where the time of a bundle goes",
-                                 description="Run a bundle and show the time of each kernel, next to what the machine "
-                                             "could do.", epilog=EXAMPLES)
+    parser = commands.add_parser(
+        "profile",
+        help="show where the time of a bundle goes",
+        description="Run a bundle and show the time of each kernel, next to what the machine could do.",
+        epilog=EXAMPLES,
+    )
     parser.add_argument("bundle", metavar="F.ahcq", type=input_file, help="bundle written by `tvm-ahcq compile`")
-    parser.add_argument("--function", choices=FUNCTIONS, default=FUNCTIONS[0],
-                        help="what to run (default: %(default)s)")
-    parser.add_argument("--prompts", metavar="N", type=count, default=1,
-                        help="clicks that decode gets at once (default: %(default)s)")
+    parser.add_argument(
+        "--function", choices=FUNCTIONS, default=FUNCTIONS[0], help="what to run (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--prompts", metavar="N", type=count, default=1, help="clicks that decode gets at once (default: %(default)s)"
+    )
     parser.add_argument("--target", metavar="T", help="which target of the bundle (default: the best for this machine)")
     parser.add_argument("--threads", metavar="N", type=count, help="threads (default: physical cores)")
-    parser.add_argument("--repeats", metavar="N", type=count, default=5,
-                        help="runs, of which the least time counts (default: %(default)s)")
+    parser.add_argument(
+        "--repeats",
+        metavar="N",
+        type=count,
+        default=5,
+        help="runs, of which the least time counts (default: %(default)s)",
+    )
     parser.add_argument("-o", "--output", metavar="F.svg", type=output_file, help="draw the profile to this file")
-    parser.add_argument("--roofline", metavar="F.svg", type=output_file,
-                        help="draw what each operator on the accelerator makes of its array and its memory")
+    parser.add_argument(
+        "--roofline",
+        metavar="F.svg",
+        type=output_file,
+        help="draw what each operator on the accelerator makes of its array and its memory",
+    )
     add_device_options(parser)
     parser.set_defaults(run=run)
 
@@ -67,16 +81,21 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(f"profile: --prompts {args.prompts} goes with --function decode")
     bundle = read_bundle(args.bundle, target=args.target)
     if args.roofline is not None and bundle.manifest.accelerator is None:
-        raise UsageError(f"profile: {args.bundle} has nothing for an accelerator to draw; compile it with "
-                         "--accelerator, or leave out --roofline")
+        raise UsageError(
+            f"profile: {args.bundle} has nothing for an accelerator to draw; compile it with "
+            "--accelerator, or leave out --roofline"
+        )
     session = Session(bundle, args.threads, device_options(args))
     before = _peaks(session.target)
     found = profile(session, args.function, _inputs(session, args.function, args.prompts), args.repeats)
     after = _peaks(session.target)
     peaks = {unit: session.num_threads * max(rate, after[unit]) for unit, rate in before.items()}
     result("bundle", f"{args.bundle}, {session.model.name}, {args.function}")
-    result("machine", f"{session.target.name}, {session.num_threads} threads" + "".join(
-        f"; {unit} peak {rate / 1e9:.0f} GMAC/s" for unit, rate in peaks.items()))
+    result(
+        "machine",
+        f"{session.target.name}, {session.num_threads} threads"
+        + "".join(f"; {unit} peak {rate / 1e9:.0f} GMAC/s" for unit, rate in peaks.items()),
+    )
     _print(found, peaks)
     _print_device(session, args.function, args.roofline)
     if args.output is not None:
@@ -94,11 +113,17 @@ def _print_device(session: Session, function: str, roofline: Path | None) -> Non
     if session.accelerator is None or not found:
         return
     result("device", session.accelerator.device)
-    table(("operator", "kind", "MMAC", "kcycles", "array", "vector", "load", "store", "traffic", "MAC/byte"),
-          [_cells(each) for each in found], texts=2)  # fmt: skip
+    table(
+        ("operator", "kind", "MMAC", "kcycles", "array", "vector", "load", "store", "traffic", "MAC/byte"),
+        [_cells(each) for each in found],
+        texts=2,
+    )
     every = total(found, "total")
-    result("total", f"{every.cycles / 1e6:.2f} M cycles, the array busy in {every.busy:.0%} of them; "
-                    f"{every.estimate / 1e6:.2f} M were expected")  # fmt: skip
+    result(
+        "total",
+        f"{every.cycles / 1e6:.2f} M cycles, the array busy in {every.busy:.0%} of them; "
+        f"{every.estimate / 1e6:.2f} M were expected",
+    )
     if roofline is not None:
         from tvm_ahcq.codegen.isa.config import named
         from tvm_ahcq.evaluate.report.roofline_plot import roofline_plot
@@ -113,8 +138,15 @@ def _print_device(session: Session, function: str, roofline: Path | None) -> Non
 def _cells(each: OperatorCycles) -> tuple[str, ...]:
     units = [f"{busy / max(each.cycles, 1):.0%}" for busy in (each.array, each.vector, each.load, each.store)]
     traffic = each.loaded + each.stored
-    return (each.name, each.kind, f"{each.macs / 1e6:.2f}", f"{each.cycles / 1e3:.1f}", *units, size(traffic),
-            f"{each.macs / max(traffic, 1):.1f}")  # fmt: skip
+    return (
+        each.name,
+        each.kind,
+        f"{each.macs / 1e6:.2f}",
+        f"{each.cycles / 1e3:.1f}",
+        *units,
+        size(traffic),
+        f"{each.macs / max(traffic, 1):.1f}",
+    )
 
 
 def _peaks(target: TargetSpec) -> dict[str, float]:
@@ -145,10 +177,22 @@ def _print(found: Profile, peaks: Mapping[str, float]) -> None:
     rows = []
     for kernel in found.kernels:
         rate = kernel.macs / kernel.seconds if kernel.macs else 0.0
-        rows.append((kernel.kernel, kernel.shape, str(kernel.calls), f"{1e3 * kernel.seconds:.2f}",
-                     f"{kernel.seconds / inside:.1%}", f"{rate / 1e9:.0f}" if rate else "",
-                     f"{rate / peaks[kernel.unit]:.2f}" if rate and kernel.unit in peaks else "", size(kernel.bytes)))
+        rows.append(
+            (
+                kernel.kernel,
+                kernel.shape,
+                str(kernel.calls),
+                f"{1e3 * kernel.seconds:.2f}",
+                f"{kernel.seconds / inside:.1%}",
+                f"{rate / 1e9:.0f}" if rate else "",
+                f"{rate / peaks[kernel.unit]:.2f}" if rate and kernel.unit in peaks else "",
+                size(kernel.bytes),
+            )
+        )
     table(("kernel", "shape", "calls", "ms", "share", "GMAC/s", "of peak", "bytes"), rows, texts=2)
     products = sum(kernel.seconds for kernel in found.kernels if kernel.macs)
-    result("total", f"{duration(found.seconds)}; in kernels {duration(inside)}, of which {products / inside:.0%} in "
-                    "products and attention")
+    result(
+        "total",
+        f"{duration(found.seconds)}; in kernels {duration(inside)}, of which {products / inside:.0%} in "
+        "products and attention",
+    )

@@ -22,9 +22,13 @@ The pictures (256 x 256) are what vit_t was trained on: textured shapes, not the
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser("scenes", help="write annotated pictures to try things on",
-                                 description="Write generated pictures with masks, as a COCO instance file too, and "
-                                             "with the results of an imperfect detector.", epilog=EXAMPLES)
+    parser = commands.add_parser(
+        "scenes",
+        help="write annotated pictures to try things on",
+        description="Write generated pictures with masks, as a COCO instance file too, and "
+        "with the results of an imperfect detector.",
+        epilog=EXAMPLES,
+    )
     parser.add_argument("folder", metavar="DIR", type=new_folder, help="folder to write to")
     parser.add_argument("--count", metavar="N", type=count, default=50, help="how many (default: %(default)s)")
     parser.set_defaults(run=run)

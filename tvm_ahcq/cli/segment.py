@@ -28,19 +28,38 @@ Coordinates are pixels of the picture, (0,0) at the top left. One click is often
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser("segment", help="segment a picture by clicks or a box",
-                                 description="Segment a picture by clicks or a box, and draw the mask over it.",
-                                 epilog=EXAMPLES)
+    parser = commands.add_parser(
+        "segment",
+        help="segment a picture by clicks or a box",
+        description="Segment a picture by clicks or a box, and draw the mask over it.",
+        epilog=EXAMPLES,
+    )
     parser.add_argument("bundle", metavar="F.ahcq", type=input_file, help="bundle written by `tvm-ahcq compile`")
     parser.add_argument("image", metavar="IMAGE", type=input_file, help="picture, in any format that Pillow reads")
-    parser.add_argument("--point", metavar="X,Y[,0|1]", type=point, action="append", default=[],
-                        help="a click on the object, or off it with a final ,0; may be repeated")
+    parser.add_argument(
+        "--point",
+        metavar="X,Y[,0|1]",
+        type=point,
+        action="append",
+        default=[],
+        help="a click on the object, or off it with a final ,0; may be repeated",
+    )
     parser.add_argument("--box", metavar="X0,Y0,X1,Y1", type=box, help="a box around the object")
     parser.add_argument("--multimask", action="store_true", help="ask for three candidates, draw the best one")
-    parser.add_argument("-o", "--output", metavar="OUT.png", type=output_picture, required=True,
-                        help="where to write the picture with the mask drawn in")
-    parser.add_argument("--mask-out", metavar="MASK.png", type=output_picture,
-                        help="where to write the mask by itself, 255 on the object and 0 off it")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT.png",
+        type=output_picture,
+        required=True,
+        help="where to write the picture with the mask drawn in",
+    )
+    parser.add_argument(
+        "--mask-out",
+        metavar="MASK.png",
+        type=output_picture,
+        help="where to write the mask by itself, 255 on the object and 0 off it",
+    )
     add_device_options(parser)
     parser.set_defaults(run=run)
 
@@ -48,8 +67,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> None:
     """Segment, draw, print scores and times."""
     if not args.point and args.box is None:
-        raise UsageError("segment: nothing was asked for; give a click with --point X,Y "
-                         "or a box with --box X0,Y0,X1,Y1")
+        raise UsageError(
+            "segment: nothing was asked for; give a click with --point X,Y or a box with --box X0,Y0,X1,Y1"
+        )
     _refuse_overwriting(args)
     # imported here, so that help and errors come at once
     import numpy as np
@@ -72,8 +92,9 @@ def run(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     predictor.set_image(image)
     encoded = time.perf_counter()
-    masks, scores, _ = predictor.predict(points if len(points) else None, labels if len(points) else None, corners,
-                                         multimask_output=args.multimask)
+    masks, scores, _ = predictor.predict(
+        points if len(points) else None, labels if len(points) else None, corners, multimask_output=args.multimask
+    )
     decoded = time.perf_counter()
 
     best = int(scores.argmax())

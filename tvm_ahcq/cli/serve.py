@@ -24,16 +24,33 @@ host lets this machine only; open it to networks that you trust. Ctrl-C ends it.
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser("serve", help="let other machines use the accelerators of this one",
-                                 description="Let other machines use the accelerators of this one, as rpc:HOST:PORT/.",
-                                 epilog=EXAMPLES)
-    parser.add_argument("--host", default="127.0.0.1",
-                        help="address to listen on; 0.0.0.0 for all networks (default: %(default)s, this machine only)")
-    parser.add_argument("--port", metavar="P", type=port, default=9090,
-                        help="port to listen on, 0 for a free one (default: %(default)s)")
-    parser.add_argument("--device", metavar="D", action="append", default=[], type=device_name,
-                        help="a device to offer: fsim, rtl or board:/dev/uio0,/dev/udmabuf0; may be repeated (default: "
-                             "any that a client names)")
+    parser = commands.add_parser(
+        "serve",
+        help="let other machines use the accelerators of this one",
+        description="Let other machines use the accelerators of this one, as rpc:HOST:PORT/.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0 for all networks (default: %(default)s, this machine only)",
+    )
+    parser.add_argument(
+        "--port",
+        metavar="P",
+        type=port,
+        default=9090,
+        help="port to listen on, 0 for a free one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device",
+        metavar="D",
+        action="append",
+        default=[],
+        type=device_name,
+        help="a device to offer: fsim, rtl or board:/dev/uio0,/dev/udmabuf0; may be repeated (default: "
+        "any that a client names)",
+    )
     parser.set_defaults(run=run)
 
 

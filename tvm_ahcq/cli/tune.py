@@ -37,19 +37,33 @@ both. Needs xgboost: pip install 'tvm-ahcq[tune]'.
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser("tune", help="find the fastest schedules of a bundle's kernels",
-                                 description="Measure schedules of a bundle's kernels and keep the fastest.",
-                                 epilog=EXAMPLES)
+    parser = commands.add_parser(
+        "tune",
+        help="find the fastest schedules of a bundle's kernels",
+        description="Measure schedules of a bundle's kernels and keep the fastest.",
+        epilog=EXAMPLES,
+    )
     parser.add_argument("bundle", metavar="F.ahcq", type=input_file, nargs="?", help="bundle whose shapes to tune for")
-    parser.add_argument("--model", metavar="NAME",
-                        help="without a bundle: tune for the image encoder of vit_b, vit_l, vit_h, hiera_t, hiera_s, "
-                             "hiera_b+ or hiera_l at 1024 x 1024 and 4 bits; with --accelerator, of the first three")
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="without a bundle: tune for the image encoder of vit_b, vit_l, vit_h, hiera_t, hiera_s, "
+        "hiera_b+ or hiera_l at 1024 x 1024 and 4 bits; with --accelerator, of the first three",
+    )
     parser.add_argument("--target", help="processor to tune for (default: native)")
-    parser.add_argument("--accelerator", metavar="CONFIG",
-                        help="tune programs for the accelerator of this configuration, such as ecp5_16x16, instead of "
-                             "kernels; a bundle must have been compiled for it")
-    parser.add_argument("--trials", metavar="N", type=count, default=40,
-                        help="candidates for each shape, those of earlier runs included (default: %(default)s)")
+    parser.add_argument(
+        "--accelerator",
+        metavar="CONFIG",
+        help="tune programs for the accelerator of this configuration, such as ecp5_16x16, instead of "
+        "kernels; a bundle must have been compiled for it",
+    )
+    parser.add_argument(
+        "--trials",
+        metavar="N",
+        type=count,
+        default=40,
+        help="candidates for each shape, those of earlier runs included (default: %(default)s)",
+    )
     parser.add_argument("--out", metavar="DIR", type=new_folder, required=True, help="folder for the records")
     parser.add_argument("--resume", action="store_true", help="go on with the records in the folder")
     parser.add_argument("--rpc", metavar="HOST:PORT", help="tracker that knows the boards to measure on")
@@ -112,15 +126,19 @@ def _run_accelerator(args: argparse.Namespace) -> None:
     elif args.model in TILE_ENCODERS:
         shapes = encoder_shapes(args.model, config)
     else:
-        raise UsageError(f"tune: with --accelerator, --model {args.model} is none of {', '.join(TILE_ENCODERS)}; of "
-                         "any other model, give a bundle that was compiled for the accelerator")
+        raise UsageError(
+            f"tune: with --accelerator, --model {args.model} is none of {', '.join(TILE_ENCODERS)}; of "
+            "any other model, give a bundle that was compiled for the accelerator"
+        )
     result("tune", f"{len(shapes)} shapes for {config.name}, {args.trials} candidates each")
     found = tune_tiles(config, shapes, args.trials, args.out, CycleRunner(), args.resume, _show_tile)
     for state in found:
         if state.best is not None and state.default is not None:
             saved = 1 - state.best / state.default
-            result("best", f"{state.workload}: {state.tile}, {state.best / 1e6:.3f} M cycles, {saved:.2%} fewer than "
-                           "the default")
+            result(
+                "best",
+                f"{state.workload}: {state.tile}, {state.best / 1e6:.3f} M cycles, {saved:.2%} fewer than the default",
+            )
     _show_records(args, found)
 
 
@@ -152,5 +170,8 @@ def _show_tile(state: TileProgress) -> None:
         result("", f"{state.workload}: stays on the host: {state.reason}")
         return
     best, default = (f"{count / 1e6:.3f} M" if count is not None else "none" for count in (state.best, state.default))
-    result("", f"{state.workload}: {state.trials}/{state.total}, best {best}, default {default} cycles, {state.failed} "
-               f"failed; not tried: {state.too_large} do not fit, {state.hopeless} cannot win")
+    result(
+        "",
+        f"{state.workload}: {state.trials}/{state.total}, best {best}, default {default} cycles, {state.failed} "
+        f"failed; not tried: {state.too_large} do not fit, {state.hopeless} cannot win",
+    )

@@ -18,8 +18,12 @@ that it takes after its inputs, as TVM's runtime.LoadParamsFromFile reads them; 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser("unpack", help="write a bundle's library and tensors as files, for use from C++",
-                                 description="Write the library and the tensors of a bundle as files.", epilog=EXAMPLES)
+    parser = commands.add_parser(
+        "unpack",
+        help="write a bundle's library and tensors as files, for use from C++",
+        description="Write the library and the tensors of a bundle as files.",
+        epilog=EXAMPLES,
+    )
     parser.add_argument("bundle", metavar="F.ahcq", type=input_file, help="bundle written by `tvm-ahcq compile`")
     parser.add_argument("folder", metavar="DIR", type=new_folder, help="where to; files in it are overwritten")
     parser.add_argument("--target", metavar="T", help="which target of the bundle (default: the best for this machine)")

@@ -18,9 +18,12 @@ that it carries. Exit status 0 if both hold, 2 with one line that says what does
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser("verify", help="check that a bundle is whole and computes what it should",
-                                 description="Check that a bundle is whole, and that it computes here what it should.",
-                                 epilog=EXAMPLES)
+    parser = commands.add_parser(
+        "verify",
+        help="check that a bundle is whole and computes what it should",
+        description="Check that a bundle is whole, and that it computes here what it should.",
+        epilog=EXAMPLES,
+    )
     parser.add_argument("bundle", metavar="F.ahcq", type=input_file, help="bundle written by `tvm-ahcq compile`")
     add_device_options(parser)
     parser.set_defaults(run=run)

@@ -123,8 +123,11 @@ def _check_architecture(path: Path, state: dict[str, torch.Tensor], model_type: 
     problems = _mismatches(_shapes(model_type), given)
     if not problems:
         return
-    fitting = [other for other in ("vit_t", "vit_b", "vit_l", "vit_h")
-               if other != model_type and not _mismatches(_shapes(other), given)]
+    fitting = [
+        other
+        for other in ("vit_t", "vit_b", "vit_l", "vit_h")
+        if other != model_type and not _mismatches(_shapes(other), given)
+    ]
     if fitting:
         advice = f'this is a {fitting[0]} checkpoint; pass model_type="{fitting[0]}"'
     else:

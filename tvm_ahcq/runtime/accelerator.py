@@ -35,8 +35,10 @@ def check_name(name: str) -> None:
         place, slash, inner = rest.partition("/")
         host, _, port = place.partition(",")[0].rpartition(":")
         if not (host and port.isdecimal() and 0 < int(port) < 65536 and slash and inner):
-            raise DeviceError(f"{name!r} is no device behind a server; expected rpc:HOST:PORT/DEVICE, such as "
-                              "rpc:192.168.1.2:9090/fsim.")  # fmt: skip
+            raise DeviceError(
+                f"{name!r} is no device behind a server; expected rpc:HOST:PORT/DEVICE, such as "
+                "rpc:192.168.1.2:9090/fsim."
+            )
         backend = inner.partition(":")[0]
     if backend not in ("fsim", "rtl", "board"):
         raise DeviceError(f"No accelerator is called {name!r}; there are {DEVICES}.")

@@ -77,11 +77,19 @@ def _of(place: OperatorPlace, ran: ProgramCounters) -> OperatorCycles:
         return figure * ran.times // place.times
 
     return OperatorCycles(
-        name=place.name, kind=place.kind, macs=of_call(place.macs), estimate=of_call(place.cycles),
-        cycles=counters["cycles"], array=counters["array_busy"], vector=counters["vector_busy"],
-        load=counters["load_busy"], store=counters["store_busy"], loaded=8 * counters["load_chunks"],
-        stored=8 * counters["store_chunks"], transfer=of_call(place.bytes),
-    )  # fmt: skip
+        name=place.name,
+        kind=place.kind,
+        macs=of_call(place.macs),
+        estimate=of_call(place.cycles),
+        cycles=counters["cycles"],
+        array=counters["array_busy"],
+        vector=counters["vector_busy"],
+        load=counters["load_busy"],
+        store=counters["store_busy"],
+        loaded=8 * counters["load_chunks"],
+        stored=8 * counters["store_chunks"],
+        transfer=of_call(place.bytes),
+    )
 
 
 def total(parts: Iterable[OperatorCycles], name: str, kind: str = "") -> OperatorCycles:

@@ -79,8 +79,10 @@ def _board(rest: str, offered: Sequence[str]) -> str:
     if not rest and len(offered) == 1:
         return offered[0]
     if not rest:
-        raise DeviceError("which board? Give its devices, such as board:/dev/uio0,/dev/udmabuf0"
-                          + (f"; offered are {', '.join(offered)}." if offered else "."))  # fmt: skip
+        raise DeviceError(
+            "which board? Give its devices, such as board:/dev/uio0,/dev/udmabuf0"
+            + (f"; offered are {', '.join(offered)}." if offered else ".")
+        )
     if offered and f"board:{rest}" not in offered:
         raise DeviceError(f"this server does not offer 'board:{rest}'; it offers {', '.join(offered)}.")
     return f"board:{rest}"

@@ -28,9 +28,14 @@ _Reader = Callable[[list], Any]
 """Reads a value out of the slots. Slot 0 holds the symbolic dimensions of the run: variable -> int."""
 
 _INTEGER_OPS: dict[type, Callable[[int, int], int]] = {
-    tirx.Add: lambda a, b: a + b, tirx.Sub: lambda a, b: a - b, tirx.Mul: lambda a, b: a * b,
-    tirx.FloorDiv: lambda a, b: a // b, tirx.FloorMod: lambda a, b: a % b, tirx.Max: max, tirx.Min: min,
-}  # fmt: skip
+    tirx.Add: lambda a, b: a + b,
+    tirx.Sub: lambda a, b: a - b,
+    tirx.Mul: lambda a, b: a * b,
+    tirx.FloorDiv: lambda a, b: a // b,
+    tirx.FloorMod: lambda a, b: a % b,
+    tirx.Max: max,
+    tirx.Min: min,
+}
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,12 @@ class TorchExecutor:
     >>> embedding = executor.run("encode_image", image)
     """
 
-    def __init__(self, module: tvm.IRModule, params: Mapping[str, np.ndarray | torch.Tensor],
-                 hooks: Mapping[str, Handler] | None = None):
+    def __init__(
+        self,
+        module: tvm.IRModule,
+        params: Mapping[str, np.ndarray | torch.Tensor],
+        hooks: Mapping[str, Handler] | None = None,
+    ):
         self.module = module
         with torch.inference_mode(False):
             self.params = {name: _tensor(value) for name, value in params.items()}

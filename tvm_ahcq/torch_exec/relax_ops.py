@@ -38,18 +38,54 @@ def _simple(names: dict[str, Callable[..., Tensor]]) -> None:
     TORCH_OPS.update({f"relax.{name}": direct(function) for name, function in names.items()})
 
 
-_simple({
-    "add": torch.add, "subtract": torch.subtract, "multiply": torch.multiply, "divide": torch.divide,
-    "floor_divide": torch.floor_divide, "floor_mod": torch.remainder, "power": torch.pow, "maximum": torch.maximum,
-    "minimum": torch.minimum, "equal": torch.eq, "not_equal": torch.ne, "less": torch.lt, "less_equal": torch.le,
-    "greater": torch.gt, "greater_equal": torch.ge, "logical_and": torch.logical_and, "logical_or": torch.logical_or,
-    "logical_not": torch.logical_not, "bitwise_and": torch.bitwise_and, "bitwise_or": torch.bitwise_or,
-    "negative": torch.neg, "abs": torch.abs, "sqrt": torch.sqrt, "rsqrt": torch.rsqrt, "square": torch.square,
-    "exp": torch.exp, "log": torch.log, "sin": torch.sin, "cos": torch.cos, "tanh": torch.tanh, "erf": torch.erf,
-    "sigmoid": torch.sigmoid, "floor": torch.floor, "ceil": torch.ceil, "round": torch.round, "sign": torch.sign,
-    "nn.relu": F.relu, "nn.gelu": F.gelu, "nn.silu": F.silu, "where": torch.where, "reshape": torch.reshape,
-    "broadcast_to": torch.broadcast_to, "zeros_like": torch.zeros_like, "ones_like": torch.ones_like,
-})  # fmt: skip
+_simple(
+    {
+        "add": torch.add,
+        "subtract": torch.subtract,
+        "multiply": torch.multiply,
+        "divide": torch.divide,
+        "floor_divide": torch.floor_divide,
+        "floor_mod": torch.remainder,
+        "power": torch.pow,
+        "maximum": torch.maximum,
+        "minimum": torch.minimum,
+        "equal": torch.eq,
+        "not_equal": torch.ne,
+        "less": torch.lt,
+        "less_equal": torch.le,
+        "greater": torch.gt,
+        "greater_equal": torch.ge,
+        "logical_and": torch.logical_and,
+        "logical_or": torch.logical_or,
+        "logical_not": torch.logical_not,
+        "bitwise_and": torch.bitwise_and,
+        "bitwise_or": torch.bitwise_or,
+        "negative": torch.neg,
+        "abs": torch.abs,
+        "sqrt": torch.sqrt,
+        "rsqrt": torch.rsqrt,
+        "square": torch.square,
+        "exp": torch.exp,
+        "log": torch.log,
+        "sin": torch.sin,
+        "cos": torch.cos,
+        "tanh": torch.tanh,
+        "erf": torch.erf,
+        "sigmoid": torch.sigmoid,
+        "floor": torch.floor,
+        "ceil": torch.ceil,
+        "round": torch.round,
+        "sign": torch.sign,
+        "nn.relu": F.relu,
+        "nn.gelu": F.gelu,
+        "nn.silu": F.silu,
+        "where": torch.where,
+        "reshape": torch.reshape,
+        "broadcast_to": torch.broadcast_to,
+        "zeros_like": torch.zeros_like,
+        "ones_like": torch.ones_like,
+    }
+)
 
 
 @torch_op("relax.nn.gelu_tanh")
@@ -168,8 +204,11 @@ def _reduction(function: Callable[..., Tensor]) -> Callable[[SimpleNamespace, Ar
 
 
 _REDUCTIONS: dict[str, Callable[..., Tensor]] = {
-    "mean": torch.mean, "sum": torch.sum, "max": torch.amax, "min": torch.amin,
-}  # fmt: skip
+    "mean": torch.mean,
+    "sum": torch.sum,
+    "max": torch.amax,
+    "min": torch.amin,
+}
 
 for _name, _function in _REDUCTIONS.items():
     TORCH_OPS[f"relax.{_name}"] = _reduction(_function)

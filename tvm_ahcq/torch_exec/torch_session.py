@@ -27,8 +27,13 @@ class TorchSession:
         As in :class:`TorchExecutor`.
     """
 
-    def __init__(self, model: ModelSpec, module: tvm.IRModule, params: Mapping[str, np.ndarray | torch.Tensor],
-                 hooks: Mapping[str, Handler] | None = None):
+    def __init__(
+        self,
+        model: ModelSpec,
+        module: tvm.IRModule,
+        params: Mapping[str, np.ndarray | torch.Tensor],
+        hooks: Mapping[str, Handler] | None = None,
+    ):
         self.model = model
         self.executor = TorchExecutor(module, params, hooks)
 
@@ -37,8 +42,13 @@ class TorchSession:
         with torch.inference_mode():
             return self.executor.run("encode_image", np.asarray(image, np.float32)).numpy()
 
-    def decode(self, embedding: np.ndarray, point_coords: np.ndarray, point_labels: np.ndarray,
-               mask_input: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def decode(
+        self,
+        embedding: np.ndarray,
+        point_coords: np.ndarray,
+        point_labels: np.ndarray,
+        mask_input: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Prompts -> ``(B, 4, 4h, 4w)`` mask logits and ``(B, 4)`` predicted IoU; see :class:`SamModel`."""
         inputs: tuple[np.ndarray, ...] = (embedding, point_coords, point_labels)
         function = "decode"

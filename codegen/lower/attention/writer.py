@@ -48,13 +48,22 @@ def tables(plan: Plan) -> list[Entry]:
         ("load", {"memory": "decode", "rows": 1, "length": 24, "address": plan.at["decode"]}),
         ("load", {"memory": "encode", "rows": 1, "length": 32, "address": plan.at["encode"]}),
         ("load", {"memory": "vec", "rows": 1, "length": 3 * plan.config.dim // 2, "address": plan.at["scales"]}),
-    ]  # fmt: skip
+    ]
     if plan.relative:
         for name, at, size in zip("hw", plan.rel_wgt, plan.entries, strict=True):
             chunks = 2 * plan.parts * size * plan.config.dim // 16
-            entries.append(("load", {
-                "memory": "wgt", "rows": 1, "length": chunks, "sp": at, "address": plan.at[name],
-            }))  # fmt: skip
+            entries.append(
+                (
+                    "load",
+                    {
+                        "memory": "wgt",
+                        "rows": 1,
+                        "length": chunks,
+                        "sp": at,
+                        "address": plan.at[name],
+                    },
+                )
+            )
     return entries
 
 
@@ -80,11 +89,20 @@ class Writer:
         if tile is None:
             return []
         word = plan.config.dim // 2
-        return [("load", {
-            "memory": "act", "rows": plan.parts, "length": plan.rows * word // 8, "sp": self._act(tile),
-            "sp_stride": plan.rows, "stride": plan.padded_queries * word,
-            "address": plan.at["q"] + self._place(tile) * word,
-        })]  # fmt: skip
+        return [
+            (
+                "load",
+                {
+                    "memory": "act",
+                    "rows": plan.parts,
+                    "length": plan.rows * word // 8,
+                    "sp": self._act(tile),
+                    "sp_stride": plan.rows,
+                    "stride": plan.padded_queries * word,
+                    "address": plan.at["q"] + self._place(tile) * word,
+                },
+            )
+        ]
 
     def widths(self, tile: Tile | None) -> list[Entry]:
         """Width terms of every distance, to memory."""
@@ -98,10 +116,20 @@ class Writer:
         for block in range(plan.w_blocks):
             far = plan.vec_far + block * plan.rows
             entries.append(self._scale(acc + block * plan.rows, far, _WIDTHS, plan.constants.rel_shift))
-            entries.append(("store", {
-                "memory": "vec", "rows": plan.rows, "length": plan.config.dim // 2, "sp_stride": 1, "sp": far,
-                "stride": plan.rel_pitch, "address": plan.rel_buffers[tile.buffer] + 4 * block * plan.config.dim,
-            }))  # fmt: skip
+            entries.append(
+                (
+                    "store",
+                    {
+                        "memory": "vec",
+                        "rows": plan.rows,
+                        "length": plan.config.dim // 2,
+                        "sp_stride": 1,
+                        "sp": far,
+                        "stride": plan.rel_pitch,
+                        "address": plan.rel_buffers[tile.buffer] + 4 * block * plan.config.dim,
+                    },
+                )
+            )
         return entries
 
     def heights(self, tile: Tile | None) -> list[Entry]:
@@ -122,30 +150,62 @@ class Writer:
     def _scale(self, acc: int, dst: int, mult: int, pre: int) -> Entry:
         """One column block of a tile, to ``vec``."""
         return "scale", {
-            "memory": "vec", "rows": self.plan.rows, "blocks": 1, "acc": acc, "dst": dst, "mult": mult, "pre": pre,
-        }  # fmt: skip
+            "memory": "vec",
+            "rows": self.plan.rows,
+            "blocks": 1,
+            "acc": acc,
+            "dst": dst,
+            "mult": mult,
+            "pre": pre,
+        }
 
     def _products(self, act: int, rows: int, table: int, offset: int, acc: int) -> list[Entry]:
         """Queries times both halves of a stretch of a table of relative positions."""
         plan = self.plan
         size = plan.entries[table]
-        return [("gemm", {
-            "rows": rows, "steps": plan.parts, "blocks": (plan.h_blocks, plan.w_blocks)[table], "act": act,
-            "act_stride": plan.rows, "wgt": plan.rel_wgt[table] + plane * plan.parts * size + offset,
-            "wgt_stride": size, "wgt_block": plan.config.dim, "zero": (8, 0)[plane], "transpose": 1, "acc": acc,
-            "acc_block": plan.rows, "decode": (QUERIES_HIGH, QUERIES)[plane], "accumulate": plane,
-        }) for plane in range(2)]  # fmt: skip
+        return [
+            (
+                "gemm",
+                {
+                    "rows": rows,
+                    "steps": plan.parts,
+                    "blocks": (plan.h_blocks, plan.w_blocks)[table],
+                    "act": act,
+                    "act_stride": plan.rows,
+                    "wgt": plan.rel_wgt[table] + plane * plan.parts * size + offset,
+                    "wgt_stride": size,
+                    "wgt_block": plan.config.dim,
+                    "zero": (8, 0)[plane],
+                    "transpose": 1,
+                    "acc": acc,
+                    "acc_block": plan.rows,
+                    "decode": (QUERIES_HIGH, QUERIES)[plane],
+                    "accumulate": plane,
+                },
+            )
+            for plane in range(2)
+        ]
 
     def windows(self, tile: Tile | None) -> list[Entry]:
         """Width terms of a tile back from memory, each query's window."""
         plan = self.plan
         if tile is None or not plan.relative:
             return []
-        return [("load", {
-            "memory": "vec", "rows": segment.count, "length": plan.row_keys // 2, "sp_stride": plan.row_blocks,
-            "sp": plan.vec_w + segment.at * plan.row_blocks, "stride": plan.rel_pitch - 4,
-            "address": plan.rel_buffers[tile.buffer] + segment.at * plan.rel_pitch + 4 * (segment.count - 1),
-        }) for segment in plan.segments(tile.index)]  # fmt: skip
+        return [
+            (
+                "load",
+                {
+                    "memory": "vec",
+                    "rows": segment.count,
+                    "length": plan.row_keys // 2,
+                    "sp_stride": plan.row_blocks,
+                    "sp": plan.vec_w + segment.at * plan.row_blocks,
+                    "stride": plan.rel_pitch - 4,
+                    "address": plan.rel_buffers[tile.buffer] + segment.at * plan.rel_pitch + 4 * (segment.count - 1),
+                },
+            )
+            for segment in plan.segments(tile.index)
+        ]
 
     def scores(self, tile: Tile | None, chunk: int) -> Step:
         """Products of a tile's queries with the keys of a chunk."""
@@ -153,12 +213,29 @@ class Writer:
         if tile is None:
             return Step(None, [])
         load, at, lines = self._chunk("k", tile, chunk)
-        return Step(load, [("gemm", {
-            "rows": plan.rows, "steps": plan.parts, "blocks": lines * plan.row_blocks, "act": self._act(tile),
-            "act_stride": plan.rows, "wgt": at, "wgt_stride": plan.chunk_keys, "wgt_block": plan.config.dim,
-            "zero": plan.constants.k_zero, "transpose": 1, "acc": self._acc(chunk), "acc_block": plan.rows,
-            "decode": QUERIES,
-        })])  # fmt: skip
+        return Step(
+            load,
+            [
+                (
+                    "gemm",
+                    {
+                        "rows": plan.rows,
+                        "steps": plan.parts,
+                        "blocks": lines * plan.row_blocks,
+                        "act": self._act(tile),
+                        "act_stride": plan.rows,
+                        "wgt": at,
+                        "wgt_stride": plan.chunk_keys,
+                        "wgt_block": plan.config.dim,
+                        "zero": plan.constants.k_zero,
+                        "transpose": 1,
+                        "acc": self._acc(chunk),
+                        "acc_block": plan.rows,
+                        "decode": QUERIES,
+                    },
+                )
+            ],
+        )
 
     def logits(self, tile: Tile | None, chunk: int) -> list[Entry]:
         """Logits of a chunk, one picture row of keys at a time."""
@@ -169,18 +246,28 @@ class Writer:
         entries: list[Entry] = []
         for line in range(first, first + lines):
             values: dict[str, Any] = {
-                "rows": plan.rows, "blocks": plan.row_blocks, "acc_block": plan.rows, "lgt_row": plan.blocks,
+                "rows": plan.rows,
+                "blocks": plan.row_blocks,
+                "acc_block": plan.rows,
+                "lgt_row": plan.blocks,
                 "acc": self._acc(chunk) + (line - first) * plan.row_blocks * plan.rows,
-                "lgt": self._lgt(tile) + line * plan.row_blocks, "stat": tile.buffer * plan.rows,
-                "mult": c.qk_multiplier, "pre": c.qk_shift, "shift": c.shift, "first": int(line == 0),
+                "lgt": self._lgt(tile) + line * plan.row_blocks,
+                "stat": tile.buffer * plan.rows,
+                "mult": c.qk_multiplier,
+                "pre": c.qk_shift,
+                "shift": c.shift,
+                "first": int(line == 0),
                 "valid": plan.valid(line),
-            }  # fmt: skip
+            }
             if plan.relative:
                 values |= {
-                    "rel": 1, "rel_w": plan.vec_w, "rel_w_row": plan.row_blocks, "rel_h_row": 1,
+                    "rel": 1,
+                    "rel_w": plan.vec_w,
+                    "rel_w_row": plan.row_blocks,
+                    "rel_h_row": 1,
                     "rel_h": self._vec_h(tile) + line // plan.config.dim * plan.rows,
                     "rel_h_lane": line % plan.config.dim,
-                }  # fmt: skip
+                }
             entries.append(("logit", values))
         return entries
 
@@ -188,9 +275,12 @@ class Writer:
         """Logarithms of the sums of some rows."""
         plan = self.plan
         return "expsum", {
-            "rows": count, "blocks": plan.blocks, "lgt": self._lgt(tile) + first * plan.blocks,
-            "lgt_row": plan.blocks, "stat": tile.buffer * plan.rows + first,
-        }  # fmt: skip
+            "rows": count,
+            "blocks": plan.blocks,
+            "lgt": self._lgt(tile) + first * plan.blocks,
+            "lgt_row": plan.blocks,
+            "stat": tile.buffer * plan.rows + first,
+        }
 
     def probabilities(self, tile: Tile | None, chunk: int) -> list[Entry]:
         """Codes of the probabilities of a chunk."""
@@ -201,10 +291,20 @@ class Writer:
         dst = plan.prob_at + self._prob * plan.chunk_blocks * plan.rows
         self._prob = (self._prob + 1) % plan.prob_slots
         self._places[tile, chunk] = dst
-        return [("prob", {
-            "rows": plan.rows, "blocks": lines * plan.row_blocks, "lgt": self._lgt(tile) + first * plan.row_blocks,
-            "lgt_row": plan.blocks, "stat": tile.buffer * plan.rows, "dst": dst, "dst_block": plan.rows,
-        })]  # fmt: skip
+        return [
+            (
+                "prob",
+                {
+                    "rows": plan.rows,
+                    "blocks": lines * plan.row_blocks,
+                    "lgt": self._lgt(tile) + first * plan.row_blocks,
+                    "lgt_row": plan.blocks,
+                    "stat": tile.buffer * plan.rows,
+                    "dst": dst,
+                    "dst_block": plan.rows,
+                },
+            )
+        ]
 
     def sums(self, tile: Tile | None, chunk: int) -> Step:
         """Products of the probabilities of a chunk with its values."""
@@ -212,12 +312,29 @@ class Writer:
         if tile is None:
             return Step(None, [])
         load, at, lines = self._chunk("v", tile, chunk)
-        return Step(load, [("gemm", {
-            "rows": plan.rows, "steps": lines * plan.row_blocks, "blocks": plan.parts, "act_stride": plan.rows,
-            "act": self._places.pop((tile, chunk)), "wgt": at, "wgt_stride": plan.config.dim,
-            "wgt_block": plan.chunk_keys, "zero": plan.constants.v_zero, "acc": self._sums(tile),
-            "acc_block": plan.rows, "decode": PROBABILITIES, "accumulate": int(chunk > 0),
-        })])  # fmt: skip
+        return Step(
+            load,
+            [
+                (
+                    "gemm",
+                    {
+                        "rows": plan.rows,
+                        "steps": lines * plan.row_blocks,
+                        "blocks": plan.parts,
+                        "act_stride": plan.rows,
+                        "act": self._places.pop((tile, chunk)),
+                        "wgt": at,
+                        "wgt_stride": plan.config.dim,
+                        "wgt_block": plan.chunk_keys,
+                        "zero": plan.constants.v_zero,
+                        "acc": self._sums(tile),
+                        "acc_block": plan.rows,
+                        "decode": PROBABILITIES,
+                        "accumulate": int(chunk > 0),
+                    },
+                )
+            ],
+        )
 
     def finish(self, tile: Tile | None) -> list[Entry]:
         """Sums of a tile to memory."""
@@ -229,10 +346,18 @@ class Writer:
         for part in range(plan.parts):
             out = plan.vec_out + part * plan.rows
             entries.append(self._scale(self._sums(tile) + part * plan.rows, out, _SUMS, 0))
-            entries.append(("store", {
-                "memory": "vec", "rows": 1, "length": plan.rows * dim // 2, "sp": out,
-                "address": plan.at["sums"] + self._place(tile, part) * dim * 4,
-            }))  # fmt: skip
+            entries.append(
+                (
+                    "store",
+                    {
+                        "memory": "vec",
+                        "rows": 1,
+                        "length": plan.rows * dim // 2,
+                        "sp": out,
+                        "address": plan.at["sums"] + self._place(tile, part) * dim * 4,
+                    },
+                )
+            )
         return entries
 
     def _chunk(self, name: str, tile: Tile, chunk: int) -> tuple[Entry, int, int]:
@@ -242,11 +367,22 @@ class Writer:
         word = plan.config.dim // 2
         at = plan.ring + self._ring * plan.parts * plan.chunk_keys
         self._ring = 1 - self._ring
-        return ("load", {
-            "memory": "wgt", "rows": plan.parts, "length": lines * plan.row_keys * word // 8, "sp": at,
-            "sp_stride": plan.chunk_keys, "stride": plan.keys * word,
-            "address": plan.at[name] + (tile.head * plan.parts * plan.keys + first * plan.row_keys) * word,
-        }), at, lines  # fmt: skip
+        return (
+            (
+                "load",
+                {
+                    "memory": "wgt",
+                    "rows": plan.parts,
+                    "length": lines * plan.row_keys * word // 8,
+                    "sp": at,
+                    "sp_stride": plan.chunk_keys,
+                    "stride": plan.keys * word,
+                    "address": plan.at[name] + (tile.head * plan.parts * plan.keys + first * plan.row_keys) * word,
+                },
+            ),
+            at,
+            lines,
+        )
 
     def _lines(self, chunk: int) -> tuple[int, int]:
         first = chunk * self.plan.chunk_rows

@@ -159,8 +159,10 @@ class _Lowering:
         else:
             finish = [self._scaled(first, count, block, i, groups[0], half) for i in range(blocks)]
         last = len(products) - 1
-        return [_Chunk(loads, [*(scales if i == 0 else []), gemm], last - i, finish if i == last else [])
-                for i, (loads, gemm) in enumerate(products)]  # fmt: skip
+        return [
+            _Chunk(loads, [*(scales if i == 0 else []), gemm], last - i, finish if i == last else [])
+            for i, (loads, gemm) in enumerate(products)
+        ]
 
     def _sums(self, groups: list[int]) -> list[tuple[int, int]]:
         """Accumulators of some groups: group, and half of its weights."""
@@ -175,11 +177,20 @@ class _Lowering:
         if block == self.parameters_of:
             return []
         self.parameters_at, self.parameters_of = self.rings.slot("vec", 2) * tiling.parameters, block
-        return [("load", {
-            "memory": "vec", "rows": 2 * tiling.groups + 1, "length": blocks * config.dim // 2,
-            "sp": self.parameters_at, "sp_stride": tiling.blocks,
-            "address": self.parameters + 4 * config.dim * block, "stride": 4 * self.stage.outputs,
-        })]  # fmt: skip
+        return [
+            (
+                "load",
+                {
+                    "memory": "vec",
+                    "rows": 2 * tiling.groups + 1,
+                    "length": blocks * config.dim // 2,
+                    "sp": self.parameters_at,
+                    "sp_stride": tiling.blocks,
+                    "address": self.parameters + 4 * config.dim * block,
+                    "stride": 4 * self.stage.outputs,
+                },
+            )
+        ]
 
     def _slot(self) -> int:
         return 2 * self.tiling.parameters + self.rings.slot("sums", self.tiling.slots) * self.tiling.rows
@@ -194,21 +205,56 @@ class _Lowering:
         for codes, steps, step in self._steps(group):
             place = self.ring.place(steps)
             act, wgt = place * tiling.rows, tiling.zeros + place * tiling.blocks * dim
-            loads: list[Entry] = [("load", {
-                "memory": "act", "rows": steps, "length": count * self.word // 8, "sp": act, "sp_stride": tiling.rows,
-                "address": self.source + ((codes * self.inputs + step) * total + first) * self.word,
-                "stride": total * self.word,
-            }), ("load", {
-                "memory": "wgt", "rows": blocks, "length": steps * dim * self.word // 8, "sp": wgt,
-                "sp_stride": steps * dim, "stride": halves * self.inputs * dim * self.word,
-                "address": self.weights + ((block * halves + half) * self.inputs + step) * dim * self.word,
-            })]  # fmt: skip
-            chunks.append((loads, ("gemm", {
-                "rows": count, "steps": steps, "blocks": blocks, "act": act, "act_stride": tiling.rows, "wgt": wgt,
-                "wgt_stride": dim, "wgt_block": steps * dim, "zero": zeros + block, "zero_vector": 1, "acc": acc,
-                "acc_block": tiling.rows, "decode": codes if self.stage.code_halves > 1 else group,
-                "accumulate": int(len(chunks) > 0),
-            })))  # fmt: skip
+            loads: list[Entry] = [
+                (
+                    "load",
+                    {
+                        "memory": "act",
+                        "rows": steps,
+                        "length": count * self.word // 8,
+                        "sp": act,
+                        "sp_stride": tiling.rows,
+                        "address": self.source + ((codes * self.inputs + step) * total + first) * self.word,
+                        "stride": total * self.word,
+                    },
+                ),
+                (
+                    "load",
+                    {
+                        "memory": "wgt",
+                        "rows": blocks,
+                        "length": steps * dim * self.word // 8,
+                        "sp": wgt,
+                        "sp_stride": steps * dim,
+                        "stride": halves * self.inputs * dim * self.word,
+                        "address": self.weights + ((block * halves + half) * self.inputs + step) * dim * self.word,
+                    },
+                ),
+            ]
+            chunks.append(
+                (
+                    loads,
+                    (
+                        "gemm",
+                        {
+                            "rows": count,
+                            "steps": steps,
+                            "blocks": blocks,
+                            "act": act,
+                            "act_stride": tiling.rows,
+                            "wgt": wgt,
+                            "wgt_stride": dim,
+                            "wgt_block": steps * dim,
+                            "zero": zeros + block,
+                            "zero_vector": 1,
+                            "acc": acc,
+                            "acc_block": tiling.rows,
+                            "decode": codes if self.stage.code_halves > 1 else group,
+                            "accumulate": int(len(chunks) > 0),
+                        },
+                    ),
+                )
+            )
         return chunks
 
     def _steps(self, group: int) -> Iterator[tuple[int, int, int]]:
@@ -226,18 +272,43 @@ class _Lowering:
         slots = min(4, self.config.out_depth // tiling.rows)
         target = self.rings.slot("out", slots) * tiling.rows if last else sums
         scaled = {"rows": count, "blocks": 1, "acc": half + i * tiling.rows}
-        entries: list[Entry] = [("scale", {
-            **scaled, "memory": "vec", "mult": at + group * tiling.blocks + i, "add_mode": 2 if group else 1,
-            "add": sums if group else at + 2 * tiling.groups * tiling.blocks + i, "dst": sums,
-        }), ("scale", {
-            **scaled, "memory": "out" if last else "vec", "mult": at + (tiling.groups + group) * tiling.blocks + i,
-            "add_mode": 2, "add": sums, "dst": target,
-        })]  # fmt: skip
+        entries: list[Entry] = [
+            (
+                "scale",
+                {
+                    **scaled,
+                    "memory": "vec",
+                    "mult": at + group * tiling.blocks + i,
+                    "add_mode": 2 if group else 1,
+                    "add": sums if group else at + 2 * tiling.groups * tiling.blocks + i,
+                    "dst": sums,
+                },
+            ),
+            (
+                "scale",
+                {
+                    **scaled,
+                    "memory": "out" if last else "vec",
+                    "mult": at + (tiling.groups + group) * tiling.blocks + i,
+                    "add_mode": 2,
+                    "add": sums,
+                    "dst": target,
+                },
+            ),
+        ]
         if last:
-            entries.append(("store", {
-                "memory": "out", "rows": 1, "length": count * self.word // 8, "sp": target,
-                "address": self.result + ((block + i) * self.stage.rows + first) * self.word,
-            }))  # fmt: skip
+            entries.append(
+                (
+                    "store",
+                    {
+                        "memory": "out",
+                        "rows": 1,
+                        "length": count * self.word // 8,
+                        "sp": target,
+                        "address": self.result + ((block + i) * self.stage.rows + first) * self.word,
+                    },
+                )
+            )
         return entries
 
     def _accumulators(self, first: int, count: int, block: int, i: int, groups: list[int], half: int) -> list[Entry]:
@@ -247,12 +318,32 @@ class _Lowering:
         for place, (group, part) in enumerate(self._sums(groups)):
             addend = {"add_mode": 2, "add": slot} if place else {}
             mult = group * self.stage.weight_halves + part
-            entries.append(("scale", {
-                "memory": "vec", "rows": count, "blocks": 1, "mult": mult, "dst": slot,
-                "acc": half + (place * tiling.blocks + i) * tiling.rows, **addend,
-            }))  # fmt: skip
+            entries.append(
+                (
+                    "scale",
+                    {
+                        "memory": "vec",
+                        "rows": count,
+                        "blocks": 1,
+                        "mult": mult,
+                        "dst": slot,
+                        "acc": half + (place * tiling.blocks + i) * tiling.rows,
+                        **addend,
+                    },
+                )
+            )
         word = self.stage.fields[groups[0]].word
         at = (word * (self.stage.outputs // dim) + block + i) * self.stage.rows + first
-        entries.append(("store", {"memory": "vec", "rows": 1, "length": count * dim // 2, "sp": slot,
-                                  "address": self.result + 4 * dim * at}))  # fmt: skip
+        entries.append(
+            (
+                "store",
+                {
+                    "memory": "vec",
+                    "rows": 1,
+                    "length": count * dim // 2,
+                    "sp": slot,
+                    "address": self.result + 4 * dim * at,
+                },
+            )
+        )
         return entries

@@ -179,8 +179,9 @@ def candidates(config: Config, stage: LinearStage) -> list[Tiling]:
             tiling = replace(tiling, chunk=min(most, max(1, tiling.resident // _CHUNKS)))
             found += [tiling] if tiling.fits else []
     if not found:
-        raise DeviceError(f"{outputs // config.dim} column blocks in {len(stage.group_sizes)} groups do not fit "
-                          f"{config.name}")  # fmt: skip
+        raise DeviceError(
+            f"{outputs // config.dim} column blocks in {len(stage.group_sizes)} groups do not fit {config.name}"
+        )
     return found
 
 

@@ -45,9 +45,15 @@ def test_attention_has_the_references_integers(device: Device) -> None:
     rng = np.random.default_rng(7)
     q, k, v = (UniformParams(bits=4, scale=0.31, zero_point=zero) for zero in (8, 6, 9))
     constants, rel_h, rel_w = log_attention_constants(
-        q, k, v, LnqParams(bits=4, alpha=20.0, scale=0.7), scale=8**-0.5, head_dim=8,
-        rel_h=rng.normal(size=(9, 8)), rel_w=rng.normal(size=(13, 8)),
-    )  # fmt: skip
+        q,
+        k,
+        v,
+        LnqParams(bits=4, alpha=20.0, scale=0.7),
+        scale=8**-0.5,
+        head_dim=8,
+        rel_h=rng.normal(size=(9, 8)),
+        rel_w=rng.normal(size=(13, 8)),
+    )
     head = Head(*rng.integers(0, 16, (3, 35, 8)).astype(np.uint8), constants, (5, 7), rel_h, rel_w)
     image = MemoryImage()
     program, address = attention_program(CONFIG, image, head)
@@ -188,10 +194,13 @@ def test_a_program_for_another_configuration_is_refused_with_both_names(device: 
 def test_a_relocated_program_does_the_same_elsewhere(device: Device) -> None:
     data = bytes(range(1, 17))
     vec = {"memory": "vec", "rows": 1, "length": 2}
-    program = b"".join([
-        instruction("load", **vec, push=["store"]),
-        instruction("store", **vec, address=64, pop=["load"]), FINISH,
-    ])  # fmt: skip
+    program = b"".join(
+        [
+            instruction("load", **vec, push=["store"]),
+            instruction("store", **vec, address=64, pop=["load"]),
+            FINISH,
+        ]
+    )
     at = device.allocate(4096) + 1024
     moved = relocate(program, at)
     assert [fields_of(moved[32 * i : 32 * i + 32])[1].get("address") for i in range(3)] == [at, at + 64, None]

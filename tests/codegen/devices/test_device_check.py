@@ -75,8 +75,9 @@ def test_all_simulators_are_examined_and_boards_listed(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where nothing was built yet
     found = list(examine())
     assert [each.config for each in found if each.device == "fsim"] == list(CONFIGS)
-    assert all(each.test == PASSED and each.hash == CONFIGS[each.config]["hash"] for each in found
-               if each.device == "fsim")  # fmt: skip
+    assert all(
+        each.test == PASSED and each.hash == CONFIGS[each.config]["hash"] for each in found if each.device == "fsim"
+    )
     assert [each.config for each in found if each.device == "rtl"] == list(CONFIGS)
     assert [(each.test, each.hash) for each in found if each.device == "board"] == [(NOT_TESTED, None)]
 

@@ -86,8 +86,10 @@ def test_a_placement_that_did_not_end_has_no_clock(tmp_path: Path) -> None:
 def test_the_summary_has_every_resource_and_the_clock() -> None:
     record = {"config": "c", "target": "ecp5", "used": {"TRELLIS_FF": (5, 9)}, "fmax_mhz": 101.25, "asked_mhz": 120.0}
     assert build.summary(record).splitlines() == [
-        "c on ecp5", "  TRELLIS_FF     5 of 9", "  clock          101.2 MHz (asked 120)",
-    ]  # fmt: skip
+        "c on ecp5",
+        "  TRELLIS_FF     5 of 9",
+        "  clock          101.2 MHz (asked 120)",
+    ]
 
 
 def test_the_vivado_project_names_its_sources_and_says_that_it_is_untested(tmp_path: Path) -> None:

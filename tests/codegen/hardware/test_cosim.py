@@ -46,10 +46,12 @@ def test_threads_share_the_rows_of_an_instruction_and_change_nothing(name: str) 
     rows, blocks = 200, 3
     scales = fixed_scale(rng.uniform(1e-3, 1e-2, blocks * config.dim), 4)
     operands = {
-        "act": rng.bytes(rows * config.dim // 2), "wgt": rng.bytes(blocks * config.dim**2 // 2),
+        "act": rng.bytes(rows * config.dim // 2),
+        "wgt": rng.bytes(blocks * config.dim**2 // 2),
         "decode": rng.integers(-256, 256, 64).astype(np.int32).tobytes(),
-        "encode": np.sort(rng.integers(-4000, 4000, 64)).astype(np.int32).tobytes(), "vec": scales.tobytes(),
-    }  # fmt: skip
+        "encode": np.sort(rng.integers(-4000, 4000, 64)).astype(np.int32).tobytes(),
+        "vec": scales.tobytes(),
+    }
     program, result = SerialProgram(), image.reserve(rows * config.dim // 2)
     for memory, data in operands.items():
         program.add("load", memory=memory, rows=1, length=len(data) // 8, address=image.place(data))

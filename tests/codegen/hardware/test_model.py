@@ -80,13 +80,33 @@ def test_grouped_linear_has_the_references_accumulators_and_its_value_within_rou
     y_at, step, captured = 8, 0, []
     for group, size in enumerate(sizes):
         program.add(
-            "gemm", rows=rows, steps=size // dim, blocks=2, act=step * rows, act_stride=rows, wgt=step * dim,
-            wgt_stride=dim, wgt_block=inputs, zero=zeros_at, zero_vector=1, acc_block=rows, decode=group,
-        )  # fmt: skip
+            "gemm",
+            rows=rows,
+            steps=size // dim,
+            blocks=2,
+            act=step * rows,
+            act_stride=rows,
+            wgt=step * dim,
+            wgt_stride=dim,
+            wgt_block=inputs,
+            zero=zeros_at,
+            zero_vector=1,
+            acc_block=rows,
+            decode=group,
+        )
         program.add(
-            "scale", memory="vec", rows=rows, blocks=2, acc_block=rows, mult=2 * group, add_mode=2 if group else 1,
-            add=y_at if group else 6, add_block=rows, dst=y_at, dst_block=rows,
-        )  # fmt: skip
+            "scale",
+            memory="vec",
+            rows=rows,
+            blocks=2,
+            acc_block=rows,
+            mult=2 * group,
+            add_mode=2 if group else 1,
+            add=y_at if group else 6,
+            add_block=rows,
+            dst=y_at,
+            dst_block=rows,
+        )
         step += size // dim
     out = image.reserve(2 * rows * dim * 4)
     program.add("store", memory="vec", rows=1, length=rows * dim, sp=y_at, address=out)
@@ -112,9 +132,17 @@ def test_eight_bit_codes_are_two_planes_into_one_accumulator() -> None:
     load_codes(program, image, "wgt", weight_tiles(weight, 4))
     for plane in range(2):
         program.add(
-            "gemm", rows=8, steps=4, blocks=1, act=64 * plane, act_stride=8, wgt_stride=4, zero=7, decode=plane,
+            "gemm",
+            rows=8,
+            steps=4,
+            blocks=1,
+            act=64 * plane,
+            act_stride=8,
+            wgt_stride=4,
+            zero=7,
+            decode=plane,
             accumulate=plane,
-        )  # fmt: skip
+        )
     _, machine = run(config, image, program)
     want = (codes.astype(int) - 131) @ (weight.astype(int) - 7).T
     np.testing.assert_array_equal(machine.state.acc[:8], want)

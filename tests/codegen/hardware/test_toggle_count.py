@@ -32,8 +32,11 @@ def count(program: Path, folder: Path, cycles: int) -> dict[str, Register]:
 
 def test_flip_flops_are_what_clocked_blocks_write_but_for_memories() -> None:
     found, memories = flip_flops("counter", SOURCES, PARAMETERS)
-    assert found == {"count_o": "counter", "gen_copy[0].u_delayed.stages_q": "delayed",
-                     "gen_copy[1].u_delayed.stages_q": "delayed"}  # fmt: skip
+    assert found == {
+        "count_o": "counter",
+        "gen_copy[0].u_delayed.stages_q": "delayed",
+        "gen_copy[1].u_delayed.stages_q": "delayed",
+    }
     assert memories == ["mem"]
 
 

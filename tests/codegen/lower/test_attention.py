@@ -36,8 +36,9 @@ def run(plan: Plan, q, k, v) -> np.ndarray:
     stage, config = plan.stage, plan.config
     memory, dim = DeviceMemory(), plan.config.dim
     places = plan.query_rows(), plan.key_rows(), plan.key_rows()
-    padded = [np.where(at[None, :, None] >= 0, x[:, np.maximum(at, 0)], 0)
-              for x, at in zip((q, k, v), places, strict=True)]  # fmt: skip
+    padded = [
+        np.where(at[None, :, None] >= 0, x[:, np.maximum(at, 0)], 0) for x, at in zip((q, k, v), places, strict=True)
+    ]
     data = [pack_codes(np.stack([code_blocks(head.astype(np.uint8), dim) for head in x])) for x in padded]
     sources = tuple(memory.scratch(len(each)) for each in data)
     plan.place(memory.constant, memory.scratch)

@@ -37,8 +37,14 @@ def attention(config, heads: int, sides: tuple[int, int], channels: int) -> Lowe
     rng, tokens = np.random.default_rng(0), sides[0] * sides[1]
     codes = (UniformParams(bits=4, scale=0.2, zero_point=8) for _ in range(3))
     tables = [rng.normal(size=(2 * side - 1, channels)) for side in sides]
-    numbers = log_attention_constants(*codes, LnqParams(bits=4, alpha=20.0, scale=0.7), scale=channels**-0.5,
-                                      head_dim=channels, rel_h=tables[0], rel_w=tables[1])  # fmt: skip
+    numbers = log_attention_constants(
+        *codes,
+        LnqParams(bits=4, alpha=20.0, scale=0.7),
+        scale=channels**-0.5,
+        head_dim=channels,
+        rel_h=tables[0],
+        rel_w=tables[1],
+    )
     return lower_attention(config, (heads, tokens, tokens, channels), *numbers)
 
 

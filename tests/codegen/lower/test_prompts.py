@@ -93,9 +93,14 @@ def test_a_layer_is_the_hosts_in_every_bit_for_any_number_of_prompts(layer):
 def test_no_prompt_is_no_run(layer):
     loaded = module({"layer": layer.lowered()})
     ffi = ahcq_library()
-    empty = [ffi.from_dlpack(np.lib.stride_tricks.as_strided(np.zeros(0, dtype), (0, ROWS, width),
-                                                             tuple(size * step for step in (ROWS * width, width, 1))))
-             for dtype, size, width in ((np.uint8, 1, sum(SIZES)), (np.float32, 4, OUTPUTS))]  # fmt: skip
+    empty = [
+        ffi.from_dlpack(
+            np.lib.stride_tricks.as_strided(
+                np.zeros(0, dtype), (0, ROWS, width), tuple(size * step for step in (ROWS * width, width, 1))
+            )
+        )
+        for dtype, size, width in ((np.uint8, 1, sum(SIZES)), (np.float32, 4, OUTPUTS))
+    ]
     loaded["layer"](*empty)
     assert (last(loaded)["times"], last(loaded)["cycles"]) == (0, 0)
 
@@ -115,8 +120,12 @@ def test_runs_go_on_across_prompts_so_that_little_of_them_is_padding(layer):
 
 def test_a_prompt_of_several_runs_is_the_hosts_in_every_bit(layer):
     lowered = lower_linear(CONFIG, 120, layer.constants)
-    shorter = replace(lowered, inputs=(replace(lowered.inputs[0], total=260),),
-                      output=replace(lowered.output, total=260), per_prompt=True)  # fmt: skip
+    shorter = replace(
+        lowered,
+        inputs=(replace(lowered.inputs[0], total=260),),
+        output=replace(lowered.output, total=260),
+        per_prompt=True,
+    )
     assert shorter.runs == 3 and 260 % 120
     codes = codes_of(2, 260)
     found = call(module({"layer": shorter})["layer"], [codes], (2, 260, OUTPUTS))
@@ -125,8 +134,13 @@ def test_a_prompt_of_several_runs_is_the_hosts_in_every_bit(layer):
 
 def test_a_program_for_any_number_of_rows_is_the_hosts_in_every_bit(layer):
     lowered = lower_linear(CONFIG, 7, layer.constants)
-    single = replace(lowered, inputs=(replace(lowered.inputs[0], total=1),), output=replace(lowered.output, total=1),
-                     per_prompt=True, times=7)  # fmt: skip
+    single = replace(
+        lowered,
+        inputs=(replace(lowered.inputs[0], total=1),),
+        output=replace(lowered.output, total=1),
+        per_prompt=True,
+        times=7,
+    )
     assert (single.runs, single.output.rows) == (1, 8)
     loaded, loads = module({"layer": single}), {}
     for prompts, tokens in ((1, 7), (3, 5), (2, 8), (1, 1)):
@@ -155,8 +169,9 @@ def test_attention_over_prompts_is_the_hosts_in_every_bit():
     lowered = replace(lower_attention(CONFIG, (heads, queries, keys, channels), constants), per_prompt=True)
     loaded = module({"attention": lowered})
     for prompts in (1, 3):
-        q, k, v = (rng.integers(0, 16, (prompts, heads, rows, channels)).astype(np.uint8)
-                   for rows in (queries, keys, keys))  # fmt: skip
+        q, k, v = (
+            rng.integers(0, 16, (prompts, heads, rows, channels)).astype(np.uint8) for rows in (queries, keys, keys)
+        )
         found = call(loaded["attention"], [q, k, v], q.shape)
         flat = [x.reshape(prompts * heads, -1, channels) for x in (q, k, v)]
         assert np.array_equal(found.reshape(flat[0].shape), log_attention(*flat, constants))

@@ -24,8 +24,10 @@ def edited(program: bytes, index: int, **changes) -> bytes:
     """The program with other fields in one instruction."""
     at = index * INSTRUCTION_BYTES
     name, values = fields_of(program[at : at + INSTRUCTION_BYTES])
-    tokens = {kind: [unit for bit, unit in enumerate(("load", "gemm", "vector", "store")) if values[kind] >> bit & 1]
-              for kind in ("pop", "push")}  # fmt: skip
+    tokens = {
+        kind: [unit for bit, unit in enumerate(("load", "gemm", "vector", "store")) if values[kind] >> bit & 1]
+        for kind in ("pop", "push")
+    }
     given = {key: value for key, value in values.items() if key not in ("opcode", "reserved", "pop", "push")}
     return program[:at] + instruction(name, **(tokens | given | changes)) + program[at + INSTRUCTION_BYTES :]
 

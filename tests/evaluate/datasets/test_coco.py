@@ -23,7 +23,10 @@ def read(mask_set: Path, write_json: Callable) -> Callable:
 def test_images_objects_and_categories_are_read(read: Callable, coco_content: dict) -> None:
     coco = read(coco_content)
     assert [(image.id, image.path.name, image.size) for image in coco.images] == [
-        (7, "0.png", (128, 128)), (8, "1.png", (128, 128)), (9, "2.png", (128, 128))]
+        (7, "0.png", (128, 128)),
+        (8, "1.png", (128, 128)),
+        (9, "2.png", (128, 128)),
+    ]
     assert coco.categories == {90: "tall", 5: "square"}
     first = coco.objects[0]
     assert (first.image, first.category, first.box, first.area, first.crowd) == (7, 5, (8, 8, 80, 80), 72 * 72, False)
@@ -76,35 +79,48 @@ def test_a_picture_annotated_as_stored_is_accepted(read: Callable, coco_content:
         assert read(coco_content).images[2].size == (height, width)
 
 
-@pytest.mark.parametrize("content, words", [
-    ([], "holds a list; expected an object with images, annotations and categories"),
-    ({"images": []}, r"holds the keys \['images'\]"),
-    ({"images": None, "annotations": [], "categories": []}, "its images are not a list"),
-    ({"images": [], "annotations": [], "categories": [3]}, "its categories are not a list of objects"),
-])
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ([], "holds a list; expected an object with images, annotations and categories"),
+        ({"images": []}, r"holds the keys \['images'\]"),
+        ({"images": None, "annotations": [], "categories": []}, "its images are not a list"),
+        ({"images": [], "annotations": [], "categories": [3]}, "its categories are not a list of objects"),
+    ],
+)
 def test_what_is_no_instance_file_is_refused(content: Any, words: str, read: Callable) -> None:
     with pytest.raises(EvaluationError, match=r"instances\.json: .*" + words):
         read(content)
 
 
-@pytest.mark.parametrize("change, words", [
-    (lambda c: c["images"][1].pop("file_name"), "image 1 has no file_name"),
-    (lambda c: c["images"][1].update(file_name="absent.png"), r"images/absent\.png: no such file"),
-    (lambda c: c["images"][1].update(file_name=3), "file_name 3; expected text"),
-    (lambda c: c["images"][1].update(id=7), "two of its 3 images have the same id"),
-    (lambda c: c["images"][1].update(id=None), "image 1 has id None; expected a whole number"),
-    (lambda c: c["images"][1].update(width=64), r"images/1\.png is 128 x 128 pixels, .*instances\.json says 64 x 128"),
-    (lambda c: c["annotations"][1].update(image_id=70), "annotation 1 has image_id 70, which is not in the file"),
-    (lambda c: c["annotations"][1].update(category_id=6), "annotation 1 has category_id 6, which is not in the file"),
-    (lambda c: c["annotations"][1].pop("category_id"), "annotation 1 has no category_id; it has"),
-    (lambda c: c["annotations"][1].update(bbox=[1, 2, 3]), r"annotation 1 \(id 1\) has bbox \[1, 2, 3\]; expected"),
-    (lambda c: c["annotations"][1].update(segmentation=[[1, 2]]), r"annotation 1 \(id 1\): its segmentation"),
-    (lambda c: c["categories"][0].pop("id"), "category 0 has no id"),
-    (lambda c: c.update(annotations=[]), "none of its 3 images has an object"),
-    (lambda c: [each.update(iscrowd=1) for each in c["annotations"]], "none of its 3 images has an object"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda c: c["images"][1].pop("file_name"), "image 1 has no file_name"),
+        (lambda c: c["images"][1].update(file_name="absent.png"), r"images/absent\.png: no such file"),
+        (lambda c: c["images"][1].update(file_name=3), "file_name 3; expected text"),
+        (lambda c: c["images"][1].update(id=7), "two of its 3 images have the same id"),
+        (lambda c: c["images"][1].update(id=None), "image 1 has id None; expected a whole number"),
+        (
+            lambda c: c["images"][1].update(width=64),
+            r"images/1\.png is 128 x 128 pixels, .*instances\.json says 64 x 128",
+        ),
+        (lambda c: c["annotations"][1].update(image_id=70), "annotation 1 has image_id 70, which is not in the file"),
+        (
+            lambda c: c["annotations"][1].update(category_id=6),
+            "annotation 1 has category_id 6, which is not in the file",
+        ),
+        (lambda c: c["annotations"][1].pop("category_id"), "annotation 1 has no category_id; it has"),
+        (lambda c: c["annotations"][1].update(bbox=[1, 2, 3]), r"annotation 1 \(id 1\) has bbox \[1, 2, 3\]; expected"),
+        (lambda c: c["annotations"][1].update(segmentation=[[1, 2]]), r"annotation 1 \(id 1\): its segmentation"),
+        (lambda c: c["categories"][0].pop("id"), "category 0 has no id"),
+        (lambda c: c.update(annotations=[]), "none of its 3 images has an object"),
+        (lambda c: [each.update(iscrowd=1) for each in c["annotations"]], "none of its 3 images has an object"),
+    ],
+)
 def test_entries_that_do_not_fit_together_are_refused_by_name(
-        change: Callable, words: str, read: Callable, coco_content: dict) -> None:
+    change: Callable, words: str, read: Callable, coco_content: dict
+) -> None:
     change(coco_content)
     with pytest.raises(EvaluationError, match=words):
         read(coco_content)
@@ -124,23 +140,28 @@ DETECTION = {"image_id": 7, "category_id": 5, "bbox": [100, 100, 50.5, 10], "sco
 
 
 def test_detections_are_cut_at_the_edge_and_limited_to_the_images(
-        read: Callable, coco_content: dict, write_json: Callable) -> None:
+    read: Callable, coco_content: dict, write_json: Callable
+) -> None:
     coco = read(coco_content, limit=1)
     (found,) = read_detections(write_json([DETECTION, {**DETECTION, "image_id": 8}], "found.json"), coco)
     assert (found.image, found.category, found.box, found.score) == (7, 5, (100, 100, 128, 110), 0.5)
 
 
-@pytest.mark.parametrize("content, words", [
-    ({"annotations": []}, "holds a dict; expected a list"),
-    ([3], "detection 0 is a int"),
-    ([DETECTION, {**DETECTION, "image_id": 70}], r"detection 1 has image_id 70, which is not in instances\.json"),
-    ([{**DETECTION, "image_id": "7"}], "detection 0 has image_id '7', which is not in"),
-    ([{**DETECTION, "category_id": 0}], r"category_id 0, which is not in instances\.json, which has .*numbers its"),
-    ([{**DETECTION, "bbox": [1, 2, None, 3]}], "detection 0 has bbox"),
-    ([{**DETECTION, "score": float("nan")}], "score nan; expected a finite number"),
-    ([{key: value for key, value in DETECTION.items() if key != "score"}], "detection 0 has no score; it has"),
-])
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ({"annotations": []}, "holds a dict; expected a list"),
+        ([3], "detection 0 is a int"),
+        ([DETECTION, {**DETECTION, "image_id": 70}], r"detection 1 has image_id 70, which is not in instances\.json"),
+        ([{**DETECTION, "image_id": "7"}], "detection 0 has image_id '7', which is not in"),
+        ([{**DETECTION, "category_id": 0}], r"category_id 0, which is not in instances\.json, which has .*numbers its"),
+        ([{**DETECTION, "bbox": [1, 2, None, 3]}], "detection 0 has bbox"),
+        ([{**DETECTION, "score": float("nan")}], "score nan; expected a finite number"),
+        ([{key: value for key, value in DETECTION.items() if key != "score"}], "detection 0 has no score; it has"),
+    ],
+)
 def test_detections_that_do_not_fit_are_refused_by_name(
-        content: Any, words: str, read: Callable, coco_content: dict, write_json: Callable) -> None:
+    content: Any, words: str, read: Callable, coco_content: dict, write_json: Callable
+) -> None:
     with pytest.raises(EvaluationError, match=r"found\.json: .*" + words):
         read_detections(write_json(content, "found.json"), read(coco_content))

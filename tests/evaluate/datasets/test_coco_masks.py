@@ -16,12 +16,15 @@ MASK[2:9, 5:15] = True
 COMPRESSED = tools.encode(np.asfortranarray(MASK.astype(np.uint8)))
 
 
-@pytest.mark.parametrize("segmentation", [
-    [[5, 2, 15, 2, 15, 9, 5, 9]],
-    [[5, 2, 10, 2, 10, 9, 5, 9], [10, 2, 15, 2, 15, 9, 10, 9]],
-    {"size": [12, 20], "counts": [5 * 12 + 2, *[7, 5] * 9, 7, 3 + 5 * 12]},
-    {"size": [12, 20], "counts": COMPRESSED["counts"].decode()},
-])
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        [[5, 2, 15, 2, 15, 9, 5, 9]],
+        [[5, 2, 10, 2, 10, 9, 5, 9], [10, 2, 15, 2, 15, 9, 10, 9]],
+        {"size": [12, 20], "counts": [5 * 12 + 2, *[7, 5] * 9, 7, 3 + 5 * 12]},
+        {"size": [12, 20], "counts": COMPRESSED["counts"].decode()},
+    ],
+)
 def test_every_form_of_a_mask_is_the_same_mask(segmentation: object) -> None:
     rle = to_rle(segmentation, (12, 20), "here")
     np.testing.assert_array_equal(tools.decode(rle), MASK)
@@ -44,17 +47,20 @@ def test_no_segmentation_is_none(nothing: object) -> None:
     assert to_rle(nothing, (12, 20), "here") is None
 
 
-@pytest.mark.parametrize("segmentation, words", [
-    ([[1, 2, 3, 4]], "three points"),
-    ([1, 2, 3, 4, 5, 6], "three points"),
-    ([[1, 2, 3, 4, 5, 6, 7]], "three points"),
-    ([[1, 2, 3, 4, 5, float("nan")]], "three points"),
-    ("polygon", "three points"),
-    ({"size": [20, 12], "counts": [240]}, "size \\[20, 12\\]"),
-    ({"size": [12, 20], "counts": [100]}, "add up to 100, its picture has 240"),
-    ({"size": [12, 20]}, "no counts"),
-    ({"size": [12, 20], "counts": "abc"}, "damaged"),
-])
+@pytest.mark.parametrize(
+    "segmentation, words",
+    [
+        ([[1, 2, 3, 4]], "three points"),
+        ([1, 2, 3, 4, 5, 6], "three points"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "three points"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "three points"),
+        ("polygon", "three points"),
+        ({"size": [20, 12], "counts": [240]}, "size \\[20, 12\\]"),
+        ({"size": [12, 20], "counts": [100]}, "add up to 100, its picture has 240"),
+        ({"size": [12, 20]}, "no counts"),
+        ({"size": [12, 20], "counts": "abc"}, "damaged"),
+    ],
+)
 def test_what_is_no_mask_is_refused_by_name(segmentation: object, words: str) -> None:
     with pytest.raises(EvaluationError, match=f"^annotation 3: .*{words}"):
         to_rle(segmentation, (12, 20), "annotation 3")

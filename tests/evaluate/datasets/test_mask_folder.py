@@ -19,7 +19,8 @@ def test_pictures_and_masks_are_paired_by_name(mask_set: Path) -> None:
     Image.new("RGB", (5, 5)).save(mask_set / "images" / "without.jpg")
     folder = read_mask_folder(mask_set / "images", mask_set / "masks")
     assert [(pair.image.stem, pair.mask.stem, pair.size) for pair in folder.pairs] == [
-        (name, name, (128, 128)) for name in "012"]
+        (name, name, (128, 128)) for name in "012"
+    ]
     assert folder.unmasked == 1
     assert len(read_mask_folder(mask_set / "images", mask_set / "masks", limit=2).pairs) == 2
 
@@ -38,8 +39,18 @@ def test_a_mask_without_a_picture_is_refused(mask_set: Path) -> None:
         read_mask_folder(mask_set / "images", mask_set / "masks")
 
 
-@pytest.mark.parametrize("mode, name", [("L", "m.png"), ("P", "m.png"), ("I;16", "m.tif"), ("I", "m.tif"),
-                                        ("RGB", "m.bmp"), ("RGBA", "m.png"), ("LA", "m.png")])
+@pytest.mark.parametrize(
+    "mode, name",
+    [
+        ("L", "m.png"),
+        ("P", "m.png"),
+        ("I;16", "m.tif"),
+        ("I", "m.tif"),
+        ("RGB", "m.bmp"),
+        ("RGBA", "m.png"),
+        ("LA", "m.png"),
+    ],
+)
 def test_labels_are_read_from_every_kind_of_picture(mode: str, name: str, tmp_path: Path) -> None:
     image = Image.fromarray(LABELS)
     if mode == "P":

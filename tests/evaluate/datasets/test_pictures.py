@@ -42,7 +42,10 @@ def test_files_are_found_by_stem_in_order_and_others_left_out(tmp_path: Path) ->
     (tmp_path / "._a.png").write_text("what some systems leave behind")
     (tmp_path / "more.png").mkdir()
     assert [(stem, path.name) for stem, path in picture_files(tmp_path).items()] == [
-        ("a", "a.png"), ("b", "b.JPG"), ("c", "c.tif")]
+        ("a", "a.png"),
+        ("b", "b.JPG"),
+        ("c", "c.tif"),
+    ]
 
 
 def test_what_is_no_folder_of_pictures_is_refused(tmp_path: Path) -> None:

@@ -48,8 +48,11 @@ def test_every_annotation_outlines_an_object_of_its_scene(coco: COCO) -> None:
             continue
         scene = generate(FIRST + annotation["image_id"] - 1000)
         mask = coco.annToMask(annotation).astype(bool)
-        candidates = [scene.mask(index) for index in scene.objects()
-                      if bool(scene.parents[index]) == (annotation["category_id"] == PART)]
+        candidates = [
+            scene.mask(index)
+            for index in scene.objects()
+            if bool(scene.parents[index]) == (annotation["category_id"] == PART)
+        ]
         best = max(candidates, key=lambda each: iou(each, mask))
         assert iou(best, mask) > 0.96 and annotation["area"] == best.sum()
 
@@ -65,8 +68,10 @@ def test_the_set_has_what_real_sets_have(coco: COCO) -> None:
 def test_the_detector_misses_misplaces_and_imagines(folder: Path, coco: COCO) -> None:
     detections = json.loads((folder / "detections.json").read_text())
     boxes = {each["image_id"]: [a["bbox"] for a in coco.imgToAnns[each["image_id"]]] for each in detections}
-    best = [tools.iou([each["bbox"]], boxes[each["image_id"]], [0] * len(boxes[each["image_id"]])).max()
-            for each in detections]
+    best = [
+        tools.iou([each["bbox"]], boxes[each["image_id"]], [0] * len(boxes[each["image_id"]])).max()
+        for each in detections
+    ]
     scores = np.array([each["score"] for each in detections])
     assert len(detections) < sum(not each["iscrowd"] for each in coco.anns.values()) + COUNT
     assert np.mean(np.array(best) > 0.7) > 0.7 and 0 < scores.min() < 0.5 < scores.max() <= 1

@@ -34,7 +34,8 @@ def test_right_masks_have_ap_1(read: Callable, coco_content: dict, colour_predic
 
 
 def test_masks_of_known_iou_pass_the_thresholds_below_it(
-        read: Callable, coco_content: dict, colour_predictor: Callable) -> None:
+    read: Callable, coco_content: dict, colour_predictor: Callable
+) -> None:
     accuracy = coco_accuracy(colour_predictor(13 / 18), read(coco_content))
     assert accuracy.miou == pytest.approx(13 / 18)  # 0.72: at least 0.50, 0.55, ... 0.70, which is half of ten
     assert (accuracy.ap50, accuracy.ap75) == (pytest.approx(1.0), 0.0)
@@ -42,7 +43,8 @@ def test_masks_of_known_iou_pass_the_thresholds_below_it(
 
 
 def test_pictures_without_annotations_cost_nothing(
-        read: Callable, coco_content: dict, colour_predictor: Callable) -> None:
+    read: Callable, coco_content: dict, colour_predictor: Callable
+) -> None:
     predictor, steps = colour_predictor(), []
     coco_accuracy(predictor, read(coco_content), progress=lambda *step: steps.append(step))
     assert predictor.session.encoded == 2
@@ -50,7 +52,8 @@ def test_pictures_without_annotations_cost_nothing(
 
 
 def test_crowds_are_not_prompted_and_what_is_found_in_them_does_not_count(
-        read: Callable, coco_content: dict, colour_predictor: Callable) -> None:
+    read: Callable, coco_content: dict, colour_predictor: Callable
+) -> None:
     coco_content["annotations"][1] |= {"iscrowd": 1, "category_id": 5}
     coco = read(coco_content)
     assert coco_accuracy(colour_predictor(), coco).prompts == 2
@@ -61,7 +64,8 @@ def test_crowds_are_not_prompted_and_what_is_found_in_them_does_not_count(
 
 
 def test_detections_are_ranked_by_the_detectors_score(
-        read: Callable, coco_content: dict, colour_predictor: Callable) -> None:
+    read: Callable, coco_content: dict, colour_predictor: Callable
+) -> None:
     coco = read(coco_content)
     real = [Detection(each.image, each.category, each.box, 0.6) for each in coco.objects]
     wrong = [Detection(9, category, (0, 0, 40, 40), 0.5) for category in (5, 90)]
@@ -70,7 +74,8 @@ def test_detections_are_ranked_by_the_detectors_score(
     wrong = [replace(each, score=0.7) for each in wrong]
     # a wrong one ahead of n right ones: precision n / (n + 1), at every recall
     assert coco_accuracy(colour_predictor(), coco, [*real, *wrong]).categories == pytest.approx(
-        {"square": 2 / 3, "tall": 1 / 2})
+        {"square": 2 / 3, "tall": 1 / 2}
+    )
 
 
 def test_no_detections_at_all_have_ap_0(read: Callable, coco_content: dict, colour_predictor: Callable) -> None:
@@ -79,7 +84,8 @@ def test_no_detections_at_all_have_ap_0(read: Callable, coco_content: dict, colo
 
 
 def test_a_box_outside_the_picture_gives_an_empty_mask(
-        read: Callable, coco_content: dict, colour_predictor: Callable) -> None:
+    read: Callable, coco_content: dict, colour_predictor: Callable
+) -> None:
     image = read(coco_content).images[0]
     boxes = [(8.0, 8.0, 80.0, 80.0), (128.0, 5.0, 128.0, 9.0), (84.0, 20.0, 116.0, 92.0)]
     assert [area(mask) for mask, _ in segment_boxes(colour_predictor(), image, boxes)] == [72 * 72, 0, 32 * 72]
@@ -100,8 +106,7 @@ def shaken(masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.stack([np.roll(mask, rng.integers(-6, 7, 2), (0, 1)) for mask in masks])
 
 
-def test_figures_equal_those_of_pycocotools_on_the_files(
-        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_equal_those_of_pycocotools_on_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_scenes(tmp_path, 100, 6)
     coco = read_coco(tmp_path / "instances.json", tmp_path / "images")
     other = COCO(str(tmp_path / "instances.json"))
@@ -113,8 +118,14 @@ def test_figures_equal_those_of_pycocotools_on_the_files(
         mask = shaken(other.annToMask(annotation)[None].astype(bool), rng)
         (rle,), score = encode(mask), float(rng.random())
         found.append(InstanceMask(annotation["image_id"], annotation["category_id"], rle, score))
-        results.append({"image_id": annotation["image_id"], "category_id": annotation["category_id"], "score": score,
-                        "segmentation": dict(rle)})
+        results.append(
+            {
+                "image_id": annotation["image_id"],
+                "category_id": annotation["category_id"],
+                "score": score,
+                "segmentation": dict(rle),
+            }
+        )
     evaluation = COCOeval(other, other.loadRes(results), "segm")
     evaluation.evaluate()
     evaluation.accumulate()

@@ -39,7 +39,9 @@ def test_only_what_was_asked_for_is_prompted(folder: MaskFolder, colour_predicto
     by_box = mask_accuracy(colour_predictor(), folder, ["box"])
     assert (by_box.click, by_box.single_click, by_box.box) == (None, None, 1.0)
     assert list(mask_accuracy(colour_predictor(), folder, ["click"]).figures()) == [
-        "click (best of 3)", "click (1 mask)"]
+        "click (best of 3)",
+        "click (1 mask)",
+    ]
     with pytest.raises(EvaluationError, match="expected some of click, box"):
         mask_accuracy(colour_predictor(), folder, ["scribble"])
 

@@ -20,8 +20,13 @@ def bundle(tmp_path: Path) -> Callable[..., Path]:
     """Function that writes a bundle for this machine with given sites; its library is never loaded."""
 
     def write(sites: tuple[int, int], **options: object) -> Path:
-        manifest = Manifest(ModelSpec("vit_x", 320, 20, 96, 0.0, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)),
-                            TargetSpec("generic", f"{platform.machine()}-linux-gnu"), {}, sites=sites, **options)
+        manifest = Manifest(
+            ModelSpec("vit_x", 320, 20, 96, 0.0, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)),
+            TargetSpec("generic", f"{platform.machine()}-linux-gnu"),
+            {},
+            sites=sites,
+            **options,
+        )
         path = tmp_path / "x.ahcq"
         write_bundle(path, manifest, b"machine code", {"weight": np.zeros(3, np.float32)})
         return path

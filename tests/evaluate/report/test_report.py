@@ -146,9 +146,12 @@ def test_extremes_are_written_in_words_or_signs(sensitivity):
     extreme = replace(
         sensitivity,
         sites=(replace(site, sqnr=float("-inf"), low=0.0, high=0.0), replace(sites[0], sqnr=float("inf")), *sites[1:]),
-        weights=(replace(one, condition_before=float("inf"), condition_codes=float("inf")),
-                 replace(two, condition_before=None, condition_after=None, condition_codes=None),
-                 replace(three, sqnr=float("inf")), *weights),
+        weights=(
+            replace(one, condition_before=float("inf"), condition_codes=float("inf")),
+            replace(two, condition_before=None, condition_after=None, condition_codes=None),
+            replace(three, sqnr=float("inf")),
+            *weights,
+        ),
         layers=(replace(layer, error=float("inf")), replace(layers[0], error=0.0), *layers[1:]),
         effects=(replace(effect, logits=float("inf")), replace(effects[0], logits=0.0), *effects[1:]),
     )
@@ -157,7 +160,8 @@ def test_extremes_are_written_in_words_or_signs(sensitivity):
     assert all(word in page.text for word in ("signal lost", "exact", "rank-deficient", "∞"))
     assert not re.search(r'="(nan|inf|-inf)"', content)
     nothing = replace(
-        extreme, layers=tuple(replace(each, error=0.0) for each in extreme.layers),
+        extreme,
+        layers=tuple(replace(each, error=0.0) for each in extreme.layers),
         effects=tuple(replace(each, logits=0.0) for each in extreme.effects),
     )
     Page(report(nothing))
@@ -166,9 +170,13 @@ def test_extremes_are_written_in_words_or_signs(sensitivity):
 def test_constant_activations_have_a_plot(qmodel, pictures):
     black = [np.zeros_like(pictures[0])]
     found = measure(qmodel, random_probes(black), "none")
-    flat = replace(found.sites[0], low=0.5, high=0.5,
-                   channel_low=np.full_like(found.sites[0].channel_low, 0.5),
-                   channel_high=np.full_like(found.sites[0].channel_high, 0.5))
+    flat = replace(
+        found.sites[0],
+        low=0.5,
+        high=0.5,
+        channel_low=np.full_like(found.sites[0].channel_low, 0.5),
+        channel_high=np.full_like(found.sites[0].channel_high, 0.5),
+    )
     assert "nan" not in Page(report(replace(found, sites=(flat, *found.sites[1:])))).text.lower()
 
 

@@ -8,8 +8,20 @@ from xml.etree import ElementTree
 from tvm_ahcq.evaluate.report.roofline_plot import roofline_plot
 from tvm_ahcq.runtime.device_profile import OperatorCycles, total
 
-LAYER = OperatorCycles(name="a.qkv", kind="linear", macs=10**6, estimate=5000, cycles=5000, array=4500, vector=900,
-                       load=4000, store=100, loaded=20000, stored=800, transfer=3000)  # fmt: skip
+LAYER = OperatorCycles(
+    name="a.qkv",
+    kind="linear",
+    macs=10**6,
+    estimate=5000,
+    cycles=5000,
+    array=4500,
+    vector=900,
+    load=4000,
+    store=100,
+    loaded=20000,
+    stored=800,
+    transfer=3000,
+)
 HEADS = replace(LAYER, name="a.attn", kind="attention", macs=10**5, stored=50000)
 SPACE = "{http://www.w3.org/2000/svg}"
 

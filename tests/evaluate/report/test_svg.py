@@ -48,21 +48,39 @@ def test_log_ticks_are_powers_of_ten_or_finer_where_these_are_few():
     assert log_ticks(0.04, 3) == pytest.approx([0.05, 0.1, 0.2, 0.5, 1, 2])
 
 
-@pytest.mark.parametrize("value, written", [
-    (0, "0"), (1, "1"), (-0.25, "−0.25"), (12345.6, "12\u2009346"), (1234567, "1.2e6"), (1e-19, "1e−19"),
-    (0.0123, "0.0123"), (math.inf, "∞"), (-math.inf, "−∞"),
-])
+@pytest.mark.parametrize(
+    "value, written",
+    [
+        (0, "0"),
+        (1, "1"),
+        (-0.25, "−0.25"),
+        (12345.6, "12\u2009346"),
+        (1234567, "1.2e6"),
+        (1e-19, "1e−19"),
+        (0.0123, "0.0123"),
+        (math.inf, "∞"),
+        (-math.inf, "−∞"),
+    ],
+)
 def test_numbers_are_short(value, written):
     assert number(value) == written
 
 
 def test_elements_are_well_formed_whatever_they_are_called():
     name = 'a<b>&"c"'
-    picture = svg(10, 10, [
-        rect(0, 0, -1, 2, "c1", name), rect(0, 0, 1, 2, "c1"), line(0, 0, 1, 1, "grid"), text(0, 0, name),
-        segments([1, 2], [0, 0], [3, 4], "s1"), *(mark(1, 1, shape, "c1", name) for shape in
-                                                  ("circle", "ring", "square", "diamond")),
-    ], name)
+    picture = svg(
+        10,
+        10,
+        [
+            rect(0, 0, -1, 2, "c1", name),
+            rect(0, 0, 1, 2, "c1"),
+            line(0, 0, 1, 1, "grid"),
+            text(0, 0, name),
+            segments([1, 2], [0, 0], [3, 4], "s1"),
+            *(mark(1, 1, shape, "c1", name) for shape in ("circle", "ring", "square", "diamond")),
+        ],
+        name,
+    )
     root = ElementTree.fromstring(picture)
     assert root.attrib["aria-label"] == name
     assert [title.text for title in root.iter("title")] == [name] * 5

@@ -8,13 +8,16 @@ import pytest
 from tvm_ahcq.evaluate.sensitivity.histogram import BINS, LEAST_PROBABILITY, linear_histogram, log_histogram
 
 
-@pytest.mark.parametrize("values", [
-    np.random.default_rng(0).normal(size=(40, 7)).astype(np.float32),
-    np.zeros(5, np.float32),
-    np.full(5, -3.25, np.float32),
-    np.float32([1e-30, -1e30]),
-    np.float32([7.0]),
-])
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.random.default_rng(0).normal(size=(40, 7)).astype(np.float32),
+        np.zeros(5, np.float32),
+        np.full(5, -3.25, np.float32),
+        np.float32([1e-30, -1e30]),
+        np.float32([7.0]),
+    ],
+)
 def test_every_value_is_counted_once_on_ascending_edges(values):
     histogram = linear_histogram(values)
     assert histogram.shares.shape == (BINS,) and histogram.shares.sum() == pytest.approx(1)

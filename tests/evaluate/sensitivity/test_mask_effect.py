@@ -88,8 +88,10 @@ def test_the_effect_is_that_of_the_pictures_own_pixels(probe):
 
 
 def test_changed_parameters_are_put_back(qmodel, probe):
-    changed = {f"{LAYER}.weight": 0 * qmodel.model.params[f"{LAYER}.weight"],
-               f"{LAYER}.bias": 0 * qmodel.model.params[f"{LAYER}.bias"] + 1}
+    changed = {
+        f"{LAYER}.weight": 0 * qmodel.model.params[f"{LAYER}.weight"],
+        f"{LAYER}.bias": 0 * qmodel.model.params[f"{LAYER}.bias"] + 1,
+    }
     other = probe_of(qmodel, changed)
     for exact, same in zip(probe.logits, other.logits, strict=True):
         np.testing.assert_array_equal(exact, same)

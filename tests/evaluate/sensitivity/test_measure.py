@@ -128,8 +128,9 @@ def test_a_rounded_weight_takes_effect_with_its_own_layer_only(qmodel, sensitivi
     weight = qmodel.model.params[BAD_WEIGHT]
     quantized = calibrate_weight(np.roll(weight, 1, axis=0), 8)  # codes of quite another weight
     ranges = type(qmodel.table.weights[BAD_WEIGHT]).of(quantized)
-    table = replace(qmodel.table, weights={**qmodel.table.weights, BAD_WEIGHT: ranges},
-                    params={BAD_WEIGHT: quantized.dequantize()})
+    table = replace(
+        qmodel.table, weights={**qmodel.table.weights, BAD_WEIGHT: ranges}, params={BAD_WEIGHT: quantized.dequantize()}
+    )
     found = measure(replace(qmodel, table=table), probes, "sites")
     before = {effect.unit.name: effect for effect in sensitivity.effects}
     for effect in found.effects:
@@ -150,8 +151,13 @@ def test_without_effects_errors_and_masks_remain(qmodel, sensitivity, probes):
 def test_progress_is_told_to_the_end(qmodel, probes):
     steps: dict[str, list[tuple[int, int]]] = {}
     told = []
-    measure(qmodel, probes[:1], "blocks", lambda what, done, total: steps.setdefault(what, []).append((done, total)),
-            lambda *what: told.append(what))
+    measure(
+        qmodel,
+        probes[:1],
+        "blocks",
+        lambda what, done, total: steps.setdefault(what, []).append((done, total)),
+        lambda *what: told.append(what),
+    )
     ((granularity, parts, seconds),) = told
     assert (granularity, parts) == ("blocks", 6) and seconds > 0
     assert list(steps) == ["errors", "weights", "effect on masks"]
@@ -181,14 +187,17 @@ def layer(name: str, op: str = "linear") -> LayerError:
     return LayerError(name, op, "decode", sites, 0.0)
 
 
-@pytest.mark.parametrize("name, op, block", [
-    ("image_encoder.blocks.3.attn.qkv", "linear", "image_encoder.blocks.3"),
-    ("image_encoder.blocks.11.attn", "attention", "image_encoder.blocks.11"),
-    ("image_encoder.neck.2", "conv2d", "image_encoder.neck"),
-    ("mask_decoder.transformer.final_attn.q_proj", "linear", "mask_decoder.transformer.final_attn"),
-    ("mask_decoder.transformer.final_attn", "attention", "mask_decoder.transformer.final_attn"),
-    ("head", "linear", "head"),
-])
+@pytest.mark.parametrize(
+    "name, op, block",
+    [
+        ("image_encoder.blocks.3.attn.qkv", "linear", "image_encoder.blocks.3"),
+        ("image_encoder.blocks.11.attn", "attention", "image_encoder.blocks.11"),
+        ("image_encoder.neck.2", "conv2d", "image_encoder.neck"),
+        ("mask_decoder.transformer.final_attn.q_proj", "linear", "mask_decoder.transformer.final_attn"),
+        ("mask_decoder.transformer.final_attn", "attention", "mask_decoder.transformer.final_attn"),
+        ("head", "linear", "head"),
+    ],
+)
 def test_a_layer_belongs_to_its_block(name, op, block):
     assert block_of(layer(name, op)) == block
 
@@ -197,8 +206,16 @@ def test_units_hold_what_is_quantized_together():
     layers = [layer("b.0.attn", "attention"), layer("b.0.proj"), layer("b.1.lin")]
     coded = ["b.0.proj", "b.1.lin"]
     sites = units_of("sites", layers, coded)
-    assert [unit.name for unit in sites] == ["b.0.attn.q", "b.0.attn.k", "b.0.attn.v", "b.0.attn.probs",
-                                             "b.0.proj.input", "b.0.proj.weight", "b.1.lin.input", "b.1.lin.weight"]
+    assert [unit.name for unit in sites] == [
+        "b.0.attn.q",
+        "b.0.attn.k",
+        "b.0.attn.v",
+        "b.0.attn.probs",
+        "b.0.proj.input",
+        "b.0.proj.weight",
+        "b.1.lin.input",
+        "b.1.lin.weight",
+    ]
     assert all(len(unit.sites) + len(unit.layers) == 1 for unit in sites)
     first, second = units_of("blocks", layers, coded)
     assert (first.name, first.kind, first.layers) == ("b.0", "block", ("b.0.proj",)) and len(first.sites) == 5

@@ -49,7 +49,14 @@ def test_the_error_is_that_of_the_values_that_codes_stand_for():
 def test_a_rounded_weight_is_represented_exactly():
     rounded = calibrate_weight(WEIGHT, 4).dequantize()
     again = calibrate_weight(rounded, 4)
-    exact = weight_error("lin.weight", rounded, rounded, type(again)(
-        calibrate_weight(WEIGHT, 4).codes, *(getattr(calibrate_weight(WEIGHT, 4), f) for f in ("scale", "zero_point")),
-        4))
+    exact = weight_error(
+        "lin.weight",
+        rounded,
+        rounded,
+        type(again)(
+            calibrate_weight(WEIGHT, 4).codes,
+            *(getattr(calibrate_weight(WEIGHT, 4), f) for f in ("scale", "zero_point")),
+            4,
+        ),
+    )
     assert exact.sqnr == float("inf") and exact.condition_before == exact.condition_codes

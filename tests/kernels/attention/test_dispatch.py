@@ -116,9 +116,14 @@ def test_extreme_codes_equal_the_reference(build, target: HostTarget):
 def test_equal_keys_share_the_probability(build, target: HostTarget):
     """All logits equal: every key gets the code of 1 / Nk, whose logarithm is exact for a power of two."""
     c = reference.LogAttention(
-        0, 0, 0, **reference.log_attention_scale((15 * 15 * 16, 0.01)), log_thresholds=np.array([6 << 10], np.int32),
-        table=np.array([0, 200], np.uint8), out_scale=np.float32(0.5),
-    )  # fmt: skip
+        0,
+        0,
+        0,
+        **reference.log_attention_scale((15 * 15 * 16, 0.01)),
+        log_thresholds=np.array([6 << 10], np.int32),
+        table=np.array([0, 200], np.uint8),
+        out_scale=np.float32(0.5),
+    )
     run = build(log_attention(*dynamic(), 16, None, 1, target))
     for nk, operand in ((64, 200), (65, 0)):
         out = check(run, c, *(np.full((1, size, 16), 3, np.uint8) for size in (2, nk, nk)))

@@ -33,8 +33,10 @@ def embedding(sam: Any) -> torch.Tensor:
 def prompts(batch: int, points: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Random pixels and labels 0 or 1."""
     generator = torch.Generator().manual_seed(10 * batch + points)
-    return (torch.rand(batch, points, 2, generator=generator) * 128,
-            torch.randint(0, 2, (batch, points), generator=generator).float())
+    return (
+        torch.rand(batch, points, 2, generator=generator) * 128,
+        torch.randint(0, 2, (batch, points), generator=generator).float(),
+    )
 
 
 def upstream_decode(sam: Any, embedding: torch.Tensor, **given: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,8 +53,15 @@ def assert_equal(ours: tuple, theirs: tuple) -> None:
 @pytest.mark.parametrize("window_size", [3, 5, 8])
 def test_encoder_equals_upstream_with_padded_and_whole_windows(window_size: int) -> None:
     torch.manual_seed(window_size)
-    sam = build_sam_vit_t(image_size=128, depth=2, embed_dim=32, num_heads=2, global_attn_indexes=(1,),
-                          window_size=window_size, prompt_dim=32).requires_grad_(False)
+    sam = build_sam_vit_t(
+        image_size=128,
+        depth=2,
+        embed_dim=32,
+        num_heads=2,
+        global_attn_indexes=(1,),
+        window_size=window_size,
+        prompt_dim=32,
+    ).requires_grad_(False)
     for parameter in sam.parameters():
         parameter.normal_(std=0.2)
     function, _ = export_function(sam, "encode_image")
@@ -62,16 +71,18 @@ def test_encoder_equals_upstream_with_padded_and_whole_windows(window_size: int)
 
 
 @pytest.mark.parametrize(("batch", "points"), [(1, 1), (3, 2), (2, 7)])
-def test_points_with_a_padding_point_decode_as_upstream(sam: Any, executor: TorchExecutor, embedding: torch.Tensor,
-                                                        batch: int, points: int) -> None:
+def test_points_with_a_padding_point_decode_as_upstream(
+    sam: Any, executor: TorchExecutor, embedding: torch.Tensor, batch: int, points: int
+) -> None:
     coords, labels = prompts(batch, points)
     theirs = upstream_decode(sam, embedding, points=(coords, labels))
     padded = torch.cat([coords, torch.full((batch, 1, 2), 33.0)], 1), torch.cat([labels, -torch.ones(batch, 1)], 1)
     assert_equal(executor.run("decode", embedding, *padded), theirs)
 
 
-def test_boxes_decode_as_upstream_without_a_padding_point(sam: Any, executor: TorchExecutor,
-                                                          embedding: torch.Tensor) -> None:
+def test_boxes_decode_as_upstream_without_a_padding_point(
+    sam: Any, executor: TorchExecutor, embedding: torch.Tensor
+) -> None:
     boxes = prompts(2, 2)[0].reshape(2, 4)
     labels = torch.tensor([[2.0, 3.0]]).expand(2, 2)
     theirs = upstream_decode(sam, embedding, boxes=boxes)
@@ -93,15 +104,16 @@ def test_a_mask_alone_decodes_as_upstream(sam: Any, executor: TorchExecutor, emb
 
 
 def calls(function: relax.Function) -> list[tuple[relax.Var, relax.Call]]:
-    return [(b.var, b.value) for block in function.body.blocks for b in block.bindings
-            if isinstance(b.value, relax.Call)]
+    return [
+        (b.var, b.value) for block in function.body.blocks for b in block.bindings if isinstance(b.value, relax.Call)
+    ]
 
 
 def test_parameters_are_named_after_the_state_dict(sam: Any, model: SamModel) -> None:
     state = sam.state_dict()
     for name, names in model.function_params.items():
         given = model.module[name].params
-        taken = given[len(given) - len(names):]
+        taken = given[len(given) - len(names) :]
         assert [var.name for var in taken] == [n.replace(".", "_") for n in names]
         assert [tuple(map(int, var.ty.shape.values)) for var in taken] == [tuple(state[n].shape) for n in names]
     assert not any("mask_downscaling" in n for n in model.function_params["decode"])
@@ -131,8 +143,9 @@ def test_the_image_is_projected_once_for_all_prompts(model: SamModel) -> None:
     weights = {var.name: var for var in decode.params}
     used = "mask_decoder_transformer_layers_0_cross_attn_token_to_image_k_proj_weight"
     transposed = next(var for var, call in calls(decode) if call.args[0].same_as(weights[used]))
-    product = next(var for var, call in calls(decode) if call.op.name == "relax.matmul"
-                   and call.args[1].same_as(transposed))
+    product = next(
+        var for var, call in calls(decode) if call.op.name == "relax.matmul" and call.args[1].same_as(transposed)
+    )
     assert [int(dim) for dim in product.ty.shape.values] == [1, 64, 16]
 
 
@@ -141,9 +154,21 @@ def build_float(module: tvm.IRModule) -> relax.VirtualMachine:
     t = relax.transform
     target = tvm.target.Target({"kind": "llvm", "num-cores": 1, "opt-level": 0})
     passes = [
-        t.LegalizeOps(), t.AnnotateTIROpPattern(), t.FoldConstant(), t.FuseOps(), t.FuseTIR(), t.ToNonDataflow(),
-        t.RemovePurityChecking(), t.CallTIRRewrite(), t.StaticPlanBlockMemory(), t.LowerAllocTensor(),
-        t.KillAfterLastUse(), t.LowerRuntimeBuiltin(), t.ComputePrimValue(), t.VMShapeLower(), t.AttachGlobalSymbol(),
+        t.LegalizeOps(),
+        t.AnnotateTIROpPattern(),
+        t.FoldConstant(),
+        t.FuseOps(),
+        t.FuseTIR(),
+        t.ToNonDataflow(),
+        t.RemovePurityChecking(),
+        t.CallTIRRewrite(),
+        t.StaticPlanBlockMemory(),
+        t.LowerAllocTensor(),
+        t.KillAfterLastUse(),
+        t.LowerRuntimeBuiltin(),
+        t.ComputePrimValue(),
+        t.VMShapeLower(),
+        t.AttachGlobalSymbol(),
     ]
     with target:
         built = tvm.compile(module, target=target, relax_pipeline=tvm.transform.Sequential(passes))
@@ -168,8 +193,9 @@ def test_compiled_by_tvm_equals_upstream(sam: Any, model: SamModel, embedding: t
 
 
 def test_a_model_that_cannot_be_exported_is_refused_by_function_name() -> None:
-    sam = build_sam_vit_t(image_size=64, depth=1, embed_dim=16, num_heads=1, global_attn_indexes=(), window_size=2,
-                          prompt_dim=32)
+    sam = build_sam_vit_t(
+        image_size=64, depth=1, embed_dim=16, num_heads=1, global_attn_indexes=(), window_size=2, prompt_dim=32
+    )
 
     class Branching(nn.Module):
         img_size = 64

@@ -23,14 +23,29 @@ from tvm_ahcq.torch_exec.executor import TorchExecutor
 from tvm_ahcq.torch_exec.simulate import using_sites
 
 EVERYTHING = replace(
-    HARD, norm_spread=2.0, neck_spread=1.5, norm_offset=2.0, blind_direction=3.0, query_key_condition=30.0,
-    value_condition=30.0, key_offset=5.0, value_offset=3.0, relu_spread=2.0,
+    HARD,
+    norm_spread=2.0,
+    neck_spread=1.5,
+    norm_offset=2.0,
+    blind_direction=3.0,
+    query_key_condition=30.0,
+    value_condition=30.0,
+    key_offset=5.0,
+    value_offset=3.0,
+    relu_spread=2.0,
 )
 """Every pathology, all of them strong."""
 
 SINGLE = {
-    "norm_spread": 2.0, "neck_spread": 2.0, "norm_offset": 3.0, "blind_direction": 5.0, "query_key_condition": 50.0,
-    "value_condition": 50.0, "key_offset": 5.0, "value_offset": 4.0, "relu_spread": 2.0,
+    "norm_spread": 2.0,
+    "neck_spread": 2.0,
+    "norm_offset": 3.0,
+    "blind_direction": 5.0,
+    "query_key_condition": 50.0,
+    "value_condition": 50.0,
+    "key_offset": 5.0,
+    "value_offset": 4.0,
+    "relu_spread": 2.0,
 }
 
 

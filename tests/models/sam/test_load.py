@@ -60,8 +60,16 @@ def test_unknown_type_lists_the_known_ones() -> None:
 
 
 def test_a_patch_size_other_than_16_is_refused() -> None:
-    sam = build_sam_vit_t(image_size=64, patch_size=8, depth=1, embed_dim=16, num_heads=1, global_attn_indexes=(),
-                          window_size=4, prompt_dim=32)
+    sam = build_sam_vit_t(
+        image_size=64,
+        patch_size=8,
+        depth=1,
+        embed_dim=16,
+        num_heads=1,
+        global_attn_indexes=(),
+        window_size=4,
+        prompt_dim=32,
+    )
     with pytest.raises(UnsupportedModelError, match="16 times"):
         from_module(sam, "odd")
 

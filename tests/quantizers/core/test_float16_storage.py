@@ -9,8 +9,10 @@ from tvm_ahcq.quantizers.core.float16_storage import SMALLEST, halved
 
 def test_large_float_parameters_are_rounded_and_all_others_kept():
     rng = np.random.default_rng(0)
-    params = {name: rng.normal(size=size).astype(np.float32) for name, size in [
-        ("table", (4, SMALLEST)), ("coded", (4, SMALLEST)), ("small", SMALLEST - 1)]}  # fmt: skip
+    params = {
+        name: rng.normal(size=size).astype(np.float32)
+        for name, size in [("table", (4, SMALLEST)), ("coded", (4, SMALLEST)), ("small", SMALLEST - 1)]
+    }
     params["wide"] = params["table"] * np.float32(1e6)
     found = halved(params, {"coded"})
     assert list(found) == list(params)

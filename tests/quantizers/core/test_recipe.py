@@ -55,8 +55,17 @@ def test_other_bits_are_refused(bits):
 
 @pytest.mark.parametrize(
     "change",
-    [{"groups": 0}, {"groups": True}, {"norm": "lnq"}, {"softmax": "cag"}, {"raised": {"x": 3}}, {"rounding": "up"},
-    {"weight_range": "x"}, {"other": 1}, {"pixels": 7}],
+    [
+        {"groups": 0},
+        {"groups": True},
+        {"norm": "lnq"},
+        {"softmax": "cag"},
+        {"raised": {"x": 3}},
+        {"rounding": "up"},
+        {"weight_range": "x"},
+        {"other": 1},
+        {"pixels": 7},
+    ],
 )
 def test_options_out_of_range_are_refused(change):
     with pytest.raises(RecipeError):

@@ -45,8 +45,12 @@ def test_the_sum_is_the_same_without_the_constant(first):
             out = builder.emit_output(builder.normalize(relax.op.add(*args)))
         builder.emit_func_output(out)
     mod = separate_constants(builder.get())
-    sizes = [c.value.numpy().size for b in bindings(mod["main"]) for c in getattr(b.value, "args", ())
-             if isinstance(c, tvm.ir.GenericConst)]  # fmt: skip
+    sizes = [
+        c.value.numpy().size
+        for b in bindings(mod["main"])
+        for c in getattr(b.value, "args", ())
+        if isinstance(c, tvm.ir.GenericConst)
+    ]
     assert sizes == [1024] * 4
     given = np.random.default_rng(1).normal(size=(3, 1024, 32)).astype(np.float32)
     machine = relax.VirtualMachine(build(mod, resolve_target("native")), tvm.cpu())

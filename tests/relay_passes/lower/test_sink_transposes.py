@@ -57,25 +57,31 @@ def upscaling(weight, x):
 CASES = {
     "flattened": (
         lambda x: permute(reshape(permute(x, [0, 3, 1, 2]), [B, 6, 20]), [0, 2, 1]),
-        [var("x", B, 4, 5, 6)], {"reshape": 1},
+        [var("x", B, 4, 5, 6)],
+        {"reshape": 1},
     ),
     "unflattened": (
         lambda x: permute(reshape(permute(x, [0, 2, 1]), [B, 6, 4, 5]), [0, 2, 3, 1]),
-        [var("x", B, 20, 6)], {"reshape": 1},
+        [var("x", B, 20, 6)],
+        {"reshape": 1},
     ),
     "another order": (
         lambda x: permute(reshape(permute(x, [0, 2, 1]), [B, 6, 4, 5]), [0, 3, 2, 1]),
-        [var("x", B, 20, 6)], {"permute_dims": 2, "reshape": 1},
+        [var("x", B, 20, 6)],
+        {"permute_dims": 2, "reshape": 1},
     ),
     "unary": (
-        lambda x: permute(relax.op.nn.relu(permute(x, [0, 2, 1])), [0, 2, 1]), [var("x", B, 4, 6)], {"relu": 1},
+        lambda x: permute(relax.op.nn.relu(permute(x, [0, 2, 1])), [0, 2, 1]),
+        [var("x", B, 4, 6)],
+        {"relu": 1},
     ),
     "fused": (
         lambda x: permute(reshape(relax.op.nn.relu(x), [B, 6, 20]), [0, 2, 1]),
-        [var("x", B, 6, 4, 5)], {"relu": 1, "permute_dims": 1, "reshape": 1},
+        [var("x", B, 6, 4, 5)],
+        {"relu": 1, "permute_dims": 1, "reshape": 1},
     ),
     "product": (upscaling, [var("w", B, 4, 8), var("x", B, 8, 8, 8)], {"reshape": 1, "pixel_product": 1}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -97,8 +103,13 @@ def test_heads_are_moved_apart_as_codes():
         heads = permute(reshape(x, [B, 7, 4, 8]), [0, 2, 1, 3])
         return ahcq.encode_affine(heads, index, bounds, scale, zero, site="a.q", bits=4, identity=True)
 
-    variables = [var("x", B, 7, 32), var("index", 8, dtype="int32"), var("bounds", 2, dtype="int32"), var("scale", 1),
-                 var("zero", 1, dtype="int32")]  # fmt: skip
+    variables = [
+        var("x", B, 7, 32),
+        var("index", 8, dtype="int32"),
+        var("bounds", 2, dtype="int32"),
+        var("scale", 1),
+        var("zero", 1, dtype="int32"),
+    ]
     before = module(encode, *variables)
     after = improve_layout(before)
     moved = [b.value for b in bindings(after["main"]) if ahcq.is_op(b.value, "relax.permute_dims")]
@@ -113,8 +124,13 @@ def test_channels_that_do_not_stay_last_are_encoded_after_the_permutation():
     def encode(x, *rest):
         return ahcq.encode_affine(permute(x, [0, 2, 1]), *rest, site="a", bits=4, identity=True)
 
-    variables = [var("x", B, 7, 8), var("index", 7, dtype="int32"), var("bounds", 2, dtype="int32"), var("scale", 1),
-                 var("zero", 1, dtype="int32")]  # fmt: skip
+    variables = [
+        var("x", B, 7, 8),
+        var("index", 7, dtype="int32"),
+        var("bounds", 2, dtype="int32"),
+        var("scale", 1),
+        var("zero", 1, dtype="int32"),
+    ]
     before = module(encode, *variables)
     moved = [b.value for b in bindings(improve_layout(before)["main"]) if ahcq.is_op(b.value, "relax.permute_dims")]
     assert [str(call.ty.dtype) for call in moved] == ["float32"]

@@ -16,8 +16,11 @@ def test_encoders_have_these_operators(name: str):
     encoder = build_module(name).image_encoder
     shapes = encoder_shapes(name, named("ecp5_16x16"))
     layers = {(layer.out_features, layer.in_features) for layer in encoder.modules() if isinstance(layer, nn.Linear)}
-    layers |= {(layer.out_channels, layer.in_channels * layer.kernel_size[0] ** 2) for layer in encoder.neck
-               if isinstance(layer, nn.Conv2d)}  # fmt: skip
+    layers |= {
+        (layer.out_channels, layer.in_channels * layer.kernel_size[0] ** 2)
+        for layer in encoder.neck
+        if isinstance(layer, nn.Conv2d)
+    }
     assert {(shape.outputs, shape.channels) for shape in shapes if isinstance(shape, LinearShape)} == layers
     heads = {(block.attn.num_heads, block.window_size) for block in encoder.blocks}
     attentions = [shape for shape in shapes if isinstance(shape, AttentionShape)]

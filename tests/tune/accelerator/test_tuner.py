@@ -98,16 +98,26 @@ def test_an_operator_that_does_not_fit_is_named_and_the_others_are_tuned(tmp_pat
 
 def test_records_of_processors_and_accelerators_share_a_folder(tmp_path):
     schedule = Record("avx2", LinearWorkload(40, 32, 2, 4), 9, DEFAULT, 1.0)
-    tiles = [TileRecord("sim_4x4", CONFIG.hash, LAYER, LinearTile(8, rows, 1, 2), cycles)
-             for rows, cycles in ((1, 90), (2, 80), (3, 80), (4, None))]  # fmt: skip
+    tiles = [
+        TileRecord("sim_4x4", CONFIG.hash, LAYER, LinearTile(8, rows, 1, 2), cycles)
+        for rows, cycles in ((1, 90), (2, 80), (3, 80), (4, None))
+    ]
     other = replace(tiles[0], config_hash=CONFIG.hash ^ 1, cycles=7)
     append(tmp_path, [schedule, *tiles, other])
     assert read(tmp_path) == [schedule] and read_tiles(tmp_path) == [*tiles, other]
     assert best_tiles(tmp_path, CONFIG) == {LAYER: tiles[1].tile}
 
 
-@pytest.mark.parametrize("change", [{"tile": {"rows": 8}}, {"tile": {"rows": "8", "blocks": 1, "chunk": 1, "ahead": 1}},
-                                    {"cycles": "many"}, {"shape": {"rows": 8}}, {"shape": None}])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tile": {"rows": 8}},
+        {"tile": {"rows": "8", "blocks": 1, "chunk": 1, "ahead": 1}},
+        {"cycles": "many"},
+        {"shape": {"rows": 8}},
+        {"shape": None},
+    ],
+)
 def test_a_damaged_record_is_an_error_that_names_its_line(tmp_path, change):
     good = TileRecord("sim_4x4", CONFIG.hash, LAYER, LinearTile(8, 2, 1, 2), 90)
     append(tmp_path, [good])

@@ -166,8 +166,10 @@ def read_detections(path: str | os.PathLike[str], coco: CocoSet) -> tuple[Detect
             "of {image_id, category_id, bbox, score}"
         )
     sizes = {image.id: image.size for image in coco.images}
-    unknown_category = (f"is not in {coco.name}, which has {', '.join(map(str, list(coco.categories)[:5]))}, ...; "
-                        "a detector that numbers its classes from 0 needs them mapped to these")
+    unknown_category = (
+        f"is not in {coco.name}, which has {', '.join(map(str, list(coco.categories)[:5]))}, ...; "
+        "a detector that numbers its classes from 0 needs them mapped to these"
+    )
     detections = []
     for n, entry in enumerate(content):
         if not isinstance(entry, dict):
@@ -215,8 +217,15 @@ def _value(path: Any, kind: str, number: int, entry: Mapping[str, Any], key: str
     return value
 
 
-def _known(path: Any, kind: str, number: int, entry: Mapping[str, Any], key: str, known: Any,
-           complaint: str = "is not in the file") -> Id:
+def _known(
+    path: Any,
+    kind: str,
+    number: int,
+    entry: Mapping[str, Any],
+    key: str,
+    known: Any,
+    complaint: str = "is not in the file",
+) -> Id:
     value = _value(path, kind, number, entry, key)
     if value not in known:
         raise EvaluationError(f"{path}: {kind} {number} has {key} {value!r}, which {complaint}")
@@ -238,7 +247,10 @@ def _image(path: Any, folder: Path, number: int, entry: Mapping[str, Any]) -> Co
 
 
 def _objects(
-    path: Any, content: Mapping[str, Any], sizes: Mapping[Id, tuple[int, int]], image_ids: Collection[Id],
+    path: Any,
+    content: Mapping[str, Any],
+    sizes: Mapping[Id, tuple[int, int]],
+    image_ids: Collection[Id],
     categories: Collection[Id],
 ) -> tuple[tuple[CocoObject, ...], int]:
     """Objects in the images that have a size here, and how many of their annotations have no mask."""

@@ -93,7 +93,7 @@ def _whole_labels(scene: Scene) -> np.ndarray:
 def _annotations(scene: Scene, image_id: int) -> list[dict[str, Any]]:
     """COCO annotations of one scene, without their numbers."""
     wholes = _wholes(scene)
-    crowd = wholes[-(len(wholes) // 3):] if len(wholes) >= CROWDED else []
+    crowd = wholes[-(len(wholes) // 3) :] if len(wholes) >= CROWDED else []
     annotations = []
     for index in scene.objects():
         parent = int(scene.parents[index])
@@ -158,7 +158,11 @@ def _detections(
         found.append(([x, y, side, side], WHOLE, rng.uniform(0.05, 0.6)))
     image = [annotation["image_id"] for annotation in annotations[:1]]
     return [
-        {"image_id": image[0], "category_id": category, "bbox": [round(float(v), 2) for v in box],
-         "score": round(float(score), 4)}
+        {
+            "image_id": image[0],
+            "category_id": category,
+            "bbox": [round(float(v), 2) for v in box],
+            "score": round(float(score), 4),
+        }
         for box, category, score in found
     ]

@@ -58,8 +58,14 @@ class CocoAccuracy:
 
     def figures(self) -> dict[str, float | None]:
         """What the table shows, by the name that people read."""
-        named = {"AP": self.ap, "AP50": self.ap50, "AP75": self.ap75, "AP_S": self.ap_small, "AP_M": self.ap_medium,
-                 "AP_L": self.ap_large}
+        named = {
+            "AP": self.ap,
+            "AP50": self.ap50,
+            "AP75": self.ap75,
+            "AP_S": self.ap_small,
+            "AP_M": self.ap_medium,
+            "AP_L": self.ap_large,
+        }
         return named if self.miou is None else {**named, "mIoU": self.miou}
 
     def summary(self) -> str:
@@ -122,8 +128,13 @@ def coco_accuracy(
             if annotated:
                 ious.append(rle_iou(mask, prompt.mask))
     stats, categories = average_precision(coco, found)
-    return CocoAccuracy(**stats, miou=float(np.mean(ious)) if ious else None, prompts=len(found),
-                        images=len(coco.images), categories=categories)
+    return CocoAccuracy(
+        **stats,
+        miou=float(np.mean(ious)) if ious else None,
+        prompts=len(found),
+        images=len(coco.images),
+        categories=categories,
+    )
 
 
 def segment_boxes(predictor: SamPredictor, image: CocoImage, boxes: Sequence[Box]) -> Iterator[tuple[Rle, float]]:
@@ -140,9 +151,7 @@ def segment_boxes(predictor: SamPredictor, image: CocoImage, boxes: Sequence[Box
         yield from zip(encode(masks), scores.tolist(), strict=True)
 
 
-def average_precision(
-    coco: CocoSet, found: Iterable[InstanceMask]
-) -> tuple[dict[str, float | None], dict[str, float]]:
+def average_precision(coco: CocoSet, found: Iterable[InstanceMask]) -> tuple[dict[str, float | None], dict[str, float]]:
     """COCO's figures of masks, whoever made them.
 
     Returns
@@ -151,8 +160,10 @@ def average_precision(
         Figures by the names in :class:`CocoAccuracy`; AP by name of the category.
     """
     tools = pycocotools()
-    numbers = _Numbers({image.id: n for n, image in enumerate(coco.images)},
-                       {category: n for n, category in enumerate(coco.categories)})
+    numbers = _Numbers(
+        {image.id: n for n, image in enumerate(coco.images)},
+        {category: n for n, category in enumerate(coco.categories)},
+    )
     with redirect_stdout(io.StringIO()):  # it reports on its own work
         truth = _dataset(tools, coco, _annotations(coco, numbers))
         answers = _dataset(tools, coco, _results(found, numbers))
@@ -178,8 +189,9 @@ class _Numbers:
     categories: dict[Id, int]
 
 
-def _by_image(images: Sequence[CocoImage], prompts: Iterable[Any],
-              progress: Callable[[str, int, int], None] | None) -> Iterator[tuple[CocoImage, list[Any]]]:
+def _by_image(
+    images: Sequence[CocoImage], prompts: Iterable[Any], progress: Callable[[str, int, int], None] | None
+) -> Iterator[tuple[CocoImage, list[Any]]]:
     """Each picture that has prompts, with them."""
     grouped: dict[Id, list[Any]] = defaultdict(list)
     for prompt in prompts:
@@ -207,16 +219,29 @@ def _dataset(tools: Any, coco: CocoSet, annotations: list[dict[str, Any]]) -> An
 def _annotations(coco: CocoSet, numbers: _Numbers) -> list[dict[str, Any]]:
     """Numbered from 1, whatever the file says: COCOeval takes a match with number 0 for none."""
     return [
-        {"id": n, "image_id": numbers.images[each.image], "category_id": numbers.categories[each.category],
-         "area": each.area, "iscrowd": int(each.crowd), "segmentation": each.mask}
+        {
+            "id": n,
+            "image_id": numbers.images[each.image],
+            "category_id": numbers.categories[each.category],
+            "area": each.area,
+            "iscrowd": int(each.crowd),
+            "segmentation": each.mask,
+        }
         for n, each in enumerate(coco.objects, 1)
     ]
 
 
 def _results(found: Iterable[InstanceMask], numbers: _Numbers) -> list[dict[str, Any]]:
     return [
-        {"id": n, "image_id": numbers.images[each.image], "category_id": numbers.categories[each.category],
-         "area": area(each.mask), "iscrowd": 0, "segmentation": each.mask, "score": each.score}
+        {
+            "id": n,
+            "image_id": numbers.images[each.image],
+            "category_id": numbers.categories[each.category],
+            "area": area(each.mask),
+            "iscrowd": 0,
+            "segmentation": each.mask,
+            "score": each.score,
+        }
         for n, each in enumerate(found, 1)
     ]
 

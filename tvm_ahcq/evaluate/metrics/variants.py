@@ -68,8 +68,13 @@ def compiled(
         runs = f"CPU + {device.name if device else DEFAULT_DEVICE} {manifest.accelerator['config']}"
     else:
         device = None  # of several bundles, those for the host alone run as they are
-    return Candidate(str(path), manifest.model.name, f"{numbers}, {runs}", sites,
-                     lambda: SamPredictor(Session(bundle, num_threads, device)))
+    return Candidate(
+        str(path),
+        manifest.model.name,
+        f"{numbers}, {runs}",
+        sites,
+        lambda: SamPredictor(Session(bundle, num_threads, device)),
+    )
 
 
 def float_model(model: SamModel) -> Candidate:
@@ -89,8 +94,13 @@ def fake_quant(qmodel: QuantizedModel) -> Candidate:
     """
     recipe = qmodel.table.recipe
     numbers = f"W{recipe.bits_weights}A{recipe.bits_activations} {recipe.name}, torch"
-    return Candidate("fake-quant", qmodel.model.name, numbers, check_coverage("fake-quant", qmodel.sites),
-                     qmodel.fake_quant_predictor)
+    return Candidate(
+        "fake-quant",
+        qmodel.model.name,
+        numbers,
+        check_coverage("fake-quant", qmodel.sites),
+        qmodel.fake_quant_predictor,
+    )
 
 
 def check_coverage(name: str, sites: tuple[int, int]) -> tuple[int, int]:

@@ -61,8 +61,10 @@ def effect_chart(sensitivity: Sensitivity) -> str:
     for effect in sensitivity.effects:
         unit, (shape, colour) = effect.unit, _KINDS[effect.unit.kind]
         percentage = 100 * effect.logits if math.isfinite(effect.logits) else high
-        title = (f"{unit.name}\n{unit.kind} alone: logits change {percent(effect.logits)}, "
-                 f"IoU loss {percent(effect.iou_loss)}")
+        title = (
+            f"{unit.name}\n{unit.kind} alone: logits change {percent(effect.logits)}, "
+            f"IoU loss {percent(effect.iou_loss)}"
+        )
         point = mark(places[unit.name], scale(max(percentage, scale.low)), shape, colour, title)
         body.append(link(anchor(unit.name), point) if unit.kind == "site" else point)
     return _svg(layers, body, "Change of the mask logits when one part is quantized alone, in graph order")
@@ -71,8 +73,12 @@ def effect_chart(sensitivity: Sensitivity) -> str:
 def condition_chart(sensitivity: Sensitivity) -> str:
     """Three points for each weight matrix: its condition number before, after conditioning, and as codes."""
     layers, weights = sensitivity.layers, {weight.layer: weight for weight in sensitivity.weights}
-    numbers = [n for w in weights.values() for n in (w.condition_before, w.condition_after, w.condition_codes)
-               if n is not None and math.isfinite(n)]
+    numbers = [
+        n
+        for w in weights.values()
+        for n in (w.condition_before, w.condition_after, w.condition_codes)
+        if n is not None and math.isfinite(n)
+    ]
     scale = Scale(1.0, max([*numbers, 10.0]) * 1.5, TOP + PLOT_HEIGHT, TOP, _log10)
     body = _frame(layers, scale, log_ticks(1.0, scale.high), "")
     for column, layer in enumerate(layers):
@@ -83,8 +89,10 @@ def condition_chart(sensitivity: Sensitivity) -> str:
         if before is None or after is None or codes is None:
             continue
         heights = [scale(value) for value in (before, after, codes)]
-        title = (f"{weight.name} {' × '.join(map(str, weight.shape))}\nfloat {number(before)}, "
-                 f"after conditioning and rounding {number(after)}, {weight.bits}-bit codes {number(codes)}")
+        title = (
+            f"{weight.name} {' × '.join(map(str, weight.shape))}\nfloat {number(before)}, "
+            f"after conditioning and rounding {number(after)}, {weight.bits}-bit codes {number(codes)}"
+        )
         x = _x(column)
         body.append(line(x, min(heights), x, max(heights), "stem"))
         if codes != after:

@@ -41,8 +41,9 @@ def layer_details(s: Sensitivity) -> str:
     )
 
 
-def _layer(layer: LayerError, sites: Iterable[SiteError], weight: WeightError | None,
-           effects: dict[str, Effect], opened: bool) -> str:
+def _layer(
+    layer: LayerError, sites: Iterable[SiteError], weight: WeightError | None, effects: dict[str, Effect], opened: bool
+) -> str:
     sites = list(sites)
     names = " ".join([layer.name, *(site.name for site in sites)]).lower()
     worst = min((site.sqnr for site in sites), default=float("inf"))
@@ -51,10 +52,11 @@ def _layer(layer: LayerError, sites: Iterable[SiteError], weight: WeightError | 
     body += ['<div class="sites">', *(_site(site, effects) for site in sites), "</div>"]
     return (
         f'<details class="layer" id="{anchor(layer.name)}" data-names="{escape(names, quote=True)}"'
-        f'{" open" if opened else ""}>'
+        f"{' open' if opened else ''}>"
         f'<summary><b>{breakable(layer.name)}</b><span class="soft">{summary}</span></summary>\n'
         f'<p class="soft">{layer.op}, in {layer.function}{_effect(effects.get(layer.name))}</p>\n'
-        + "\n".join(body) + "\n</details>"
+        + "\n".join(body)
+        + "\n</details>"
     )
 
 

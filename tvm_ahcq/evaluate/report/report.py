@@ -56,8 +56,14 @@ def write_report(sensitivity: Sensitivity, path: str | os.PathLike[str]) -> None
 def report(sensitivity: Sensitivity) -> str:
     """The report as HTML."""
     title = f"What {bits(sensitivity)} costs {sensitivity.model['name']}"
-    sections = (_header(title, sensitivity), _ranking(sensitivity), _graph(sensitivity), _masks(sensitivity),
-                _conditions(sensitivity), layer_details(sensitivity))
+    sections = (
+        _header(title, sensitivity),
+        _ranking(sensitivity),
+        _graph(sensitivity),
+        _masks(sensitivity),
+        _conditions(sensitivity),
+        layer_details(sensitivity),
+    )
     style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -111,15 +117,22 @@ def _ranking(s: Sensitivity) -> str:
             "logits is the finer measure; IoU loss is what is left of it after thresholding. Errors do not simply add "
             "up: what one part adds, another may hide."
         )
-        heads = [("Rank", "n"), ("Part", ""), ("Mask logits change", "n"), ("IoU loss", "n"), ("Quantizer", ""),
-                 ("SQNR", "n"), ("Layer’s output error", "n")]
+        heads = [
+            ("Rank", "n"),
+            ("Part", ""),
+            ("Mask logits change", "n"),
+            ("IoU loss", "n"),
+            ("Quantizer", ""),
+            ("SQNR", "n"),
+            ("Layer’s output error", "n"),
+        ]
         rows = list(_effect_rows(s))
     else:
         text = "Layers by the error of their output. How the masks change was not measured (--effect none)."
         heads = [("Rank", "n"), ("Layer", ""), ("Kind", ""), ("Output error", "n")]
         rows = [_layer_row(rank, layer, s) for rank, layer in enumerate(s.worst_layers(), 1)]
     head = "".join(f'<th scope="col"{_class(c)}>{escape(name)}</th>' for name, c in heads)
-    body = "\n".join(f'<tr{" class=more" if place >= ROWS else ""}>{row}</tr>' for place, row in enumerate(rows))
+    body = "\n".join(f"<tr{' class=more' if place >= ROWS else ''}>{row}</tr>" for place, row in enumerate(rows))
     return (
         f'<section id="worst">\n<h2>What hurts most</h2>\n<p>{text}</p>\n<div class="wide" tabindex="0">'
         f'<table class="sortable" data-first="{ROWS}"><caption>{len(rows)} parts, worst first</caption>'
@@ -128,8 +141,11 @@ def _ranking(s: Sensitivity) -> str:
 
 
 def _part(granularity: str) -> str:
-    return {"sites": "activation site and each weight", "layers": "layer, with the sites that it reads,",
-            "blocks": "block"}[granularity]
+    return {
+        "sites": "activation site and each weight",
+        "layers": "layer, with the sites that it reads,",
+        "blocks": "block",
+    }[granularity]
 
 
 def _effect_rows(s: Sensitivity) -> Iterable[str]:
@@ -142,15 +158,17 @@ def _effect_rows(s: Sensitivity) -> Iterable[str]:
         site, weight = sites.get(name), weights.get(name)
         measured = site or weight
         layer = layers.get(measured.layer if measured else name)
-        yield "".join([
-            _number(rank, str(rank)),
-            f'<td class="name">{_linked(name, layer)}</td>',
-            _number(effect.logits, percent(effect.logits), _meter(effect, top)),
-            _number(effect.iou_loss, percent(effect.iou_loss)),
-            f'<td class="kind">{escape(_kind(site, weight))}</td>',
-            _number(measured.sqnr, decibels(measured.sqnr)) if measured else _number(np.nan, "–"),
-            _number(layer.error, percent(layer.error)) if layer else _number(np.nan, "–"),
-        ])
+        yield "".join(
+            [
+                _number(rank, str(rank)),
+                f'<td class="name">{_linked(name, layer)}</td>',
+                _number(effect.logits, percent(effect.logits), _meter(effect, top)),
+                _number(effect.iou_loss, percent(effect.iou_loss)),
+                f'<td class="kind">{escape(_kind(site, weight))}</td>',
+                _number(measured.sqnr, decibels(measured.sqnr)) if measured else _number(np.nan, "–"),
+                _number(layer.error, percent(layer.error)) if layer else _number(np.nan, "–"),
+            ]
+        )
 
 
 def _kind(site: SiteError | None, weight: WeightError | None) -> str:
@@ -229,7 +247,9 @@ def _masks(s: Sensitivity) -> str:
         f'<section id="masks">\n<h2>Masks side by side</h2>\n<p>For each picture the prompt whose masks agree least, '
         "and one in the middle. In the difference, pixels of both masks are light, those of the float mask alone blue, "
         f"those of the {label} mask alone orange.</p>\n"
-        + '<div class="triples">\n' + "\n".join(figures) + "\n</div>\n</section>"
+        + '<div class="triples">\n'
+        + "\n".join(figures)
+        + "\n</div>\n</section>"
     )
 
 
@@ -245,8 +265,13 @@ def _conditions(s: Sensitivity) -> str:
         '<section id="conditions">\n<h2>Condition numbers of weights</h2>\n<p>Greatest over least singular value. An '
         "ill-conditioned weight passes on the error of its input in directions where its signal is small. Rounding "
         "alone also moves the smallest singular values, up or down, and with them this number.</p>\n"
-        + key([("t1", "round", "float model"), ("t3", "full round", "after conditioning and rounding, if changed"),
-               ("t2", "tilted", "what the codes stand for, if not the same")])
+        + key(
+            [
+                ("t1", "round", "float model"),
+                ("t3", "full round", "after conditioning and rounding, if changed"),
+                ("t2", "tilted", "what the codes stand for, if not the same"),
+            ]
+        )
         + graph_plots.condition_chart(s)
         + "\n</section>"
     )

@@ -45,6 +45,7 @@ def breakable(name: str) -> str:
 
 def key(entries: Iterable[tuple[str, str, str]]) -> str:
     """Key of a plot: (colour class, shape classes, meaning) of each mark."""
-    items = (f'<li><i class="{colour} {shape}" aria-hidden="true"></i>{escape(text)}</li>'
-             for colour, shape, text in entries)
+    items = (
+        f'<li><i class="{colour} {shape}" aria-hidden="true"></i>{escape(text)}</li>' for colour, shape, text in entries
+    )
     return f'<ul class="key">{"".join(items)}</ul>'

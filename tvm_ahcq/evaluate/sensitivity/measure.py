@@ -98,21 +98,29 @@ class Sensitivity:
     def to_dict(self) -> dict[str, Any]:
         """All figures as plain JSON values, without samples and pictures; what is infinite becomes None."""
         sites = [
-            {"name": s.name, "layer": s.layer, "quantizer": s.params.to_dict(), "sqnr": s.sqnr, "low": s.low,
-             "high": s.high}
+            {
+                "name": s.name,
+                "layer": s.layer,
+                "quantizer": s.params.to_dict(),
+                "sqnr": s.sqnr,
+                "low": s.low,
+                "high": s.high,
+            }
             for s in self.sites
         ]
-        return _finite({
-            "model": self.model,
-            "pictures": len(self.probes),
-            "prompts": sum(probe.prompts for probe in self.probes),
-            "total": _effect_dict(self.total),
-            "granularity": self.granularity,
-            "effects": [_effect_dict(effect) for effect in self.worst()],
-            "layers": [asdict(layer) for layer in self.layers],
-            "sites": sites,
-            "weights": [asdict(weight) for weight in self.weights],
-        })
+        return _finite(
+            {
+                "model": self.model,
+                "pictures": len(self.probes),
+                "prompts": sum(probe.prompts for probe in self.probes),
+                "total": _effect_dict(self.total),
+                "granularity": self.granularity,
+                "effects": [_effect_dict(effect) for effect in self.worst()],
+                "layers": [asdict(layer) for layer in self.layers],
+                "sites": sites,
+                "weights": [asdict(weight) for weight in self.weights],
+            }
+        )
 
 
 def measure(

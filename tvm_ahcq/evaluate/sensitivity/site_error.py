@@ -234,6 +234,4 @@ def _site_error(site: str, layer: str, params: QuantizerParams, seen: _Seen) -> 
     else:
         histogram = log_histogram if site == f"{layer}.probs" else linear_histogram
         histograms = (histogram(np.concatenate([rows.ravel() for rows in seen.rows])),)
-    return SiteError(
-        site, layer, params, sqnr, seen.low, seen.high, histograms, seen.channel_low, seen.channel_high
-    )
+    return SiteError(site, layer, params, sqnr, seen.low, seen.high, histograms, seen.channel_low, seen.channel_high)

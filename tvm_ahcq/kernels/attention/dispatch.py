@@ -89,9 +89,15 @@ def _with_arguments(shape: AttentionShape, body: Callable[..., None]) -> PrimFun
 
         @T.prim_func(s_tir=True)
         def plain(
-            q: T.handle, k: T.handle, v: T.handle, constants: T.handle, thresholds: T.handle, table: T.handle,
-            scale: T.handle, out: T.handle,
-        ):  # fmt: skip
+            q: T.handle,
+            k: T.handle,
+            v: T.handle,
+            constants: T.handle,
+            thresholds: T.handle,
+            table: T.handle,
+            scale: T.handle,
+            out: T.handle,
+        ):
             T.func_attr({"global_symbol": "ahcq_log_attention", "tirx.noalias": True, "tirx.is_scheduled": True})
             attend(q, k, v, None, None, constants, thresholds, table, scale, out)
 
@@ -99,9 +105,17 @@ def _with_arguments(shape: AttentionShape, body: Callable[..., None]) -> PrimFun
 
     @T.prim_func(s_tir=True)
     def relative(
-        q: T.handle, k: T.handle, v: T.handle, rel_h_: T.handle, rel_w_: T.handle, constants: T.handle,
-        thresholds: T.handle, table: T.handle, scale: T.handle, out: T.handle,
-    ):  # fmt: skip
+        q: T.handle,
+        k: T.handle,
+        v: T.handle,
+        rel_h_: T.handle,
+        rel_w_: T.handle,
+        constants: T.handle,
+        thresholds: T.handle,
+        table: T.handle,
+        scale: T.handle,
+        out: T.handle,
+    ):
         T.func_attr({"global_symbol": "ahcq_log_attention", "tirx.noalias": True, "tirx.is_scheduled": True})
         rel_h = T.match_buffer(rel_h_, (2 * h - 1, d), "int8", align=1)
         rel_w = T.match_buffer(rel_w_, (2 * w - 1, d), "int8", align=1)
@@ -128,9 +142,12 @@ def _with_one_operand(shape: AttentionShape, body: Callable[..., None]) -> PrimF
         k = T.decl_buffer((batch, tokens, d), "uint8", data=qkv.data, elem_offset=size, align=1)
         v = T.decl_buffer((batch, tokens, d), "uint8", data=qkv.data, elem_offset=2 * size, align=1)
         out = T.decl_buffer(
-            (batch // merged, merged, tokens, d), "float32", data=out_buffer.data, strides=[tokens * line, d, line, 1],
+            (batch // merged, merged, tokens, d),
+            "float32",
+            data=out_buffer.data,
+            strides=[tokens * line, d, line, 1],
             align=4,
-        )  # fmt: skip
+        )
         body(q, k, v, rel_h, rel_w, constants, thresholds, table, out_scale, out)
 
     if shape.grid is None:
@@ -146,9 +163,15 @@ def _with_one_operand(shape: AttentionShape, body: Callable[..., None]) -> PrimF
 
     @T.prim_func(s_tir=True)
     def relative(
-        qkv: T.handle, rel_h_: T.handle, rel_w_: T.handle, constants: T.handle, thresholds: T.handle, table: T.handle,
-        scale: T.handle, out: T.handle,
-    ):  # fmt: skip
+        qkv: T.handle,
+        rel_h_: T.handle,
+        rel_w_: T.handle,
+        constants: T.handle,
+        thresholds: T.handle,
+        table: T.handle,
+        scale: T.handle,
+        out: T.handle,
+    ):
         T.func_attr({"global_symbol": "ahcq_log_attention", "tirx.noalias": True, "tirx.is_scheduled": True})
         rel_h = T.match_buffer(rel_h_, (2 * h - 1, d), "int8", align=1)
         rel_w = T.match_buffer(rel_w_, (2 * w - 1, d), "int8", align=1)

@@ -90,9 +90,7 @@ def _find_operands(coder, scratch, thresholds, table, tokens, logits, highest, o
     for j in range((tokens + 3) // 4):
         packed[0] = T.broadcast(0, LANES)
         for s in T.unroll(4):
-            coder.encode(
-                logits[j * 4 + s, T.ramp(0, 1, LANES)] - place[0], zero, scratch, thresholds, table, found
-            )
+            coder.encode(logits[j * 4 + s, T.ramp(0, 1, LANES)] - place[0], zero, scratch, thresholds, table, found)
             packed[0] = T.bitwise_or(packed[0], T.shift_left(found[0], T.broadcast(8 * s, LANES)))
         totals[0] = vpdpbusd(totals[0], T.reinterpret("uint8x64", packed[0]), T.broadcast(T.int8(1), 4 * LANES))
         operands[j, T.ramp(0, 1, LANES)] = packed[0]

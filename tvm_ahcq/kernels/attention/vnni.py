@@ -66,9 +66,23 @@ def query_offsets(q, b, first_row, rows, count, d, constants, row_offset):
 
 @T.inline
 def second_product(
-    operands, totals, values, first_value, vectors, constants, out_scale, out, b, heads, first_row, rows, count, chunk,
-    dv, d,
-):  # fmt: skip
+    operands,
+    totals,
+    values,
+    first_value,
+    vectors,
+    constants,
+    out_scale,
+    out,
+    b,
+    heads,
+    first_row,
+    rows,
+    count,
+    chunk,
+    dv,
+    d,
+):
     """``out = float32(operands @ (v - v_zero)) * out_scale`` for `count` rows, by `chunk` vectors of channels."""
     acc = T.alloc_buffer((count * chunk,), "int32x16", scope="local")
     lanes = T.alloc_buffer((LANES,), "float32", scope="local")
@@ -132,9 +146,16 @@ def _keep(plan, acc, tile, constants, logits, highest, vector, dots, rows_h, row
     for r in T.unroll(tile[1]):
         for v in T.unroll(tile[0]):
             logits[r, T.ramp((vector + v) * LANES, 1, LANES)] = _logit_of(
-                plan, acc[r * tile[0] + v], constants, logits[r, T.ramp((vector + v) * LANES, 1, LANES)], vector + v,
-                dots, r, rows_h[r], rows_w[r],
-            )  # fmt: skip
+                plan,
+                acc[r * tile[0] + v],
+                constants,
+                logits[r, T.ramp((vector + v) * LANES, 1, LANES)],
+                vector + v,
+                dots,
+                r,
+                rows_h[r],
+                rows_w[r],
+            )
             if ragged:
                 logits[r, T.ramp((vector + v) * LANES, 1, LANES)] = _masked(
                     plan, logits[r, T.ramp((vector + v) * LANES, 1, LANES)], vector + v
@@ -146,9 +167,19 @@ def _keep(plan, acc, tile, constants, logits, highest, vector, dots, rows_h, row
 def _relative_positions(plan, q, b, first_row, constants, rel, acc, row_offset, logits, dots, rows_h, rows_w):
     """Products of the rows of a tile with relative positions; where each row's begin, or spread over its keys."""
     relative_block(
-        q, b, first_row, plan.shape.rows, plan.shape.d, constants, plan.relative_tile, *rel, plan.relative_blocks, acc,
-        row_offset, dots,
-    )  # fmt: skip
+        q,
+        b,
+        first_row,
+        plan.shape.rows,
+        plan.shape.d,
+        constants,
+        plan.relative_tile,
+        *rel,
+        plan.relative_blocks,
+        acc,
+        row_offset,
+        dots,
+    )
     for r in range(plan.count):
         row = T.cast(T.min(first_row + r, plan.shape.rows - 1), "int32")
         rows_h[r] = row // plan.width + plan.height - 1
@@ -164,35 +195,77 @@ def _first_product(plan, q, b, first_row, constants, keys, offset, first_key, ro
         for i in range(plan.vectors // plan.tile[0]):
             block = first_key + i * plan.tile[0]
             dot_tile(
-                acc, q, b, first_row, plan.shape.rows, plan.tile, keys, block, offset, block * LANES, row_offset,
+                acc,
+                q,
+                b,
+                first_row,
+                plan.shape.rows,
+                plan.tile,
+                keys,
+                block,
+                offset,
+                block * LANES,
+                row_offset,
                 plan.shape.d // 4,
-            )  # fmt: skip
-            _keep(
-                plan, acc, plan.tile, constants, logits, highest, i * plan.tile[0], *at, plan.width % LANES > 0
             )
+            _keep(plan, acc, plan.tile, constants, logits, highest, i * plan.tile[0], *at, plan.width % LANES > 0)
     else:
         for i in range(plan.full_tiles):
             block = first_key + i * plan.tile[0]
             dot_tile(
-                acc, q, b, first_row, plan.shape.rows, plan.tile, keys, block, offset, block * LANES, row_offset,
+                acc,
+                q,
+                b,
+                first_row,
+                plan.shape.rows,
+                plan.tile,
+                keys,
+                block,
+                offset,
+                block * LANES,
+                row_offset,
                 plan.shape.d // 4,
-            )  # fmt: skip
+            )
             _keep(plan, acc, plan.tile, constants, logits, highest, i * plan.tile[0], *at, False)
         for i in range(plan.vectors - plan.full_tiles * plan.tile[0]):
             vector = plan.full_tiles * plan.tile[0] + i
             block = first_key + vector
             dot_tile(
-                acc, q, b, first_row, plan.shape.rows, (1, plan.count), keys, block, offset, block * LANES, row_offset,
+                acc,
+                q,
+                b,
+                first_row,
+                plan.shape.rows,
+                (1, plan.count),
+                keys,
+                block,
+                offset,
+                block * LANES,
+                row_offset,
                 plan.shape.d // 4,
-            )  # fmt: skip
+            )
             _keep(plan, acc, (1, plan.count), constants, logits, highest, vector, *at, True)
 
 
 @T.inline
 def _query_chunk(
-    plan, q, rel, keys, offset, values, constants, thresholds, table, out_scale, out, b, first_key, start, words,
+    plan,
+    q,
+    rel,
+    keys,
+    offset,
+    values,
+    constants,
+    thresholds,
+    table,
+    out_scale,
+    out,
+    b,
+    first_key,
+    start,
+    words,
     scratch,
-):  # fmt: skip
+):
     """The queries of one parallel task, a tile of rows at a time."""
     logits = T.alloc_buffer((plan.count, plan.blocks * KEYS), "int32")
     operands = T.alloc_buffer((plan.count, plan.blocks * KEYS), "uint8")
@@ -216,16 +289,41 @@ def _query_chunk(
         for r in T.unroll(plan.count):
             highest[r] = T.broadcast(T.int32(PADDING), LANES)
         _first_product(
-            plan, q, b, first_row, constants, keys, offset, first_key, row_offset, acc, logits, highest,
+            plan,
+            q,
+            b,
+            first_row,
+            constants,
+            keys,
+            offset,
+            first_key,
+            row_offset,
+            acc,
+            logits,
+            highest,
             (dots, rows_h, rows_w),
-        )  # fmt: skip
+        )
         normalise_rows(logits, highest, plan.count, plan.vectors, sums, shift)
         for r in range(plan.count):
             plan.coder.encode(logits, r, plan.blocks, shift, scratch, words, thresholds, table, operands, totals)
         second_product(
-            operands, totals, values, first_key * 4, plan.vectors, constants, out_scale, out, b, plan.shape.merged,
-            first_row, plan.shape.rows, plan.count, plan.value_chunk, plan.value_vectors, plan.shape.d,
-        )  # fmt: skip
+            operands,
+            totals,
+            values,
+            first_key * 4,
+            plan.vectors,
+            constants,
+            out_scale,
+            out,
+            b,
+            plan.shape.merged,
+            first_row,
+            plan.shape.rows,
+            plan.count,
+            plan.value_chunk,
+            plan.value_vectors,
+            plan.shape.d,
+        )
 
 
 @T.inline
@@ -255,17 +353,40 @@ def _chunks_of_queries(plan, q, k, v, rel, constants, thresholds, table, out_sca
         b = task // plan.blocks
         for i in range(T.min(plan.vectors - task % plan.blocks * 4, 4)):
             pack_vector(
-                k, v, constants, b, plan.place, task % plan.blocks * 4 + i, b * plan.vectors, plan.shape.d, keys,
-                offset, values,
-            )  # fmt: skip
+                k,
+                v,
+                constants,
+                b,
+                plan.place,
+                task % plan.blocks * 4 + i,
+                b * plan.vectors,
+                plan.shape.d,
+                keys,
+                offset,
+                values,
+            )
     for task in T.parallel(plan.shape.heads * plan.chunks):
         words = T.alloc_buffer((64,), "int16", scope="local")
         scratch = T.alloc_buffer((plan.coder.scratch,), "int32", scope="local")
         plan.coder.prepare(scratch, words, thresholds, table)
         _query_chunk(
-            plan, q, rel, keys, offset, values, constants, thresholds, table, out_scale, out, task // plan.chunks,
-            task // plan.chunks * plan.vectors, task % plan.chunks * plan.chunk_rows, words, scratch,
-        )  # fmt: skip
+            plan,
+            q,
+            rel,
+            keys,
+            offset,
+            values,
+            constants,
+            thresholds,
+            table,
+            out_scale,
+            out,
+            task // plan.chunks,
+            task // plan.chunks * plan.vectors,
+            task % plan.chunks * plan.chunk_rows,
+            words,
+            scratch,
+        )
 
 
 def vnni_body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:

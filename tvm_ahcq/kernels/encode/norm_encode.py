@@ -54,9 +54,15 @@ def norm_encode(
 
     @T.prim_func(s_tir=True)
     def main(
-        x_handle: T.handle, gamma_handle: T.handle, beta_handle: T.handle, index_handle: T.handle,
-        bounds_handle: T.handle, scale_handle: T.handle, zero_handle: T.handle, out_handle: T.handle,
-    ):  # fmt: skip
+        x_handle: T.handle,
+        gamma_handle: T.handle,
+        beta_handle: T.handle,
+        index_handle: T.handle,
+        bounds_handle: T.handle,
+        scale_handle: T.handle,
+        zero_handle: T.handle,
+        out_handle: T.handle,
+    ):
         T.func_attr({"global_symbol": "ahcq_norm_encode", "tirx.noalias": True, "tirx.is_scheduled": True})
         x = T.match_buffer(x_handle, (tokens, k), "float32", align=4)
         gamma = T.match_buffer(gamma_handle, (k,), "float32", align=4)

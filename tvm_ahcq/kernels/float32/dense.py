@@ -216,14 +216,32 @@ def matmul(m: int | Expr, n: int, k: int, target: HostTarget, accumulate: str = 
                         if whole > 0:
                             if panel < whole:
                                 _add_steps(
-                                    x, packed, bias, out, start + i * tile.rows, rows, panel, depth, k, tile,
+                                    x,
+                                    packed,
+                                    bias,
+                                    out,
+                                    start + i * tile.rows,
+                                    rows,
+                                    panel,
+                                    depth,
+                                    k,
+                                    tile,
                                     tile.columns,
-                                )  # fmt: skip
+                                )
                         if whole < panels:
                             if panel >= whole:
                                 _add_steps(
-                                    x, packed, bias, out, start + i * tile.rows, rows, panel, depth, k, tile,
+                                    x,
+                                    packed,
+                                    bias,
+                                    out,
+                                    start + i * tile.rows,
+                                    rows,
+                                    panel,
+                                    depth,
+                                    k,
+                                    tile,
                                     n - whole * tile.columns,
-                                )  # fmt: skip
+                                )
 
     return main

@@ -70,9 +70,14 @@ def linear_kernel(rows: int | Expr, n: int, operands: Callable[..., None]) -> Pr
 
     @T.prim_func(s_tir=True)
     def main(
-        a: T.handle, w: T.handle, bounds: T.handle, multiplier: T.handle, correction: T.handle, bias: T.handle,
+        a: T.handle,
+        w: T.handle,
+        bounds: T.handle,
+        multiplier: T.handle,
+        correction: T.handle,
+        bias: T.handle,
         out_handle: T.handle,
-    ):  # fmt: skip
+    ):
         T.func_attr({"global_symbol": "ahcq_grouped_linear", "tirx.noalias": True, "tirx.is_scheduled": True})
         out = T.match_buffer(out_handle, (rows, n), "float32", align=4)
         operands(a, w, bounds, multiplier, correction, bias, out)

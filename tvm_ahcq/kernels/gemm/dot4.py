@@ -73,9 +73,17 @@ def _multiply(sums, a, w, first_row, rows, block, low, high, dot, sum_lanes, par
             _narrow_steps(sums, a, w, first_row, rows, block, low + i * dot.depth, dot.depth, dot, partial_lanes)
         if (high - low) % dot.depth > 0:
             _narrow_steps(
-                sums, a, w, first_row, rows, block, high - (high - low) % dot.depth, (high - low) % dot.depth, dot,
+                sums,
+                a,
+                w,
+                first_row,
+                rows,
+                block,
+                high - (high - low) % dot.depth,
+                (high - low) % dot.depth,
+                dot,
                 partial_lanes,
-            )  # fmt: skip
+            )
 
 
 @T.inline

@@ -50,9 +50,15 @@ def linear_add(
 
     @T.prim_func(s_tir=True)
     def main(
-        a: T.handle, w: T.handle, bounds: T.handle, multiplier: T.handle, correction: T.handle, bias: T.handle,
-        residual_handle: T.handle, out_handle: T.handle,
-    ):  # fmt: skip
+        a: T.handle,
+        w: T.handle,
+        bounds: T.handle,
+        multiplier: T.handle,
+        correction: T.handle,
+        bias: T.handle,
+        residual_handle: T.handle,
+        out_handle: T.handle,
+    ):
         T.func_attr({"global_symbol": "ahcq_linear_add", "tirx.noalias": True, "tirx.is_scheduled": True})
         residual = T.match_buffer(residual_handle, (image_rows, n), "float32", align=4)
         out = T.match_buffer(out_handle, (image_rows, n), "float32", align=4)
@@ -89,9 +95,16 @@ def linear_intervals(
 
     @T.prim_func(s_tir=True)
     def main(
-        a: T.handle, w: T.handle, bounds: T.handle, multiplier: T.handle, correction: T.handle, bias: T.handle,
-        thresholds_handle: T.handle, operands_handle: T.handle, out_handle: T.handle,
-    ):  # fmt: skip
+        a: T.handle,
+        w: T.handle,
+        bounds: T.handle,
+        multiplier: T.handle,
+        correction: T.handle,
+        bias: T.handle,
+        thresholds_handle: T.handle,
+        operands_handle: T.handle,
+        out_handle: T.handle,
+    ):
         T.func_attr({"global_symbol": "ahcq_linear_intervals", "tirx.noalias": True, "tirx.is_scheduled": True})
         thresholds = T.match_buffer(thresholds_handle, (n_thresholds,), "float32", align=4)
         operands = T.match_buffer(operands_handle, (n_thresholds + 1,), "uint8", align=1)
@@ -128,9 +141,16 @@ def linear_codes(
 
     @T.prim_func(s_tir=True)
     def main(
-        a: T.handle, w: T.handle, bounds: T.handle, multiplier: T.handle, correction: T.handle, bias: T.handle,
-        scale_handle: T.handle, zero_handle: T.handle, out_handle: T.handle,
-    ):  # fmt: skip
+        a: T.handle,
+        w: T.handle,
+        bounds: T.handle,
+        multiplier: T.handle,
+        correction: T.handle,
+        bias: T.handle,
+        scale_handle: T.handle,
+        zero_handle: T.handle,
+        out_handle: T.handle,
+    ):
         T.func_attr({"global_symbol": "ahcq_linear_codes", "tirx.noalias": True, "tirx.is_scheduled": True})
         scale = T.match_buffer(scale_handle, (1,), "float32", align=4)
         zero = T.match_buffer(zero_handle, (1,), "int32", align=4)
@@ -171,10 +191,20 @@ def linear_heads(
 
     @T.prim_func(s_tir=True)
     def main(
-        a: T.handle, w: T.handle, bounds: T.handle, multiplier: T.handle, correction: T.handle, bias: T.handle,
-        q_scale_handle: T.handle, k_scale_handle: T.handle, v_scale_handle: T.handle,
-        q_zero_handle: T.handle, k_zero_handle: T.handle, v_zero_handle: T.handle, out_handle: T.handle,
-    ):  # fmt: skip
+        a: T.handle,
+        w: T.handle,
+        bounds: T.handle,
+        multiplier: T.handle,
+        correction: T.handle,
+        bias: T.handle,
+        q_scale_handle: T.handle,
+        k_scale_handle: T.handle,
+        v_scale_handle: T.handle,
+        q_zero_handle: T.handle,
+        k_zero_handle: T.handle,
+        v_zero_handle: T.handle,
+        out_handle: T.handle,
+    ):
         T.func_attr({"global_symbol": "ahcq_linear_heads", "tirx.noalias": True, "tirx.is_scheduled": True})
         q_scale = T.match_buffer(q_scale_handle, (1,), "float32", align=4)
         k_scale = T.match_buffer(k_scale_handle, (1,), "float32", align=4)

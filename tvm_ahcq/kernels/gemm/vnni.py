@@ -152,14 +152,40 @@ def vnni_body(
             if whole > 0:
                 if panel < whole:
                     _panel(
-                        a, w, multiplier, correction, bias, out, (floats, ints), start, end, rows, panel * width, tile,
-                        bounds, groups, epilogue,
-                    )  # fmt: skip
+                        a,
+                        w,
+                        multiplier,
+                        correction,
+                        bias,
+                        out,
+                        (floats, ints),
+                        start,
+                        end,
+                        rows,
+                        panel * width,
+                        tile,
+                        bounds,
+                        groups,
+                        epilogue,
+                    )
             if whole < panels:
                 if panel >= whole:
                     _panel(
-                        a, w, multiplier, correction, bias, out, (floats, ints), start, end, rows, whole * width, last,
-                        bounds, groups, epilogue,
-                    )  # fmt: skip
+                        a,
+                        w,
+                        multiplier,
+                        correction,
+                        bias,
+                        out,
+                        (floats, ints),
+                        start,
+                        end,
+                        rows,
+                        whole * width,
+                        last,
+                        bounds,
+                        groups,
+                        epilogue,
+                    )
 
     return body

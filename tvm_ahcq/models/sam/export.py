@@ -83,8 +83,9 @@ class _Decoder(nn.Module):
 class _Decode(_Decoder):
     """Prompts without a mask."""
 
-    def forward(self, embedding: torch.Tensor, point_coords: torch.Tensor,
-                point_labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, embedding: torch.Tensor, point_coords: torch.Tensor, point_labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         dense = self.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         return self.predict(embedding + dense, self.embed_points(point_coords, point_labels))
 
@@ -92,8 +93,9 @@ class _Decode(_Decoder):
 class _DecodeMask(_Decoder):
     """Prompts with a mask from an earlier call (low-resolution logits)."""
 
-    def forward(self, embedding: torch.Tensor, point_coords: torch.Tensor, point_labels: torch.Tensor,
-                mask_input: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, embedding: torch.Tensor, point_coords: torch.Tensor, point_labels: torch.Tensor, mask_input: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         dense = self.prompt_encoder.mask_downscaling(mask_input)
         return self.predict(embedding + dense, self.embed_points(point_coords, point_labels))
 
@@ -159,7 +161,10 @@ def export_function(sam: Sam, name: str) -> tuple[relax.Function, list[str]]:
             shapes = {key: dynamic.get(key) for key in inputs}
             program = torch.export.export(module, (), inputs, dynamic_shapes=shapes, strict=False)
         imported = from_exported_program(
-            program, keep_params_as_input=True, unwrap_unit_return_tuple=True, run_ep_decomposition=False,
+            program,
+            keep_params_as_input=True,
+            unwrap_unit_return_tuple=True,
+            run_ep_decomposition=False,
             custom_convert_map=_CONVERT,
         )
     except Exception as error:

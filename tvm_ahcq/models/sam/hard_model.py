@@ -77,8 +77,14 @@ class Pathologies:
 
 
 HARD = Pathologies(
-    norm_spread=1.5, norm_offset=1.0, blind_direction=1.0, query_key_condition=4.0, value_condition=4.0, key_offset=4.0,
-    value_offset=1.0, relu_spread=1.0,
+    norm_spread=1.5,
+    norm_offset=1.0,
+    blind_direction=1.0,
+    query_key_condition=4.0,
+    value_condition=4.0,
+    key_offset=4.0,
+    value_offset=1.0,
+    relu_spread=1.0,
 )
 """The harder ``vit_t`` of the accuracy study: every published pathology, at a strength that 4 bits can survive."""
 
@@ -316,8 +322,11 @@ def _steps(model: SamModel, wanted: Pathologies) -> Iterator[tuple]:
     attentions = attention_links(model)
     decoder = [link for link in attentions if not link.in_encoder]
     mixed = attentions if wanted.encoder_attention else decoder
-    hidden = sorted(name.removesuffix(".lin1.weight") for name in model.params
-                    if name.startswith("mask_decoder.") and name.endswith(".mlp.lin1.weight"))
+    hidden = sorted(
+        name.removesuffix(".lin1.weight")
+        for name in model.params
+        if name.startswith("mask_decoder.") and name.endswith(".mlp.lin1.weight")
+    )
     # offsets of channels come before their scales, so that they grow with them
     yield offset_norm_channels, moving if wanted.norm_offset else [], wanted.norm_offset
     yield add_blind_direction, moving if wanted.blind_direction else [], wanted.blind_direction

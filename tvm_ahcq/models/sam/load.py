@@ -127,8 +127,18 @@ def from_module(sam: Sam, name: str) -> SamModel:
     used = {param for names in function_params.values() for param in names}
     params = {key: value.detach().numpy() for key, value in sam.state_dict().items() if key in used}
     mean, std = _figures(sam.pixel_mean), _figures(sam.pixel_std)
-    return SamModel(name, size, height, sam.mask_decoder.transformer_dim, float(sam.mask_threshold), mean, std,
-                    module, params, function_params)
+    return SamModel(
+        name,
+        size,
+        height,
+        sam.mask_decoder.transformer_dim,
+        float(sam.mask_threshold),
+        mean,
+        std,
+        module,
+        params,
+        function_params,
+    )
 
 
 def _figures(channels: torch.Tensor) -> tuple[float, float, float]:

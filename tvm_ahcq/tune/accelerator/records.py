@@ -60,19 +60,29 @@ def read_tiles(folder: str | os.PathLike[str]) -> list[TileRecord]:
         try:
             found.append(_record(stored))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise TuningError(f"{Path(folder) / FILE}, line {number}, is no record of a tile ({error!r}); delete it, "
-                              "or tune again in an empty folder") from error  # fmt: skip
+            raise TuningError(
+                f"{Path(folder) / FILE}, line {number}, is no record of a tile ({error!r}); delete it, "
+                "or tune again in an empty folder"
+            ) from error
     return found
 
 
 def _record(stored: Mapping[str, Any]) -> TileRecord:
     tile = (LinearTile if "rows" in stored["tile"] else AttentionTile)(**stored["tile"])
-    if any(isinstance(value, bool) != (name == "columns_first") or not isinstance(value, int)
-           for name, value in stored["tile"].items()):  # fmt: skip
+    if any(
+        isinstance(value, bool) != (name == "columns_first") or not isinstance(value, int)
+        for name, value in stored["tile"].items()
+    ):
         raise TypeError(f"tile {stored['tile']}")
     cycles = None if stored["cycles"] is None else int(stored["cycles"])
-    return TileRecord(str(stored["config"]), int(stored["config_hash"]), shape_from(stored["shape"]), tile, cycles,
-                      str(stored["error"]))  # fmt: skip
+    return TileRecord(
+        str(stored["config"]),
+        int(stored["config_hash"]),
+        shape_from(stored["shape"]),
+        tile,
+        cycles,
+        str(stored["error"]),
+    )
 
 
 def shape_from(stored: Mapping[str, Any]) -> Shape:

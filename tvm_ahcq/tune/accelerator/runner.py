@@ -111,5 +111,7 @@ def measure_tiles(task: TileTask, tiles: Sequence[Tile], runner: PyRunner) -> li
                 cycles[tile] = round(float(found))
             else:
                 errors[tile] = str(result.error_msg)
-    return [TileRecord(task.config.name, task.config.hash, task.shape, tile, cycles.get(tile), errors.get(tile, ""))
-            for tile in tiles]  # fmt: skip
+    return [
+        TileRecord(task.config.name, task.config.hash, task.shape, tile, cycles.get(tile), errors.get(tile, ""))
+        for tile in tiles
+    ]

@@ -55,12 +55,16 @@ def bundle_shapes(bundle: Bundle, config: Config) -> list[Shape]:
     """
     stored = bundle.manifest.accelerator
     if stored is None:
-        raise TuningError(f"{bundle.path} has no programs for an accelerator; compile it with --accelerator "
-                          f"{config.name}, or give --model instead of a bundle")  # fmt: skip
+        raise TuningError(
+            f"{bundle.path} has no programs for an accelerator; compile it with --accelerator "
+            f"{config.name}, or give --model instead of a bundle"
+        )
     report = OffloadReport.from_dict(stored)
     if report.config_hash != config.hash:
-        raise TuningError(f"{bundle.path} was compiled for the accelerator {report.config} ({report.config_hash:#010x}"
-                          f"), not for {config.name} ({config.hash:#010x})")  # fmt: skip
+        raise TuningError(
+            f"{bundle.path} was compiled for the accelerator {report.config} ({report.config_hash:#010x}"
+            f"), not for {config.name} ({config.hash:#010x})"
+        )
     try:
         shapes = {shape_from(shape): None for place in report.offloaded() for shape in place.shapes}
     except (AttributeError, TypeError, ValueError) as error:
@@ -115,8 +119,11 @@ def tune_tiles(
         There are records that were not to be resumed, or a default fails.
     """
     prepare_folder(folder, resume)
-    earlier = [record for record in read_tiles(folder) if record.config_hash == config.hash] \
-        if (folder / FILE).exists() else []  # fmt: skip
+    earlier = (
+        [record for record in read_tiles(folder) if record.config_hash == config.hash]
+        if (folder / FILE).exists()
+        else []
+    )
     found = []
     for shape in shapes:
         records = [record for record in earlier if record.shape == shape]
@@ -156,7 +163,13 @@ def _search(
 def _state(task: TileTask, records: list[TileRecord], costs: dict[Tile, int | None], total: int) -> TileProgress:
     cycles = [count for count in costs.values() if count is not None]
     return TileProgress(
-        task.shape, len(costs), total, len(costs) - len(cycles), min(cycles, default=None),
-        costs.get(task.space.tiles[0]), task.space.too_large, task.space.hopeless,
+        task.shape,
+        len(costs),
+        total,
+        len(costs) - len(cycles),
+        min(cycles, default=None),
+        costs.get(task.space.tiles[0]),
+        task.space.too_large,
+        task.space.hopeless,
         fewest_cycles(records).get(task.shape),
-    )  # fmt: skip
+    )

@@ -113,9 +113,15 @@ def _build(target: HostTarget, workload: LinearWorkload, schedule: LinearSchedul
         The instruction that the kernel is written for is not in its code.
     """
     func = grouped_linear(
-        Var("rows", "int64"), workload.outputs, workload.channels, workload.groups, target.layout, target,
-        workload.weight_bits, schedule,
-    )  # fmt: skip
+        Var("rows", "int64"),
+        workload.outputs,
+        workload.channels,
+        workload.groups,
+        target.layout,
+        target,
+        workload.weight_bits,
+        schedule,
+    )
     built = tvm.compile(func, target=target.tvm_target())
     check_instruction(target, built.mod.inspect_source("asm"))
     built.export_library(str(path), **link_options(target))
@@ -137,7 +143,12 @@ def check_instruction(target: HostTarget, assembly: str) -> None:
 def _argument_types(workload: LinearWorkload, rows: int) -> list[arg_info.TensorInfo]:
     n, k, g = workload.outputs, workload.channels, workload.groups
     types = [
-        ("uint8", [rows, k]), ("int8", [-(-n // 16), k // 4, 16, 4]), ("int32", [g + 1]), ("float32", [g, n]),
-        ("int32", [g, n]), ("float32", [n]), ("float32", [rows, n]),
-    ]  # fmt: skip
+        ("uint8", [rows, k]),
+        ("int8", [-(-n // 16), k // 4, 16, 4]),
+        ("int32", [g + 1]),
+        ("float32", [g, n]),
+        ("int32", [g, n]),
+        ("float32", [n]),
+        ("float32", [rows, n]),
+    ]
     return [arg_info.TensorInfo(dtype, shape) for dtype, shape in types]

@@ -25,9 +25,19 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     def make(top: str, harness: Path, extra: tuple[Path, ...] = (), parameters: tuple[str, ...] = ()) -> Path:
         folder = tmp_path_factory.mktemp(top)
         verilator(
-            "--cc", "-O3", "-Wno-fatal", "-Wno-lint", "--x-assign", "fast", "--top-module", top, *parameters,
-            "--Mdir", str(folder), *map(str, [*rtl_sources(), *extra]),
-        )  # fmt: skip
+            "--cc",
+            "-O3",
+            "-Wno-fatal",
+            "-Wno-lint",
+            "--x-assign",
+            "fast",
+            "--top-module",
+            top,
+            *parameters,
+            "--Mdir",
+            str(folder),
+            *map(str, [*rtl_sources(), *extra]),
+        )
         sources = [path for path in folder.glob("*.cpp") if not path.name.endswith("__ALL.cpp")]
         sources += [include / "verilated.cpp", include / "verilated_threads.cpp", harness]
         places = [f"-I{path}" for path in (folder, include, include / "vltstd")]

@@ -15,12 +15,34 @@ HERE = Path(__file__).resolve().parent
 STAGES = (5, 5, 5, 2, 8)
 CORNERS = np.array(
     [
-        0x00000000, 0x00000001, 0x007FFFFF, 0x00800000, 0x00800001, 0x01000000, 0x33800000, 0x34000000, 0x3F7FFFFF,
-        0x3F800000, 0x3F800001, 0x3FFFFFFF, 0x40000000, 0x4B000000, 0x4B7FFFFF, 0x4B800000, 0x1F800000, 0x5F800000,
-        0x20000000, 0x7E800000, 0x7F7FFFFF, 0x7F800000, 0x7F800001, 0x7FC00000, 0x7FFFFFFF,
+        0x00000000,
+        0x00000001,
+        0x007FFFFF,
+        0x00800000,
+        0x00800001,
+        0x01000000,
+        0x33800000,
+        0x34000000,
+        0x3F7FFFFF,
+        0x3F800000,
+        0x3F800001,
+        0x3FFFFFFF,
+        0x40000000,
+        0x4B000000,
+        0x4B7FFFFF,
+        0x4B800000,
+        0x1F800000,
+        0x5F800000,
+        0x20000000,
+        0x7E800000,
+        0x7F7FFFFF,
+        0x7F800000,
+        0x7F800001,
+        0x7FC00000,
+        0x7FFFFFFF,
     ],
     np.uint32,
-)  # fmt: skip
+)
 """Zero, subnormal and smallest normal numbers, ends of binades, ties, largest numbers, infinity, NaNs."""
 
 

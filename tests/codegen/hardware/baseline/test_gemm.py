@@ -47,10 +47,19 @@ def test_results_are_those_of_the_model_whatever_memory_does(program: Path, core
 
 @pytest.mark.parametrize(
     "sizes",
-    [[(16, 20)], [(64, 3)], [(64, 1)], [(6, 9)], [(2, 7)], [(32, 14), (32, 14)], [(32, 5), (32, 5), (20, 2)],
-     [(200, 30), (150, 20)], [(512, 16)]],
+    [
+        [(16, 20)],
+        [(64, 3)],
+        [(64, 1)],
+        [(6, 9)],
+        [(2, 7)],
+        [(32, 14), (32, 14)],
+        [(32, 5), (32, 5), (20, 2)],
+        [(200, 30), (150, 20)],
+        [(512, 16)],
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_cycles_are_those_of_the_formula(program: Path, core: model.Core, sizes: list[tuple[int, int]]) -> None:
     rng = np.random.default_rng(0)
     found, _ = simulate(program, core, [tile(core, rng, *size) for size in sizes], 0)

@@ -22,9 +22,15 @@ def random_heads(count: int, sides: tuple[int, int], channels: int, relative: bo
     q, k, v = (UniformParams(bits=4, scale=0.31, zero_point=zero) for zero in (8, 6, 9))
     tables = [rng.normal(size=(2 * side - 1, channels)) if relative else None for side in sides]
     constants, rel_h, rel_w = log_attention_constants(
-        q, k, v, LnqParams(bits=4, alpha=20.0, scale=0.7), scale=channels**-0.5, head_dim=channels,
-        rel_h=tables[0], rel_w=tables[1],
-    )  # fmt: skip
+        q,
+        k,
+        v,
+        LnqParams(bits=4, alpha=20.0, scale=0.7),
+        scale=channels**-0.5,
+        head_dim=channels,
+        rel_h=tables[0],
+        rel_w=tables[1],
+    )
     codes = rng.integers(0, 16, (3, count, sides[0] * sides[1], channels)).astype(np.uint8)
     return PictureHeads(*codes, constants, sides, rel_h, rel_w)
 
