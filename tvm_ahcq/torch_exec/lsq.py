@@ -72,7 +72,7 @@ def table_lsq(
 ) -> torch.Tensor:
     """A table quantizer ``offset + delta * table[code]`` with a learned scale, differentiable in `x` and `delta`.
 
-    The published gradient of HLUQ's log scale is zero for every value in range (:mod:`.hluq_gradient`). Here rounding
+    The published gradient of HLUQ's log scale is zero for every value in range. Here rounding
     passes its gradient straight through in the linear domain for all levels, as LSQ does: a value in range contributes
     its rounding error ``table[code] - (x - offset) / delta``.
 

@@ -61,12 +61,6 @@ def difference_moment(difference: np.ndarray) -> np.ndarray:
     return rows.T @ rows / len(rows)
 
 
-def error_energy(directions: np.ndarray, differences: np.ndarray) -> np.ndarray:
-    """``C_i``: mean square of the rows of `differences` ``(..., K)`` along each row of `directions` ``(r, K)``."""
-    rows = np.asarray(differences, np.float64).reshape(-1, directions.shape[1])
-    return np.mean((rows @ directions.T) ** 2, 0)
-
-
 class Conditioner:
     """One weight's singular value decomposition, from which the conditioned weight for any iteration count is cheap.
 
@@ -177,18 +171,3 @@ class Conditioner:
         """Condition number on the weight's range; 1 for a weight of zeros."""
         ranged = singular[: self._rank]
         return float(ranged.max() / ranged.min()) if ranged.size else 1.0
-
-
-def condition_weight(
-    weight: np.ndarray,
-    moment: np.ndarray | None,
-    iterations: int,
-    *,
-    strength: float = STRENGTH,
-    penalty: float = PENALTY,
-    doubled_energy: bool = False,
-    stale_log: bool = False,
-) -> ConditionedWeight:
-    """:meth:`Conditioner.weight` for a single number of iterations; parameters as there."""
-    conditioner = Conditioner(weight, moment, strength=strength, penalty=penalty, doubled_energy=doubled_energy)
-    return conditioner.weight(iterations, stale_log=stale_log)

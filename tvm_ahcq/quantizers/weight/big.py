@@ -112,14 +112,3 @@ def channel_signs(keys: np.ndarray, *, zero_erases: bool = False) -> np.ndarray:
     keys = check_samples(keys, "key")
     signs = np.sign(keys.reshape(-1, keys.shape[-1]).mean(0, dtype=np.float64)).astype(np.int8)
     return signs if zero_erases else np.where(signs == 0, np.int8(1), signs)
-
-
-def absorb_signs(weight: np.ndarray, bias: np.ndarray, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of a projection ``(C, K)`` and its bias ``(C,)`` times the channels' signs; for k_proj and q_proj alike."""
-    if np.shape(signs) != (len(weight),) or np.shape(bias) != (len(weight),):
-        raise ValueError(
-            f"weight {np.shape(weight)}, bias {np.shape(bias)}, signs {np.shape(signs)}; expected one sign a row. "
-            "Take the signs before the split into heads."
-        )
-    factor = np.asarray(signs, np.float32)
-    return np.asarray(weight, np.float32) * factor[:, None], np.asarray(bias, np.float32) * factor

@@ -49,7 +49,7 @@ def round_gptq(
     block : int
         Columns whose corrections are gathered before they reach the columns after them; it does not change the result.
     sweeps : int
-        Rounds of coordinate descent afterwards (:func:`descend_codes`).
+        Rounds of coordinate descent afterwards (each code in turn takes the value that is best while all others stay).
 
     Returns
     -------
@@ -74,37 +74,6 @@ def round_gptq(
     lost = problem.error(steps) > problem.error(nearest)
     steps[lost] = nearest[lost]
     return problem.codes(steps)
-
-
-def descend_codes(
-    codes: np.ndarray,
-    weight: np.ndarray,
-    hessian: np.ndarray,
-    scale: np.ndarray,
-    zero_point: np.ndarray,
-    bits: int,
-    *,
-    sweeps: int = 1,
-    block: int = 128,
-) -> np.ndarray:
-    """Coordinate descent from any codes: each in turn takes the value that is best while all others stay.
-
-    The output error never rises. Parameters as for :func:`round_gptq`, `codes` ``(N, K)`` uint8 to start from.
-    """
-    problem = _Problem(weight, Curvature(hessian), scale, zero_point, bits)
-    steps = torch.from_numpy(np.asarray(codes).astype(np.float32)) - problem.zero
-    for _ in range(sweeps):
-        steps = _sweep(problem, steps, block)
-    return problem.codes(steps)
-
-
-def rounding_error(
-    weight: np.ndarray, codes: np.ndarray, hessian: np.ndarray, scale: np.ndarray, zero_point: np.ndarray
-) -> np.ndarray:
-    """``(N,)`` float64 output error of each row, ``(w - q) H (w - q)^T``."""
-    steps = np.asarray(codes, np.float64) - np.asarray(zero_point, np.float64)[:, None]
-    difference = np.asarray(weight, np.float64) - steps * np.asarray(scale, np.float64)[:, None]
-    return np.einsum("nk,nk->n", difference @ np.asarray(hessian, np.float64), difference)
 
 
 class Curvature:
