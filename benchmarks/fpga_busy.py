@@ -29,7 +29,7 @@ from tvm_ahcq.codegen.isa.memory_image import MemoryImage, instruction_count
 from tvm_ahcq.codegen.lower.attention.plan import PictureHeads
 from tvm_ahcq.codegen.lower.attention.stream import stream_program
 from tvm_ahcq.errors import DeviceError
-from tvm_ahcq.quantizers.activation.attention_constants import log_attention_constants
+from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
 from tvm_ahcq.quantizers.activation.lnq import LnqParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 
@@ -81,11 +81,8 @@ def picture(count: int, sides: tuple[int, int], channels: int) -> PictureHeads:
     rng = np.random.default_rng(0)
     q, k, v = (UniformParams(bits=4, scale=0.2, zero_point=8) for _ in range(3))
     tables = [rng.normal(size=(2 * side - 1, channels)) for side in sides]
-    constants, rel_h, rel_w = log_attention_constants(
-        q,
-        k,
-        v,
-        LnqParams(bits=4, alpha=20.0, scale=0.7),
+    constants, rel_h, rel_w = attention_constants(
+        AttentionQuantizers(q, k, v, LnqParams(bits=4, alpha=20.0, scale=0.7)),
         scale=channels**-0.5,
         head_dim=channels,
         rel_h=tables[0],

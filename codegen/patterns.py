@@ -15,7 +15,7 @@ from tvm_ahcq.codegen.lower.operators import NO_TILES, LinearConstants, lower_at
 from tvm_ahcq.codegen.lower.tiles import Tiles
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.ir.register import is_op as is_call
-from tvm_ahcq.quantizers.core.reference import LogAttention
+from tvm_ahcq.quantizers.core.reference import AttentionConstants
 
 ShapeOf = Callable[[relax.Expr], list[int]]
 """Gives a tensor's shape as numbers."""
@@ -115,7 +115,7 @@ def _lower(
         call, (scalars, thresholds, table, out_scale, *rel) = calls[0], constants[0]
         heads, queries, channels = matrix_shape(shape_of(call.args[0]))
         keys = matrix_shape(shape_of(call.args[1]))[1]
-        numbers = LogAttention.of(scalars, thresholds, table, float(out_scale[0]))
+        numbers = AttentionConstants.of(scalars, thresholds, table, float(out_scale[0]))
         rel_h, rel_w = rel or (None, None)
         return lower_attention(config, (heads, queries, keys, channels), numbers, rel_h, rel_w, tiles)
     batch, rows, _ = matrix_shape(shape_of(calls[0].args[0]))

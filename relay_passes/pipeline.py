@@ -35,7 +35,7 @@ from tvm_ahcq.calibrate.round_weights import round_weights
 from tvm_ahcq.quantizers.activation.pixels import PixelRange
 from tvm_ahcq.quantizers.core.recipe import Recipe
 from tvm_ahcq.quantizers.core.table import QuantTable
-from tvm_ahcq.quantizers.weight.equalise import preserved
+from tvm_ahcq.quantizers.weight.equalise import apply_equalisation
 from tvm_ahcq.relay_passes.lower.factor_position_encodings import separate_constants
 from tvm_ahcq.relay_passes.lower.legalise import legalise
 from tvm_ahcq.relay_passes.lower.schedule import schedule_pass
@@ -125,8 +125,8 @@ def quantizers(
         if recipe.bimodal:
             changes |= absorb_bimodal_keys(mod, params, seen, "zero_sign" in recipe.faults)
         if recipe.equalise:
-            changes |= equalise(mod, preserved(params, changes), seen)
-        params = preserved(params, changes)
+            changes |= equalise(mod, apply_equalisation(params, changes), seen)
+        params = apply_equalisation(params, changes)
         del seen
     table = calibrate(mod, params, images, recipe, model=model, progress=progress, pixels=pixels)
     learning, conditioned = images[: _learning_images(images)], {}

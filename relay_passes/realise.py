@@ -17,7 +17,7 @@ from tvm.ir import Expr, IRModule
 from tvm_ahcq import ir as ahcq
 from tvm_ahcq.errors import QuantTableError, UnsupportedModelError
 from tvm_ahcq.ir.register import is_op
-from tvm_ahcq.quantizers.activation.attention_constants import log_attention_constants
+from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
 from tvm_ahcq.quantizers.activation.cag import CagParams
 from tvm_ahcq.quantizers.activation.hluq import TableParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
@@ -275,8 +275,8 @@ class _Realiser:
         head_dim = int(call.args[0].ty.shape.values[-1])
         rel = [self.params[self.defs.param(arg)] for arg in call.args[3:]]
         sites = [self.table.sites[f"{name}.{role}"] for role in ("q", "k", "v", "probs")]
-        constants, *tables = log_attention_constants(
-            *sites,
+        constants, *tables = attention_constants(
+            AttentionQuantizers(*sites),
             scale=float(call.attrs["scale"]),
             head_dim=head_dim,
             **dict(zip(("rel_h", "rel_w"), rel, strict=False)),

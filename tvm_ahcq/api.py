@@ -21,11 +21,11 @@ from tvm_ahcq.evaluate.datasets.scenes import generate
 from tvm_ahcq.models.sam.load import SamModel
 from tvm_ahcq.models.sam.predictor import SamPredictor
 from tvm_ahcq.quantizers.activation.pixels import pixel_range
-from tvm_ahcq.quantizers.core.float16_storage import halved
+from tvm_ahcq.quantizers.core.float16_storage import round_to_float16
 from tvm_ahcq.quantizers.core.recipe import Recipe
 from tvm_ahcq.quantizers.core.recipe import recipe as find_recipe
 from tvm_ahcq.quantizers.core.table import QuantTable
-from tvm_ahcq.quantizers.weight.equalise import preserved
+from tvm_ahcq.quantizers.weight.equalise import apply_equalisation
 from tvm_ahcq.runtime.bundle import write_bundle
 from tvm_ahcq.runtime.manifest import Manifest, ModelSpec
 from tvm_ahcq.runtime.offload import OffloadReport
@@ -71,12 +71,12 @@ class QuantizedModel:
     def params(self) -> dict[str, np.ndarray]:
         """The prepared model's parameters, with those in place that conditioning and rounding changed, and large ones
         that stay in float rounded to what a bundle stores of them."""
-        return halved({**self.prepared.params, **self.table.params}, self.table.weights)
+        return round_to_float16({**self.prepared.params, **self.table.params}, self.table.weights)
 
     @cached_property
     def prepared(self) -> SamModel:
         """The float model after equalisation: the same function, the parameters that quantizers were found for."""
-        return replace(self.model, params=preserved(self.model.params, self.table.equalisation))
+        return replace(self.model, params=apply_equalisation(self.model.params, self.table.equalisation))
 
     @cached_property
     def _realised(self) -> pipeline.Realised:

@@ -15,7 +15,7 @@ from tvm_ahcq.codegen.isa.config import Config
 from tvm_ahcq.codegen.isa.layout import code_blocks, decode_table, encode_table, pack_codes, planes, weight_tiles
 from tvm_ahcq.codegen.isa.memory_image import MemoryImage, SerialProgram
 from tvm_ahcq.errors import DeviceError
-from tvm_ahcq.quantizers.core.reference import LogAttention
+from tvm_ahcq.quantizers.core.reference import AttentionConstants
 
 _QUERIES, _PROBABILITIES, _QUERIES_HIGH = range(3)
 """Decode tables; the third is 16 times the first, for the high half of an int8 weight."""
@@ -29,7 +29,7 @@ class Head:
     ----------
     q, k, v : numpy.ndarray
         ``(height * width, d)`` uint8 codes of 4 bits.
-    constants : LogAttention
+    constants : AttentionConstants
         Of the site.
     sides : (int, int)
         Height and width of the picture (or window) that the tokens tile.
@@ -40,7 +40,7 @@ class Head:
     q: np.ndarray
     k: np.ndarray
     v: np.ndarray
-    constants: LogAttention
+    constants: AttentionConstants
     sides: tuple[int, int]
     rel_h: np.ndarray | None = None
     rel_w: np.ndarray | None = None
@@ -124,7 +124,7 @@ def attention_program(config: Config, image: MemoryImage, head: Head) -> tuple[b
     return program.finish(), address
 
 
-def _tables(program: SerialProgram, image: MemoryImage, c: LogAttention) -> None:
+def _tables(program: SerialProgram, image: MemoryImage, c: AttentionConstants) -> None:
     """Decode tables of queries and probabilities, and the encoder of ``-u``: u <= L exactly if -u > -L - 1."""
     query = np.arange(16) - c.q_zero
     tables = {_QUERIES: query, _PROBABILITIES: c.table, _QUERIES_HIGH: 16 * query}

@@ -16,7 +16,7 @@ from tvm_ahcq.codegen.lower.linear.program import linear_entries
 from tvm_ahcq.codegen.lower.linear.stage import HALF_BITS, WORD_BITS, Encoder, Field, LinearStage, pack_fields
 from tvm_ahcq.codegen.lower.linear.tiling import Tiling, choose_tiling, shape_of, tiling_of
 from tvm_ahcq.errors import DeviceError, TuningError
-from tvm_ahcq.quantizers.core.reference import LogAttention
+from tvm_ahcq.quantizers.core.reference import AttentionConstants
 
 from .address_space import DeviceMemory
 from .fixed_scales import fraction_bits
@@ -347,7 +347,7 @@ def _zero_point(weight: np.ndarray, correction: np.ndarray) -> int:
 def lower_attention(
     config: Config,
     shape: tuple[int, int, int, int],
-    constants: LogAttention,
+    constants: AttentionConstants,
     rel_h: np.ndarray | None = None,
     rel_w: np.ndarray | None = None,
     tiles: Tiles = NO_TILES,

@@ -16,7 +16,7 @@ from tvm_ahcq.calibrate.images import load_calibration
 from tvm_ahcq.models.sam.hard_model import Pathologies, harden
 from tvm_ahcq.models.sam.load import SamModel
 from tvm_ahcq.quantizers.core.recipe import recipe
-from tvm_ahcq.quantizers.weight.equalise import exchanges, key_biases, preserved
+from tvm_ahcq.quantizers.weight.equalise import apply_equalisation, exchanges, key_biases
 from tvm_ahcq.relay_passes import pipeline
 from tvm_ahcq.torch_exec.executor import TorchExecutor
 from tvm_ahcq.torch_exec.simulate import using_sites
@@ -86,7 +86,7 @@ def assert_same_function(annotated: IRModule, first: dict, second: dict, prompts
 
 def test_the_float_function_stays(annotated, hard, changes, prompts):
     """Also in padded windows, with relative positions, and in the decoder with and without a mask."""
-    assert_same_function(annotated, hard.params, preserved(hard.params, changes), prompts)
+    assert_same_function(annotated, hard.params, apply_equalisation(hard.params, changes), prompts)
 
 
 def test_everything_that_can_be_changed_is(hard, changes):
@@ -97,7 +97,7 @@ def test_everything_that_can_be_changed_is(hard, changes):
 
 def test_equalised_channels_ask_for_no_more(annotated, hard, changes, recorded):
     """A norm's reader is itself rescaled by rows, so only the other places are balanced exactly."""
-    equalised = preserved(hard.params, changes)
+    equalised = apply_equalisation(hard.params, changes)
     again = equalise(annotated, equalised, recorded(equalised))
     for place in exchanges(hard.params):
         if not place.name.endswith(("norm1", "norm2")):
@@ -113,7 +113,7 @@ def spread(rows: np.ndarray) -> float:
 
 
 def test_ranges_are_better_balanced(hard, changes, recorded):
-    before, after = (recorded(params).rows for params in (hard.params, preserved(hard.params, changes)))
+    before, after = (recorded(params).rows for params in (hard.params, apply_equalisation(hard.params, changes)))
     for site in before:
         if site.endswith(("attn.qkv.input", "mlp.lin1.input")) and site.startswith("image_encoder"):
             assert spread(np.concatenate(after[site])) < 0.8 * spread(np.concatenate(before[site]))
@@ -137,13 +137,13 @@ def test_dead_channels_do_no_harm(annotated, hard, recorded, prompts):
     assert all(np.isfinite(values).all() for values in changes.values())
     assert changes["image_encoder.blocks.0.norm1"][3] == changes["image_encoder.blocks.1.norm1"][5] == 1
     assert changes["image_encoder.blocks.1.attn.v"][7] == changes["mask_decoder.transformer.layers.0.mlp.lin1"][9] == 1
-    assert_same_function(annotated, params, preserved(params, changes), prompts)
+    assert_same_function(annotated, params, apply_equalisation(params, changes), prompts)
 
 
 def test_one_image_is_enough(annotated, hard, images, prompts):
     seen = observe(TorchExecutor(annotated, hard.params), images[:1], lambda *_: None)
     changes = equalise(annotated, hard.params, seen)
-    assert_same_function(annotated, hard.params, preserved(hard.params, changes), prompts)
+    assert_same_function(annotated, hard.params, apply_equalisation(hard.params, changes), prompts)
 
 
 def test_what_calibration_has_not_seen_stays(annotated, hard):

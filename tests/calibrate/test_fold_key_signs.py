@@ -15,7 +15,7 @@ from tvm_ahcq.calibrate.fold_key_signs import absorb_bimodal_keys
 from tvm_ahcq.calibrate.images import load_calibration
 from tvm_ahcq.quantizers.core.recipe import recipe
 from tvm_ahcq.quantizers.weight.big import estimate_density
-from tvm_ahcq.quantizers.weight.equalise import preserved
+from tvm_ahcq.quantizers.weight.equalise import apply_equalisation
 from tvm_ahcq.relay_passes import pipeline
 from tvm_ahcq.torch_exec.executor import TorchExecutor
 
@@ -50,14 +50,16 @@ def test_bimodal_keys_become_unimodal(annotated, two_sided, images):
     changes = absorb_bimodal_keys(annotated, two_sided, before)
     assert set(changes) == {f"{NAME}.signs"}
     np.testing.assert_array_equal(np.abs(changes[f"{NAME}.signs"]), 1)
-    after = seen(annotated, preserved(two_sided, changes), images)
+    after = seen(annotated, apply_equalisation(two_sided, changes), images)
     keys = [np.concatenate(recorder.rows[f"{NAME}.k"]) for recorder in (before, after)]
     assert estimate_density(keys[0]).bimodal and not estimate_density(keys[1]).bimodal
     assert np.ptp(keys[1]) < 0.7 * np.ptp(keys[0])
 
 
 def test_the_float_function_stays(annotated, two_sided, images, prompts):
-    changed = preserved(two_sided, absorb_bimodal_keys(annotated, two_sided, seen(annotated, two_sided, images)))
+    changed = apply_equalisation(
+        two_sided, absorb_bimodal_keys(annotated, two_sided, seen(annotated, two_sided, images))
+    )
     executors = [TorchExecutor(annotated, params) for params in (two_sided, changed)]
     for function in ("decode", "decode_mask"):
         wanted, got = (executor.run(function, *prompts[function]) for executor in executors)
@@ -75,7 +77,7 @@ def test_the_published_slip_erases_a_dead_key_without_infinities(annotated, two_
     recorder = seen(annotated, params, images)
     mended, slip = (absorb_bimodal_keys(annotated, params, recorder, zero)[f"{NAME}.signs"] for zero in (False, True))
     assert mended[3] == 1 and slip[3] == 0
-    changed = preserved(params, {f"{NAME}.signs": slip})
+    changed = apply_equalisation(params, {f"{NAME}.signs": slip})
     assert not changed[f"{NAME}.q_proj.weight"][3].any() and np.isfinite(changed[f"{NAME}.q_proj.weight"]).all()
 
 

@@ -23,34 +23,34 @@ def numbered(images: int, tokens: int) -> list[tuple[torch.Tensor, torch.Tensor]
 @pytest.mark.parametrize("images", [1, 3, 4, 9])
 def test_rows_of_both_streams_correspond(images):
     sample = layer_sample(numbered(images, 40), (8, 2))
-    np.testing.assert_array_equal(sample.quant_rows, -sample.float_rows)
-    assert len(np.unique(sample.float_rows, axis=0)) == len(sample.float_rows) == 40 * images
+    np.testing.assert_array_equal(sample.quantized_inputs, -sample.float_inputs)
+    assert len(np.unique(sample.float_inputs, axis=0)) == len(sample.float_inputs) == 40 * images
 
 
 @pytest.mark.parametrize("images", [4, 9])
 def test_every_fourth_image_is_held_out(images):
     sample = layer_sample(numbered(images, 40), (8, 2))
-    np.testing.assert_array_equal(sample.fold, sample.float_rows[:, 0] % 4 == 3)
+    np.testing.assert_array_equal(sample.held_out, sample.float_inputs[:, 0] % 4 == 3)
 
 
 @pytest.mark.parametrize("images", [1, 3])
 def test_a_quarter_of_the_rows_of_few_images_is_held_out(images):
     sample = layer_sample(numbered(images, 40), (8, 2))
     for image in range(images):
-        assert sample.fold[sample.float_rows[:, 0] == image].sum() == 10
+        assert sample.held_out[sample.float_inputs[:, 0] == image].sum() == 10
 
 
 def test_rows_of_an_image_are_bounded_and_chosen_alike_every_time():
     first, again = (layer_sample(numbered(2, 4 * ROWS_A_LAYER), (8, 2)) for _ in range(2))
-    assert len(first.float_rows) == ROWS_A_LAYER
-    np.testing.assert_array_equal(first.float_rows, again.float_rows)
+    assert len(first.float_inputs) == ROWS_A_LAYER
+    np.testing.assert_array_equal(first.float_inputs, again.float_inputs)
 
 
 def test_rows_that_are_patches_already_are_taken_as_they_are():
     x = torch.arange(2.0 * 3 * 12).reshape(1, 2, 3, 12)
     sample = layer_sample([(x, -x)], (5, 3, 2, 2))
-    assert sorted(sample.float_rows[:, 0]) == [0, 12, 24, 36, 48, 60]
-    np.testing.assert_array_equal(sample.float_rows, -sample.quant_rows)
+    assert sorted(sample.float_inputs[:, 0]) == [0, 12, 24, 36, 48, 60]
+    np.testing.assert_array_equal(sample.float_inputs, -sample.quantized_inputs)
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
@@ -60,7 +60,7 @@ def test_patches_times_a_flat_weight_are_the_convolution(kernel):
     weight = torch.randn(7, 4, kernel, kernel, generator=generator)
     sample = layer_sample([(x, x)], tuple(weight.shape))
     wanted = same_convolution(x, weight).flatten(0, -2).numpy()
-    found = sample.float_rows @ weight.flatten(1).numpy().T
+    found = sample.float_inputs @ weight.flatten(1).numpy().T
     assert found.shape == wanted.shape
     order = [np.lexsort(np.round(rows.T, 3)) for rows in (wanted, found)]
     np.testing.assert_allclose(found[order[1]], wanted[order[0]], atol=1e-5)

@@ -33,8 +33,8 @@ def test_grouped_linear_equals_the_reference(emulate, foreign: HostTarget, bits:
 
 def test_attention_equals_the_reference(emulate, foreign: HostTarget):
     rng = np.random.default_rng(1)
-    scale = reference.log_attention_scale((15 * 15 * 16, 0.01))
-    c = reference.LogAttention(
+    scale = reference.attention_logit_scale((15 * 15 * 16, 0.01))
+    c = reference.AttentionConstants(
         3,
         8,
         5,

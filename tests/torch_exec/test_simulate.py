@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tvm_ahcq.quantizers.activation.attention_constants import log_attention_constants
+from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
 from tvm_ahcq.quantizers.activation.cag import CagParams
 from tvm_ahcq.quantizers.activation.hluq import HluqParams
 from tvm_ahcq.quantizers.activation.lnq import LnqParams
@@ -50,8 +50,12 @@ def test_simulated_attention_equals_the_reference_bit_for_bit(bits, grid):
     sites["a.probs"] = LnqParams(bits, 20.0, 0.7)
     rel = [(0.3 * rng.normal(size=(2 * n - 1, 16))).astype(np.float32) for n in grid] if grid else [None, None]
     codes = [sites[f"a.{role}"].encode(x) for x, role in zip((q, k, v), "qkv", strict=True)]
-    constants, *tables = log_attention_constants(
-        *[sites[f"a.{r}"] for r in "qkv"], sites["a.probs"], scale=0.25, head_dim=16, rel_h=rel[0], rel_w=rel[1]
+    constants, *tables = attention_constants(
+        AttentionQuantizers(*[sites[f"a.{r}"] for r in "qkv"], sites["a.probs"]),
+        scale=0.25,
+        head_dim=16,
+        rel_h=rel[0],
+        rel_w=rel[1],
     )
     expected = log_attention(*codes, constants, *tables)
 

@@ -21,7 +21,7 @@ from tvm_ahcq.quantizers.activation.agq import TAUS, AgqParams, calibrate_agq
 from tvm_ahcq.quantizers.activation.cag import calibrate_cag
 from tvm_ahcq.quantizers.activation.hluq import calibrate_hluq
 from tvm_ahcq.quantizers.activation.lnq import ALPHAS, LnqParams, calibrate_lnq
-from tvm_ahcq.quantizers.activation.pixels import PixelRange, pixel_quantizer, seen_range
+from tvm_ahcq.quantizers.activation.pixels import PixelRange, observed_range, pixel_quantizer
 from tvm_ahcq.quantizers.activation.uniform import calibrate_uniform, uniform_from_range
 from tvm_ahcq.quantizers.core.params import QuantizerParams
 from tvm_ahcq.quantizers.core.recipe import Recipe
@@ -173,7 +173,7 @@ class _Finder:
             return self._probabilities(site, kind, bits)
         if kind == PIXELS:
             rows = np.concatenate(self.recorder.rows[site])
-            ends = self.pixels or seen_range(rows, self.readers[site].shape[1])
+            ends = self.pixels or observed_range(rows, self.readers[site].shape[1])
             return pixel_quantizer(ends, rows.shape[1], bits)
         if self.recipe.search == "published" and kind != "uniform":
             return self._published(site, kind, bits)

@@ -13,7 +13,7 @@ import torch
 from tvm.ir import IRModule
 
 from tvm_ahcq.quantizers.core.table import QuantTable
-from tvm_ahcq.quantizers.weight.acnr import ConditionedWeight, Conditioner, difference_moment
+from tvm_ahcq.quantizers.weight.acnr import ConditionedWeight, Conditioner, input_error_moment
 
 from .calibrate import Progress
 from .layer_walk import LayerWalk, layer_sample
@@ -59,7 +59,7 @@ def condition(
             return
         weight = params[layer.weight]
         sample = layer_sample(inputs, weight.shape)
-        moment = difference_moment(sample.float_rows - sample.quant_rows)
+        moment = input_error_moment(sample.float_inputs - sample.quantized_inputs)
         conditioner = Conditioner(weight, moment, doubled_energy="doubled_energy" in table.recipe.faults)
         bits = table.weights[layer.weight].bits
         found[layer.weight] = conditioner.weight(PUBLISHED_ITERATIONS[bits])

@@ -15,11 +15,11 @@ from tvm.ir import IRModule
 from tvm_ahcq.quantizers.weight.equalise import (
     Exchange,
     Params,
+    apply_equalisation,
     balance,
     column_magnitude,
     exchanges,
     key_biases,
-    preserved,
 )
 from tvm_ahcq.relay_passes.annotate import Layer, layers
 
@@ -44,7 +44,7 @@ def equalise(mod: IRModule, params: Mapping[str, np.ndarray], recorder: Recorder
     Returns
     -------
     dict of str to numpy.ndarray
-        Changes for :func:`tvm_ahcq.quantizers.weight.equalise.preserved`.
+        Changes for :func:`tvm_ahcq.quantizers.weight.equalise.apply_equalisation`.
     """
     known = {layer.weight: layer for layer in layers(mod).values()}
     changes: dict[str, np.ndarray] = {}
@@ -53,7 +53,7 @@ def equalise(mod: IRModule, params: Mapping[str, np.ndarray], recorder: Recorder
         if outputs is not None:
             changes[bias] = ((outputs.max(0) + outputs.min(0)) / 2).astype(np.float32)
     # all factors come from the parameters that the sample was taken with; rescaled weights do not fit recorded inputs
-    centred = preserved(params, changes)
+    centred = apply_equalisation(params, changes)
     for place in exchanges(params):
         factors = _factors(place, known, centred, recorder)
         if factors is not None:

@@ -33,7 +33,7 @@ def absorb_bimodal_keys(
     Returns
     -------
     dict of str to numpy.ndarray
-        Changes for :func:`tvm_ahcq.quantizers.weight.equalise.preserved`: signs of query and key channels.
+        Changes for :func:`tvm_ahcq.quantizers.weight.equalise.apply_equalisation`: signs of query and key channels.
     """
     changes: dict[str, np.ndarray] = {}
     for name, layer in layers(mod).items():

@@ -68,15 +68,15 @@ def layer_sample(inputs: list[tuple[torch.Tensor, torch.Tensor]], shape: tuple[i
     unfold: Callable = (lambda x: x.flatten(0, -2)) if whole else _patches(shape[-1])
     parts: tuple[list, list] = ([], [])
     limit = max(ROWS_AN_IMAGE, ROWS_A_LAYER // len(inputs))
-    fold = []
+    held_out = []
     for place, pair in enumerate(inputs):
         rows = [unfold(x) for x in pair]
         count = len(rows[0])
         chosen = torch.from_numpy(rng.choice(count, min(count, limit), replace=False))
         for part, matrix in zip(parts, rows, strict=True):
             part.append(matrix[chosen].numpy())
-        fold.append(np.full(len(chosen), place % 4 == 3) if len(inputs) > 3 else np.arange(len(chosen)) % 4 == 3)
-    return LayerSample(np.concatenate(parts[0]), np.concatenate(parts[1]), np.concatenate(fold))
+        held_out.append(np.full(len(chosen), place % 4 == 3) if len(inputs) > 3 else np.arange(len(chosen)) % 4 == 3)
+    return LayerSample(np.concatenate(parts[0]), np.concatenate(parts[1]), np.concatenate(held_out))
 
 
 def _patches(kernel: int) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-MIN_SCALE = 1.1920929e-07
+MIN_LEARNED_SCALE = 1.1920929e-07
 """Floor of a learned scale, float32's epsilon."""
 
 
@@ -26,7 +26,7 @@ def uniform_lsq(x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor |
     x : torch.Tensor
         Any shape, float32.
     scale : torch.Tensor
-        One element; ``max(|scale|, MIN_SCALE)`` is used.
+        One element; ``max(|scale|, MIN_LEARNED_SCALE)`` is used.
     zero_point : torch.Tensor or int
         Code of 0; not learned.
     bits : int
@@ -37,7 +37,7 @@ def uniform_lsq(x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor |
     torch.Tensor
         Shape of `x`. The gradient of `scale` has the factor :func:`gradient_factor` of all elements.
     """
-    step = scale.abs().clamp_min(MIN_SCALE).reshape(())
+    step = scale.abs().clamp_min(MIN_LEARNED_SCALE).reshape(())
     zero_point = torch.as_tensor(zero_point, dtype=x.dtype, device=x.device).reshape(())
     return _Affine.apply(x, step, zero_point, bits, gradient_factor(x.numel(), bits))
 
@@ -63,7 +63,7 @@ def grouped_lsq(
     torch.Tensor
         Shape of `x`. A group's gradient is the sum of its channels', with the factor of the elements of one channel.
     """
-    step = scale.abs().clamp_min(MIN_SCALE)[group_of]
+    step = scale.abs().clamp_min(MIN_LEARNED_SCALE)[group_of]
     return _Affine.apply(x, step, zero_point.to(x.dtype)[group_of], bits, gradient_factor(x[..., 0].numel(), bits))
 
 
@@ -81,7 +81,7 @@ def table_lsq(
     x : torch.Tensor
         Any shape, float32.
     delta : torch.Tensor
-        One element; ``max(|delta|, MIN_SCALE)`` is used.
+        One element; ``max(|delta|, MIN_LEARNED_SCALE)`` is used.
     offset : torch.Tensor or float
         Value of code 0; not learned.
     table : torch.Tensor
@@ -89,7 +89,7 @@ def table_lsq(
     boundaries : torch.Tensor
         ``(n - 1,)`` between the entries, in units of the table.
     """
-    step = delta.abs().clamp_min(MIN_SCALE).reshape(())
+    step = delta.abs().clamp_min(MIN_LEARNED_SCALE).reshape(())
     offset = torch.as_tensor(offset, dtype=x.dtype, device=x.device)
     factor = (x.numel() * float(table[-1])) ** -0.5
     return _Table.apply(x, step, offset, table.to(x.dtype), boundaries.to(x.dtype), factor)

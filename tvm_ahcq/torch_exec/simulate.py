@@ -16,13 +16,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tvm_ahcq.quantizers.activation.attention_constants import log_attention_constants
+from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
 from tvm_ahcq.quantizers.activation.cag import CagParams
 from tvm_ahcq.quantizers.activation.hluq import TableParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 from tvm_ahcq.quantizers.core.intervals import interval_encoder
 from tvm_ahcq.quantizers.core.params import QuantizerParams
-from tvm_ahcq.quantizers.core.reference import EXP_BITS, FRACTION_BITS, LogAttention, exp2_fixed, rounding_shift
+from tvm_ahcq.quantizers.core.reference import EXP_BITS, FRACTION_BITS, AttentionConstants, exp2_fixed, rounding_shift
 from tvm_ahcq.quantizers.weight.weights import QuantizedWeight
 
 LOGITS_AT_ONCE = 1 << 21
@@ -260,12 +260,10 @@ class SimulatedSites(Sites):
     def attention(self, name, q, k, v, scale, rel_h, rel_w) -> torch.Tensor:
         """Log-domain integer attention; the operands carry values of their quantizers."""
         operands = [cast(UniformParams, self.quantizers[f"{name}.{role}"]) for role in "qkv"]
+        quantizers = AttentionQuantizers(operands[0], operands[1], operands[2], self.quantizers[f"{name}.probs"])
         arrays = [None if table is None else table.detach().numpy() for table in (rel_h, rel_w)]
-        constants, *tables = log_attention_constants(
-            operands[0],
-            operands[1],
-            operands[2],
-            self.quantizers[f"{name}.probs"],
+        constants, *tables = attention_constants(
+            quantizers,
             scale=scale,
             head_dim=q.shape[-1],
             rel_h=arrays[0],
@@ -280,7 +278,7 @@ class SimulatedSites(Sites):
         return over_blocks(block, q, k, v, grid_width(rel_w))
 
 
-def _integer_attention(q, k, v, c: LogAttention, rel_h, rel_w, first: int) -> torch.Tensor:
+def _integer_attention(q, k, v, c: AttentionConstants, rel_h, rel_w, first: int) -> torch.Tensor:
     """:func:`tvm_ahcq.quantizers.core.reference.log_attention` on zero-point-free float64 operands of a block."""
     logits = rounding_shift((q @ k.transpose(1, 2)).to(torch.int32), c.qk_shift) * c.qk_multiplier
     if rel_h is not None:

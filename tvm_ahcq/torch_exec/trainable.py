@@ -16,7 +16,7 @@ from tvm_ahcq.quantizers.weight.weights import QuantizedWeight
 
 from .adaround import alpha_start, hard_codes, soft_weight
 from .fake_quant import FakeQuantSites, Layer
-from .lsq import MIN_SCALE, grouped_lsq, table_lsq, uniform_lsq
+from .lsq import MIN_LEARNED_SCALE, grouped_lsq, table_lsq, uniform_lsq
 from .simulate import ACTIVATIONS
 
 LEAN = 0.3
@@ -143,7 +143,7 @@ class TrainableSites(FakeQuantSites):
 
     def trained(self, site: str) -> QuantizerParams:
         """The quantizer of a site with the scale that it has learned."""
-        params, scale = self.quantizers[site], self.scales[site].detach().abs().clamp_min(MIN_SCALE).numpy()
+        params, scale = self.quantizers[site], self.scales[site].detach().abs().clamp_min(MIN_LEARNED_SCALE).numpy()
         if isinstance(params, CagParams):
             return replace(params, scales=tuple(scale.tolist()))
         if isinstance(params, HluqParams):

@@ -16,7 +16,7 @@ from tvm_ahcq.codegen.isa.config import Config
 from tvm_ahcq.codegen.isa.generated.isa import LIMITS
 from tvm_ahcq.codegen.isa.layout import code_blocks, decode_table, encode_table, fixed_scale, pack_codes, planes
 from tvm_ahcq.errors import DeviceError
-from tvm_ahcq.quantizers.core.reference import LogAttention
+from tvm_ahcq.quantizers.core.reference import AttentionConstants
 
 QUERIES, PROBABILITIES, QUERIES_HIGH = range(3)
 """Decode tables; the third is 16 times the first, for the high half of an int8 weight."""
@@ -33,7 +33,7 @@ class AttentionStage:
     ----------
     heads, queries, keys, channels : int
         Sizes; channels a multiple of Dim, queries equal to keys where there are relative positions.
-    constants : LogAttention
+    constants : AttentionConstants
         Of the site.
     rel_h, rel_w : numpy.ndarray or None
         ``(2 height - 1, channels)`` and ``(2 width - 1, channels)`` int8, of all heads; both or neither.
@@ -43,7 +43,7 @@ class AttentionStage:
     queries: int
     keys: int
     channels: int
-    constants: LogAttention
+    constants: AttentionConstants
     rel_h: np.ndarray | None = None
     rel_w: np.ndarray | None = None
 
@@ -56,7 +56,7 @@ class PictureHeads:
     ----------
     q, k, v : numpy.ndarray
         ``(heads, height * width, d)`` uint8 codes of 4 bits, d a multiple of Dim.
-    constants : LogAttention
+    constants : AttentionConstants
         Of the site.
     sides : (int, int)
         Height and width that the tokens tile.
@@ -67,7 +67,7 @@ class PictureHeads:
     q: np.ndarray
     k: np.ndarray
     v: np.ndarray
-    constants: LogAttention
+    constants: AttentionConstants
     sides: tuple[int, int]
     rel_h: np.ndarray | None = None
     rel_w: np.ndarray | None = None

@@ -17,7 +17,7 @@ from tvm_ahcq.codegen.isa.memory_image import MemoryImage, instruction_count
 from tvm_ahcq.codegen.lower.attention.plan import PictureHeads
 from tvm_ahcq.codegen.lower.attention.stream import stream_program
 from tvm_ahcq.errors import DeviceError
-from tvm_ahcq.quantizers.activation.attention_constants import log_attention_constants
+from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
 from tvm_ahcq.quantizers.activation.lnq import LnqParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 from tvm_ahcq.quantizers.core import reference
@@ -44,11 +44,8 @@ def run(device: Device, *instructions: bytes) -> tuple[str, int]:
 def test_attention_has_the_references_integers(device: Device) -> None:
     rng = np.random.default_rng(7)
     q, k, v = (UniformParams(bits=4, scale=0.31, zero_point=zero) for zero in (8, 6, 9))
-    constants, rel_h, rel_w = log_attention_constants(
-        q,
-        k,
-        v,
-        LnqParams(bits=4, alpha=20.0, scale=0.7),
+    constants, rel_h, rel_w = attention_constants(
+        AttentionQuantizers(q, k, v, LnqParams(bits=4, alpha=20.0, scale=0.7)),
         scale=8**-0.5,
         head_dim=8,
         rel_h=rng.normal(size=(9, 8)),
@@ -150,7 +147,7 @@ def test_streamed_attention_keeps_the_array_busy_and_has_the_models_memory(devic
     rng = np.random.default_rng(0)
     q, k, v = (UniformParams(bits=4, scale=0.2, zero_point=8) for _ in range(3))
     probs = LnqParams(bits=4, alpha=20.0, scale=0.7)
-    constants, _, _ = log_attention_constants(q, k, v, probs, scale=0.25, head_dim=16)
+    constants, _, _ = attention_constants(AttentionQuantizers(q, k, v, probs), scale=0.25, head_dim=16)
     image = MemoryImage()
     heads = PictureHeads(*rng.integers(0, 16, (3, 1, 128, 16)).astype(np.uint8), constants, (8, 16))
     program, _ = stream_program(CONFIG, image, heads, rows=16)

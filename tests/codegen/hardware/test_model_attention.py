@@ -9,7 +9,7 @@ from tvm_ahcq.codegen.hardware.attention import Head, attention_program
 from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.codegen.isa.memory_image import MemoryImage, instruction_count
-from tvm_ahcq.quantizers.activation.attention_constants import log_attention_constants
+from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
 from tvm_ahcq.quantizers.activation.lnq import LnqParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 from tvm_ahcq.quantizers.core import reference
@@ -21,8 +21,8 @@ def random_head(seed: int, height: int, width: int, dim: int, relative: bool) ->
     q, k, v = (UniformParams(bits=4, scale=0.31, zero_point=zero) for zero in (8, 6, 9))
     tables = [rng.normal(size=(2 * side - 1, dim)) for side in (height, width)] if relative else [None, None]
     probs = LnqParams(bits=4, alpha=20.0, scale=0.7)
-    constants, rel_h, rel_w = log_attention_constants(
-        q, k, v, probs, scale=dim**-0.5, head_dim=dim, rel_h=tables[0], rel_w=tables[1]
+    constants, rel_h, rel_w = attention_constants(
+        AttentionQuantizers(q, k, v, probs), scale=dim**-0.5, head_dim=dim, rel_h=tables[0], rel_w=tables[1]
     )
     codes = rng.integers(0, 16, (3, height * width, dim)).astype(np.uint8)
     return Head(*codes, constants, (height, width), rel_h, rel_w)

@@ -18,17 +18,17 @@ from tvm_ahcq.codegen.lower.attention.stream import largest_plan, stream_entries
 from tvm_ahcq.codegen.lower.tile_space import attention_space
 from tvm_ahcq.codegen.lower.verify import verify
 from tvm_ahcq.errors import DeviceError
-from tvm_ahcq.quantizers.core.reference import LogAttention, log_attention, log_attention_scale
+from tvm_ahcq.quantizers.core.reference import AttentionConstants, attention_logit_scale, log_attention
 
 CONFIG = named("sim_4x4")
 
 
-def constants(rng, channels: int, relative: bool) -> LogAttention:
+def constants(rng, channels: int, relative: bool) -> AttentionConstants:
     rel = (15 * 127 * channels, 4e-4, 3e-4) if relative else None
-    scale = log_attention_scale((15 * 15 * channels, 6e-3), rel)
+    scale = attention_logit_scale((15 * 15 * channels, 6e-3), rel)
     thresholds = np.sort(rng.choice(9000, 15, replace=False))[::-1].astype(np.int32)
     table = np.concatenate([[0], np.sort(rng.integers(1, 256, 15))]).astype(np.uint8)
-    return LogAttention(7, 6, 9, **scale, log_thresholds=thresholds, table=table, out_scale=np.float32(1e-3))
+    return AttentionConstants(7, 6, 9, **scale, log_thresholds=thresholds, table=table, out_scale=np.float32(1e-3))
 
 
 def run(plan: Plan, q, k, v) -> np.ndarray:

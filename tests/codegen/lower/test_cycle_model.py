@@ -14,7 +14,7 @@ from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES
 from tvm_ahcq.codegen.lower.address_space import move_constants
 from tvm_ahcq.codegen.lower.offloaded_op import Lowered
 from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_attention, lower_linear, lower_mlp
-from tvm_ahcq.quantizers.activation.attention_constants import log_attention_constants
+from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
 from tvm_ahcq.quantizers.activation.lnq import LnqParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 
@@ -37,9 +37,8 @@ def attention(config, heads: int, sides: tuple[int, int], channels: int) -> Lowe
     rng, tokens = np.random.default_rng(0), sides[0] * sides[1]
     codes = (UniformParams(bits=4, scale=0.2, zero_point=8) for _ in range(3))
     tables = [rng.normal(size=(2 * side - 1, channels)) for side in sides]
-    numbers = log_attention_constants(
-        *codes,
-        LnqParams(bits=4, alpha=20.0, scale=0.7),
+    numbers = attention_constants(
+        AttentionQuantizers(*codes, LnqParams(bits=4, alpha=20.0, scale=0.7)),
         scale=channels**-0.5,
         head_dim=channels,
         rel_h=tables[0],

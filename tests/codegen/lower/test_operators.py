@@ -17,11 +17,11 @@ from tvm_ahcq.codegen.lower.program_image import artifact
 from tvm_ahcq.codegen.lower.tiles import AttentionTile, LinearShape, LinearTile
 from tvm_ahcq.errors import DeviceError, TuningError
 from tvm_ahcq.quantizers.core.reference import (
-    LogAttention,
+    AttentionConstants,
+    attention_logit_scale,
     encode_intervals,
     grouped_linear,
     log_attention,
-    log_attention_scale,
 )
 from tvm_ahcq.runtime.ffi import ahcq_library
 
@@ -37,12 +37,14 @@ def host_linear(codes, constants: LinearConstants, weight) -> np.ndarray:
     return grouped_linear(codes, weight, sizes, constants.multiplier, constants.correction, constants.bias)
 
 
-def picture_heads(rng, channels: int, sides: tuple[int, int]) -> tuple[LogAttention, list[np.ndarray]]:
+def picture_heads(rng, channels: int, sides: tuple[int, int]) -> tuple[AttentionConstants, list[np.ndarray]]:
     """Constants, and tables of relative positions."""
-    scale = log_attention_scale((225 * channels, 6e-3), (15 * 127 * channels, 4e-4, 3e-4))
+    scale = attention_logit_scale((225 * channels, 6e-3), (15 * 127 * channels, 4e-4, 3e-4))
     thresholds = np.sort(rng.choice(9000, 15, replace=False))[::-1].astype(np.int32)
     table = np.concatenate([[0], np.sort(rng.integers(1, 256, 15))]).astype(np.uint8)
-    constants = LogAttention(7, 6, 9, **scale, log_thresholds=thresholds, table=table, out_scale=np.float32(1.7e-3))
+    constants = AttentionConstants(
+        7, 6, 9, **scale, log_thresholds=thresholds, table=table, out_scale=np.float32(1.7e-3)
+    )
     return constants, [rng.integers(-127, 128, (2 * side - 1, channels)).astype(np.int8) for side in sides]
 
 

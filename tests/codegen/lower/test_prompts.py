@@ -15,7 +15,7 @@ from tvm_ahcq.codegen.lower.offloaded_op import Lowered
 from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_attention, lower_linear
 from tvm_ahcq.codegen.lower.program_image import artifact
 from tvm_ahcq.errors import DeviceError
-from tvm_ahcq.quantizers.core.reference import LogAttention, grouped_linear, log_attention, log_attention_scale
+from tvm_ahcq.quantizers.core.reference import AttentionConstants, attention_logit_scale, grouped_linear, log_attention
 from tvm_ahcq.runtime.accelerator import prepare
 from tvm_ahcq.runtime.ffi import ahcq_library
 
@@ -162,10 +162,12 @@ def test_shapes_that_say_what_symbolic_sizes_are_may_come_with_the_tensors(layer
 
 def test_attention_over_prompts_is_the_hosts_in_every_bit():
     rng, (heads, queries, keys, channels) = np.random.default_rng(1), (2, 9, 14, 8)
-    scale = log_attention_scale((225 * channels, 6e-3), (15 * 127 * channels, 4e-4, 3e-4))
+    scale = attention_logit_scale((225 * channels, 6e-3), (15 * 127 * channels, 4e-4, 3e-4))
     thresholds = np.sort(rng.choice(9000, 15, replace=False))[::-1].astype(np.int32)
     table = np.concatenate([[0], np.sort(rng.integers(1, 256, 15))]).astype(np.uint8)
-    constants = LogAttention(7, 6, 9, **scale, log_thresholds=thresholds, table=table, out_scale=np.float32(1.7e-3))
+    constants = AttentionConstants(
+        7, 6, 9, **scale, log_thresholds=thresholds, table=table, out_scale=np.float32(1.7e-3)
+    )
     lowered = replace(lower_attention(CONFIG, (heads, queries, keys, channels), constants), per_prompt=True)
     loaded = module({"attention": lowered})
     for prompts in (1, 3):

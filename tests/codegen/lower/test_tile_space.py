@@ -12,7 +12,7 @@ from tvm_ahcq.codegen.lower.linear.stage import LinearStage, pack_fields
 from tvm_ahcq.codegen.lower.linear.tiling import choose_tiling, tiling_of
 from tvm_ahcq.codegen.lower.tile_space import attention_space, linear_space
 from tvm_ahcq.errors import DeviceError
-from tvm_ahcq.quantizers.core.reference import LogAttention, log_attention_scale
+from tvm_ahcq.quantizers.core.reference import AttentionConstants, attention_logit_scale
 
 CONFIG = named("sim_4x4")
 
@@ -24,8 +24,8 @@ def linear(rows: int, outputs: int, groups: tuple[int, ...]) -> LinearStage:
 
 
 def attention(keys: int, sides: tuple[int, ...] = ()) -> AttentionStage:
-    scale = log_attention_scale((1800, 6e-3), (15240, 4e-4, 3e-4) if sides else None)
-    numbers = LogAttention(
+    scale = attention_logit_scale((1800, 6e-3), (15240, 4e-4, 3e-4) if sides else None)
+    numbers = AttentionConstants(
         7, 6, 9, **scale, log_thresholds=np.arange(15, 0, -1), table=np.arange(16), out_scale=np.float32(1)
     )
     return AttentionStage(3, keys, keys, 8, numbers, *[np.zeros((2 * side - 1, 8), np.int8) for side in sides])

@@ -36,16 +36,16 @@ def site(rng: np.random.Generator, d: int, n: int, bits: int, relative: bool, sp
     unit = spread / (np.sqrt(d) * (top + 1) ** 2 / 12)
     rel = (top * 128 * d, 1 / (top * 25 * np.sqrt(d)), 0.7 / (top * 25 * np.sqrt(d))) if relative else None
     thresholds = np.sort(rng.uniform(0, 14, n))[::-1]
-    return reference.LogAttention(
+    return reference.AttentionConstants(
         *(int(zero) for zero in rng.integers(0, top + 1, 3)),
-        **reference.log_attention_scale((top * top * d, unit), rel),
+        **reference.attention_logit_scale((top * top * d, unit), rel),
         log_thresholds=np.floor(thresholds * 2**reference.FRACTION_BITS).astype(np.int32),
         table=np.concatenate([[0], np.sort(rng.integers(0, 256, n))]).astype(np.uint8),
         out_scale=np.float32(rng.uniform(1e-3, 1)),
     )
 
 
-def check(run, c: reference.LogAttention, q, k, v, rel: tuple[np.ndarray, ...] = ()) -> np.ndarray:
+def check(run, c: reference.AttentionConstants, q, k, v, rel: tuple[np.ndarray, ...] = ()) -> np.ndarray:
     constants = np.array([getattr(c, name) for name in CONSTANTS], np.int32)
     scale = np.array([c.out_scale], np.float32)
     got = run(q, k, v, *rel, constants, c.log_thresholds, c.table, scale, shape=q.shape, dtype="float32")
@@ -96,10 +96,10 @@ def test_extreme_codes_equal_the_reference(build, target: HostTarget):
     """The largest dot products with zero points at either end."""
     rng = np.random.default_rng(0)
     run = build(log_attention(*dynamic(), 64, None, 15, target))
-    scale = reference.log_attention_scale((255 * 255 * 64, 3e-5))
+    scale = reference.attention_logit_scale((255 * 255 * 64, 3e-5))
     base = site(rng, 64, 15, 8, False)
     for zero in (0, 255):
-        c = reference.LogAttention(
+        c = reference.AttentionConstants(
             zero,
             255 - zero,
             zero,
@@ -115,11 +115,11 @@ def test_extreme_codes_equal_the_reference(build, target: HostTarget):
 
 def test_equal_keys_share_the_probability(build, target: HostTarget):
     """All logits equal: every key gets the code of 1 / Nk, whose logarithm is exact for a power of two."""
-    c = reference.LogAttention(
+    c = reference.AttentionConstants(
         0,
         0,
         0,
-        **reference.log_attention_scale((15 * 15 * 16, 0.01)),
+        **reference.attention_logit_scale((15 * 15 * 16, 0.01)),
         log_thresholds=np.array([6 << 10], np.int32),
         table=np.array([0, 200], np.uint8),
         out_scale=np.float32(0.5),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tvm_ahcq.errors import CalibrationError
 from tvm_ahcq.quantizers.activation.agq import TAUS, AgqParams, calibrate_agq, deployed_loss
-from tvm_ahcq.quantizers.activation.attention_constants import log_attention_constants
+from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
 from tvm_ahcq.quantizers.activation.uniform import calibrate_uniform
 from tvm_ahcq.quantizers.core.params import params_from_dict
 from tvm_ahcq.quantizers.core.reference import log_attention
@@ -76,7 +76,7 @@ def test_integer_attention_takes_it_unchanged(bits):
     probs = np.exp(logits - logits.max(-1, keepdims=True))
     probs = (probs / probs.sum(-1, keepdims=True)).astype(np.float32)
     params = calibrate_agq(probs, sites[2].fake_quant(v), bits)
-    constants, _, _ = log_attention_constants(*sites, params, scale=0.25, head_dim=16)
+    constants, _, _ = attention_constants(AttentionQuantizers(*sites, params), scale=0.25, head_dim=16)
     codes = [site.encode(x) for site, x in zip(sites, (q, k, v), strict=True)]
     out = log_attention(*codes, constants)
     expected = params.fake_quant(probs) @ sites[2].fake_quant(v)

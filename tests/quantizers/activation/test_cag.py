@@ -7,8 +7,9 @@ import pytest
 
 from tvm_ahcq.errors import CalibrationError, QuantTableError
 from tvm_ahcq.quantizers.activation.cag import CagParams, calibrate_cag, regroup_by_error
-from tvm_ahcq.quantizers.activation.uniform import calibrate_uniform, range_rule
+from tvm_ahcq.quantizers.activation.uniform import calibrate_uniform
 from tvm_ahcq.quantizers.core.params import params_from_dict
+from tvm_ahcq.quantizers.core.range_rule import range_rule
 from tvm_ahcq.quantizers.published.cag import calibrate_cag_published
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tvm_ahcq.quantizers.activation.pixels import pixel_quantizer, pixel_range, seen_range
+from tvm_ahcq.quantizers.activation.pixels import observed_range, pixel_quantizer, pixel_range
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -43,6 +43,6 @@ def test_fewer_bits_round_to_the_nearest_level_of_each_colour(bits):
 
 def test_where_the_range_is_not_known_it_is_what_was_seen():
     x = np.array([[-1.0, 0.5, 2.0, 3.0, 0.0, 0.1], [0.2, 1.0, -4.0, 0.0, -0.1, 0.2]], np.float32)
-    low, high = seen_range(x, 3)
+    low, high = observed_range(x, 3)
     np.testing.assert_allclose((low, high), [[-1, -4, -0.1], [1, 3, 0.2]])
     assert pixel_quantizer((low, high), 6, 8).group_of == (0, 0, 1, 1, 2, 2)

@@ -10,8 +10,8 @@ from hypothesis.extra.numpy import arrays
 
 from tvm_ahcq.errors import CalibrationError
 from tvm_ahcq.quantizers.activation.uniform import UniformParams, calibrate_uniform, uniform_error, uniform_from_range
-from tvm_ahcq.quantizers.core.moments import sample_moments
 from tvm_ahcq.quantizers.core.params import params_from_dict
+from tvm_ahcq.quantizers.core.prefix_sums import prefix_sums
 
 SAMPLES = arrays(np.float32, st.integers(1, 60), elements=st.floats(-1e3, 1e3, width=32))
 BITS = st.sampled_from([4, 5, 6, 8])
@@ -57,7 +57,7 @@ def test_codebook_and_json_round_trip(scale, bits, part):
 
 def test_search_beats_every_range_of_a_dense_grid():
     samples = np.random.default_rng(3).standard_t(3, 5000).astype(np.float32) + np.float32(0.5)
-    moments = sample_moments(samples)
+    moments = prefix_sums(samples)
     ours = calibrate_uniform(samples, 4)
     grid = np.linspace(0.01, 1, 100)
     candidates = [uniform_from_range(samples.min() * a, samples.max() * b, 4) for a in grid for b in grid]

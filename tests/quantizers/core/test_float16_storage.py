@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tvm_ahcq.quantizers.core.float16_storage import SMALLEST, halved
+from tvm_ahcq.quantizers.core.float16_storage import SMALLEST, round_to_float16
 
 
 def test_large_float_parameters_are_rounded_and_all_others_kept():
@@ -14,7 +14,7 @@ def test_large_float_parameters_are_rounded_and_all_others_kept():
         for name, size in [("table", (4, SMALLEST)), ("coded", (4, SMALLEST)), ("small", SMALLEST - 1)]
     }
     params["wide"] = params["table"] * np.float32(1e6)
-    found = halved(params, {"coded"})
+    found = round_to_float16(params, {"coded"})
     assert list(found) == list(params)
     np.testing.assert_array_equal(found["table"], params["table"].astype(np.float16))
     assert found["table"].dtype == np.float32
@@ -25,5 +25,5 @@ def test_large_float_parameters_are_rounded_and_all_others_kept():
 
 def test_rounding_again_changes_nothing():
     params = {"table": np.linspace(-3, 3, 2 * SMALLEST, dtype=np.float32)}
-    once = halved(params, ())
-    np.testing.assert_array_equal(halved(once, ())["table"], once["table"])
+    once = round_to_float16(params, ())
+    np.testing.assert_array_equal(round_to_float16(once, ())["table"], once["table"])

@@ -7,9 +7,9 @@ import pytest
 
 from tvm_ahcq.errors import CalibrationError
 from tvm_ahcq.quantizers.activation.cag import CagParams
+from tvm_ahcq.quantizers.core.kmeans import inertia
 from tvm_ahcq.quantizers.published.average_range import AverageRange
 from tvm_ahcq.quantizers.published.cag import calibrate_cag_published, group_centres, per_channel_params, regroup
-from tvm_ahcq.quantizers.published.kmeans import inertia
 
 STEPS = (32, 16, 8, 4)
 

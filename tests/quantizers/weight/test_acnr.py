@@ -7,7 +7,7 @@ import pytest
 
 from tvm_ahcq.errors import CalibrationError, CheckpointError
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
-from tvm_ahcq.quantizers.weight.acnr import Conditioner, difference_moment
+from tvm_ahcq.quantizers.weight.acnr import Conditioner, input_error_moment
 
 NAMES = ["acnr_exp", "acnr_good", "acnr_lin", "acnr_pow"]
 
@@ -18,7 +18,7 @@ def differences(d: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def conditioner(d: dict[str, np.ndarray], doubled: bool = True) -> Conditioner:
-    return Conditioner(d["W"], difference_moment(differences(d)), doubled_energy=doubled)
+    return Conditioner(d["W"], input_error_moment(differences(d)), doubled_energy=doubled)
 
 
 def relative_distance(ours: np.ndarray, reference: np.ndarray) -> float:
@@ -46,7 +46,7 @@ def test_weights_and_spectra_equal_the_published_loop(vectors, name, key, iterat
 @pytest.mark.parametrize("name", NAMES)
 def test_condition_number_as_the_published_code_logs_it(vectors, name):
     d = vectors(name)
-    moment = difference_moment(differences(d))
+    moment = input_error_moment(differences(d))
     stale = Conditioner(d["W"], moment, doubled_energy=True).weight(200, stale_log=True)
     np.testing.assert_allclose(stale.cond_after, d["cond_k200_as_logged"], rtol=1e-5)
     assert relative_distance(stale.weight, d["W_k200"]) <= 1e-5
@@ -87,7 +87,7 @@ def test_one_decomposition_equals_the_loop_of_decompositions():
         c = np.mean((difference.astype(np.float32) @ v.T) ** 2, 0)
         lifted = np.maximum(s, (s + 0.006 * s.mean()) / (1.006 + 0.002 * c))
         looped = (u * np.where(tail, lifted, s)) @ v
-    ours = Conditioner(weight, difference_moment(difference)).weight(30)
+    ours = Conditioner(weight, input_error_moment(difference)).weight(30)
     assert relative_distance(ours.weight, looped) < 1e-6
     np.testing.assert_allclose(ours.cond_after, np.linalg.cond(looped), rtol=1e-6)
 
@@ -127,7 +127,7 @@ def test_bad_input_is_refused():
     with pytest.raises(CheckpointError, match="finite"):
         Conditioner(np.full((2, 2), np.nan))
     with pytest.raises(CalibrationError, match="ACNR"):
-        difference_moment(np.full((2, 2), np.nan))
+        input_error_moment(np.full((2, 2), np.nan))
     with pytest.raises(ValueError, match="moment"):
         Conditioner(np.ones((2, 3)), np.eye(2))
     with pytest.raises(ValueError, match="iterations"):

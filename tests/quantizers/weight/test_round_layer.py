@@ -15,8 +15,13 @@ def layer(seed: int = 0, rows: int = 2048, inputs: int = 48, noise: float = 0.2)
     x = (rng.normal(size=(rows, 20)) @ rng.normal(size=(20, inputs)) + rng.normal(size=inputs)).astype(np.float32)
     shrunk = (x * 0.9 + noise * rng.normal(size=x.shape) + 0.3).astype(np.float32)
     weight, bias = rng.normal(size=(24, inputs)).astype(np.float32), rng.normal(size=24).astype(np.float32)
-    fold = np.arange(rows) >= rows // 2
-    return weight, bias, LayerSample(x[: rows * 3 // 4], shrunk[: rows * 3 // 4], fold[: rows * 3 // 4]), (x, shrunk)
+    held_out = np.arange(rows) >= rows // 2
+    return (
+        weight,
+        bias,
+        LayerSample(x[: rows * 3 // 4], shrunk[: rows * 3 // 4], held_out[: rows * 3 // 4]),
+        (x, shrunk),
+    )
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -25,7 +30,7 @@ def test_the_rounded_layer_answers_as_the_float_layer_does(bits):
     found = round_layer(weight, bias, sample, bits)
     unseen = LayerSample(x[1536:], quantized[1536:], np.zeros(512, bool))
     error = output_error(unseen, weight, bias, found.weight.dequantize(), found.bias)
-    plain = round_layer(weight, bias, LayerSample(sample.float_rows, sample.float_rows, sample.fold), bits)
+    plain = round_layer(weight, bias, LayerSample(sample.float_inputs, sample.float_inputs, sample.held_out), bits)
     uncorrected = output_error(unseen, weight, bias, plain.weight.dequantize(), plain.bias)
     assert error < 0.25 * uncorrected
     assert found.error == pytest.approx(error, rel=0.3) and found.error < found.nearest_error
@@ -36,7 +41,7 @@ def test_the_rounded_layer_answers_as_the_float_layer_does(bits):
 def test_the_input_correction_minimises_its_objective(rows):
     """With fewer rows than inputs and with more; at the minimum of a convex function, no direction goes down."""
     weight, _, sample, _ = layer()
-    x, q = sample.float_rows[:rows], sample.quant_rows[:rows]
+    x, q = sample.float_inputs[:rows], sample.quantized_inputs[:rows]
     moments = _Moments(LayerSample(x, q, np.zeros(rows, bool)), centred=False)
     found = moments.corrected(weight, 0.1).astype(np.float64)
     unit = np.square(q, dtype=np.float64).mean()
@@ -54,7 +59,7 @@ def test_values_of_codes_give_the_codes_back():
 
 def test_undisturbed_inputs_cost_no_more_than_rounding():
     weight, bias, sample, _ = layer()
-    clean = LayerSample(sample.float_rows, sample.float_rows, sample.fold)
+    clean = LayerSample(sample.float_inputs, sample.float_inputs, sample.held_out)
     found = round_layer(weight, bias, clean, 8)
     assert found.error < 1e-4
     assert output_error(clean, weight, bias, found.weight.dequantize(), found.bias) < 1e-4
@@ -67,7 +72,7 @@ def test_a_layer_without_bias_gets_none():
 
 def test_few_samples_fall_back_to_what_they_can_support():
     weight, bias, sample, (x, quantized) = layer()
-    few = LayerSample(sample.float_rows[:6], sample.quant_rows[:6], np.array([False] * 3 + [True] * 3))
+    few = LayerSample(sample.float_inputs[:6], sample.quantized_inputs[:6], np.array([False] * 3 + [True] * 3))
     found = round_layer(weight, bias, few, 4)
     unseen = LayerSample(x[1536:], quantized[1536:], np.zeros(512, bool))
     error = output_error(unseen, weight, bias, found.weight.dequantize(), found.bias)

@@ -12,7 +12,7 @@ import numpy as np
 
 from tvm_ahcq.quantizers.core.params import check_bits, check_scales, register, to_float32
 
-from .softmax_table import ProbabilityParams, check_attention, staircase_loss, thin_attention
+from .softmax_table import SoftmaxTableParams, check_softmax_samples, table_loss, thin_softmax_samples
 
 TAUS = (1, 2, 4)
 """The published candidates: levels an octave."""
@@ -20,7 +20,7 @@ TAUS = (1, 2, 4)
 
 @register("agq")
 @dataclass(frozen=True)
-class AgqParams(ProbabilityParams):
+class AgqParams(SoftmaxTableParams):
     """Levels 0 and ``scale * 2**(-k / tau)``, k from 0 to ``2**bits - 2``; k rounds in the log domain.
 
     Codes ascend with the value: code 0 is the value 0, the highest code has k = 0. Values are rounded to multiples of
@@ -89,10 +89,10 @@ def calibrate_agq(probs: np.ndarray, values: np.ndarray | None, bits: int) -> Ag
     CalibrationError
         If the samples are none or not finite.
     """
-    probs, values, top = check_attention(probs, values, "AGQ")
+    probs, values, top = check_softmax_samples(probs, values, "AGQ")
     if top <= 0:
         return AgqParams(bits, 1, 1.0)
-    probs, values = thin_attention(probs, values)
+    probs, values = thin_softmax_samples(probs, values)
 
     def search(fractions: np.ndarray, taus: tuple[int, ...]) -> list[tuple[float, int, float]]:
         tried = [(tau, fraction) for tau in taus for fraction in fractions]
@@ -108,4 +108,4 @@ def calibrate_agq(probs: np.ndarray, values: np.ndarray | None, bits: int) -> Ag
 def deployed_loss(probs: np.ndarray, values: np.ndarray | None, bits: int, tau: int, scale: float) -> float:
     """Mean ``|(P_q - P) V|**2.4`` of the deployed table (without V: mean ``|P_q - P|**2.4``)."""
     scale = float(np.float32(scale))
-    return staircase_loss(probs, values, boundaries(bits, tau, scale), table_entries(bits, tau), scale)
+    return table_loss(probs, values, boundaries(bits, tau, scale), table_entries(bits, tau), scale)

@@ -1,34 +1,55 @@
-"""The integer constants of a log-domain attention, from the quantizers of its four sites."""
+"""The integer constants of a log-domain attention, from the quantizers of its four sites.
+
+The derivation is in docs/quantizers.md#attention-constants.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from tvm_ahcq.errors import QuantTableError
+from tvm_ahcq.quantizers.core.codebook import Codebook
 from tvm_ahcq.quantizers.core.params import QuantizerParams
-from tvm_ahcq.quantizers.core.reference import FRACTION_BITS, LogAttention, log_attention_scale
+from tvm_ahcq.quantizers.core.reference import FRACTION_BITS, AttentionConstants, attention_logit_scale
 
 from .uniform import UniformParams
 
 LOG2_E = float(np.log2(np.e))
 
 
-def log_attention_constants(
-    q: UniformParams,
-    k: UniformParams,
-    v: UniformParams,
-    probs: QuantizerParams,
+@dataclass(frozen=True)
+class AttentionQuantizers:
+    """Quantizers of an attention's sites.
+
+    Attributes
+    ----------
+    q, k, v : UniformParams
+        Of queries, keys and values.
+    probs : QuantizerParams
+        Of the softmax output; its code 0 has the value 0.
+    """
+
+    q: UniformParams
+    k: UniformParams
+    v: UniformParams
+    probs: QuantizerParams
+
+
+def attention_constants(
+    quantizers: AttentionQuantizers,
     *,
     scale: float,
     head_dim: int,
     rel_h: np.ndarray | None = None,
     rel_w: np.ndarray | None = None,
-) -> tuple[LogAttention, np.ndarray | None, np.ndarray | None]:
-    """Constants for :func:`.reference.log_attention`, and the relative positions as int8.
+) -> tuple[AttentionConstants, np.ndarray | None, np.ndarray | None]:
+    """Return the constants of :func:`.reference.log_attention`, and the relative positions as int8.
 
     Parameters
     ----------
-    q, k, v, probs
+    quantizers : AttentionQuantizers
         Quantizers of the sites.
     scale : float
         Factor of the attention on q.k (usually ``head_dim ** -0.5``); relative positions are not scaled.
@@ -39,12 +60,17 @@ def log_attention_constants(
 
     Returns
     -------
-    constants : LogAttention
+    constants : AttentionConstants
     rel_h, rel_w : numpy.ndarray or None
         int8 tables.
+
+    Raises
+    ------
+    QuantTableError
+        If the quantizer of the probabilities does not give 0 the code 0.
     """
-    q_bound = max(q.zero_point, 2**q.bits - 1 - q.zero_point)
-    k_bound = max(k.zero_point, 2**k.bits - 1 - k.zero_point)
+    q, k, v = quantizers.q, quantizers.k, quantizers.v
+    q_bound, k_bound = _max_step(q), _max_step(k)
     qk = (head_dim * q_bound * k_bound, q.scale * k.scale * scale * LOG2_E)
     rel: tuple[int, float, float] | None = None
     tables: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
@@ -52,28 +78,39 @@ def log_attention_constants(
         h_scale, w_scale = (float(max(np.abs(t).max(), 1e-8)) / 127 for t in (rel_h, rel_w))
         tables = np.rint(rel_h / h_scale).astype(np.int8), np.rint(rel_w / w_scale).astype(np.int8)
         rel = (head_dim * q_bound * 127, q.scale * h_scale * LOG2_E, q.scale * w_scale * LOG2_E)
-    (book,) = probs.codebooks()
-    if book.table[0] != 0 or book.offset != 0 or not (book.thresholds > 0).all():
-        raise QuantTableError(
-            f"A {probs.kind} quantizer of attention probabilities must give 0 the code 0; this one begins at "
-            f"{book.table[0] * book.scale + book.offset:g}."
-        )
-    constants = LogAttention(
+    codebook = _probability_codebook(quantizers.probs)
+    constants = AttentionConstants(
         q_zero=q.zero_point,
         k_zero=k.zero_point,
         v_zero=v.zero_point,
-        log_thresholds=_minus_log2(book.thresholds),
-        table=book.table.astype(np.uint8),
-        out_scale=np.float32(book.scale) * np.float32(v.scale),
-        **log_attention_scale(qk, rel),
+        log_thresholds=_minus_log2(codebook.thresholds),
+        table=codebook.table.astype(np.uint8),
+        out_scale=np.float32(codebook.scale) * np.float32(v.scale),
+        **attention_logit_scale(qk, rel),
     )
     return constants, *tables
 
 
-def _minus_log2(thresholds: np.ndarray) -> np.ndarray:
-    """``floor(-log2(t) * 2**FRACTION_BITS)`` int32; thresholds that no probability reaches stay out of reach.
+def _max_step(params: UniformParams) -> int:
+    """Return the largest absolute value of ``code - zero_point``."""
+    return max(params.zero_point, 2**params.bits - 1 - params.zero_point)
 
-    Those of probabilities below about 2**-32, which count for nothing, are moved up to it: they then fit in 16 bits.
+
+def _probability_codebook(probs: QuantizerParams) -> Codebook:
+    """Return the only codebook of a quantizer that gives 0 the code 0; QuantTableError otherwise."""
+    (codebook,) = probs.codebooks()
+    if codebook.table[0] != 0 or codebook.offset != 0 or not (codebook.thresholds > 0).all():
+        raise QuantTableError(
+            f"A {probs.kind} quantizer of attention probabilities must give 0 the code 0; this one begins at "
+            f"{codebook.table[0] * codebook.scale + codebook.offset:g}."
+        )
+    return codebook
+
+
+def _minus_log2(thresholds: np.ndarray) -> np.ndarray:
+    """Return ``floor(-log2(t) * 2**FRACTION_BITS)`` as int32; thresholds above 1 stay out of reach.
+
+    Thresholds below about 2**-32, which change no result, are moved up to it so that they fit in 16 bits.
     """
     exact = np.floor(-np.log2(np.minimum(thresholds.astype(np.float64), 2.0)) * 2**FRACTION_BITS)
     return np.minimum(exact, 2**15 - 2).astype(np.int32)

@@ -11,19 +11,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from tvm_ahcq.quantizers.core.codebook import Codebook
-from tvm_ahcq.quantizers.core.moments import moments_of_sorted
+from tvm_ahcq.quantizers.core.kmeans import kmeans
 from tvm_ahcq.quantizers.core.params import (
     QuantizerParams,
     check_bits,
     check_samples,
     check_scales,
+    check_zero_points,
     register,
     to_float32,
 )
+from tvm_ahcq.quantizers.core.prefix_sums import prefix_sums_of_sorted
+from tvm_ahcq.quantizers.core.range_rule import MIN_SCALE, range_rule
 from tvm_ahcq.quantizers.core.reference import encode_uniform
-from tvm_ahcq.quantizers.published.kmeans import kmeans
 
-from .uniform import MIN_SCALE, UniformParams, check_zero_points, range_rule, search_uniform, uniform_from_range
+from .uniform import UniformParams, search_uniform, uniform_from_range
 
 _SEARCH_ROWS, _FINAL_ROWS = 384, 4096
 _ROUNDS = 6
@@ -222,7 +224,7 @@ class _Search:
         fitted = []
         for g in range(labels.max() + 1):
             member = (labels == g)[self.channel]
-            moments = moments_of_sorted(self.values[member], self.weight[self.channel[member]])
+            moments = prefix_sums_of_sorted(self.values[member], self.weight[self.channel[member]])
             fitted.append(search_uniform(moments, self.bits))
         return fitted
 

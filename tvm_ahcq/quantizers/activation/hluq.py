@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from tvm_ahcq.quantizers.core.codebook import Codebook, float32_at_most, float32_below
-from tvm_ahcq.quantizers.core.moments import SampleMoments, sample_moments
 from tvm_ahcq.quantizers.core.params import (
     QuantizerParams,
     check_bits,
@@ -20,6 +19,7 @@ from tvm_ahcq.quantizers.core.params import (
     register,
     to_float32,
 )
+from tvm_ahcq.quantizers.core.prefix_sums import PrefixSums, prefix_sums
 
 TABLE_MAX = 255
 """Largest table entry: an unsigned 8-bit operand."""
@@ -167,7 +167,7 @@ def calibrate_hluq(
     CalibrationError
         If the samples are none or not finite.
     """
-    moments = sample_moments(check_samples(samples, "HLUQ"), importance)
+    moments = prefix_sums(check_samples(samples, "HLUQ"), importance)
     if moments.high <= moments.low:
         return HluqParams(bits, 0, 1, delta=1.0, offset=moments.low)
     movable = search_offset and moments.low < 0 < moments.high
@@ -185,7 +185,7 @@ def calibrate_hluq(
 
 
 def _best_shrink(
-    moments: SampleMoments, bits: int, part: float, shape: tuple[int, int], shrinks: np.ndarray
+    moments: PrefixSums, bits: int, part: float, shape: tuple[int, int], shrinks: np.ndarray
 ) -> tuple[float, float, float, tuple[int, int]]:
     """(error, shrink, part, shape) of the best among `shrinks`.
 

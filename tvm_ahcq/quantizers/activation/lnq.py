@@ -11,7 +11,7 @@ import numpy as np
 
 from tvm_ahcq.quantizers.core.params import check_bits, check_scales, register, to_float32
 
-from .softmax_table import ProbabilityParams, check_attention, staircase_loss, thin_attention
+from .softmax_table import SoftmaxTableParams, check_softmax_samples, table_loss, thin_softmax_samples
 
 ALPHAS = (0.001, 0.1, 1.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
 """The published candidates for alpha."""
@@ -19,7 +19,7 @@ ALPHAS = (0.001, 0.1, 1.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
 
 @register("lnq")
 @dataclass(frozen=True)
-class LnqParams(ProbabilityParams):
+class LnqParams(SoftmaxTableParams):
     """``code = rint(n ln(1 + alpha p) / ln(1 + alpha scale))`` clipped to n, ``n = 2**bits - 1``.
 
     Its value ``expm1(code ln(1 + alpha scale) / n) / alpha`` is rounded to a multiple of ``scale / 255``.
@@ -87,10 +87,10 @@ def calibrate_lnq(probs: np.ndarray, values: np.ndarray | None, bits: int) -> Ln
     CalibrationError
         If the samples are none or not finite.
     """
-    probs, values, top = check_attention(probs, values, "LNQ")
+    probs, values, top = check_softmax_samples(probs, values, "LNQ")
     if top <= 0:
         return LnqParams(bits, 1.0, 1.0)
-    probs, values = thin_attention(probs, values)
+    probs, values = thin_softmax_samples(probs, values)
 
     def search(fractions: np.ndarray, alphas: tuple[float, ...]) -> list[tuple[float, float, float]]:
         tried = [(a, f) for a in alphas for f in fractions]
@@ -107,4 +107,4 @@ def calibrate_lnq(probs: np.ndarray, values: np.ndarray | None, bits: int) -> Ln
 def deployed_loss(probs: np.ndarray, values: np.ndarray | None, bits: int, alpha: float, scale: float) -> float:
     """Mean ``|(P_q - P) V|**2.4`` of the deployed table (without V: mean ``|P_q - P|**2.4``)."""
     scale = float(np.float32(scale))
-    return staircase_loss(probs, values, boundaries(bits, alpha, scale), table_entries(bits, alpha, scale), scale)
+    return table_loss(probs, values, boundaries(bits, alpha, scale), table_entries(bits, alpha, scale), scale)

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tvm_ahcq.quantizers.core.range_rule import range_rule
+
 from .cag import CagParams
-from .uniform import range_rule
 
 PixelRange = tuple[Sequence[float], Sequence[float]]
 """Least and greatest value of each colour."""
@@ -30,7 +31,7 @@ def pixel_range(mean: Sequence[float], std: Sequence[float]) -> PixelRange:
     return ends[0], ends[1]
 
 
-def seen_range(samples: np.ndarray, colours: int) -> PixelRange:
+def observed_range(samples: np.ndarray, colours: int) -> PixelRange:
     """Least and greatest value of each colour in patches ``(R, colours * taps)``: where the true range is not known."""
     values = samples.reshape(len(samples), colours, -1)
     return values.min((0, 2)).tolist(), values.max((0, 2)).tolist()

@@ -14,7 +14,7 @@ LOSS_POWER = 2.4
 _SAMPLE_LIMIT = 1 << 17
 
 
-class ProbabilityParams(QuantizerParams):
+class SoftmaxTableParams(QuantizerParams):
     """A staircase of probabilities: value ``operand_scale * table[code]``, code the number of thresholds reached.
 
     Subclasses have the fields `bits` and `scale`, the value of the highest code.
@@ -57,7 +57,7 @@ class ProbabilityParams(QuantizerParams):
         return self.codebook().fake_quant(p)
 
 
-def check_attention(
+def check_softmax_samples(
     probs: np.ndarray, values: np.ndarray | None, what: str
 ) -> tuple[np.ndarray, np.ndarray | None, float]:
     """Calibration samples as float32, and the greatest probability (at most 1).
@@ -85,7 +85,7 @@ def check_attention(
     return probs, values, min(float(probs.max()), 1.0)
 
 
-def staircase_loss(
+def table_loss(
     probs: np.ndarray, values: np.ndarray | None, thresholds: np.ndarray, table: np.ndarray, scale: float
 ) -> float:
     """Mean ``|(P_q - P) V|**2.4`` of a deployed table (without V: mean ``|P_q - P|**2.4``)."""
@@ -99,7 +99,7 @@ def power_loss(error: np.ndarray) -> float:
     return float(np.mean(np.abs(error) ** np.float32(LOSS_POWER), dtype=np.float64))
 
 
-def thin_attention(probs: np.ndarray, values: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+def thin_softmax_samples(probs: np.ndarray, values: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
     """At most about 2**17 probabilities: whole rows of random (seeded) slices and queries."""
     slices, rows, keys = probs.shape
     rng = np.random.default_rng(0)

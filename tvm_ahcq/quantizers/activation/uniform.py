@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from tvm_ahcq.quantizers.core.codebook import Codebook, build_codebook
-from tvm_ahcq.quantizers.core.moments import SampleMoments, sample_moments
 from tvm_ahcq.quantizers.core.params import (
     QuantizerParams,
     check_bits,
     check_samples,
     check_scales,
+    check_zero_points,
     register,
     to_float32,
 )
+from tvm_ahcq.quantizers.core.prefix_sums import PrefixSums, prefix_sums
+from tvm_ahcq.quantizers.core.range_rule import range_rule
 from tvm_ahcq.quantizers.core.reference import encode_uniform
-
-MIN_SCALE = 1e-8
-"""Floor of the range rule, so that an all-zero tensor has a scale."""
 
 
 @register("uniform")
@@ -70,22 +68,6 @@ class UniformParams(QuantizerParams):
         return (self.codebook(),)
 
 
-def check_zero_points(zero_points: Iterable[int], bits: int) -> None:
-    """ValueError unless every zero point is a code."""
-    for zero_point in zero_points:
-        if int(zero_point) != zero_point or not 0 <= zero_point < 2**bits:
-            raise ValueError(f"zero_point is {zero_point!r}; expected a whole number from 0 to {2**bits - 1}.")
-
-
-def range_rule(low: np.ndarray | float, high: np.ndarray | float, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scale (float32) and zero point (int32) of ranges, elementwise; 0 is drawn into each range (QUANTIZERS 1)."""
-    low = np.minimum(np.asarray(low, np.float32), np.float32(0))
-    high = np.maximum(np.asarray(high, np.float32), np.float32(0))
-    top = np.float32(2**bits - 1)
-    scale = np.maximum((high - low) / top, np.float32(MIN_SCALE))
-    return scale, np.clip(-np.rint(low / scale), 0, top).astype(np.int32)
-
-
 def uniform_from_range(low: float, high: float, bits: int) -> UniformParams:
     """Uniform quantizer of one range."""
     scale, zero_point = range_rule(low, high, bits)
@@ -118,10 +100,10 @@ def calibrate_uniform(
         return uniform_from_range(samples.min(), samples.max(), bits)
     if method != "mse":
         raise ValueError(f"Calibration method {method!r} is unknown; expected 'mse' or 'minmax'.")
-    return search_uniform(sample_moments(samples, importance), bits)
+    return search_uniform(prefix_sums(samples, importance), bits)
 
 
-def search_uniform(moments: SampleMoments, bits: int) -> UniformParams:
+def search_uniform(moments: PrefixSums, bits: int) -> UniformParams:
     """The range of least squared error: a coarse grid over both ends, then two finer ones around the best."""
     ends = min(moments.low, 0.0), max(moments.high, 0.0)
     shrink, width = (0.55, 0.55), 0.45
@@ -138,7 +120,7 @@ def search_uniform(moments: SampleMoments, bits: int) -> UniformParams:
     return UniformParams(bits, best[1], best[2])
 
 
-def uniform_error(moments: SampleMoments, scale: np.ndarray, zero_point: np.ndarray, bits: int) -> np.ndarray:
+def uniform_error(moments: PrefixSums, scale: np.ndarray, zero_point: np.ndarray, bits: int) -> np.ndarray:
     """Weighted squared error of uniform quantizers with the given scales and zero points (any common shape)."""
     steps = np.arange(2**bits) - np.asarray(zero_point)[..., None]
     scale = np.asarray(scale, np.float64)[..., None]

@@ -12,7 +12,7 @@ SMALLEST = 1 << 14
 _LARGEST = float(np.finfo(np.float16).max)
 
 
-def halved(params: Mapping[str, np.ndarray], coded: Container[str]) -> dict[str, np.ndarray]:
+def round_to_float16(params: Mapping[str, np.ndarray], coded: Container[str]) -> dict[str, np.ndarray]:
     """Parameters with those rounded to float16 precision that are large and not stored as codes.
 
     Position tables, a patch embedding in float and the float layers of the mask decoder are meant: rounding moves them

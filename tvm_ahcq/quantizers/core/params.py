@@ -118,6 +118,13 @@ def check_scales(scales: Iterable[float], name: str = "scale") -> None:
             raise ValueError(f"{name} is {scale!r}; expected a positive finite float32 number.")
 
 
+def check_zero_points(zero_points: Iterable[int], bits: int) -> None:
+    """ValueError unless every zero point is a code."""
+    for zero_point in zero_points:
+        if int(zero_point) != zero_point or not 0 <= zero_point < 2**bits:
+            raise ValueError(f"zero_point is {zero_point!r}; expected a whole number from 0 to {2**bits - 1}.")
+
+
 def check_samples(samples: np.ndarray, what: str) -> np.ndarray:
     """`samples` as float32.
 

@@ -189,7 +189,7 @@ def grouped_linear(
 
 
 @dataclass(frozen=True)
-class LogAttention:
+class AttentionConstants:
     """Constants of a log-domain integer attention.
 
     Logits are base-2, in units of ``2**-FRACTION_BITS``:
@@ -201,7 +201,7 @@ class LogAttention:
     q_zero, k_zero, v_zero : int
         Zero points of the query, key and value codes.
     qk_shift, rel_shift, qk_multiplier, rel_h_multiplier, rel_w_multiplier, shift : int
-        Fixed-point scale of the logits, chosen by :func:`log_attention_scale` so that nothing leaves int32.
+        Fixed-point scale of the logits, chosen by :func:`attention_logit_scale` so that nothing leaves int32.
     log_thresholds : numpy.ndarray
         ``(n,)`` int32, descending: ``floor(-log2(T_c) * 2**FRACTION_BITS)`` for the LNQ thresholds ``T_1 < ... < T_n``.
     table : numpy.ndarray
@@ -228,17 +228,19 @@ class LogAttention:
         return np.array([getattr(self, name) for name in _scalar_names()], np.int32)
 
     @classmethod
-    def of(cls, scalars: np.ndarray, log_thresholds: np.ndarray, table: np.ndarray, out_scale: float) -> LogAttention:
+    def of(
+        cls, scalars: np.ndarray, log_thresholds: np.ndarray, table: np.ndarray, out_scale: float
+    ) -> AttentionConstants:
         """The constants with these :meth:`scalars`."""
         integers: dict[str, Any] = dict(zip(_scalar_names(), map(int, scalars), strict=True))
         return cls(**integers, log_thresholds=log_thresholds, table=table, out_scale=np.float32(out_scale))
 
 
 def _scalar_names() -> list[str]:
-    return [field.name for field in fields(LogAttention)[:9]]
+    return [field.name for field in fields(AttentionConstants)[:9]]
 
 
-def log_attention_scale(qk: tuple[int, float], rel: tuple[int, float, float] | None = None) -> dict[str, int]:
+def attention_logit_scale(qk: tuple[int, float], rel: tuple[int, float, float] | None = None) -> dict[str, int]:
     """Fixed-point multipliers and shifts for the logits.
 
     Parameters
@@ -251,7 +253,8 @@ def log_attention_scale(qk: tuple[int, float], rel: tuple[int, float, float] | N
     Returns
     -------
     dict
-        ``qk_shift, rel_shift, qk_multiplier, rel_h_multiplier, rel_w_multiplier, shift`` of :class:`LogAttention`.
+        ``qk_shift, rel_shift, qk_multiplier, rel_h_multiplier, rel_w_multiplier, shift`` of
+        :class:`AttentionConstants`.
     """
     rel_bound, rel_h, rel_w = rel or (0, 0.0, 0.0)
     qk_shift = max(0, int(qk[0]).bit_length() - 15)
@@ -299,7 +302,7 @@ def log2_fixed(total: np.ndarray) -> np.ndarray:
     return (((whole - EXP_BITS) << FRACTION_BITS) | fraction).astype(np.int32)
 
 
-def _relative_logits(q: np.ndarray, rel_h: np.ndarray, rel_w: np.ndarray, c: LogAttention) -> np.ndarray:
+def _relative_logits(q: np.ndarray, rel_h: np.ndarray, rel_w: np.ndarray, c: AttentionConstants) -> np.ndarray:
     """Relative-position part of the logits before the final shift, ``(N, N)``; `q` ``(N, d)``, zero point removed."""
     height, width = (len(rel_h) + 1) // 2, (len(rel_w) + 1) // 2
     y, x = np.divmod(np.arange(height * width), width)
@@ -311,7 +314,11 @@ def _relative_logits(q: np.ndarray, rel_h: np.ndarray, rel_w: np.ndarray, c: Log
 
 
 def attention_operands(
-    q: np.ndarray, k: np.ndarray, c: LogAttention, rel_h: np.ndarray | None = None, rel_w: np.ndarray | None = None
+    q: np.ndarray,
+    k: np.ndarray,
+    c: AttentionConstants,
+    rel_h: np.ndarray | None = None,
+    rel_w: np.ndarray | None = None,
 ) -> np.ndarray:
     """Probability operands of one head: ``(Nq, d)`` and ``(Nk, d)`` uint8 codes -> ``(Nq, Nk)`` uint8.
 
@@ -333,7 +340,7 @@ def log_attention(
     q: np.ndarray,
     k: np.ndarray,
     v: np.ndarray,
-    c: LogAttention,
+    c: AttentionConstants,
     rel_h: np.ndarray | None = None,
     rel_w: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -343,7 +350,7 @@ def log_attention(
     ----------
     q, k, v : numpy.ndarray
         ``(B, Nq, d)``, ``(B, Nk, d)``, ``(B, Nk, d)`` uint8 codes; B is batch times heads.
-    c : LogAttention
+    c : AttentionConstants
         Constants of the site.
     rel_h, rel_w : numpy.ndarray, optional
         ``(2 h - 1, d)`` and ``(2 w - 1, d)`` int8 decomposed relative positions, ``Nq = Nk = h * w``: query (y, x) and

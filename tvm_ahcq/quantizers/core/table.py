@@ -15,11 +15,10 @@ import numpy as np
 
 from tvm_ahcq.errors import QuantTableError, RecipeError
 from tvm_ahcq.quantizers.activation import agq, cag, hluq, lnq, uniform  # noqa: F401  (they register their kinds)
-from tvm_ahcq.quantizers.activation.uniform import check_zero_points
 from tvm_ahcq.quantizers.published import hluq as hluq_published  # noqa: F401  (they register their kinds)
 from tvm_ahcq.quantizers.weight.weights import SYMMETRIC_ZERO_POINT, QuantizedWeight
 
-from .params import QuantizerParams, check_bits, check_scales, params_from_dict, to_float32
+from .params import QuantizerParams, check_bits, check_scales, check_zero_points, params_from_dict, to_float32
 from .recipe import Recipe
 from .table_sidecar import companion, pack_params, read_params, record_of
 
@@ -84,7 +83,7 @@ class QuantTable:
         Parameters that conditioning and rounding changed, float32; the others are the float model's. A rounded weight
         holds values of its codes, which the ranges give back exactly.
     equalisation : mapping of str to numpy.ndarray
-        What was done to the float model beforehand (:func:`.equalise.preserved`); it computes the same after it.
+        Function-preserving changes of the float model (:func:`.equalise.apply_equalisation`).
     """
 
     model: str

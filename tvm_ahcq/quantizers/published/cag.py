@@ -10,9 +10,8 @@ import numpy as np
 
 from tvm_ahcq.errors import CalibrationError
 from tvm_ahcq.quantizers.activation.cag import CagParams
-from tvm_ahcq.quantizers.activation.uniform import range_rule
-
-from .kmeans import kmeans
+from tvm_ahcq.quantizers.core.kmeans import kmeans
+from tvm_ahcq.quantizers.core.range_rule import range_rule
 
 STEPS = (8, 4, 2, 1)
 """Groups of the successive steps, as multiples of the final number; reconstruction takes one at 20, 40, 60 and 80 %."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tvm_ahcq.quantizers.activation.hluq import TableParams
-from tvm_ahcq.quantizers.activation.uniform import MIN_SCALE
 from tvm_ahcq.quantizers.core.codebook import Codebook, build_codebook
 from tvm_ahcq.quantizers.core.params import check_bits, check_scales, register, to_float32
+from tvm_ahcq.quantizers.core.range_rule import MIN_SCALE
 
 GRID = tuple((range_rate, grid_rate) for range_rate in (0.1, 0.3, 0.5) for grid_rate in (1 / 8, 1 / 4, 1 / 2))
 """Candidates (range_rate, grid_rate) in the order of the search."""

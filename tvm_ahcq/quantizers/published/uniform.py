@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from tvm_ahcq.quantizers.activation.softmax_table import power_loss
-from tvm_ahcq.quantizers.activation.uniform import UniformParams, range_rule, uniform_from_range
+from tvm_ahcq.quantizers.activation.uniform import UniformParams, uniform_from_range
 from tvm_ahcq.quantizers.core.params import check_samples
+from tvm_ahcq.quantizers.core.range_rule import range_rule
 
 from .brent import bounded_minimum
 

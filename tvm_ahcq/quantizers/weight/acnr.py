@@ -47,7 +47,7 @@ class ConditionedWeight:
     iterations: int
 
 
-def difference_moment(difference: np.ndarray) -> np.ndarray:
+def input_error_moment(difference: np.ndarray) -> np.ndarray:
     """``D^T D / n``, ``(K, K)`` float64, of the rows of `difference` ``(..., K)``: float input minus quantized input.
 
     Moments of several batches with as many rows each may be averaged.
@@ -69,7 +69,7 @@ class Conditioner:
     weight : numpy.ndarray
         ``(N, K)`` float32, outputs first.
     moment : numpy.ndarray, optional
-        ``(K, K)`` :func:`difference_moment` of the layer's input; without it no energy holds singular values down.
+        ``(K, K)`` :func:`input_error_moment` of the layer's input; without it no energy holds singular values down.
     strength, penalty : float
         Lambda and beta of the recursion.
     doubled_energy : bool

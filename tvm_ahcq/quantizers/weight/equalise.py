@@ -125,7 +125,7 @@ def key_biases(params: Mapping[str, np.ndarray]) -> list[tuple[str, int, int]]:
     return [(name, first, count) for name, first, count in keys]
 
 
-def preserved(params: Mapping[str, np.ndarray], changes: Mapping[str, np.ndarray]) -> Params:
+def apply_equalisation(params: Mapping[str, np.ndarray], changes: Mapping[str, np.ndarray]) -> Params:
     """Parameters that compute the same function after `changes`.
 
     Parameters

@@ -14,9 +14,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from tvm_ahcq.quantizers.activation.uniform import MIN_SCALE
+from tvm_ahcq.quantizers.core.range_rule import MIN_SCALE
 
-from .acnr import Conditioner, difference_moment
+from .acnr import Conditioner, input_error_moment
 from .gptq import Curvature, round_gptq
 from .weights import QuantizedWeight, calibrate_weight
 
@@ -36,21 +36,21 @@ class LayerSample:
 
     Attributes
     ----------
-    float_rows, quant_rows : numpy.ndarray
+    float_inputs, quantized_inputs : numpy.ndarray
         ``(R, K)`` float32.
-    fold : numpy.ndarray
+    held_out : numpy.ndarray
         ``(R,)`` bool: rows that are held out when choices are compared; they come from other images than the rest.
     """
 
-    float_rows: np.ndarray
-    quant_rows: np.ndarray
-    fold: np.ndarray
+    float_inputs: np.ndarray
+    quantized_inputs: np.ndarray
+    held_out: np.ndarray
 
     def part(self, held_out: bool) -> LayerSample:
         """The held-out rows, or the others; all of them where a part would be empty."""
-        rows = self.fold == held_out
+        rows = self.held_out == held_out
         rows = rows if rows.any() else np.ones_like(rows)
-        return LayerSample(self.float_rows[rows], self.quant_rows[rows], self.fold[rows])
+        return LayerSample(self.float_inputs[rows], self.quantized_inputs[rows], self.held_out[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ class _Moments:
     """
 
     def __init__(self, sample: LayerSample, centred: bool):
-        x, q = sample.float_rows, sample.quant_rows
+        x, q = sample.float_inputs, sample.quantized_inputs
         self.float_mean = x.mean(0, dtype=np.float64) if centred else np.zeros(x.shape[1])
         self.quant_mean = q.mean(0, dtype=np.float64) if centred else np.zeros(x.shape[1])
         self.rows = q - self.quant_mean.astype(np.float32)
@@ -141,8 +141,8 @@ def output_error(
     sample: LayerSample, weight: np.ndarray, bias: np.ndarray | None, rounded: np.ndarray, new_bias: np.ndarray | None
 ) -> float:
     """Relative squared error of the rounded layer's output; the float layer's variance is the unit."""
-    wanted = sample.float_rows @ weight.T + (0 if bias is None else bias)
-    found = sample.quant_rows @ rounded.T + (0 if new_bias is None else new_bias)
+    wanted = sample.float_inputs @ weight.T + (0 if bias is None else bias)
+    found = sample.quantized_inputs @ rounded.T + (0 if new_bias is None else new_bias)
     energy = float(np.square(wanted - wanted.mean(0)).mean(dtype=np.float64))
     return float(np.square(found - wanted).mean(dtype=np.float64)) / max(energy, 1e-20)
 
@@ -226,7 +226,7 @@ def _conditioned(
 ) -> tuple[tuple[np.ndarray, int], tuple[float, float]]:
     """The conditioned weight that costs the least when it is rounded to the nearest, with its iterations (0: none
     helps) and the condition numbers before and after."""
-    conditioner = Conditioner(weight, difference_moment(sample.float_rows - sample.quant_rows))
+    conditioner = Conditioner(weight, input_error_moment(sample.float_inputs - sample.quantized_inputs))
     best = (np.inf, weight, 0, conditioner.cond_before)
     for iterations in ACNR_ITERATIONS if conditioner.applies else (0,):
         found = conditioner.weight(iterations)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tvm_ahcq.errors import CheckpointError
-from tvm_ahcq.quantizers.activation.uniform import MIN_SCALE, range_rule
 from tvm_ahcq.quantizers.core.params import check_bits
+from tvm_ahcq.quantizers.core.range_rule import MIN_SCALE, range_rule
 
 SYMMETRIC_ZERO_POINT = 128
 """Zero point of every 8-bit weight, so that ``code - zero_point`` fits a signed byte."""

@@ -21,7 +21,7 @@ from tvm_ahcq.codegen.lower.tile_space import TileSpace, attention_space, linear
 from tvm_ahcq.codegen.lower.tiles import AttentionShape, AttentionTile, LinearShape, LinearTile, Shape, Tile
 from tvm_ahcq.codegen.lower.verify import verify
 from tvm_ahcq.errors import DeviceError
-from tvm_ahcq.quantizers.activation.attention_constants import log_attention_constants
+from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
 from tvm_ahcq.quantizers.activation.lnq import LnqParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 
@@ -156,7 +156,10 @@ def attention_stage(shape: Shape, heads: int | None = None) -> AttentionStage:
     rng, channels = np.random.default_rng(0), shape.channels
     codes = UniformParams(bits=4, scale=0.2, zero_point=8)
     tables = {name: rng.normal(size=(2 * side - 1, channels)) for name, side in zip(_TABLES, shape.sides, strict=False)}
-    constants, rel_h, rel_w = log_attention_constants(
-        codes, codes, codes, LnqParams(bits=4, alpha=20.0, scale=0.7), scale=channels**-0.5, head_dim=channels, **tables
+    constants, rel_h, rel_w = attention_constants(
+        AttentionQuantizers(codes, codes, codes, LnqParams(bits=4, alpha=20.0, scale=0.7)),
+        scale=channels**-0.5,
+        head_dim=channels,
+        **tables,
     )
     return AttentionStage(heads or shape.heads, shape.queries, shape.keys, channels, constants, rel_h, rel_w)

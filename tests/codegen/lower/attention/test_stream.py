@@ -11,7 +11,7 @@ from tvm_ahcq.codegen.isa.memory_image import MemoryImage, instruction_count
 from tvm_ahcq.codegen.lower.attention.plan import PictureHeads, Plan
 from tvm_ahcq.codegen.lower.attention.stream import largest_plan, stream_program
 from tvm_ahcq.errors import DeviceError
-from tvm_ahcq.quantizers.activation.attention_constants import log_attention_constants
+from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
 from tvm_ahcq.quantizers.activation.lnq import LnqParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 from tvm_ahcq.quantizers.core import reference
@@ -21,11 +21,8 @@ def random_heads(count: int, sides: tuple[int, int], channels: int, relative: bo
     rng = np.random.default_rng(sum(sides) + channels)
     q, k, v = (UniformParams(bits=4, scale=0.31, zero_point=zero) for zero in (8, 6, 9))
     tables = [rng.normal(size=(2 * side - 1, channels)) if relative else None for side in sides]
-    constants, rel_h, rel_w = log_attention_constants(
-        q,
-        k,
-        v,
-        LnqParams(bits=4, alpha=20.0, scale=0.7),
+    constants, rel_h, rel_w = attention_constants(
+        AttentionQuantizers(q, k, v, LnqParams(bits=4, alpha=20.0, scale=0.7)),
         scale=channels**-0.5,
         head_dim=channels,
         rel_h=tables[0],

@@ -11,7 +11,7 @@ SAMPLE_LIMIT = 1 << 19
 
 
 @dataclass(frozen=True, eq=False)
-class SampleMoments:
+class PrefixSums:
     """Sorted samples with prefix sums of weight, weight * x and weight * x**2.
 
     Attributes
@@ -57,7 +57,7 @@ class SampleMoments:
         return (second - 2 * levels * first + levels**2 * weight).sum(-1)
 
 
-def sample_moments(samples: np.ndarray, importance: np.ndarray | None = None) -> SampleMoments:
+def prefix_sums(samples: np.ndarray, importance: np.ndarray | None = None) -> PrefixSums:
     """Moments of all samples, thinned at random (seeded) if there are more than ``SAMPLE_LIMIT``.
 
     Parameters
@@ -74,16 +74,16 @@ def sample_moments(samples: np.ndarray, importance: np.ndarray | None = None) ->
         picked = np.append(picked, [flat.argmin(), flat.argmax()])
         flat = flat[picked]
     if importance is None:
-        return moments_of_sorted(np.sort(flat), np.ones(flat.size))
+        return prefix_sums_of_sorted(np.sort(flat), np.ones(flat.size))
     channel = np.arange(flat.size) if picked is None else picked
     order = np.argsort(flat)
-    return moments_of_sorted(flat[order], np.asarray(importance, np.float64)[channel[order] % samples.shape[-1]])
+    return prefix_sums_of_sorted(flat[order], np.asarray(importance, np.float64)[channel[order] % samples.shape[-1]])
 
 
-def moments_of_sorted(values: np.ndarray, weights: np.ndarray) -> SampleMoments:
+def prefix_sums_of_sorted(values: np.ndarray, weights: np.ndarray) -> PrefixSums:
     """Moments of samples that are already in ascending order, with one weight each."""
     sums = np.zeros((3, values.size + 1))
     wide = values.astype(np.float64)
     for row, term in enumerate((weights, weights * wide, weights * wide * wide)):
         np.cumsum(term, out=sums[row, 1:])
-    return SampleMoments(values, sums)
+    return PrefixSums(values, sums)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tvm_ahcq.quantizers.core import moments as module
-from tvm_ahcq.quantizers.core.moments import sample_moments
+from tvm_ahcq.quantizers.core import prefix_sums as module
+from tvm_ahcq.quantizers.core.prefix_sums import prefix_sums
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -16,7 +16,7 @@ def test_errors_equal_direct_sums(weighted):
     importance = rng.uniform(0, 3, 8) if weighted else None
     thresholds = np.sort(rng.normal(size=(3, 5, 3)), -1).astype(np.float32)
     levels = np.sort(rng.normal(size=(3, 5, 4)), -1)
-    ours = sample_moments(samples, importance).squared_error(thresholds, levels)
+    ours = prefix_sums(samples, importance).squared_error(thresholds, levels)
     for i in np.ndindex(3, 5):
         values = levels[i][np.searchsorted(thresholds[i], samples)]
         weights = np.ones(8) if importance is None else importance
@@ -28,6 +28,6 @@ def test_large_sets_are_thinned_but_keep_their_extremes(monkeypatch):
     samples = np.random.default_rng(0).normal(size=(5000, 4)).astype(np.float32)
     samples[17, 2], samples[99, 1] = 50, -60
     for importance in (None, np.ones(4)):
-        thinned = sample_moments(samples, importance)
+        thinned = prefix_sums(samples, importance)
         assert thinned.values.size == 1002
         assert (thinned.low, thinned.high) == (-60, 50)

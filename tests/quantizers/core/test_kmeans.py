@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tvm_ahcq.quantizers.published.kmeans import inertia, kmeans
+from tvm_ahcq.quantizers.core.kmeans import inertia, kmeans
 
 
 def test_separated_clouds_are_told_apart():
