@@ -11,8 +11,8 @@
 |   | reconstruct: learned rounding and scales, block by block | ``reconstruct.py`` |
 | 6 | realise: integer operators, coded weights | ``realise.py`` |
 | 7 | partition: what the accelerator runs, if there is one | ``partition.py`` |
-| 8 | layout, separate: the same function, cheaper to compute | ``layout.py``, ``separate.py`` |
-|   | legalise, fuse, schedule: kernels | ``legalise.py``, ``legalise_float.py``, ``fuse.py``, ``schedule.py`` |
+| 8 | lower: transposes and position encodings made cheap | ``sink_transposes.py``, ``factor_position_encodings.py`` |
+|   | legalise, fuse, schedule: kernels | ``legalise.py``, ``fuse.py``, ``schedule.py`` |
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from tvm_ahcq.quantizers.activation.pixels import PixelRange
 from tvm_ahcq.quantizers.core.recipe import Recipe
 from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.quantizers.weight.equalise import apply_equalisation
-from tvm_ahcq.relay_passes.lower.factor_position_encodings import separate_constants
+from tvm_ahcq.relay_passes.lower.factor_position_encodings import factor_position_encodings
 from tvm_ahcq.relay_passes.lower.legalise import legalise
 from tvm_ahcq.relay_passes.lower.schedule import schedule_pass
-from tvm_ahcq.relay_passes.lower.sink_transposes import improve_layout
+from tvm_ahcq.relay_passes.lower.sink_transposes import sink_transposes
 from tvm_ahcq.runtime.offload import OffloadReport
 from tvm_ahcq.runtime.weights import QLinearWeight, expand
 from tvm_ahcq.target import HostTarget
@@ -48,7 +48,6 @@ from tvm_ahcq.tune.records import DEFAULTS, Tuning
 
 from .annotate import annotate
 from .canonicalise import canonicalise
-from .lower import legalise_float  # noqa: F401  (registers its handlers)
 from .realise import Realised, realise
 from .rewrite import PARAM_NAMES
 
@@ -234,7 +233,7 @@ def build(
     tvm.runtime.Executable
         With the functions of `mod` as entry points.
     """
-    mod = legalise(separate_constants(improve_layout(mod)), target, tuning)
+    mod = legalise(factor_position_encodings(sink_transposes(mod)), target, tuning)
     dump(mod, "8-legalised", dump_dir)
     return relax.build(mod, target=target.tvm_target(), relax_pipeline=_lowering(), tir_pipeline="default")
 

@@ -22,7 +22,7 @@ _TOLERANCE = 1e-5
 """Of the largest element: what float32 makes of angles of some tens, the published encoding itself included."""
 
 
-def separate_constants(mod: IRModule) -> IRModule:
+def factor_position_encodings(mod: IRModule) -> IRModule:
     """Rewrite ``x + constant`` for constants ``(1, h * h, C)`` of rank 2 over the grid in every Relax function."""
     known: dict[bytes, list[tuple[relax.Expr, relax.Expr]] | None] = {}  # equal constants must be one object
     return relax.transform.CanonicalizeBindings()(rewrite_module(mod, lambda defs: _plan(defs, known)))

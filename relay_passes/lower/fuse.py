@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import tvm
 from tvm import relax, tirx
@@ -30,15 +29,14 @@ from tvm_ahcq.relay_passes.rewrite import Definitions, bindings
 from tvm_ahcq.relay_passes.shapes import dims, product, sizes
 from tvm_ahcq.tune.records import LinearWorkload
 
-if TYPE_CHECKING:
-    from .legalise import Legaliser
+from .kernel_builder import ANY_ROWS, KernelBuilder
 
 RESHAPES = ("relax.reshape", "relax.squeeze", "relax.expand_dims", "relax.flatten")
 
 
-def fuse(legaliser: Legaliser, func: relax.Function) -> dict[relax.Var, relax.Expr]:
+def fuse(builder: KernelBuilder, func: relax.Function) -> dict[relax.Var, relax.Expr]:
     """New values for the variables that end a group of operators with a kernel of its own."""
-    fuser = Fuser(legaliser, func)
+    fuser = Fuser(builder, func)
     handlers: dict[str, Callable[[relax.Var, relax.Call], relax.Expr | None]] = {
         "relax.ahcq.encode_affine": fuser.encoded,
         "relax.ahcq.encode_intervals": fuser.linear_intervals,
@@ -68,8 +66,8 @@ class _Linear:
 class Fuser:
     """Finds groups of operators in one function."""
 
-    def __init__(self, legaliser: Legaliser, func: relax.Function):
-        self.legaliser, self.defs = legaliser, Definitions(func)
+    def __init__(self, builder: KernelBuilder, func: relax.Function):
+        self.builder, self.defs = builder, Definitions(func)
         self.uses = _uses(func)
 
     def only(self, expr: relax.Expr, *names: str) -> relax.Call | None:
@@ -85,7 +83,7 @@ class Fuser:
     def linear(self, expr: relax.Expr) -> _Linear | None:
         """The linear layer that defines `expr`, if a kernel can take it in."""
         call = self.only(expr, "relax.ahcq.grouped_linear")
-        if call is None or str(call.attrs["layout"]) != "vnni16" or self.legaliser.target.layout != "vnni16":
+        if call is None or str(call.attrs["layout"]) != "vnni16" or self.builder.target.layout != "vnni16":
             return None
         groups, outputs = sizes(call.args[3])
         *leading, inputs = dims(call.args[0])
@@ -98,8 +96,8 @@ class Fuser:
     def options(self, linear: _Linear, rows: object, *more: object) -> tuple:
         """What a factory of fused linear kernels is called with."""
         workload = LinearWorkload(linear.outputs, linear.inputs, linear.groups, linear.bits)
-        schedule = self.legaliser.tuning.linear(self.legaliser.target, workload)
-        return (rows, linear.outputs, linear.inputs, linear.groups, *more, self.legaliser.target, linear.bits, schedule)
+        schedule = self.builder.tuning.linear(self.builder.target, workload)
+        return (rows, linear.outputs, linear.inputs, linear.groups, *more, self.builder.target, linear.bits, schedule)
 
     def linear_intervals(self, _var: relax.Var, call: relax.Call) -> relax.Expr | None:
         """Linear layer and interval encoder (GELU and HLUQ in one)."""
@@ -107,9 +105,9 @@ class Fuser:
         (thresholds,) = sizes(call.args[1])
         if linear is None or thresholds > MAX_THRESHOLDS:
             return None
-        options, args = self.options(linear, self.legaliser.any, thresholds), [*linear.args, *call.args[1:]]
+        options, args = self.options(linear, ANY_ROWS, thresholds), [*linear.args, *call.args[1:]]
         shape = [linear.rows, linear.outputs]
-        codes = self.legaliser.call(kernels.linear_intervals, options, args, shape, "uint8")
+        codes = self.builder.call(kernels.linear_intervals, options, args, shape, "uint8")
         return relax.op.reshape(codes, dims(call.args[0]))
 
     def linear_add(self, var: relax.Var, call: relax.Call) -> relax.Expr | None:
@@ -124,8 +122,8 @@ class Fuser:
             if not _same([count, linear.outputs], [rows, shape[-1]]):
                 continue
             args = [*linear.args, relax.op.reshape(residual, [rows, linear.outputs])]
-            options = (*self.options(linear, self.legaliser.any if windows is None else linear.rows), windows)
-            total = self.legaliser.call(kernels.linear_add, options, args, [rows, linear.outputs], "float32")
+            options = (*self.options(linear, ANY_ROWS if windows is None else linear.rows), windows)
+            total = self.builder.call(kernels.linear_add, options, args, [rows, linear.outputs], "float32")
             return relax.op.reshape(total, shape)
         return None
 
@@ -138,9 +136,9 @@ class Fuser:
         linear = self.linear(self.upwards(call.args[0], *RESHAPES))
         if linear is None or sizes(call.args[3])[0] != 1:
             return None
-        options = self.options(linear, self.legaliser.any, int(call.attrs["bits"]))
+        options = self.options(linear, ANY_ROWS, int(call.attrs["bits"]))
         shape = [linear.rows, linear.outputs]
-        codes = self.legaliser.call(kernels.linear_codes, options, [*linear.args, *call.args[3:]], shape, "uint8")
+        codes = self.builder.call(kernels.linear_codes, options, [*linear.args, *call.args[3:]], shape, "uint8")
         return relax.op.reshape(codes, dims(call.args[0]))
 
     def norm_encode(self, call: relax.Call) -> relax.Expr | None:
@@ -154,7 +152,7 @@ class Fuser:
         padded, groups = sizes(call.args[1])[0], sizes(call.args[3])[0]
         args = [relax.op.reshape(norm.args[0], [rows, channels]), *norm.args[1:], *call.args[1:]]
         options = (
-            self.legaliser.any if windows is None else rows,
+            ANY_ROWS if windows is None else rows,
             int(channels),
             padded,
             groups,
@@ -163,7 +161,7 @@ class Fuser:
             windows,
         )
         shape = [*dims(call.args[0])[:-1], padded]
-        codes = self.legaliser.call(kernels.norm_encode, options, args, [product(shape[:-1]), padded], "uint8")
+        codes = self.builder.call(kernels.norm_encode, options, args, [product(shape[:-1]), padded], "uint8")
         return relax.op.reshape(codes, shape)
 
     def self_attention(self, var: relax.Var, call: relax.Call) -> relax.Expr | None:
@@ -187,14 +185,14 @@ class Fuser:
         _, _, *rest = self.options(linear, None)
         options = (int(linear.rows), *rest[:2], tokens, heads, d, int(codes[0].attrs["bits"]), *rest[2:])
         scales, zeros = ([code.args[place] for code in codes] for place in (3, 4))
-        parts = self.legaliser.call(
+        parts = self.builder.call(
             kernels.linear_heads, options, [*linear.args, *scales, *zeros], [3, batch, tokens, d], "uint8"
         )
         rel = list(attention.args[7:])
         grid = tuple((sizes(table)[0] + 1) // 2 for table in rel) or None
-        shape = (batch, tokens, tokens, d, grid, sizes(attention.args[4])[0], self.legaliser.target, heads)
+        shape = (batch, tokens, tokens, d, grid, sizes(attention.args[4])[0], self.builder.target, heads)
         args = [parts, *rel, *attention.args[3:7]]
-        out = self.legaliser.call(kernels.log_attention, shape, args, [sequences, tokens, line], "float32")
+        out = self.builder.call(kernels.log_attention, shape, args, [sequences, tokens, line], "float32")
         return relax.op.reshape(out, dims(var))
 
     def heads_of(self, operands: list[relax.Expr]) -> tuple[_Linear, int] | None:

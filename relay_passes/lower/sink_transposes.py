@@ -23,9 +23,9 @@ _MOST_ROUNDS = 8
 """Each round moves every permutation past one operator; the longest way in SAM takes five."""
 
 
-def improve_layout(mod: IRModule) -> IRModule:
+def sink_transposes(mod: IRModule) -> IRModule:
     """Rewrite every Relax function of `mod`, which keeps its signature."""
-    matchers = (_after_unary, _after_encoding, match_permutation, _around_reshape, _before_flattening, _pixel_product)
+    matchers = (_after_unary, _after_encoding, match_permutation, _around_reshape, _before_flattening, _hypernet_matmul)
     for _ in range(_MOST_ROUNDS):
         changed = False
         for matcher in matchers:
@@ -133,7 +133,7 @@ def _before_flattening(defs: Definitions, value: relax.Expr) -> relax.Expr | Non
     return relax.op.reshape(relax.op.permute_dims(reshape.args[0], [0, 2, 3, 1]), _dims(value))
 
 
-def _pixel_product(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
+def _hypernet_matmul(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
     """``weight @ reshape(permute(x))`` with the pixels of channels-last `x` on the last axis, and its activation."""
     if not is_op(value, "relax.matmul"):
         return None
@@ -151,4 +151,4 @@ def _pixel_product(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
     source = x if gelu is None else gelu.args[0]
     batch, channels, count = _dims(pixels)
     flat = relax.op.reshape(source, [batch, count, channels])
-    return ahcq.pixel_product(weight, flat, activation="identity" if gelu is None else "gelu")
+    return ahcq.hypernet_matmul(weight, flat, activation="identity" if gelu is None else "gelu")

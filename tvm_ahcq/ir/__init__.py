@@ -9,7 +9,7 @@ from tvm_ahcq.torch_exec import ahcq_ops as torch_semantics  # noqa: F401  (regi
 
 from .attention import attention, log_attention
 from .conv2d import conv2d, im2col
-from .hypernet_matmul import pixel_product
+from .hypernet_matmul import hypernet_matmul
 from .linear import grouped_linear, linear
 from .quantize import encode_affine, encode_intervals, quantize
 from .register import is_op
@@ -20,11 +20,11 @@ __all__ = [
     "encode_affine",
     "encode_intervals",
     "grouped_linear",
+    "hypernet_matmul",
     "im2col",
     "is_op",
     "linear",
     "log_attention",
-    "pixel_product",
     "quantize",
 ]
 

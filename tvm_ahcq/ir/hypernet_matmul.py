@@ -1,4 +1,4 @@
-"""``ahcq.pixel_product``: masks from the pixels of the upscaled embedding, channels last."""
+"""``ahcq.hypernet_matmul``: masks from the pixels of the upscaled embedding, channels last."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def _infer_product(expr: relax.Call) -> relax.TensorType:
     return relax.TensorType([weight[0], weight[1], x[1]], "float32")
 
 
-register("pixel_product", ("weight", "x"), _infer_product, required=2)
+register("hypernet_matmul", ("weight", "x"), _infer_product, required=2)
 
 
-def pixel_product(weight: relax.Expr, x: relax.Expr, *, activation: str) -> relax.Call:
+def hypernet_matmul(weight: relax.Expr, x: relax.Expr, *, activation: str) -> relax.Call:
     """``weight @ activation(x).T`` of each batch entry; `weight` ``(B, M, C)``, `x` ``(B, P, C)``, `activation`
     "identity" or "gelu". Inserted when kernels are chosen, so that only compiled code computes it."""
-    return call("pixel_product", weight, x, activation=activation)
+    return call("hypernet_matmul", weight, x, activation=activation)

@@ -12,7 +12,7 @@ from tvm_ahcq.kernels.encode.intervals import encode_intervals
 from tvm_ahcq.kernels.encode.norm_encode import norm_encode
 from tvm_ahcq.kernels.float32.dense import matmul
 from tvm_ahcq.kernels.float32.gelu import gelu
-from tvm_ahcq.kernels.float32.hypernet_matmul import pixel_product
+from tvm_ahcq.kernels.float32.hypernet_matmul import hypernet_matmul
 from tvm_ahcq.kernels.float32.layer_norm import layer_norm
 from tvm_ahcq.kernels.gemm.dispatch import grouped_linear
 from tvm_ahcq.kernels.gemm.fused import linear_add, linear_codes, linear_heads, linear_intervals
@@ -23,6 +23,7 @@ __all__ = [
     "encode_intervals",
     "gelu",
     "grouped_linear",
+    "hypernet_matmul",
     "im2col",
     "layer_norm",
     "linear_add",
@@ -32,7 +33,6 @@ __all__ = [
     "log_attention",
     "matmul",
     "norm_encode",
-    "pixel_product",
 ]
 
 speed_up_inlining()

@@ -9,7 +9,7 @@ import pytest
 from tvm.tirx import Var
 
 from tvm_ahcq.errors import AhcqError
-from tvm_ahcq.kernels import pixel_product
+from tvm_ahcq.kernels import hypernet_matmul
 
 
 def gelu(x: np.ndarray) -> np.ndarray:
@@ -21,7 +21,7 @@ def gelu(x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("pixels, channels", [(16, 1), (1024, 32), (528, 5)])
 def test_every_mask_at_every_pixel(build, pixels: int, channels: int, activation: str):
     rng = np.random.default_rng(0)
-    run = build(pixel_product(Var("b", "int64"), 4, pixels, channels, activation))
+    run = build(hypernet_matmul(Var("b", "int64"), 4, pixels, channels, activation))
     for batch in (1, 3):
         weight = rng.normal(size=(batch, 4, channels)).astype(np.float32)
         x = rng.normal(size=(batch, pixels, channels)).astype(np.float32)
@@ -34,4 +34,4 @@ def test_every_mask_at_every_pixel(build, pixels: int, channels: int, activation
 @pytest.mark.parametrize("pixels, activation", [(24, "gelu"), (32, "relu")])
 def test_other_pixels_and_activations_are_refused(pixels: int, activation: str):
     with pytest.raises(AhcqError, match=rf"{pixels} pixels.*{activation}"):
-        pixel_product(1, 4, pixels, 8, activation)
+        hypernet_matmul(1, 4, pixels, 8, activation)

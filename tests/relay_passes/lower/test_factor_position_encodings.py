@@ -7,7 +7,7 @@ import pytest
 import tvm
 from tvm import relax, tirx
 
-from tvm_ahcq.relay_passes.lower.factor_position_encodings import factors, separate_constants
+from tvm_ahcq.relay_passes.lower.factor_position_encodings import factor_position_encodings, factors
 from tvm_ahcq.relay_passes.pipeline import build
 from tvm_ahcq.relay_passes.rewrite import bindings
 from tvm_ahcq.target import resolve_target
@@ -44,7 +44,7 @@ def test_the_sum_is_the_same_without_the_constant(first):
             args = (x, relax.const(constant)) if first else (relax.const(constant), x)
             out = builder.emit_output(builder.normalize(relax.op.add(*args)))
         builder.emit_func_output(out)
-    mod = separate_constants(builder.get())
+    mod = factor_position_encodings(builder.get())
     sizes = [
         c.value.numpy().size
         for b in bindings(mod["main"])

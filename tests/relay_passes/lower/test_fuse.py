@@ -18,7 +18,7 @@ from tvm_ahcq.models.sam.load import from_module
 from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 from tvm_ahcq.relay_passes.lower import legalise as legalise_module
 from tvm_ahcq.relay_passes.lower.legalise import legalise
-from tvm_ahcq.relay_passes.lower.sink_transposes import improve_layout
+from tvm_ahcq.relay_passes.lower.sink_transposes import sink_transposes
 from tvm_ahcq.relay_passes.pipeline import build
 from tvm_ahcq.runtime.weights import QLinearWeight, expand
 from tvm_ahcq.target import resolve_target
@@ -51,7 +51,7 @@ def quantized(pictures) -> QuantizedModel:
 @pytest.mark.parametrize("name", ["avx512-vnni", "avx2", "amx", "aarch64"])
 def test_encoder_blocks_are_a_handful_of_kernels(quantized, name: str):
     target = resolve_target(name)
-    module = legalise(improve_layout(quantized.realise(target.layout).module), target)
+    module = legalise(sink_transposes(quantized.realise(target.layout).module), target)
     found = calls(module, "encode_image")
     # four of the blocks, and the patch embedding with its positions
     blocks = {"linear_add": 5, "linear_heads": 2, "linear_intervals": 2, "norm_encode": 4, "log_attention": 2}

@@ -11,7 +11,7 @@ from tvm import relax, tirx
 
 from tvm_ahcq import ir as ahcq
 from tvm_ahcq.relay_passes.lower.legalise import legalise
-from tvm_ahcq.relay_passes.lower.sink_transposes import axis_runs, improve_layout
+from tvm_ahcq.relay_passes.lower.sink_transposes import axis_runs, sink_transposes
 from tvm_ahcq.relay_passes.pipeline import _lowering
 from tvm_ahcq.relay_passes.rewrite import bindings
 from tvm_ahcq.target import resolve_target
@@ -80,7 +80,7 @@ CASES = {
         [var("x", B, 6, 4, 5)],
         {"relu": 1, "permute_dims": 1, "reshape": 1},
     ),
-    "product": (upscaling, [var("w", B, 4, 8), var("x", B, 8, 8, 8)], {"reshape": 1, "pixel_product": 1}),
+    "product": (upscaling, [var("w", B, 4, 8), var("x", B, 8, 8, 8)], {"reshape": 1, "hypernet_matmul": 1}),
 }
 
 
@@ -88,7 +88,7 @@ CASES = {
 def test_permutations_are_saved_and_results_kept(case):
     function, variables, expected = CASES[case]
     before = module(function, *variables)
-    after = improve_layout(before)
+    after = sink_transposes(before)
     assert operators(after) == Counter(expected)
     rng = np.random.default_rng(0)
     arrays = [
@@ -111,7 +111,7 @@ def test_heads_are_moved_apart_as_codes():
         var("zero", 1, dtype="int32"),
     ]
     before = module(encode, *variables)
-    after = improve_layout(before)
+    after = sink_transposes(before)
     moved = [b.value for b in bindings(after["main"]) if ahcq.is_op(b.value, "relax.permute_dims")]
     assert [str(call.ty.dtype) for call in moved] == ["uint8"]
     x = np.random.default_rng(0).normal(0, 4, (3, 7, 32)).astype(np.float32)
@@ -132,7 +132,7 @@ def test_channels_that_do_not_stay_last_are_encoded_after_the_permutation():
         var("zero", 1, dtype="int32"),
     ]
     before = module(encode, *variables)
-    moved = [b.value for b in bindings(improve_layout(before)["main"]) if ahcq.is_op(b.value, "relax.permute_dims")]
+    moved = [b.value for b in bindings(sink_transposes(before)["main"]) if ahcq.is_op(b.value, "relax.permute_dims")]
     assert [str(call.ty.dtype) for call in moved] == ["float32"]
 
 

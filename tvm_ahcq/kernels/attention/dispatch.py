@@ -11,8 +11,8 @@ from tvm.tirx import PrimFunc
 from tvm_ahcq.kernels.common.vector import extent
 from tvm_ahcq.target import HostTarget
 
-from .generic import rows_body
-from .short_kv import applies, few_keys_body, few_or_many
+from .generic import generic_body
+from .short_kv import select_by_keys, short_kv_body, supports_short_kv
 from .softmax_codes import AttentionShape
 from .vnni import vnni_body
 
@@ -62,9 +62,9 @@ def log_attention(
 def _body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
     """The fastest inline function for a shape on a target."""
     if "avx512vnni" not in target.cpu_features or shape.d % 4:
-        return rows_body(shape, target)
+        return generic_body(shape, target)
     many = vnni_body(shape, target)
-    return few_or_many(shape, few_keys_body(shape, target), many) if applies(shape) else many
+    return select_by_keys(shape, short_kv_body(shape, target), many) if supports_short_kv(shape) else many
 
 
 def _with_arguments(shape: AttentionShape, body: Callable[..., None]) -> PrimFunc:

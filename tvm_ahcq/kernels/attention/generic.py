@@ -37,7 +37,7 @@ def weighted_sum(operands, tokens, values, b, d, acc):
                 acc[c] = acc[c] + T.cast(operands[0, t], "int32") * T.cast(values[b, t, c], "int32")
 
 
-def rows_body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
+def generic_body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
     """Inline function with the arguments of the kernel; relative positions are None where there are none."""
     heads, rows, tokens, d = shape.heads, shape.rows, shape.tokens, shape.d
     vectors, blocks = (tokens + LANES - 1) // LANES, (tokens + _BLOCK - 1) // _BLOCK

@@ -17,7 +17,7 @@ from tvm_ahcq.target import HostTarget
 from .softmax_codes import PADDING, AttentionShape, operand_coder
 from .vnni_pack import four_values
 
-FEW_KEYS = 32
+MAX_KEYS = 32
 """Most keys that this is for: at about so many, vectors of keys are as good."""
 
 _CHUNK = 256
@@ -114,14 +114,14 @@ def _weigh_values(operands, totals, values, tokens, d, out_scale, out, b, heads,
             ) * T.broadcast(out_scale[0], LANES)
 
 
-def applies(shape: AttentionShape) -> bool:
-    """Whether there may be few keys, none with a relative position, and :func:`few_keys_body` can take them."""
-    many = isinstance(shape.tokens, int) and shape.tokens > FEW_KEYS
+def supports_short_kv(shape: AttentionShape) -> bool:
+    """Whether there may be few keys, none with a relative position, and :func:`short_kv_body` can take them."""
+    many = isinstance(shape.tokens, int) and shape.tokens > MAX_KEYS
     return shape.grid is None and shape.d % LANES == 0 and not many
 
 
-def few_keys_body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
-    """Inline function with the arguments of the kernel, for `FEW_KEYS` keys at most."""
+def short_kv_body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
+    """Inline function with the arguments of the kernel, for `MAX_KEYS` keys at most."""
     rows, tokens, d = shape.rows, shape.tokens, shape.d
     chunks = (rows + _CHUNK - 1) // _CHUNK
     coder = operand_coder(shape.n_thresholds, target)
@@ -129,12 +129,12 @@ def few_keys_body(shape: AttentionShape, target: HostTarget) -> Callable[..., No
     @T.inline
     def tasks(q, k, v, constants, thresholds, table, out_scale, out, loop):
         for task in loop(shape.heads * chunks):
-            keys = T.alloc_buffer((FEW_KEYS, d // 4), "int32")
-            offset = T.alloc_buffer((FEW_KEYS,), "int32", scope="local")
-            values = T.alloc_buffer((FEW_KEYS // 4, d // LANES, LANES), "int32")
+            keys = T.alloc_buffer((MAX_KEYS, d // 4), "int32")
+            offset = T.alloc_buffer((MAX_KEYS,), "int32", scope="local")
+            values = T.alloc_buffer((MAX_KEYS // 4, d // LANES, LANES), "int32")
             words = T.alloc_buffer((d // 4, LANES), "int32")
-            logits = T.alloc_buffer((FEW_KEYS, LANES), "int32")
-            operands = T.alloc_buffer((FEW_KEYS // 4, LANES), "int32", scope="local")
+            logits = T.alloc_buffer((MAX_KEYS, LANES), "int32")
+            operands = T.alloc_buffer((MAX_KEYS // 4, LANES), "int32", scope="local")
             totals = T.alloc_buffer((LANES,), "int32", scope="local")
             sums = T.alloc_buffer((1,), "int32x16", scope="local")
             highest = T.alloc_buffer((1,), "int32x16", scope="local")
@@ -162,14 +162,14 @@ def few_keys_body(shape: AttentionShape, target: HostTarget) -> Callable[..., No
     return body
 
 
-def few_or_many(shape: AttentionShape, few: Callable[..., None], many: Callable[..., None]) -> Callable[..., None]:
+def select_by_keys(shape: AttentionShape, few: Callable[..., None], many: Callable[..., None]) -> Callable[..., None]:
     """Inline function that decides by the number of keys, when the kernel runs if that is not constant."""
     if isinstance(shape.tokens, int):
-        return few if shape.tokens <= FEW_KEYS else many
+        return few if shape.tokens <= MAX_KEYS else many
 
     @T.inline
     def body(q, k, v, rel_h, rel_w, constants, thresholds, table, out_scale, out):
-        if shape.tokens <= FEW_KEYS:
+        if shape.tokens <= MAX_KEYS:
             few(q, k, v, rel_h, rel_w, constants, thresholds, table, out_scale, out)
         else:
             many(q, k, v, rel_h, rel_w, constants, thresholds, table, out_scale, out)

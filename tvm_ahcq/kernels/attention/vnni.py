@@ -17,7 +17,7 @@ from tvm_ahcq.target import HostTarget
 from .softmax_codes import PADDING, AttentionShape, relative_logits
 from .vnni_pack import pack_relative, pack_vector
 from .vnni_softmax_codes import KEYS, normalise_rows
-from .vnni_tiling import attention_plan
+from .vnni_tiling import attention_tiling
 
 
 @T.inline
@@ -391,7 +391,7 @@ def _chunks_of_queries(plan, q, k, v, rel, constants, thresholds, table, out_sca
 
 def vnni_body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
     """Inline function with the arguments of the kernel; relative positions are None where there are none."""
-    plan, d, (h, w) = attention_plan(shape, target), shape.d, shape.grid or (1, 1)
+    plan, d, (h, w) = attention_tiling(shape, target), shape.d, shape.grid or (1, 1)
     attend = _whole_heads if plan.whole_heads else _chunks_of_queries
 
     @T.inline

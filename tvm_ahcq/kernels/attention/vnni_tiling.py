@@ -24,8 +24,8 @@ _SMALL = 512
 
 
 @dataclass(frozen=True)
-class AttentionPlan:
-    """Sizes that a kernel is cut into; see :func:`attention_plan`.
+class AttentionTiling:
+    """Sizes that a kernel is cut into; see :func:`attention_tiling`.
 
     Attributes
     ----------
@@ -111,7 +111,7 @@ class AttentionPlan:
         return self.relative_blocks * self.relative_tile[0]
 
 
-def attention_plan(shape: AttentionShape, target: HostTarget) -> AttentionPlan:
+def attention_tiling(shape: AttentionShape, target: HostTarget) -> AttentionTiling:
     """How a shape is cut for a target."""
     place, tile = KeyVectors.of(shape), _TILES[0]
     if place.lines:
@@ -120,7 +120,7 @@ def attention_plan(shape: AttentionShape, target: HostTarget) -> AttentionPlan:
     relative_width = 4 if count <= 6 else 2 if count <= 12 else 1
     value_vectors = -(-shape.d // LANES)
     whole = isinstance(shape.rows, int) and isinstance(shape.tokens, int) and max(shape.rows, shape.tokens) <= _SMALL
-    return AttentionPlan(
+    return AttentionTiling(
         shape,
         place,
         RowCoder(shape.n_thresholds, target),

@@ -20,7 +20,7 @@ from .vector import SIGN_BITS, repeat_codes
 
 
 @dataclass(frozen=True)
-class QuadDot:
+class Dot4:
     """A step of an integer dot product over four channels.
 
     Attributes
@@ -92,31 +92,31 @@ def _avx2_wide_step(total: Expr, codes: Expr, weights: Expr) -> Expr:
     return total + upper + _widen(_pairs(unsigned, T.bitwise_and(weights, one)), 1)
 
 
-def _avx2(weight_bits: int) -> QuadDot:
+def _avx2(weight_bits: int) -> Dot4:
     depth = (2**15 - 1) // (2 * 255 * _largest(weight_bits))
     if depth == 0:
-        return QuadDot(4, 32, 1, "int32x8", "int32x8", 0, False, _avx2_wide_step, _take, _same)
+        return Dot4(4, 32, 1, "int32x8", "int32x8", 0, False, _avx2_wide_step, _take, _same)
 
     def flush(total: Expr, partial: Expr) -> Expr:
         return total + _widen(partial, 1)
 
-    return QuadDot(2, 32, 1, "int32x8", "int16x16", depth, False, _avx2_step, flush, _same)
+    return Dot4(2, 32, 1, "int32x8", "int16x16", depth, False, _avx2_step, flush, _same)
 
 
 def _centred(codes: Expr, lanes: int) -> Expr:
     return repeat_codes(T.bitwise_xor(codes, T.int32(SIGN_BITS)), "int8", lanes)
 
 
-def _neon_dot(_weight_bits: int) -> QuadDot:
+def _neon_dot(_weight_bits: int) -> Dot4:
     def step(total: Expr, codes: Expr, weights: Expr) -> Expr:
         return T.call_llvm_pure_intrin(
             "int32x4", "llvm.aarch64.neon.sdot.v4i32.v16i8", total, _centred(codes, 4), weights
         )
 
-    return QuadDot(6, 16, 1, "int32x4", "int32x4", 0, True, step, _take, _same)
+    return Dot4(6, 16, 1, "int32x4", "int32x4", 0, True, step, _take, _same)
 
 
-def _neon(weight_bits: int) -> QuadDot:
+def _neon(weight_bits: int) -> Dot4:
     """Without a dot product: ``smlal`` adds products to 16-bit sums, pairs of which then add up to 32 bits."""
 
     def step(partial: Expr, codes: Expr, weights: Expr) -> Expr:
@@ -129,7 +129,7 @@ def _neon(weight_bits: int) -> QuadDot:
         return T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.addp.v4i32", left, right)
 
     depth = (2**15 - 1) // (128 * _largest(weight_bits))
-    return QuadDot(2, 8, 2, "int32x4", "int16x8", depth, True, step, flush, finish)
+    return Dot4(2, 8, 2, "int32x4", "int16x8", depth, True, step, flush, finish)
 
 
 def _take(_total: Expr, partial: Expr) -> Expr:
@@ -143,7 +143,7 @@ def _same(total: Expr) -> Expr:
 _BY_ISA = {"avx2": _avx2, "neon-dot": _neon_dot, "neon": _neon}
 
 
-def quad_dot(target: HostTarget, weight_bits: int) -> QuadDot:
+def dot4(target: HostTarget, weight_bits: int) -> Dot4:
     """The fastest exact form on `target` for weights of so many bits.
 
     Raises

@@ -20,7 +20,7 @@ def _first(task: Expr, tasks: int, pixels: int, i: Expr) -> Expr:
     return task // tasks * pixels + task % tasks * _BLOCK + i * LANES
 
 
-def pixel_product(b: int | Expr, masks: int, pixels: int, channels: int, activation: str) -> PrimFunc:
+def hypernet_matmul(b: int | Expr, masks: int, pixels: int, channels: int, activation: str) -> PrimFunc:
     """Kernel of ``out[b, m, p] = sum over c of weight[b, m, c] * activation(x[b, p, c])``.
 
     Its arguments are, in order, ``weight`` float32 ``(B, M, C)``; ``x`` float32 ``(B, P, C)``; and the output, float32
@@ -37,7 +37,7 @@ def pixel_product(b: int | Expr, masks: int, pixels: int, channels: int, activat
     """
     if pixels % LANES or activation not in ("identity", "gelu"):
         raise AhcqError(
-            f"pixel_product of {pixels} pixels with activation {activation!r}; expected a multiple of {LANES}, and "
+            f"hypernet_matmul of {pixels} pixels with activation {activation!r}; expected a multiple of {LANES}, and "
             "'identity' or 'gelu'"
         )
     batch, tasks = extent(b, "b"), -(-pixels // _BLOCK)
@@ -45,7 +45,7 @@ def pixel_product(b: int | Expr, masks: int, pixels: int, channels: int, activat
 
     @T.prim_func(s_tir=True)
     def main(weight_handle: T.handle, x_handle: T.handle, out_handle: T.handle):
-        T.func_attr({"global_symbol": "ahcq_pixel_product", "tirx.noalias": True, "tirx.is_scheduled": True})
+        T.func_attr({"global_symbol": "ahcq_hypernet_matmul", "tirx.noalias": True, "tirx.is_scheduled": True})
         weight = T.match_buffer(weight_handle, (batch, masks, channels), "float32", align=4)
         x_buffer = T.match_buffer(x_handle, (batch, pixels, channels), "float32", align=4)
         out = T.match_buffer(out_handle, (batch, masks, pixels), "float32", align=4)

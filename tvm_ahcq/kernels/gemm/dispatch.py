@@ -13,9 +13,9 @@ from tvm_ahcq.kernels.common.vector import LANES, extent
 from tvm_ahcq.target import HostTarget
 
 from .amx import amx_body
-from .dot4 import quads_body
+from .dot4 import dot4_body
 from .epilogue import PLAIN, Epilogue
-from .generic import rows_body
+from .generic import generic_body
 from .tiling import DEFAULT, LinearSchedule
 from .vnni import vnni_body
 
@@ -105,7 +105,7 @@ def linear_operands(
     """
     weight_shape: tuple[int, ...]
     if layout == "rows":
-        weight_shape, body = (n, kp), rows_body(rows, n, groups, target)
+        weight_shape, body = (n, kp), generic_body(rows, n, groups, target)
     elif layout == "vnni16" and target.layout == "vnni16":
         weight_shape = (-(-n // LANES), kp // 4, LANES, 4)
         if target.isa == "amx":
@@ -113,7 +113,7 @@ def linear_operands(
         elif target.isa == "avx512vnni":
             body = vnni_body(rows, n, groups, schedule, epilogue)
         else:
-            body = quads_body(rows, n, groups, target, weight_bits, schedule, epilogue)
+            body = dot4_body(rows, n, groups, target, weight_bits, schedule, epilogue)
     else:
         raise TargetError(
             f"no grouped_linear for weight layout {layout!r} on target {target.name!r}; "

@@ -8,7 +8,7 @@ from dataclasses import replace
 from tvm.ir import Expr
 from tvm.script import tirx as T
 
-from tvm_ahcq.kernels.common.dot4 import quad_dot
+from tvm_ahcq.kernels.common.dot4 import dot4
 from tvm_ahcq.kernels.common.vector import LANES, fma
 from tvm_ahcq.target import HostTarget
 
@@ -113,7 +113,7 @@ def _add_group(y, sums, products, multiplier, adjusted, g, n, block, dot):
                 )
 
 
-def quads_body(
+def dot4_body(
     rows: int | Expr,
     n: int,
     groups: int,
@@ -126,7 +126,7 @@ def quads_body(
 
     With another epilogue than `PLAIN`, outputs are a multiple of 16, and the last argument is what it takes.
     """
-    dot, blocks = quad_dot(target, weight_bits), -(-n // LANES)
+    dot, blocks = dot4(target, weight_bits), -(-n // LANES)
     if schedule.tile_rows:
         dot = replace(dot, rows=schedule.tile_rows)
     block_rows, rows_first = schedule.block_rows, schedule.rows_first

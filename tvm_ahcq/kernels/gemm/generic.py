@@ -89,7 +89,7 @@ def _add_group(y, acc, rest, multiplier, correction, g, first_column, n, dot):
             )
 
 
-def rows_body(rows: int | Expr, n: int, groups: int, target: HostTarget) -> Callable[..., None]:
+def generic_body(rows: int | Expr, n: int, groups: int, target: HostTarget) -> Callable[..., None]:
     """Inline function with the arguments of the kernel, whose weights are in layout "rows"."""
     dot, tile_size = _dot(target), _TILE_ROWS * _TILE_COLUMNS
     column_blocks = -(-n // _BLOCK)

@@ -1,0 +1,74 @@
+"""Kernels that one round of legalisation calls, and the registry of operators that are lowered to them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+
+import tvm
+from tvm import relax, tirx
+
+from tvm_ahcq.target import HostTarget
+from tvm_ahcq.tune.records import Tuning
+
+ANY_ROWS = tirx.Var("rows", "int64")
+"""Row count of kernels on matrices: they take any number of rows, so only the other sizes tell kernels apart."""
+
+OPAQUE = 8
+"""TVM's operator pattern of kernels that nothing fuses with."""
+
+
+class KernelBuilder:
+    """Collects the kernels that the functions of a module call; equal kernels are built once.
+
+    Parameters
+    ----------
+    target : HostTarget
+        Processor that the kernels are for.
+    tuning : Tuning
+        Schedules of the kernels.
+    used_names : iterable of str
+        Names that no kernel may take.
+    """
+
+    def __init__(self, target: HostTarget, tuning: Tuning, used_names: Iterable[str]):
+        self.target, self.tuning = target, tuning
+        self._used_names = set(used_names)
+        self._builder = relax.BlockBuilder()
+        self._kernels: dict[tuple, tvm.ir.GlobalVar] = {}
+
+    def call(self, factory: Callable, options: tuple, args: list[relax.Expr], shape: list, dtype: str) -> relax.Call:
+        """Call the kernel ``factory(*options)`` with output type (`shape`, `dtype`)."""
+        key = (factory.__name__, *[str(o) if isinstance(o, tvm.ir.Expr) else o for o in options])
+        if key not in self._kernels:
+            name = next(n for i in itertools.count() if (n := f"{factory.__name__}_{i}") not in self._used_names)
+            self._used_names.add(name)
+            kernel = factory(*options).with_attr("global_symbol", name).with_attr("op_pattern", OPAQUE)
+            self._kernels[key] = self._builder.add_func(kernel, name)
+        return relax.call_tir(self._kernels[key], relax.Tuple(args), relax.TensorType(shape, dtype))
+
+    def functions(self) -> dict[tvm.ir.GlobalVar, tirx.PrimFunc]:
+        """Kernels built so far."""
+        return dict(self._builder.get().functions)
+
+
+Handler = Callable[[KernelBuilder, relax.Call], relax.Expr | None]
+
+HANDLERS: dict[str, Handler] = {}
+"""Function that lowers a call, by the name of the operator."""
+
+
+def legalises(*names: str) -> Callable[[Handler], Handler]:
+    """Decorator: register a function that returns the lowered form of a call, or None to leave the call as it is.
+
+    Parameters
+    ----------
+    *names : str
+        Operators whose calls the function lowers.
+    """
+
+    def register(handler: Handler) -> Handler:
+        HANDLERS.update(dict.fromkeys(names, handler))
+        return handler
+
+    return register

@@ -1,0 +1,67 @@
+"""Lowering of the integer ``ahcq`` operators to the kernels of :mod:`tvm_ahcq.kernels`."""
+
+from __future__ import annotations
+
+from tvm import relax
+
+from tvm_ahcq import kernels
+from tvm_ahcq.relay_passes.shapes import dims, product, rows_of
+from tvm_ahcq.tune.records import LinearWorkload
+
+from .kernel_builder import ANY_ROWS, KernelBuilder, legalises
+
+
+@legalises("relax.ahcq.encode_affine")
+def _encode_affine(builder: KernelBuilder, call: relax.Call) -> relax.Expr:
+    x, index, *rest = call.args
+    matrix, rows = rows_of(x)
+    padded, groups = int(dims(index)[0]), int(dims(call.args[3])[0])
+    identity = bool(call.attrs["identity"])
+    options = (ANY_ROWS, int(dims(x)[-1]), padded, groups, int(call.attrs["bits"]), identity)
+    args = [matrix, *([] if identity else [index]), *rest]
+    codes = builder.call(kernels.encode_affine, options, args, [rows, padded], "uint8")
+    return relax.op.reshape(codes, [*dims(x)[:-1], padded])
+
+
+@legalises("relax.ahcq.encode_intervals")
+def _encode_intervals(builder: KernelBuilder, call: relax.Call) -> relax.Expr:
+    matrix, rows = rows_of(call.args[0])
+    columns = int(dims(call.args[0])[-1])
+    options = (ANY_ROWS, columns, int(dims(call.args[1])[0]))
+    operands = builder.call(kernels.encode_intervals, options, [matrix, *call.args[1:]], [rows, columns], "uint8")
+    return relax.op.reshape(operands, dims(call.args[0]))
+
+
+@legalises("relax.ahcq.im2col")
+def _im2col(builder: KernelBuilder, call: relax.Call) -> relax.Expr:
+    batch, *rest = dims(call.args[0])
+    kernel = int(call.attrs["kernel"])
+    options = (product([batch]), *map(int, rest), kernel)
+    shape = [batch, *rest[:2], int(rest[2]) * kernel * kernel]
+    return builder.call(kernels.im2col, options, list(call.args), shape, "uint8")
+
+
+@legalises("relax.ahcq.grouped_linear")
+def _grouped_linear(builder: KernelBuilder, call: relax.Call) -> relax.Expr:
+    matrix, rows = rows_of(call.args[0])
+    groups, outputs = map(int, dims(call.args[3]))
+    layout, bits = str(call.attrs["layout"]), int(call.attrs["weight_bits"])
+    inputs = int(dims(call.args[0])[-1])
+    schedule = builder.tuning.linear(builder.target, LinearWorkload(outputs, inputs, groups, bits))
+    options = (ANY_ROWS, outputs, inputs, groups, layout, builder.target, bits, schedule)
+    y = builder.call(kernels.grouped_linear, options, [matrix, *call.args[1:]], [rows, outputs], "float32")
+    return relax.op.reshape(y, [*dims(call.args[0])[:-1], outputs])
+
+
+@legalises("relax.ahcq.log_attention")
+def _log_attention(builder: KernelBuilder, call: relax.Call) -> relax.Expr:
+    operands = [relax.op.reshape(arg, [product(dims(arg)[:-2]), *dims(arg)[-2:]]) for arg in call.args[:3]]
+    batch = product(dims(call.args[0])[:-2])
+    queries, keys = (product([dims(arg)[-2]]) for arg in call.args[:2])
+    head_dim = int(dims(call.args[0])[-1])
+    rel = list(call.args[7:])
+    grid = tuple((int(dims(table)[0]) + 1) // 2 for table in rel) or None
+    options = (batch, queries, keys, head_dim, grid, int(dims(call.args[4])[0]), builder.target)
+    args = [*operands, *rel, *call.args[3:7]]
+    out = builder.call(kernels.log_attention, options, args, [batch, queries, head_dim], "float32")
+    return relax.op.reshape(out, dims(call.args[0]))
