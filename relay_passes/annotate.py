@@ -2,8 +2,8 @@
 
 The input of a quantized linear layer or convolution and the query, key and value of an attention each pass through an
 ``ahcq.quantize`` with a stable site name; the probabilities of an attention are a site inside it. Sites are those of
-the published method (QUANTIZERS 2.1) and, where the recipe says so, the pixels that the patch embedding reads;
-everything else stays in float.
+the published method (docs/quantizers.md#site-placement) and, where the recipe says so, the pixels that the patch
+embedding reads; everything else stays in float.
 """
 
 from __future__ import annotations

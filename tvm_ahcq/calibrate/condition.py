@@ -1,7 +1,8 @@
-"""Phase 4: ACNR with the published strength, layer by layer in graph order (QUANTIZERS 3.5, 4).
+"""Phase 4, ACNR, the driver: condition weights with the published strength, layer by layer in graph order.
 
-The quantized stream has quantized activations and the weights that are already conditioned. Recipe "ahcq" chooses a
-strength for each layer while it rounds it instead (:mod:`.round`).
+See docs/quantizers.md#acnr; the mathematics is in :mod:`tvm_ahcq.quantizers.weight.acnr`. The quantized stream has
+quantized activations and the weights that are already conditioned. Recipe "ahcq" instead chooses a strength for each
+layer while it rounds that layer (:mod:`.round_weights`).
 """
 
 from __future__ import annotations

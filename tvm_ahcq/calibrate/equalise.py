@@ -1,8 +1,8 @@
-"""Phase 3, before calibration: channels are rescaled to be kind to quantizers; the float model computes the same.
+"""Equalisation, the driver: find the factors of scale exchanges and the offsets of keys, before calibration.
 
 Scales move between a LayerNorm and its readers, between queries and keys, values and projection, and the two layers of
-the decoder's MLPs (:mod:`tvm_ahcq.quantizers.weight.equalise`); keys are centred, since softmax does not
-see what they share.
+the decoder's MLPs; keys are centred, since softmax ignores what all keys share. The float model computes the same. See
+docs/quantizers.md#equalisation; the mathematics is in :mod:`tvm_ahcq.quantizers.weight.equalise`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""BIG, before calibration: signs of bimodal keys go into their projections (PTQ4SAM; QUANTIZERS 3.6)."""
+"""BIG, the driver: fold the signs of bimodal keys into their projections, before calibration.
+
+See docs/quantizers.md#big; the mathematics is in :mod:`tvm_ahcq.quantizers.weight.big`.
+"""
 
 from __future__ import annotations
 

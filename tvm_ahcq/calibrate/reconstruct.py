@@ -38,7 +38,7 @@ _UNIT = re.compile(
     r"image_encoder\.blocks\.\d+|image_encoder\.neck|mask_decoder\.transformer\.layers\.\d+"
     r"|mask_decoder\.transformer\.final_attn_token_to_image"
 )
-"""Blocks that are reconstructed as one, by the names of their layers (QUANTIZERS 2.2: SAM's units)."""
+"""Blocks that are reconstructed as one, by the names of their layers (docs/quantizers.md#block-reconstruction)."""
 
 
 @dataclass(frozen=True)

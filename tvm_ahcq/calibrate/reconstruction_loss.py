@@ -1,4 +1,7 @@
-"""What block reconstruction minimises: output error, and a penalty that settles soft rounding (QUANTIZERS 1.2, 4)."""
+"""Loss of block reconstruction: output error, and a penalty that settles soft rounding.
+
+See docs/quantizers.md#adaround and docs/quantizers.md#block-reconstruction.
+"""
 
 from __future__ import annotations
 

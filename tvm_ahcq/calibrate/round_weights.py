@@ -1,4 +1,7 @@
-"""Phase 5, default effort: weight codes by error-compensated rounding, layer by layer, without gradients.
+"""Phase 5, default effort, the driver: weight codes by error-compensated rounding, layer by layer, without gradients.
+
+See docs/quantizers.md#error-compensated-rounding; the mathematics is in
+:mod:`tvm_ahcq.quantizers.weight.round_layer`.
 
 All images go through the graph in step, once in float and once quantized as far as the pass has come. Before each layer
 both of its inputs are at hand; the layer is rounded to answer the quantized input as the float layer answers the float

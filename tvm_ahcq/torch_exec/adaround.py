@@ -1,7 +1,7 @@
-"""AdaRound: learned rounding of weights (QUANTIZERS 1.2), as differentiable torch functions.
+"""AdaRound: learned rounding of weights, as differentiable torch functions.
 
-Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", 2020. Every weight is rounded down, plus
-``h(alpha)``: between 0 and 1 while alpha is learned, and 0 or 1 at the end.
+arXiv 2004.10568; see docs/quantizers.md#adaround. Every weight is rounded down, plus ``h(alpha)``: between 0 and 1
+while alpha is learned, and 0 or 1 at the end.
 """
 
 from __future__ import annotations

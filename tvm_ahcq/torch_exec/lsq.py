@@ -1,6 +1,6 @@
-"""Fake quantization in torch with learned scales: straight-through rounding, gradients of the scales (QUANTIZERS 1).
+"""Fake quantization in torch with learned scales: straight-through rounding, gradients of the scales.
 
-Esser et al., "Learned Step Size Quantization", 2020. The forward values are those of the parameter classes.
+LSQ, arXiv 1902.08153; see docs/quantizers.md#lsq. The forward values are those of the parameter classes.
 """
 
 from __future__ import annotations

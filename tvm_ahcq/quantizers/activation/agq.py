@@ -1,7 +1,7 @@
-"""AGQ: powers of two of an adaptive granularity for softmax outputs, PTQ4SAM's baseline (QUANTIZERS 3.3, 6.4).
+"""AGQ: adaptive granularity quantizer of softmax outputs, by powers of two; PTQ4SAM (arXiv 2405.03144).
 
-Lv et al., "PTQ4SAM: Post-Training Quantization for Segment Anything", 2024. Deployed as an 8-bit table with as many
-values as the bits hold; the published form, with one value too many, is in :mod:`.agq_published`.
+Formulas are in docs/quantizers.md#agq. Deployed as an 8-bit table with as many values as the bits hold; the
+published form, with one value too many, is in :mod:`tvm_ahcq.quantizers.published.agq`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""CAG: channel-aware grouping (QUANTIZERS 3.4). Each channel takes one of a few uniform quantizers.
+"""CAG: channel-aware grouping. Each channel takes one of a few uniform quantizers.
 
-The published rule clusters (scale, zero point) pairs; here channels go where their weighted error is least, and each
-group's range is searched again for the channels it then holds.
+The published rule clusters (scale, zero point) pairs; here each channel joins the group in which its weighted error is
+least, and each group's range is fitted again to its channels. See docs/quantizers.md#cag.
 """
 
 from __future__ import annotations

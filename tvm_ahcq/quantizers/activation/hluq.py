@@ -1,6 +1,7 @@
-"""HLUQ: hybrid log-uniform quantizer of post-activation values, on one unsigned 8-bit table (QUANTIZERS 6.2).
+"""HLUQ: hybrid log-uniform quantizer of post-activation values, on one unsigned 8-bit table.
 
-The published form, with two free scales, is in :mod:`.hluq_published`.
+Formulas are in docs/quantizers.md#hluq. The published form, with two free scales, is in
+:mod:`tvm_ahcq.quantizers.published.hluq`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""LNQ: logarithmic non-uniform quantizer of softmax outputs, deployed as an 8-bit table (QUANTIZERS 6.3).
+"""LNQ: logarithmic nonlinear quantizer of softmax outputs, deployed as an 8-bit table.
 
-The published form, with its one code too many, is in :mod:`.lnq_published`.
+Formulas are in docs/quantizers.md#lnq. The published form, with one code too many, is in
+:mod:`tvm_ahcq.quantizers.published.lnq`.
 """
 
 from __future__ import annotations

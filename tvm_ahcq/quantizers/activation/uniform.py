@@ -1,4 +1,4 @@
-"""Uniform (affine) quantizer of one range a tensor, QUANTIZERS 1: parameters, range rule, calibration."""
+"""Uniform (affine) quantizer with one range a tensor: parameters and calibration; see docs/quantizers.md#uniform."""
 
 from __future__ import annotations
 

@@ -245,7 +245,7 @@ def _without_equalisation(bits: int) -> Recipe:
 
 @register_recipe("paper")
 def _paper(bits: int) -> Recipe:
-    """The published choices, faults mended (QUANTIZERS 2.1, 4); its learning is `effort="high"`."""
+    """The published choices, faults repaired (docs/quantizers.md#published-method); learning is `effort="high"`."""
     return Recipe(
         "paper",
         bits,

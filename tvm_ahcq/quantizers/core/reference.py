@@ -57,7 +57,8 @@ def fma32(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
 def encode_uniform(x: np.ndarray, scale: float | np.ndarray, zero_point: int | np.ndarray, bits: int) -> np.ndarray:
     """Codes ``clip(rint(x / scale) + zero_point, 0, 2**bits - 1)`` as uint8.
 
-    The division is float32 and correctly rounded, ``rint`` rounds half to even (QUANTIZERS 1). NaN is not allowed.
+    The division is float32 and correctly rounded, ``rint`` rounds half to even (docs/quantizers.md#uniform). NaN is not
+    allowed.
     """
     steps = np.rint(np.asarray(x, np.float32) / np.asarray(scale, np.float32))
     top = np.float32(2**bits - 1)
@@ -323,7 +324,7 @@ def attention_operands(
     """Probability operands of one head: ``(Nq, d)`` and ``(Nk, d)`` uint8 codes -> ``(Nq, Nk)`` uint8.
 
     With ``u = -log2(p)`` in fixed point, the code is the number of thresholds with ``u <= L_c``: neither a division nor
-    a probability is ever formed (QUANTIZERS 6.3).
+    a probability is ever formed (docs/quantizers.md#attention-constants).
     """
     queries, keys = q.astype(np.int64) - c.q_zero, k.astype(np.int64) - c.k_zero
     logits = rounding_shift(queries @ keys.T, c.qk_shift) * c.qk_multiplier

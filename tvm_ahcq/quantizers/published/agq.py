@@ -1,7 +1,7 @@
-"""AGQ as published (QUANTIZERS 3.3): ``2**bits + 1`` values, and the search of its observer.
+"""AGQ as published: ``2**bits + 1`` values, and the search of its observer; see docs/quantizers.md#agq.
 
 Beside the ``2**bits`` powers there is a zero, one code more than the bits hold; `extra` False drops the least power.
-What is deployed is :mod:`.agq`.
+:mod:`tvm_ahcq.quantizers.activation.agq` is deployed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The published observation of ranges: minima and maxima of each image, averaged over the images (QUANTIZERS 0)."""
+"""The published observation of ranges: minima and maxima of each image, averaged over the images.
+
+See docs/quantizers.md#uniform.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""CAG's grouping as published (QUANTIZERS 3.4): k-means on raw (scale, zero point) pairs, in steps to 4 groups.
+"""CAG's grouping as published: k-means on raw (scale, zero point) pairs, in steps to 4 groups.
 
 The pair is not normalised, so zero points decide and scales hardly count; clustering the ranges instead ("hull") is a
-simple repair. What is deployed by default is the error-driven grouping of :mod:`.cag`.
+simple repair. The default is the grouping by error of :mod:`tvm_ahcq.quantizers.activation.cag`. See
+docs/quantizers.md#cag.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""HLUQ as published (QUANTIZERS 3.1): two free scales, the 3 x 3 search, and the published code's fault as a switch.
+"""HLUQ as published: two free scales, the 3 x 3 search, and the published code's fault as a switch.
 
-It explains differences from the paper's numbers; what is deployed is :mod:`.hluq`.
+It explains differences from the paper's numbers; :mod:`tvm_ahcq.quantizers.activation.hluq` is deployed. See
+docs/quantizers.md#hluq.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""LNQ as published (QUANTIZERS 3.2): any number of steps, and the search of its observer.
+"""LNQ as published: any number of steps, and the search of its observer; see docs/quantizers.md#lnq.
 
 The published observer scores ``n = 2**bits - 1`` steps, but its quantizer then takes ``n = 2**bits``: one code more
-than the bits hold. What is deployed is :mod:`.lnq`.
+than the bits hold. :mod:`tvm_ahcq.quantizers.activation.lnq` is deployed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The published range search of attention keys (QUANTIZERS 3.7): Brent over the range, and within it over its shift.
+"""The published range search of attention keys: Brent over the range, and within it over its shift.
 
-The loss is a step function of both, so the search may stop in a local minimum; what is deployed is
-:func:`.uniform.calibrate_uniform`.
+The loss is a step function of both, so the search may stop in a local minimum;
+:func:`tvm_ahcq.quantizers.activation.uniform.calibrate_uniform` is the default. See docs/quantizers.md#uniform.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""ACNR: conditioning of a weight by lifting its small singular values (QUANTIZERS 3.5).
+"""ACNR, the mathematics: condition a weight by lifting its small singular values; see docs/quantizers.md#acnr.
 
 The published loop repeats the decomposition in every iteration. Its singular vectors never change, so one
 decomposition in float64 and a recursion on the singular values give the same weight, for any number of iterations.
+:mod:`tvm_ahcq.calibrate.condition` runs it on a model with the published strength; :mod:`.round_layer` chooses a
+strength for each layer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""BIG: keys whose values have two peaks lose one by absorbing the sign of each channel (QUANTIZERS 3.6).
+"""BIG, the mathematics: detect keys whose values have two peaks, and the channel signs that leave one; PTQ4SAM.
 
-Lv et al., "PTQ4SAM: Post-Training Quantization for Segment Anything", 2024. The rows of k_proj and q_proj take the same
-signs, so q.k stays as it is, while k becomes narrower for its quantizer.
+arXiv 2405.03144; see docs/quantizers.md#big. The rows of k_proj and q_proj take the same signs, so q.k does not
+change, while k becomes narrower for its quantizer. :mod:`tvm_ahcq.calibrate.fold_key_signs` runs it on a model.
 """
 
 from __future__ import annotations

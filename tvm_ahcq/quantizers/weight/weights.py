@@ -1,4 +1,7 @@
-"""Weight quantization per output channel: ranges by a fast search or the published exhaustive one (QUANTIZERS 1.1)."""
+"""Weight quantization per output channel: ranges by a fast search or the published exhaustive one.
+
+See docs/quantizers.md#weight-ranges.
+"""
 
 from __future__ import annotations
 
@@ -168,7 +171,7 @@ def _find_minmax(w: np.ndarray, bits: int, _one_sign: int) -> tuple[np.ndarray, 
 
 
 def _find_mse(w: np.ndarray, bits: int, one_sign: int) -> tuple[np.ndarray, np.ndarray]:
-    """Shrunk ranges around the natural zero point, then two least-squares steps."""
+    """Try shrunk ranges around the natural zero point, then three least-squares fits of the scale."""
     trial = _Trial(w, bits, 2.0)
     scale, natural = _find_minmax(w, bits, one_sign)
     for shrink in _SHRINKS:
@@ -183,7 +186,7 @@ def _find_mse(w: np.ndarray, bits: int, one_sign: int) -> tuple[np.ndarray, np.n
 
 
 def _find_published(w: np.ndarray, bits: int, one_sign: int) -> tuple[np.ndarray, np.ndarray]:
-    """QUANTIZERS 1.1: every shrink i/100 with every zero point; a one-signed tensor keeps 0 at an end of its range."""
+    """Try every shrink i/100 with every zero point; a one-signed tensor keeps 0 at an end of its range."""
     trial = _Trial(w, bits, LOSS_POWER)
     low, high = np.minimum(w.min(1), 0), np.maximum(w.max(1), 0)
     top = 2**bits - 1
