@@ -51,7 +51,8 @@ TABLE_QUANTIZERS = ("hluq",)
 
 def layer_site(name: str) -> str | None:
     """Kind of site at the input of the layer called `name`; None where the method leaves the layer in float."""
-    return SITE_OF_LAYER.get(tuple(name.split(".")[-2:]))
+    module, _, layer = name.rpartition(".")
+    return SITE_OF_LAYER.get((module.rpartition(".")[2], layer))
 
 
 def annotate(mod: IRModule, recipe: Recipe) -> IRModule:

@@ -8,6 +8,7 @@ axis, and convolutions whose kernel equals their stride are linear layers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import tvm
@@ -37,7 +38,7 @@ def canonicalise(mod: IRModule) -> IRModule:
     """
     mod = relax.transform.CanonicalizeBindings()(mod)
     for matcher in (_match_linear, _match_convolution, _match_channel_norm, _match_attention, match_permutation):
-        mod = rewrite_module(mod, lambda defs, matcher=matcher: _matches(defs, matcher))
+        mod = rewrite_module(mod, partial(_matches, matcher=matcher))
         mod = relax.transform.CanonicalizeBindings()(mod)
     return mod
 
@@ -69,7 +70,7 @@ def _match_linear(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
     for product, bias in _either_order(value):
         matmul = defs.call(product, "relax.matmul")
         turned = defs.call(arg(matmul, 1), "relax.permute_dims")
-        if turned is None or len(_dims(turned.args[0])) != 2 or not defs.param(bias):
+        if matmul is None or turned is None or len(_dims(turned.args[0])) != 2 or not defs.param(bias):
             continue
         if (name := _module_name(defs, turned.args[0])) is not None:
             return ahcq.linear(matmul.args[0], turned.args[0], bias, name=name)
@@ -166,7 +167,7 @@ def _match_channel_norm(defs: Definitions, value: relax.Expr) -> relax.Expr | No
             centred, root = defs.call(ratio.args[0], "relax.subtract"), defs.call(ratio.args[1], "relax.sqrt")
             variance = defs.call(arg(root, 0), "relax.add")
             mean = defs.call(arg(centred, 1), "relax.mean")
-            if variance is None or mean is None or [int(a) for a in mean.attrs.axis] != [1]:
+            if centred is None or variance is None or mean is None or [int(a) for a in mean.attrs.axis] != [1]:
                 continue
             x, epsilon = centred.args[0], defs.constant(variance.args[1])
             normed = relax.op.nn.layer_norm(relax.op.permute_dims(x, NHWC), weight, bias, axes=[-1], epsilon=epsilon)
@@ -184,10 +185,12 @@ def _match_attention(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
     logits, rel_h, rel_w, rel_query = _split_relative(defs, softmax.args[0])
     scale = 1.0
     if (ratio := defs.call(logits, "relax.divide")) is not None:
-        scale, logits = 1.0 / defs.constant(ratio.args[1]), ratio.args[0]
+        if not (divisor := defs.constant(ratio.args[1])):
+            return None
+        scale, logits = 1.0 / divisor, ratio.args[0]
     product = defs.call(logits, "relax.matmul")
     key = defs.call(arg(product, 1), "relax.permute_dims")
-    if key is None:
+    if product is None or key is None:
         return None
     query = product.args[0]
     if (scaled := defs.call(query, "relax.multiply")) is not None and (factor := defs.constant(scaled.args[1])):
@@ -197,8 +200,8 @@ def _match_attention(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
     name = _attention_name(defs, query)
     if name is None:
         return None
-    operands = _same_batch([query, key.args[0], value.args[1]])
-    return ahcq.attention(*operands, rel_h, rel_w, name=name, scale=scale)
+    q, k, v = _same_batch([query, key.args[0], value.args[1]])
+    return ahcq.attention(q, k, v, rel_h, rel_w, name=name, scale=scale)
 
 
 def _same_batch(operands: list[relax.Expr]) -> list[relax.Expr]:
@@ -221,7 +224,7 @@ def _split_relative(defs: Definitions, logits: relax.Expr):
     """(logits without relative positions, rel_h, rel_w, the query they multiply); the last three may be None."""
     outer = defs.call(defs.through(logits, "relax.reshape"), "relax.add")
     inner = defs.call(arg(outer, 0), "relax.add")
-    if inner is None:
+    if outer is None or inner is None:
         return logits, None, None, None
     tables, query = [], None
     for term, subscripts in ((inner.args[1], "bhwc,hkc->bhwk"), (outer.args[1], "bhwc,wkc->bhwk")):

@@ -7,7 +7,7 @@ code depends on shapes alone. Offsets of table quantizers fold into biases.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -84,7 +84,9 @@ def realise(mod: IRModule, params: Mapping[str, np.ndarray], table: QuantTable, 
     """
     wanted = sites(mod)
     _check_table(wanted, table)
-    result, tensors, function_params = IRModule(attrs=mod.attrs), {}, {}
+    result = IRModule(attrs=mod.attrs)
+    tensors: dict[str, Tensor] = {}
+    function_params: dict[str, list[str]] = {}
     done: set[str] = set()
     for var, func in functions(mod):
         realiser = _Realiser(Definitions(func), params, table, layout)
@@ -167,6 +169,12 @@ class _Realiser:
         self.vars[name] = [relax.Var(f"{stem}_{part}", relax.TensorType(*spec)) for part, spec in types.items()]
         return self.vars[name]
 
+    def _parameter(self, expr: relax.Expr) -> str:
+        """Name of the parameter that `expr` is."""
+        name = self.defs.param(expr)
+        assert name is not None, "canonicalise makes layers of parameters alone"
+        return name
+
     def _site(self, expr: relax.Expr) -> tuple[str, relax.Expr, str] | None:
         """Name, float value and non-linearity of the site that `expr` is, if it is one."""
         call = self.defs.call(expr, "relax.ahcq.quantize")
@@ -175,16 +183,29 @@ class _Realiser:
         self.done.add(str(call.attrs["site"]))
         return str(call.attrs["site"]), call.args[0], str(call.attrs["activation"])
 
+    def _uniform(self, site: str) -> UniformParams:
+        params = self.table.sites[site]
+        if not isinstance(params, UniformParams):
+            raise QuantTableError(
+                f"{site}: integer attention needs a uniform quantizer here, not {params.kind!r}; calibrate again."
+            )
+        return params
+
     def _encode(self, site: str, x: relax.Expr, activation: str) -> tuple[relax.Expr, _Groups, float]:
         """Integer form of a site: operands, their channel groups, and the offset that their values share."""
         params, channels = self.table.sites[site], int(x.ty.shape.values[-1])
         groups = _Groups.of(site, params, channels)
         if isinstance(params, TableParams):
             thresholds, operands = interval_encoder(params.codebook(), activation)
-            found = [self._tensor(f"{site}.thresholds", thresholds), self._tensor(f"{site}.operands", operands)]
-            return ahcq.encode_intervals(x, *found, site=site), groups, params.offset
-        found = {"index": groups.index, "bounds": groups.bounds, "scale": groups.scale, "zero_point": groups.zero_point}
-        args = [self._tensor(f"{site}.{key}", array) for key, array in found.items()]
+            encoder = [self._tensor(f"{site}.thresholds", thresholds), self._tensor(f"{site}.operands", operands)]
+            return ahcq.encode_intervals(x, *encoder, site=site), groups, params.offset
+        arrays = {
+            "index": groups.index,
+            "bounds": groups.bounds,
+            "scale": groups.scale,
+            "zero_point": groups.zero_point,
+        }
+        args = [self._tensor(f"{site}.{key}", array) for key, array in arrays.items()]
         repeated = self.defs.call(x, "relax.broadcast_to")
         codes = ahcq.encode_affine(
             x if repeated is None else repeated.args[0],
@@ -233,10 +254,9 @@ class _Realiser:
         found = self._site(call.args[0])
         if found is None:
             return None
-        name, weight = str(call.attrs["name"]), self.defs.param(call.args[1])
-        bias = (
-            self.params[self.defs.param(call.args[2])] if self.defs.param(call.args[2]) else call.args[2].value.numpy()
-        )
+        name, weight = str(call.attrs["name"]), self._parameter(call.args[1])
+        bias_name = self.defs.param(call.args[2])
+        bias = call.args[2].value.numpy() if bias_name is None else self.params[bias_name]
         matrix = self.params[weight].reshape(len(self.params[weight]), -1)
         return self._layer(name, *self._encode(*found), weight, matrix, bias)
 
@@ -244,7 +264,7 @@ class _Realiser:
         found = self._site(call.args[0])
         if found is None:
             return None
-        name, weight = str(call.attrs["name"]), self.defs.param(call.args[1])
+        name, weight = str(call.attrs["name"]), self._parameter(call.args[1])
         tensor = self.params[weight]
         outputs, channels, kernel, _ = tensor.shape
         codes, groups, offset = self._encode(*found)
@@ -266,31 +286,34 @@ class _Realiser:
         return self._layer(name, patches, taps, offset, weight, matrix, np.zeros(outputs, np.float32))
 
     def _attention(self, call: relax.Call) -> relax.Expr | None:
-        found = [self._site(arg) for arg in call.args[:3]]
-        if not int(call.attrs["bits"]) or any(site is None for site in found):
+        operands = [site for site in map(self._site, call.args[:3]) if site is not None]
+        if not int(call.attrs["bits"]) or len(operands) < 3:
             return None
         name = str(call.attrs["name"])
         _check_keys(name, call.args[1].ty.shape.values[-2])
         self.done.add(f"{name}.probs")
         head_dim = int(call.args[0].ty.shape.values[-1])
-        rel = [self.params[self.defs.param(arg)] for arg in call.args[3:]]
-        sites = [self.table.sites[f"{name}.{role}"] for role in ("q", "k", "v", "probs")]
+        rel_h, rel_w = [self.params[self._parameter(arg)] for arg in call.args[3:]] or (None, None)
+        q, k, v = (self._uniform(f"{name}.{role}") for role in "qkv")
         constants, *tables = attention_constants(
-            AttentionQuantizers(*sites),
+            AttentionQuantizers(q, k, v, self.table.sites[f"{name}.probs"]),
             scale=float(call.attrs["scale"]),
             head_dim=head_dim,
-            **dict(zip(("rel_h", "rel_w"), rel, strict=False)),
+            rel_h=rel_h,
+            rel_w=rel_w,
         )
-        args = [self._encode(*site)[0] for site in found]
-        args += [
+        args = [
+            *(self._encode(*site)[0] for site in operands),
             self._tensor(f"{name}.constants", constants.scalars()),
             self._tensor(f"{name}.log_thresholds", constants.log_thresholds),
             self._tensor(f"{name}.table", constants.table),
             self._tensor(f"{name}.out_scale", np.array([constants.out_scale], np.float32)),
         ]
-        for axis, array in zip("hw", tables, strict=True):
-            args.append(None if array is None else self._tensor(f"{name}.rel_pos_{axis}", array))
-        return ahcq.log_attention(*args, name=name)
+        rel_pos = [
+            None if array is None else self._tensor(f"{name}.rel_pos_{axis}", array)
+            for axis, array in zip("hw", tables, strict=True)
+        ]
+        return ahcq.log_attention(*args, *rel_pos, name=name)
 
 
 @dataclass(frozen=True)
@@ -311,6 +334,8 @@ class _Groups:
     @staticmethod
     def of(site: str, params, channels: int) -> _Groups:
         """Groups of `channels` channels under the quantizer `params`."""
+        scale: Sequence[float]
+        zero: Sequence[int]
         if isinstance(params, TableParams):
             if channels % 4:
                 raise UnsupportedModelError(f"{site}: {channels} channels; table quantizers need a multiple of 4.")

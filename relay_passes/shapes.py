@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import functools
 import operator
+from typing import TypeAlias
 
 import tvm
 from tvm import relax, tirx
+from tvm.ir import Expr
+
+Dim: TypeAlias = int | Expr
+"""A dimension of a tensor, or a product of several: an int where it is constant."""
 
 
-def dims(expr: relax.Expr) -> list:
+def dims(expr: relax.Expr) -> list[Dim]:
     """Dimensions of a tensor, each an int or an expression."""
     return list(expr.ty.shape.values)
 
@@ -19,14 +24,14 @@ def sizes(expr: relax.Expr) -> list[int]:
     return [int(dim) for dim in dims(expr)]
 
 
-def product(dims: list):
+def product(dims: list[Dim]) -> Dim:
     """Product of dimensions: an int where all are constant, else an expression."""
     if all(isinstance(d, (int, tirx.IntImm)) for d in dims):
         return functools.reduce(operator.mul, (int(d) for d in dims), 1)
     return tvm.sym.Analyzer().simplify(functools.reduce(operator.mul, dims))
 
 
-def rows_of(expr: relax.Expr) -> tuple[relax.Expr, object]:
+def rows_of(expr: relax.Expr) -> tuple[relax.Expr, Dim]:
     """`expr` as a matrix whose rows are all but the last axis, and the number of its rows."""
     *leading, last = dims(expr)
     rows = product(leading)

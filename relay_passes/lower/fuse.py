@@ -26,7 +26,7 @@ from tvm_ahcq.kernels.common.vector import LANES
 from tvm_ahcq.kernels.common.windows import Windows
 from tvm_ahcq.kernels.gemm.epilogue import MAX_THRESHOLDS
 from tvm_ahcq.relay_passes.rewrite import Definitions, bindings
-from tvm_ahcq.relay_passes.shapes import dims, product, sizes
+from tvm_ahcq.relay_passes.shapes import Dim, dims, product, sizes
 from tvm_ahcq.tune.records import LinearWorkload
 
 from .kernel_builder import ANY_ROWS, KernelBuilder
@@ -56,7 +56,7 @@ class _Linear:
     """A grouped linear layer that a kernel takes in: its arguments as a kernel has them, and its sizes."""
 
     args: list[relax.Expr]
-    rows: object
+    rows: Dim
     outputs: int
     inputs: int
     groups: int
@@ -93,7 +93,7 @@ class Fuser:
         args = [matrix, *call.args[1:]]
         return _Linear(args, product(leading), outputs, int(inputs), groups, int(call.attrs["weight_bits"]))
 
-    def options(self, linear: _Linear, rows: object, *more: object) -> tuple:
+    def options(self, linear: _Linear, rows: Dim | None, *more: object) -> tuple:
         """What a factory of fused linear kernels is called with."""
         workload = LinearWorkload(linear.outputs, linear.inputs, linear.groups, linear.bits)
         schedule = self.builder.tuning.linear(self.builder.target, workload)
@@ -169,10 +169,13 @@ class Fuser:
         turned = self.only(call.args[0], "relax.permute_dims")
         apart = None if turned is None else self.only(turned.args[0], "relax.reshape")
         attention = None if apart is None else self.only(apart.args[0], "relax.ahcq.log_attention")
-        if attention is None or not _static(var, apart.args[0], attention.args[0]):
+        if turned is None or apart is None or attention is None:
             return None
-        codes = [self.only(arg, "relax.ahcq.encode_affine") for arg in attention.args[:3]]
-        if any(code is None or not bool(code.attrs["identity"]) for code in codes):
+        if not _static(var, apart.args[0], attention.args[0]):
+            return None
+        encoders = (self.only(arg, "relax.ahcq.encode_affine") for arg in attention.args[:3])
+        codes = [code for code in encoders if code is not None and bool(code.attrs["identity"])]
+        if len(codes) < 3:
             return None
         qkv = self.heads_of([code.args[0] for code in codes])
         batch, tokens, d = sizes(attention.args[0])
@@ -219,12 +222,15 @@ class Fuser:
         whole = self.upwards(expr, "relax.strided_slice")
         joined = self.only(whole, "relax.reshape")
         turned = None if joined is None else self.only(joined.args[0], "relax.permute_dims")
-        if turned is None or [int(a) for a in turned.attrs.axes] != [0, 1, 3, 2, 4, 5] or not _static(expr):
+        if joined is None or turned is None or not _static(expr):
             return None, expr
-        _, down, across, size, width, _ = sizes(turned.args[0])
-        windows = Windows(*sizes(expr)[1:3], size)
+        if [int(a) for a in turned.attrs.axes] != [0, 1, 3, 2, 4, 5]:
+            return None, expr
+        _, down, across, size, size_across, _ = sizes(turned.args[0])
+        _, height, width, _ = sizes(expr)
+        windows = Windows(height, width, size)
         _, height_of_all, width_of_all, _ = sizes(whole)
-        fits = size == width and (down * size, across * size) == (height_of_all, width_of_all)
+        fits = size == size_across and (down * size, across * size) == (height_of_all, width_of_all)
         fits = fits and (down * across, across) == (windows.per_image, windows.across)
         return (windows, turned.args[0]) if fits and self._keeps_the_start(expr) else (None, expr)
 
@@ -249,11 +255,12 @@ class Fuser:
         pad = None if apart is None else self.only(apart.args[0], "relax.nn.pad")
         if apart is None:
             return None, expr
-        _, down, size, across, width, _ = sizes(turned.args[0])
+        _, down, size, across, size_across, _ = sizes(turned.args[0])
         source = apart.args[0] if pad is None else pad.args[0]
-        if size != width or len(dims(source)) != 4 or (pad is not None and not _pads_the_end(pad)):
+        if size != size_across or len(dims(source)) != 4 or (pad is not None and not _pads_the_end(pad)):
             return None, expr
-        windows = Windows(*sizes(source)[1:3], size)
+        _, height, width, _ = sizes(source)
+        windows = Windows(height, width, size)
         return (windows, source) if (down * across, across) == (windows.per_image, windows.across) else (None, expr)
 
 

@@ -36,8 +36,7 @@ def _layer_norm(builder: KernelBuilder, call: relax.Call) -> relax.Expr | None:
 
 @legalises(*FREE_RESHAPES)
 def _free_reshape(builder: KernelBuilder, call: relax.Call) -> relax.Expr:
-    shape = call.ty.shape.values if isinstance(call.ty, relax.TensorType) else None
-    return relax.op.reshape(call.args[0], list(shape))
+    return relax.op.reshape(call.args[0], dims(call))
 
 
 @legalises("relax.ahcq.conv2d")

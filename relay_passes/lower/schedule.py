@@ -8,6 +8,7 @@ columns does so in square tiles; in matrix products the reduction moves outside 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import tvm
 from tvm import tirx
@@ -37,11 +38,11 @@ def _schedule_function(func: tirx.PrimFunc) -> tirx.PrimFunc:
     sch = Schedule(IRModule({"main": func}))
     for name in _block_names(sch)[:-1]:
         if not _reductions(sch, sch.get_sblock(name)):
-            sch = _attempt(sch, lambda sch, name=name: sch.compute_inline(sch.get_sblock(name)))
+            sch = _attempt(sch, partial(_inline_block, name=name))
     for name in _block_names(sch):
-        done = _attempt(sch, lambda sch, name=name: _schedule_block(sch, sch.get_sblock(name), fuse=True))
+        done = _attempt(sch, partial(_schedule_block, name=name, fuse=True))
         if done is sch:
-            done = _attempt(sch, lambda sch, name=name: _schedule_block(sch, sch.get_sblock(name), fuse=False))
+            done = _attempt(sch, partial(_schedule_block, name=name, fuse=False))
         sch = done
     return sch.mod["main"].with_attr("tirx.is_scheduled", True)
 
@@ -71,7 +72,12 @@ def _reductions(sch: Schedule, block) -> bool:
     return any(kind != tirx.IterVar.DataPar for kind in _kinds(sch, block))
 
 
-def _schedule_block(sch: Schedule, block, fuse: bool) -> None:
+def _inline_block(sch: Schedule, name: str) -> None:
+    sch.compute_inline(sch.get_sblock(name))
+
+
+def _schedule_block(sch: Schedule, name: str, fuse: bool) -> None:
+    block = sch.get_sblock(name)
     loops, kinds = sch.get_loops(block), _kinds(sch, block)
     spatial = [loop for loop, kind in zip(loops, kinds, strict=False) if kind == tirx.IterVar.DataPar]
     reduction = [loop for loop, kind in zip(loops, kinds, strict=False) if kind != tirx.IterVar.DataPar]

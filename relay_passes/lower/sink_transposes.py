@@ -7,6 +7,7 @@ product; heads are moved apart before they are encoded, which is four times the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from tvm import relax, tirx
 from tvm.ir import IRModule
@@ -30,7 +31,7 @@ def sink_transposes(mod: IRModule) -> IRModule:
         changed = False
         for matcher in matchers:
             counted: list[relax.Var] = []
-            mod = rewrite_module(mod, lambda defs, matcher=matcher, counted=counted: _plan(defs, matcher, counted))
+            mod = rewrite_module(mod, partial(_plan, matcher=matcher, counted=counted))
             mod = relax.transform.CanonicalizeBindings()(mod)
             changed |= bool(counted)
         if not changed:

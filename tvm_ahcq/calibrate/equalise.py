@@ -73,10 +73,15 @@ def _factors(place: Exchange, known: Mapping[str, Layer], params: Params, record
         read = column_magnitude(params[name] for name in place.columns)
     if produced is None or read is None:
         return None
-    sizes = [np.abs(values).max(0) if values.ndim == 2 else values for values in (produced, read)]
-    if place.heads > 1:  # heads agree
-        sizes = [size.reshape(place.heads, -1).max(0) for size in sizes]
-    return np.tile(balance(*sizes, SHARES[place.name.rpartition(".")[2]]), place.heads)
+    share = SHARES[place.name.rpartition(".")[2]]
+    factors = balance(_magnitude(produced, place.heads), _magnitude(read, place.heads), share)
+    return np.tile(factors, place.heads)
+
+
+def _magnitude(values: np.ndarray, heads: int) -> np.ndarray:
+    """Largest magnitude of each channel of ``(R, C)`` values, or ``(C,)`` magnitudes; one for all `heads`."""
+    largest = np.abs(values).max(0) if values.ndim == 2 else values
+    return largest.reshape(heads, -1).max(0)
 
 
 def _rows(recorder: Recorder, site: str) -> np.ndarray | None:
@@ -84,7 +89,12 @@ def _rows(recorder: Recorder, site: str) -> np.ndarray | None:
 
 
 def _outputs(
-    known: Mapping[str, Layer], params: Params, recorder: Recorder, weight: str, first: int, count: int
+    known: Mapping[str, Layer],
+    params: Mapping[str, np.ndarray],
+    recorder: Recorder,
+    weight: str,
+    first: int,
+    count: int,
 ) -> np.ndarray | None:
     """Outputs ``(R, count)`` of some rows of a linear layer on the rows of its input that were kept."""
     layer = known.get(weight)

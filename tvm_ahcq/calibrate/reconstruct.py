@@ -323,7 +323,9 @@ class _Grouping:
                 bits = self.sites.quantizers[site].bits
                 params = calibrate_cag(self.rows[site], bits, energy, groups=self.counts[0])
             else:
-                params = regroup_by_error(self.sites.trained(site), self.rows[site], self.counts[place], energy)
+                trained = self.sites.trained(site)
+                assert isinstance(trained, CagParams), "of a CAG site"
+                params = regroup_by_error(trained, self.rows[site], self.counts[place], energy)
             self.sites.restart(site, params)
         return True
 
@@ -356,9 +358,9 @@ def _fingerprint(run: _Reconstruction, images: Sequence[np.ndarray]) -> str:
     """Tells runs apart: start table, float parameters, images and effort."""
     digest = hashlib.sha256(repr((run.table.to_dict(), run.effort)).encode())
     for name in sorted(run.float_params):
-        digest.update(np.ascontiguousarray(run.float_params[name]))
+        digest.update(np.ascontiguousarray(run.float_params[name]).data)
     for name in sorted(run.table.params):
-        digest.update(np.ascontiguousarray(run.table.params[name]))
+        digest.update(np.ascontiguousarray(run.table.params[name]).data)
     for image in images:
-        digest.update(np.ascontiguousarray(image))
+        digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()

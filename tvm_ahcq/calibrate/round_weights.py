@@ -93,6 +93,6 @@ def round_weights(
         layer = walk.layers[name]
         ranges[layer.weight] = WeightRange.of(rounded.weight)
         changed[layer.weight] = rounded.weight.dequantize().reshape(params[layer.weight].shape)
-        if layer.bias is not None:
+        if layer.bias is not None and rounded.bias is not None:
             changed[layer.bias] = rounded.bias
     return Rounding(replace(table, weights=ranges, params=changed), found)

@@ -87,7 +87,9 @@ def _record(stored: Mapping[str, Any]) -> TileRecord:
 
 def shape_from(stored: Mapping[str, Any]) -> Shape:
     """A shape from its fields as JSON keeps them."""
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
+    }
     return AttentionShape(**fields) if "heads" in fields else LinearShape(**fields)
 
 
