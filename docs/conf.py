@@ -17,12 +17,14 @@ version = release = tvm_ahcq.__version__
 
 extensions = [
     "api_pages",
+    "command_pages",
+    "measured",
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
 ]
-exclude_patterns = ["_ext"]
+exclude_patterns = ["_ext", "generated/commands.md"]
 root_doc = "index"
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
 PACKAGE = "tvm_ahcq"
-FOLDER = Path("reference", "generated")
+FOLDER = Path("generated", "api")
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def page(package: str, modules: list[str]) -> str:
 def write_pages(app: Sphinx) -> None:
     """Write the pages that changed, and remove those of packages that are gone."""
     folder = Path(app.srcdir) / FOLDER
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     pages = {folder / f"{package}.rst": page(package, modules) for package, modules in packages()}
     for path in set(folder.glob("*.rst")) - set(pages):
         path.unlink()
@@ -68,7 +69,7 @@ def write_pages(app: Sphinx) -> None:
 def convert_tables(app: Sphinx, kind: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Replace Markdown tables in a docstring by ``list-table`` directives."""
     converted: list[str] = []
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+    for line, following in pairwise([*lines, ""]):
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if following.startswith("|---"):
             converted += [".. list-table::", "   :header-rows: 1", ""]
