@@ -36,7 +36,7 @@ from tvm_ahcq.codegen.isa.config import Config, named
 from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES
 from tvm_ahcq.codegen.isa.layout import code_blocks, pack_codes
 from tvm_ahcq.codegen.lower.address_space import move_constants
-from tvm_ahcq.codegen.lower.offloaded_op import Lowered
+from tvm_ahcq.codegen.lower.offloaded_op import OffloadedOp
 from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_linear
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.evaluate.datasets.scenes import generate
@@ -220,7 +220,7 @@ def real_layer(qmodel: QuantizedModel, name: str, rows: slice, outputs: int | No
     )
 
 
-def device_memory(lowered: Lowered, codes: np.ndarray) -> tuple[bytes, int, int]:
+def device_memory(lowered: OffloadedOp, codes: np.ndarray) -> tuple[bytes, int, int]:
     """External memory of a program that takes all rows in one run; address and length of the program."""
     (given,), output = lowered.inputs, lowered.output
     if lowered.runs != 1 or output.total != len(codes):

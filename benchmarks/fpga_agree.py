@@ -6,7 +6,7 @@ code is compared, and of a fetch its index.
 
     python benchmarks/fpga_agree.py --config sim_4x4 --programs 2000
 
-Writes ``benchmarks/results/fpga_agree_<config>.md``; exits with 1 at the first disagreement.
+Writes ``benchmarks/results/fpga_agree_<config>.md``; exits with 1 at the first find_mismatch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from tvm_ahcq.codegen.hardware.cosim import BUS_ERRORS, bus_disagreement, disagreement
+from tvm_ahcq.codegen.hardware.cosim import BUS_ERRORS, find_bus_mismatch, find_mismatch
 from tvm_ahcq.codegen.hardware.fuzz import FAULTS
 from tvm_ahcq.codegen.isa.config import named
 
@@ -33,7 +33,7 @@ def main() -> int:
     print("\n".join(table))
     for fault in ("none", *FAULTS, *BUS_ERRORS):
         count = options.programs if fault == "none" else -(-options.programs // (5 * len(FAULTS)))
-        check = bus_disagreement if fault in BUS_ERRORS else disagreement
+        check = find_bus_mismatch if fault in BUS_ERRORS else find_mismatch
         start = time.perf_counter()
         for seed in range(options.seed, options.seed + count):
             problem = check(config, seed, fault)

@@ -13,8 +13,8 @@ from tvm import relax
 from tvm.ir import GenericConst
 
 from tvm_ahcq.codegen.isa.config import Config, named
-from tvm_ahcq.codegen.lower.offloaded_op import Lowered
-from tvm_ahcq.codegen.lower.program_image import artifact
+from tvm_ahcq.codegen.lower.offloaded_op import OffloadedOp
+from tvm_ahcq.codegen.lower.program_image import program_image
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.runtime.ffi import ahcq_library
 
@@ -22,11 +22,11 @@ from .patterns import lower
 
 DEFAULT_CONFIG = "ecp5_16x16"
 
-_planned: ContextVar[tuple[Config, Mapping[str, Lowered]] | None] = ContextVar("planned", default=None)
+_planned: ContextVar[tuple[Config, Mapping[str, OffloadedOp]] | None] = ContextVar("planned", default=None)
 
 
 @contextmanager
-def using(config: Config, planned: Mapping[str, Lowered]) -> Iterator[None]:
+def using(config: Config, planned: Mapping[str, OffloadedOp]) -> Iterator[None]:
     """Within, code is generated for `config`; operators that are in `planned`, by symbol, are not lowered again."""
     token = _planned.set((config, planned))
     try:
@@ -55,10 +55,10 @@ def generate(
     """
     config, planned = _planned.get() or (named(str(options.get("config", DEFAULT_CONFIG))), {})
     lowered = {str(func.attrs["global_symbol"]): _lower(config, func, planned) for func in functions}
-    return [ahcq_library().get_global_func("ahcq.accelerator_module")(artifact(config, lowered))]
+    return [ahcq_library().get_global_func("ahcq.accelerator_module")(program_image(config, lowered))]
 
 
-def _lower(config: Config, func: relax.Function, planned: Mapping[str, Lowered]) -> Lowered:
+def _lower(config: Config, func: relax.Function, planned: Mapping[str, OffloadedOp]) -> OffloadedOp:
     kind, composite = _composite(func)
     calls = [binding.value for block in composite.body.blocks for binding in block.bindings]
     calls = [call for call in calls if isinstance(call, relax.Call)]

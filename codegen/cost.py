@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvm_ahcq.codegen.lower.offloaded_op import Lowered
+from tvm_ahcq.codegen.lower.offloaded_op import OffloadedOp
 from tvm_ahcq.errors import DeviceError
 
 OFFLOAD = ("auto", "all")
@@ -48,12 +48,12 @@ class CostModel:
             raise DeviceError(f"offload is {offload!r}; expected one of {', '.join(OFFLOAD)}.")
         return cls() if offload == "auto" else cls(host=1.0)
 
-    def reason(self, lowered: Lowered, macs: int) -> str:
+    def reason(self, lowered: OffloadedOp, macs: int) -> str:
         """Why the operator stays on the host; "" if the accelerator is faster.
 
         Parameters
         ----------
-        lowered : Lowered
+        lowered : OffloadedOp
             As a program; of one prompt, where its work grows with their number.
         macs : int
             Its multiply-adds; of one prompt too.
@@ -63,6 +63,6 @@ class CostModel:
         if compute + transfer <= macs / self.host:
             return ""
         return (
-            f"not worth it{' for a prompt' if lowered.per_prompt else ''}: {1e6 * transfer:.0f} us to move its data "
+            f"not worth it{' for a prompt' if lowered.batched else ''}: {1e6 * transfer:.0f} us to move its data "
             f"and {1e6 * compute:.0f} us to compute, against {1e6 * macs / self.host:.0f} us on the host"
         )

@@ -10,7 +10,7 @@ from tvm import relax, tirx
 from tvm.relax.dpl import DFPattern, is_const, is_op, wildcard
 
 from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.lower.offloaded_op import Lowered
+from tvm_ahcq.codegen.lower.offloaded_op import OffloadedOp
 from tvm_ahcq.codegen.lower.operators import NO_TILES, LinearConstants, lower_attention, lower_linear, lower_mlp
 from tvm_ahcq.codegen.lower.tiles import Tiles
 from tvm_ahcq.errors import DeviceError
@@ -55,7 +55,7 @@ def lower(
     operands: np.ndarray | None = None,
     tiles: Tiles = NO_TILES,
     shape_of: ShapeOf | None = None,
-) -> Lowered:
+) -> OffloadedOp:
     """Instructions for one match of a pattern.
 
     Parameters
@@ -77,7 +77,7 @@ def lower(
 
     Returns
     -------
-    Lowered
+    OffloadedOp
         Marked, where sizes are symbolic: a program for the rows of a prompt where the first axis alone is, for any
         number of rows where others are.
 
@@ -93,12 +93,12 @@ def lower(
     if not any(symbolic):
         return lowered
     if not any(symbolic[1:]):
-        return replace(lowered, per_prompt=True)
+        return replace(lowered, batched=True)
     if kind == ATTENTION:
         raise DeviceError("the number of tokens of an attention must be static")
     (given,), output = lowered.inputs, lowered.output
     return replace(
-        lowered, inputs=(replace(given, total=1),), output=replace(output, total=1), per_prompt=True, times=output.total
+        lowered, inputs=(replace(given, total=1),), output=replace(output, total=1), batched=True, repeats=output.total
     )
 
 
@@ -110,7 +110,7 @@ def _lower(
     operands: np.ndarray | None,
     tiles: Tiles,
     shape_of: ShapeOf,
-) -> Lowered:
+) -> OffloadedOp:
     if kind == ATTENTION:
         call, (scalars, thresholds, table, out_scale, *rel) = calls[0], constants[0]
         heads, queries, channels = matrix_shape(shape_of(call.args[0]))

@@ -18,13 +18,13 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm_ahcq.codegen.byoc import constants_of, using
 from tvm_ahcq.codegen.cost import CostModel
 from tvm_ahcq.codegen.isa.config import Config, named
-from tvm_ahcq.codegen.lower.offloaded_op import Lowered
+from tvm_ahcq.codegen.lower.offloaded_op import OffloadedOp
 from tvm_ahcq.codegen.lower.operators import NO_TILES
 from tvm_ahcq.codegen.lower.tiles import Tiles
 from tvm_ahcq.codegen.patterns import ATTENTION, LINEAR, MLP, lower, multiply_adds, patterns
 from tvm_ahcq.errors import DeviceError, TuningError
 from tvm_ahcq.ir.register import is_op
-from tvm_ahcq.runtime.offload import ACCELERATOR, HOST, OffloadReport, OperatorPlace
+from tvm_ahcq.runtime.offload import ACCELERATOR, HOST, OffloadDecision, OffloadReport
 
 from .rewrite import PARAM_NAMES, Definitions, bindings, functions
 from .symbolic_sizes import PromptSizes
@@ -103,7 +103,9 @@ def partition_for_ahcq(
         var: _Plan(var.name_hint, func, config, params or {}, cost or CostModel(), chain, tiles)
         for var, func in functions(mod)
     }
-    report = OffloadReport(config.name, config.hash, tuple(place for plan in plans.values() for place in plan.places))
+    report = OffloadReport(
+        config.name, config.hash, tuple(place for plan in plans.values() for place in plan.decisions)
+    )
     return Partitioned(_offload(mod, {var: plan for var, plan in plans.items() if plan.taken}, config), report)
 
 
@@ -112,11 +114,11 @@ class _Plan:
 
     Attributes
     ----------
-    taken : dict of str to Lowered
+    taken : dict of str to OffloadedOp
         Operators for the accelerator, by the name of their last call.
     kinds : dict of str to str
         Composite of each.
-    places : list of OperatorPlace
+    places : list of OffloadDecision
         Report of the function.
     """
 
@@ -133,10 +135,10 @@ class _Plan:
         self.name, self.func, self.config, self.params, self.cost = name, func, config, params, cost
         self.tiles = tiles
         self.defs, self.sizes = Definitions(func), PromptSizes(func)
-        self.taken: dict[str, Lowered] = {}
+        self.taken: dict[str, OffloadedOp] = {}
         self.kinds: dict[str, str] = {}
         self.bound: set[str] = set()
-        self.places: list[OperatorPlace] = []
+        self.decisions: list[OffloadDecision] = []
         users = Counter(
             arg
             for binding in bindings(func)
@@ -150,7 +152,7 @@ class _Plan:
 
     def _decide(self, calls: list[relax.Call], chain: bool) -> None:
         inside: set[relax.Call] = set()  # what is part of an operator that was reported already
-        reported: dict[relax.Call, OperatorPlace] = {}
+        reported: dict[relax.Call, OffloadDecision] = {}
         for call in reversed(calls):
             if call in inside or not _product(call):
                 continue
@@ -165,10 +167,10 @@ class _Plan:
                 kind = ATTENTION if is_op(call, "relax.ahcq.log_attention") else LINEAR
                 reported[call] = self._consider(kind, [call])
         others = Counter(_op_name(call) for call in calls if call not in inside and call not in reported)
-        self.places += [reported[call] for call in calls if call in reported]
+        self.decisions += [reported[call] for call in calls if call in reported]
         reason = "no matrix product: the host's part in this version"
-        self.places += [
-            OperatorPlace(self.name, kind, kind, HOST, count, reason=reason) for kind, count in sorted(others.items())
+        self.decisions += [
+            OffloadDecision(self.name, kind, kind, HOST, count, reason=reason) for kind, count in sorted(others.items())
         ]
 
     def _mlp(self, call: relax.Call) -> list[relax.Call] | None:
@@ -181,18 +183,18 @@ class _Plan:
         first = self.defs.call(encode.args[0], "relax.ahcq.grouped_linear")
         return None if first is None else [first, encode]
 
-    def _consider(self, kind: str, calls: list[relax.Call]) -> OperatorPlace:
+    def _consider(self, kind: str, calls: list[relax.Call]) -> OffloadDecision:
         name = str(calls[-1].attrs["name"])
         if kind == MLP:
             name = f"{calls[0].attrs['name']} -> {name.rsplit('.', 1)[-1]}"
         operands = list(calls[0].args[: 3 if kind == ATTENTION else 1])
-        place = OperatorPlace(
+        place = OffloadDecision(
             self.name,
             name,
             kind.removeprefix("ahcq."),
             HOST,
             macs=self._macs(calls),
-            per_prompt=self.sizes.depends(operands),
+            batched=self.sizes.depends(operands),
         )
         if reason := self._codes(kind, calls) or self.sizes.reason(operands, rows_alone=kind != ATTENTION):
             return replace(place, reason=reason)
@@ -213,7 +215,7 @@ class _Plan:
             cycles=lowered.cycles,
             shapes=shapes,
             tuned=lowered.tuned,
-            times=lowered.times,
+            repeats=lowered.repeats,
         )
         if reason:
             return replace(place, reason=reason)
@@ -222,12 +224,12 @@ class _Plan:
         self.bound |= {arg.name for args in arguments for arg in args if isinstance(arg, relax.Var)}
         return replace(place, where=ACCELERATOR, symbol=symbol_of(self.name, key))
 
-    def _lowered(self, kind: str, calls: list[relax.Call], numbers: list[list[np.ndarray]]) -> Lowered:
+    def _lowered(self, kind: str, calls: list[relax.Call], numbers: list[list[np.ndarray]]) -> OffloadedOp:
         """The operator as a program. A tuned tile that gives none is an error: with the default there is one."""
         operands = self._operands(calls[0])
         lowered = lower(self.config, kind, calls, numbers, operands, self.tiles, self.sizes.of_one)
         try:
-            _ = lowered.work if lowered.tuned else None
+            _ = lowered.estimate if lowered.tuned else None
         except DeviceError as error:
             tiles = "; ".join(f"{shape}: {self.tiles[shape]}" for shape in lowered.shapes if shape in self.tiles)
             raise TuningError(
@@ -250,18 +252,18 @@ class _Plan:
     def _macs(self, calls: list[relax.Call]) -> int:
         return sum(multiply_adds(call, self.sizes.of_one) for call in calls if _product(call))
 
-    def _unnamed(self, call: relax.Call) -> OperatorPlace:
+    def _unnamed(self, call: relax.Call) -> OffloadDecision:
         """Of a product that is no layer of the model: both of its sides are computed, and in float."""
         kind, operands = _op_name(call), list(call.args[:2])
         name = f"{kind} {' x '.join(map(self.sizes.text, operands))}"
-        return OperatorPlace(
+        return OffloadDecision(
             self.name,
             name,
             kind,
             HOST,
             macs=self._macs([call]),
             reason="floating point",
-            per_prompt=self.sizes.depends(operands),
+            batched=self.sizes.depends(operands),
         )
 
     def _codes(self, kind: str, calls: list[relax.Call]) -> str:

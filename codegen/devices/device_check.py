@@ -30,7 +30,7 @@ _MEMORY = 1 << 20
 
 
 @dataclass(frozen=True)
-class Need:
+class Requirement:
     """What a bundle needs of a device.
 
     Attributes
@@ -49,7 +49,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Finding:
+class DeviceStatus:
     """One device, or one kind of device that is not there.
 
     Attributes
@@ -132,9 +132,9 @@ def _text(path: Path) -> str:
         return "unknown"
 
 
-def examine(
-    names: Sequence[str] = (), need: Need | None = None, configs: Sequence[str] = (), seconds: float = 60.0
-) -> Iterator[Finding]:
+def check_devices(
+    names: Sequence[str] = (), need: Requirement | None = None, configs: Sequence[str] = (), seconds: float = 60.0
+) -> Iterator[DeviceStatus]:
     """Finds devices and tests them, one after the other.
 
     Parameters
@@ -142,7 +142,7 @@ def examine(
     names : sequence of str
         Devices to test; without any, all simulators, and the boards are listed. A simulation of the RTL that is not in
         the cache is built only if it is named here.
-    need : Need, optional
+    need : Requirement, optional
         Of a bundle: only its configuration is simulated, and each device is compared with it.
     configs : sequence of str, optional
         Configurations to simulate; all by default.
@@ -151,7 +151,7 @@ def examine(
 
     Yields
     ------
-    Finding
+    DeviceStatus
         As soon as it is known.
     """
     wanted = [named(name) for name in configs or ([need.config] if need else CONFIGS)]
@@ -173,10 +173,10 @@ def examine(
                 f"found {', '.join(uio)}, and {', '.join(buffers) or 'no DMA buffer'}; name one of each to test: "
                 "--device board:/dev/uioN,/dev/udmabufN"
             )
-        yield Finding("board", detail=detail)
+        yield DeviceStatus("board", detail=detail)
 
 
-def _cached_rtl(config: Config, need: Need | None, seconds: float) -> Finding:
+def _cached_rtl(config: Config, need: Requirement | None, seconds: float) -> DeviceStatus:
     """Simulated RTL, unless it would have to be built first."""
     from tvm_ahcq.codegen.hardware.simulator import built
 
@@ -184,10 +184,10 @@ def _cached_rtl(config: Config, need: Need | None, seconds: float) -> Finding:
         return _tested("rtl", config, need, seconds)
     missing = [tool for tool, version in tools().items() if version is None]
     detail = f"cannot be built: no {', '.join(missing)}" if missing else "not built yet: --device rtl builds it"
-    return Finding("rtl", config.name, detail=detail, bundle=_simulates(config, need))
+    return DeviceStatus("rtl", config.name, detail=detail, bundle=_simulates(config, need))
 
 
-def _tested(name: str, config: Config, need: Need | None, seconds: float) -> Finding:
+def _tested(name: str, config: Config, need: Requirement | None, seconds: float) -> DeviceStatus:
     """A simulator of a configuration."""
     start = time.perf_counter()
     try:
@@ -196,11 +196,13 @@ def _tested(name: str, config: Config, need: Need | None, seconds: float) -> Fin
             shown = device.name
     except AhcqError as error:
         spent = time.perf_counter() - start
-        return Finding(name, config.name, None, FAILED, spent, _short(error), "no" if need else "")
-    return Finding(name, config.name, config.hash, PASSED, time.perf_counter() - start, shown, _simulates(config, need))
+        return DeviceStatus(name, config.name, None, FAILED, spent, _short(error), "no" if need else "")
+    return DeviceStatus(
+        name, config.name, config.hash, PASSED, time.perf_counter() - start, shown, _simulates(config, need)
+    )
 
 
-def _board(name: str, need: Need | None, seconds: float) -> Finding:
+def _board(name: str, need: Requirement | None, seconds: float) -> DeviceStatus:
     """A device that has the configuration that it was built with."""
     start, config, found_hash = time.perf_counter(), "", None
     try:
@@ -214,16 +216,16 @@ def _board(name: str, need: Need | None, seconds: float) -> Finding:
             bundle = _suits(config, found_hash, device.memory_bytes, need)
     except AhcqError as error:
         spent = time.perf_counter() - start
-        return Finding(name, config, found_hash, FAILED, spent, _short(error), "no" if need else "")
-    return Finding(name, config, found_hash, PASSED, time.perf_counter() - start, detail, bundle)
+        return DeviceStatus(name, config, found_hash, FAILED, spent, _short(error), "no" if need else "")
+    return DeviceStatus(name, config, found_hash, PASSED, time.perf_counter() - start, detail, bundle)
 
 
-def _simulates(config: Config, need: Need | None) -> str:
+def _simulates(config: Config, need: Requirement | None) -> str:
     """Whether a simulator, which has as much memory as it takes, runs a bundle."""
     return _suits(config.name, config.hash, need.memory_bytes, need) if need else ""
 
 
-def _suits(config: str, found: int, memory_bytes: int, need: Need | None) -> str:
+def _suits(config: str, found: int, memory_bytes: int, need: Requirement | None) -> str:
     if need is None:
         return ""
     if found == need.hash:

@@ -20,7 +20,7 @@ _ROWS, _SEED = 16, 20
 
 
 @dataclass(frozen=True)
-class Known:
+class GoldenProgram:
     """A program and what it must do.
 
     Attributes
@@ -41,7 +41,7 @@ class Known:
 
 
 @lru_cache(maxsize=8)
-def known_program(config: Config) -> Known:
+def golden_program(config: Config) -> GoldenProgram:
     """A linear layer of two groups, ``(16, 2 Dim) x (2 Dim, 2 Dim)``: loads, array, scales, encoder and stores."""
     rng, size = np.random.default_rng(_SEED), 2 * config.dim
     layer = Linear(
@@ -62,7 +62,7 @@ def known_program(config: Config) -> Known:
     memory = image.finish()
     before = bytes(memory)
     result = Machine(config, memory).run(start, instruction_count(program))
-    return Known(before, bytes(memory), start, instruction_count(program), result)
+    return GoldenProgram(before, bytes(memory), start, instruction_count(program), result)
 
 
 def self_test(device: Device, config: Config, seconds: float = 60.0) -> None:
@@ -83,7 +83,7 @@ def self_test(device: Device, config: Config, seconds: float = 60.0) -> None:
         The device has another configuration, fails, takes longer, or computes something else.
     """
     device.require_config(config)
-    known = known_program(config)
+    known = golden_program(config)
     at = device.allocate(len(known.before))
     try:
         device.copy_in(at, known.before)

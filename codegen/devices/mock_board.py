@@ -23,7 +23,7 @@ _IDLE, _BUSY, _DONE, _ERROR = 0, 1, 2, 4
 _POLL_SECONDS = 2e-4
 
 
-class FakeBoard:
+class MockBoard:
     """Serves the two files from a thread while the context is open.
 
     Parameters
@@ -51,7 +51,7 @@ class FakeBoard:
         """For :func:`tvm_ahcq.codegen.devices.device.open_device`."""
         return f"board:{self.registers},{self.memory}"
 
-    def __enter__(self) -> FakeBoard:
+    def __enter__(self) -> MockBoard:
         with self.registers.open("r+b") as registers, self.memory.open("r+b") as memory:
             self._words = mmap.mmap(registers.fileno(), 0)
             self._bytes = mmap.mmap(memory.fileno(), 0)

@@ -25,7 +25,7 @@ def timing_of(config: Config, seed: int) -> Timing:
     )
 
 
-def disagreement(
+def find_mismatch(
     config: Config, seed: int, fault: str = "none", backends: Sequence[str] = ("fsim", "rtl"), kernels: str = ""
 ) -> str | None:
     """What differs between the model and devices, None if nothing does.
@@ -67,7 +67,7 @@ def disagreement(
     return None
 
 
-def bus_disagreement(config: Config, seed: int, error: str, backends: Sequence[str] = ("fsim", "rtl")) -> str | None:
+def find_bus_mismatch(config: Config, seed: int, error: str, backends: Sequence[str] = ("fsim", "rtl")) -> str | None:
     """What differs where memory answers one access of a random program with an error, None if nothing does.
 
     What such a program leaves in memory and in the counters is undefined, the index too but for ``bus_fetch``.
@@ -75,7 +75,7 @@ def bus_disagreement(config: Config, seed: int, error: str, backends: Sequence[s
     Parameters
     ----------
     config, seed, backends
-        As of :func:`disagreement`.
+        As of :func:`find_mismatch`.
     error : str
         ``"bus_fetch"``, ``"bus_read"`` or ``"bus_write"``.
     """
@@ -93,7 +93,7 @@ def bus_disagreement(config: Config, seed: int, error: str, backends: Sequence[s
 
 
 BUS_ERRORS = ("bus_fetch", "bus_read", "bus_write")
-"""Errors of :func:`bus_disagreement`."""
+"""Errors of :func:`find_bus_mismatch`."""
 
 
 _NEXT_SEED = 1_000_000

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.isa.dependency_tokens import Entry, synchronise
+from tvm_ahcq.codegen.isa.dependency_tokens import Entry, insert_dependency_tokens
 from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES, instruction
 from tvm_ahcq.codegen.isa.memory_image import MemoryImage, instruction_count
 
@@ -61,7 +61,7 @@ def random_program(config: Config, seed: int, fault: str = "none") -> RandomProg
     for _ in range(int(rng.integers(20, 50))):
         maker: Callable[..., Entry] = makers[rng.integers(len(makers))]
         entries.append(maker(rng, config, data, result))
-    program = synchronise(entries, config)
+    program = insert_dependency_tokens(entries, config)
     if fault != "none":
         program = FAULTS[fault](rng, config, program, len(image.finish()))
     start = image.place(program)

@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.isa.dependency_tokens import Entry, synchronise
+from tvm_ahcq.codegen.isa.dependency_tokens import Entry, insert_dependency_tokens
 from tvm_ahcq.codegen.isa.generated.isa import LIMITS
 from tvm_ahcq.codegen.isa.layout import code_blocks, decode_table, encode_table, fixed_scale, pack_codes, weight_tiles
 from tvm_ahcq.codegen.isa.memory_image import MemoryImage
@@ -176,7 +176,7 @@ def linear_program(config: Config, image: MemoryImage, layer: Linear, rows: int 
                     ),
                 )
     entries += pending.take_all()
-    return synchronise(entries, config), result
+    return insert_dependency_tokens(entries, config), result
 
 
 def _tiling(config: Config, groups: int, outputs: int, total: int, sizes: Sequence[int]) -> _Tiling:

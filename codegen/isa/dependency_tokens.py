@@ -65,7 +65,7 @@ Tokens = tuple[frozenset[int], frozenset[int]]
 """Units that an instruction takes a token from before it starts, and that it gives one to."""
 
 
-def tokens_of(entries: Sequence[Entry], config: Config) -> list[Tokens]:
+def dependency_tokens(entries: Sequence[Entry], config: Config) -> list[Tokens]:
     """Tokens that keep the result of these instructions that of one at a time.
 
     Of each pair of units, the taker waits for the last instruction of the giver that it depends on, unless an earlier
@@ -100,7 +100,7 @@ def tokens_of(entries: Sequence[Entry], config: Config) -> list[Tokens]:
     return [(frozenset(takes), frozenset(gives)) for takes, gives in zip(pop, push, strict=True)]
 
 
-def program_of(entries: Sequence[Entry], tokens: Sequence[Tokens]) -> bytes:
+def encode_program(entries: Sequence[Entry], tokens: Sequence[Tokens]) -> bytes:
     """The program of these instructions, with FINISH."""
     program = [
         instruction(name, pop=[UNITS[u] for u in pop], push=[UNITS[u] for u in push], **values)
@@ -109,9 +109,9 @@ def program_of(entries: Sequence[Entry], tokens: Sequence[Tokens]) -> bytes:
     return b"".join([*program, instruction("finish")])
 
 
-def synchronise(entries: Sequence[Entry], config: Config) -> bytes:
-    """The program of these instructions, with FINISH and with the tokens of :func:`tokens_of`."""
-    return program_of(entries, tokens_of(entries, config))
+def insert_dependency_tokens(entries: Sequence[Entry], config: Config) -> bytes:
+    """The program of these instructions, with FINISH and with the tokens of :func:`dependency_tokens`."""
+    return encode_program(entries, dependency_tokens(entries, config))
 
 
 class _History:

@@ -44,7 +44,7 @@ _SHARED = 1.0
 
 
 @dataclass(frozen=True)
-class Work:
+class CycleEstimate:
     """What a program does.
 
     Attributes
@@ -71,13 +71,13 @@ class Work:
         return 8 * (self.load + self.store)
 
 
-def work_of(entries: Sequence[Entry], tokens: Sequence[Tokens], config: Config) -> Work:
+def estimate_cycles(entries: Sequence[Entry], tokens: Sequence[Tokens], config: Config) -> CycleEstimate:
     """What a list of instructions does, with its tokens."""
     moved = {name: sum(f["rows"] * f["length"] for _, f in _of(entries, name)) for name in ("load", "store")}
     array = sum(f["rows"] * f["steps"] * f["blocks"] for _, f in _of(entries, "gemm"))
     shared = any(f.get("add_mode", 0) == 2 for _, f in _of(entries, "scale"))
     cycles = _Replay(config, shared).cycles(entries, tokens)
-    return Work(array, moved["load"], moved["store"], len(entries), cycles)
+    return CycleEstimate(array, moved["load"], moved["store"], len(entries), cycles)
 
 
 def _of(entries: Iterable[Entry], name: str) -> Iterable[Entry]:
@@ -114,7 +114,7 @@ class _Replay:
             queues[unit].append(start)
             done = self._multiply(start, fields) if name == "gemm" else start + self._length(name, fields)
             if name in ("scale", "logit"):
-                done += self._kept_waiting(start, done, fields["acc"])
+                done += self._accumulator_stall(start, done, fields["acc"])
             if name != "gemm":
                 self.free[unit] = done
             for other in push:
@@ -140,7 +140,7 @@ class _Replay:
     def _half(self, acc: int) -> int:
         return acc // (self.config.acc_depth // 2)
 
-    def _kept_waiting(self, start: float, done: float, acc: int) -> float:
+    def _accumulator_stall(self, start: float, done: float, acc: int) -> float:
         """Time in which the array writes the half of the accumulators that the vector unit would read."""
         lost = 0.0
         for first, end in self.feeds[self._half(acc)]:

@@ -9,11 +9,11 @@ from functools import cached_property
 import numpy as np
 
 from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.isa.dependency_tokens import Entry, Tokens, program_of, tokens_of
+from tvm_ahcq.codegen.isa.dependency_tokens import Entry, Tokens, dependency_tokens, encode_program
 from tvm_ahcq.codegen.lower.linear.stage import Field
 
 from .address_space import DeviceMemory
-from .cycle_model import Work, work_of
+from .cycle_model import CycleEstimate, estimate_cycles
 from .tiles import Shape
 
 _MOST_KNOWN = 64
@@ -22,7 +22,7 @@ _known_tokens: dict[Hashable, list[Tokens]] = {}
 
 
 @dataclass(frozen=True, eq=False)
-class CodesInput:
+class InputLayout:
     """How uint8 codes ``(total, channels)`` lie in device memory; see ``runtime/accelerator_program.h``.
 
     Each run of a program takes the next ``batch * rows`` of the rows. ``code_of`` is ``(parts, 256)``: codes of more
@@ -41,7 +41,7 @@ class CodesInput:
 
 
 @dataclass(frozen=True, eq=False)
-class SumsOutput:
+class OutputLayout:
     """How int32 words ``(word, batch, block, place, dim)`` become float32 ``(total, channels)``.
 
     ``y = bias``, then for each group ``y = fma(float32(sum + correction), multiplier, y)``: the arithmetic of
@@ -68,7 +68,7 @@ class SumsOutput:
 
 
 @dataclass(frozen=True, eq=False)
-class Lowered:
+class OffloadedOp:
     """One offloaded operator.
 
     Attributes
@@ -88,7 +88,7 @@ class Lowered:
         What tuning knows it by, each of its parts.
     tuned : bool
         Whether tuning chose the tile of any of them.
-    per_prompt : bool
+    batched : bool
         Whether its work grows with the prompts of a call: tensors then have any number of times the rows that ``total``
         of inputs and output says, known when it is called.
     times : int
@@ -99,44 +99,44 @@ class Lowered:
     config: Config
     entries: list[Entry]
     memory: DeviceMemory
-    inputs: tuple[CodesInput, ...]
-    output: SumsOutput
+    inputs: tuple[InputLayout, ...]
+    output: OutputLayout
     shape: Hashable = None
     shapes: tuple[Shape, ...] = ()
     tuned: bool = False
-    per_prompt: bool = False
-    times: int = 1
+    batched: bool = False
+    repeats: int = 1
 
     @cached_property
     def tokens(self) -> list[Tokens]:
         """Tokens of the instructions."""
         if self.shape is None:
-            return tokens_of(self.entries, self.config)
+            return dependency_tokens(self.entries, self.config)
         if self.shape not in _known_tokens:
             if len(_known_tokens) == _MOST_KNOWN:
                 _known_tokens.pop(next(iter(_known_tokens)))
-            _known_tokens[self.shape] = tokens_of(self.entries, self.config)
+            _known_tokens[self.shape] = dependency_tokens(self.entries, self.config)
         return _known_tokens[self.shape]
 
     @cached_property
     def program(self) -> bytes:
         """The instructions, with tokens."""
-        return program_of(self.entries, self.tokens)
+        return encode_program(self.entries, self.tokens)
 
     @property
     def runs(self) -> int:
         """How often the program runs, each time on the next rows."""
-        return -(-self.times * self.output.total // (self.output.batch * self.output.rows))
+        return -(-self.repeats * self.output.total // (self.output.batch * self.output.rows))
 
     @cached_property
-    def work(self) -> Work:
+    def estimate(self) -> CycleEstimate:
         """What one run does."""
-        return work_of(self.entries, self.tokens, self.config)
+        return estimate_cycles(self.entries, self.tokens, self.config)
 
     @property
     def cycles(self) -> int:
         """Estimate of the cycles of all these runs."""
-        return self.runs * self.work.cycles
+        return self.runs * self.estimate.cycles
 
     @property
     def transfer_bytes(self) -> int:

@@ -20,7 +20,7 @@ from tvm_ahcq.quantizers.core.reference import AttentionConstants
 
 from .address_space import DeviceMemory
 from .fixed_scales import fraction_bits
-from .offloaded_op import CodesInput, Lowered, SumsOutput
+from .offloaded_op import InputLayout, OffloadedOp, OutputLayout
 from .tiles import AttentionShape, AttentionTile, LinearShape, LinearTile, Shape, Tile, Tiles
 
 CODES = 16
@@ -92,7 +92,7 @@ class _Layer:
 
 def lower_linear(
     config: Config, rows: int, constants: LinearConstants, operands: np.ndarray | None = None, tiles: Tiles = NO_TILES
-) -> Lowered:
+) -> OffloadedOp:
     """A linear layer: codes in, float32 out.
 
     Parameters
@@ -138,7 +138,7 @@ def lower_mlp(
     operands: np.ndarray,
     second: LinearConstants,
     tiles: Tiles = NO_TILES,
-) -> Lowered:
+) -> OffloadedOp:
     """Two layers with an interval encoder between them, whose codes stay on the accelerator.
 
     Parameters
@@ -184,7 +184,7 @@ def _encoder(layer: _Layer, bias: np.ndarray, thresholds: np.ndarray, codes: np.
 
 def _lower(
     config: Config, total: int, channels: int, layers: list[_Layer], bias: np.ndarray, code_of: np.ndarray, tiles: Tiles
-) -> Lowered:
+) -> OffloadedOp:
     memory, dim = DeviceMemory(), config.dim
     rows = layers[0].stage.rows
     places = np.tile(layers[0].channel_at, len(code_of))  # each half of the codes has a matrix
@@ -196,9 +196,9 @@ def _lower(
         entries += linear_entries(memory, chosen[-1], at, result)
         at = result
     last, row_at = layers[-1].stage, np.arange(rows)
-    given = CodesInput(source, total, 1, rows, channels, dim, row_at, places, code_of)
+    given = InputLayout(source, total, 1, rows, channels, dim, row_at, places, code_of)
     blocks = last.outputs // dim
-    output = SumsOutput(
+    output = OutputLayout(
         at, total, 1, rows, blocks, dim, row_at, last.fields, layers[-1].multiplier, bias, layers[-1].correction
     )
     first = layers[0].stage
@@ -207,7 +207,7 @@ def _lower(
         halves = first.code_halves, first.weight_halves
         shape = config, chosen[0].tile, rows, first.outputs, first.group_sizes, tuple(map(tuple, first.parts)), *halves
     shapes = tuple(_shape(config, total, layer) for layer in layers)
-    return Lowered(config, entries, memory, (given,), output, shape, shapes, any(each in tiles for each in shapes))
+    return OffloadedOp(config, entries, memory, (given,), output, shape, shapes, any(each in tiles for each in shapes))
 
 
 def _shape(config: Config, total: int, layer: _Layer) -> LinearShape:
@@ -351,7 +351,7 @@ def lower_attention(
     rel_h: np.ndarray | None = None,
     rel_w: np.ndarray | None = None,
     tiles: Tiles = NO_TILES,
-) -> Lowered:
+) -> OffloadedOp:
     """Attention: 4-bit codes of queries, keys and values in, float32 out.
 
     Parameters
@@ -379,12 +379,12 @@ def lower_attention(
     inputs = []
     for rows, row_at in places:
         at, every = memory.scratch(together * len(row_at) * channels // 2), np.arange(channels)
-        inputs.append(CodesInput(at, heads * rows, together, rows, channels, dim, row_at, every, _OWN_CODES))
+        inputs.append(InputLayout(at, heads * rows, together, rows, channels, dim, row_at, every, _OWN_CODES))
     plan.place(memory.constant, memory.scratch)
     result = memory.scratch(together * plan.padded_queries * channels * 4)
     plan.at |= {"sums": result} | {name: given.address for name, given in zip("qkv", inputs, strict=True)}
     scale, zero = np.full((1, channels), constants.out_scale, np.float32), np.zeros(channels, np.float32)
-    output = SumsOutput(
+    output = OutputLayout(
         result,
         heads * queries,
         together,
@@ -398,7 +398,7 @@ def lower_attention(
     )
     tables = None if rel_h is None or rel_w is None else (len(rel_h), len(rel_w))
     same = config, tiles.get(known), together, queries, keys, channels, tables
-    return Lowered(config, stream_entries(plan), memory, tuple(inputs), output, same, (known,), known in tiles)
+    return OffloadedOp(config, stream_entries(plan), memory, tuple(inputs), output, same, (known,), known in tiles)
 
 
 def attention_shape(config: Config, stage: AttentionStage) -> AttentionShape:

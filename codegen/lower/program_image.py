@@ -12,13 +12,13 @@ from tvm_ahcq.codegen.isa.config import Config
 from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES
 
 from .address_space import move_constants
-from .offloaded_op import CodesInput, Lowered, SumsOutput
+from .offloaded_op import InputLayout, OffloadedOp, OutputLayout
 from .verify import verify
 
 _MAGIC, _VERSION, _ALIGNMENT = b"AHCQACC\0", 3, 64
 
 
-def artifact(config: Config, functions: Mapping[str, Lowered]) -> bytes:
+def program_image(config: Config, functions: Mapping[str, OffloadedOp]) -> bytes:
     """Programs, constants and the layout of tensors; equal operators give equal bytes, which are there once.
 
     Every program is verified first.
@@ -51,9 +51,9 @@ def artifact(config: Config, functions: Mapping[str, Lowered]) -> bytes:
     return _MAGIC + struct.pack("<II", _VERSION, zlib.crc32(body)) + body
 
 
-def _function(name: str, at: int, program: bytes, lowered: Lowered) -> bytes:
+def _function(name: str, at: int, program: bytes, lowered: OffloadedOp) -> bytes:
     runs = -(-lowered.output.total // (lowered.output.batch * lowered.output.rows))
-    sizes = len(program) // INSTRUCTION_BYTES, runs, lowered.per_prompt, len(lowered.inputs)
+    sizes = len(program) // INSTRUCTION_BYTES, runs, lowered.batched, len(lowered.inputs)
     head = _text(name) + struct.pack("<Q4I", at, *sizes)
     return head + b"".join(map(_input, lowered.inputs)) + _output(lowered.output)
 
@@ -62,7 +62,7 @@ def _text(text: str) -> bytes:
     return struct.pack("<I", len(text.encode())) + text.encode()
 
 
-def _input(given: CodesInput) -> bytes:
+def _input(given: InputLayout) -> bytes:
     blocks = len(given.channel_at) // given.dim
     sizes = (given.total, given.batch, given.rows, given.channels, blocks, given.dim, len(given.row_at))
     places = np.concatenate([given.row_at, given.channel_at]).astype("<i4")
@@ -70,7 +70,7 @@ def _input(given: CodesInput) -> bytes:
     return struct.pack("<Q7I", given.address, *sizes) + places.tobytes() + codes
 
 
-def _output(given: SumsOutput) -> bytes:
+def _output(given: OutputLayout) -> bytes:
     groups, channels = given.multiplier.shape
     sizes = (given.total, given.batch, given.rows, channels, given.blocks, given.dim, given.words)
     head = struct.pack("<Q7I", given.address, *sizes) + struct.pack("<2I", len(given.row_at), groups)

@@ -9,7 +9,7 @@ import pytest
 
 import tvm_ahcq as ahcq
 from tvm_ahcq.cli.main import main
-from tvm_ahcq.codegen.devices.mock_board import FakeBoard
+from tvm_ahcq.codegen.devices.mock_board import MockBoard
 from tvm_ahcq.codegen.isa.config import named
 
 pytestmark = pytest.mark.skipif(
@@ -44,7 +44,7 @@ def test_a_bundle_is_compared_with_every_device(accelerated, capsys):
 
 
 def test_no_device_for_the_bundle_is_an_error(accelerated, tmp_path, capsys):
-    with FakeBoard(tmp_path, named("ecp5_16x16"), 1 << 16) as board:
+    with MockBoard(tmp_path, named("ecp5_16x16"), 1 << 16) as board:
         assert main(["devices", str(accelerated.both), "--device", board.device_name]) == 2
     told = capsys.readouterr()
     assert "passed" in told.out

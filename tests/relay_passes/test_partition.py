@@ -57,7 +57,7 @@ def test_every_layer_and_four_bit_attention_of_the_encoder_is_offloaded_or_has_a
         assert len(calls(part.module, "encode_image", "log_attention")) == len(attentions) == 2
         reason = "8-bit codes: on the accelerator, only linear layers take more than 4 bits"
         assert {place.reason for place in attentions} == {reason}
-    for place in part.report.places:
+    for place in part.report.decisions:
         assert (place.where == HOST) == bool(place.reason), place
         assert (place.where == ACCELERATOR) == bool(place.symbol) == (place.cycles > 0), place
 
@@ -65,9 +65,9 @@ def test_every_layer_and_four_bit_attention_of_the_encoder_is_offloaded_or_has_a
 @needs_library
 @pytest.mark.parametrize("function", ["decode", "decode_mask"])
 def test_layers_of_the_decoder_are_offloaded_for_any_number_of_prompts_and_points(part, function):
-    own = {place.name for place in part.report.offloaded(function) if place.per_prompt and place.times == 1}
-    over_tokens = {place.name for place in part.report.offloaded(function) if place.times > 1}
-    once = {place.name for place in part.report.offloaded(function) if not place.per_prompt}
+    own = {place.name for place in part.report.offloaded(function) if place.batched and place.repeats == 1}
+    over_tokens = {place.name for place in part.report.offloaded(function) if place.repeats > 1}
+    once = {place.name for place in part.report.offloaded(function) if not place.batched}
     cross = "mask_decoder.transformer.layers.{}.cross_attn_{}"
     last = "mask_decoder.transformer.final_attn_token_to_image"
     over_image = {
@@ -113,11 +113,11 @@ def test_work_is_counted_for_one_prompt_of_one_click(part):
     work = {place.name.removeprefix("mask_decoder.transformer."): place for place in part.report.of("decode")}
     tokens, channels, pixels = 5 + 2, 32, 64  # tokens: of the model, and a click with its padding
     attention = work["layers.1.cross_attn_image_to_token"]
-    assert (attention.macs, attention.per_prompt) == (2 * tokens * pixels * channels // 2, True)
+    assert (attention.macs, attention.batched) == (2 * tokens * pixels * channels // 2, True)
     layer = work["layers.0.mlp.lin2"]
-    assert (layer.macs, layer.per_prompt) == (tokens * channels * 512, True)
-    assert layer.times == (tokens if layer.where == ACCELERATOR else 1)
-    assert not any(place.per_prompt for place in part.report.of("encode_image"))
+    assert (layer.macs, layer.batched) == (tokens * channels * 512, True)
+    assert layer.repeats == (tokens if layer.where == ACCELERATOR else 1)
+    assert not any(place.batched for place in part.report.of("encode_image"))
 
 
 @needs_library
@@ -161,7 +161,7 @@ def test_what_is_not_worth_moving_stays_on_the_host(realised):
     refused = [place for place in auto.of("encode_image") if "not worth it" in place.reason]
     assert refused and all(place.cycles > 0 and place.bytes > 0 for place in refused)
     refused = [place for place in auto.of("decode") if "not worth it for a prompt" in place.reason]
-    assert refused and all(place.per_prompt and place.cycles > 0 and place.bytes > 0 for place in refused)
+    assert refused and all(place.batched and place.cycles > 0 and place.bytes > 0 for place in refused)
 
 
 def test_an_unknown_configuration_or_policy_is_refused(realised):
@@ -178,4 +178,4 @@ def test_lowering_is_skipped_where_weights_are_not_known(realised):
     assert not report.offloaded()
     reasons = {place.reason for place in report.of("encode_image") if place.kind in ("linear", "attention")}
     assert reasons & {"its weights are not known when it is compiled", "floating point"}
-    assert np.all([place.where == HOST for place in report.places])
+    assert np.all([place.where == HOST for place in report.decisions])

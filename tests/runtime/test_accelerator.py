@@ -16,7 +16,7 @@ import pytest
 import tvm_ahcq as ahcq
 from tvm_ahcq.api import QuantizedModel
 from tvm_ahcq.cli.main import main
-from tvm_ahcq.codegen.devices.mock_board import FakeBoard
+from tvm_ahcq.codegen.devices.mock_board import MockBoard
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.errors import AhcqError, DeviceError
 from tvm_ahcq.runtime.accelerator import DeviceOptions
@@ -125,7 +125,7 @@ def test_the_host_takes_over_from_a_device_that_hangs_with_equal_results(bundles
 
 def test_a_board_that_neither_ends_nor_resets_is_an_error(bundles, image, tmp_path):
     memory = Session(read_bundle(bundles[1])).accelerator.memory_bytes
-    with FakeBoard(tmp_path, named("sim_4x4"), -(-memory // 4096) * 4096, seconds=4) as board:
+    with MockBoard(tmp_path, named("sim_4x4"), -(-memory // 4096) * 4096, seconds=4) as board:
         session = Session(read_bundle(bundles[1]), device=DeviceOptions(board.device_name, seconds=0.2))
         with pytest.raises(DeviceError, match=r"still runs after 0\.2 s; the device does not answer a reset either"):
             session.encode(image)
@@ -137,7 +137,7 @@ def test_a_board_runs_all_functions_of_a_bundle_and_of_two_sessions(bundles, ima
     near = ahcq.load(bundles[1])
     near.set_image(picture)
     wanted = near.predict(np.array([[40, 30]]), np.array([1]))
-    with FakeBoard(tmp_path, named("sim_4x4"), memory) as board:
+    with MockBoard(tmp_path, named("sim_4x4"), memory) as board:
         far = ahcq.load(bundles[1], device=board.device_name)
         for _ in range(2):  # programs of decode do not overwrite those of encode_image
             far.set_image(picture)
@@ -150,7 +150,7 @@ def test_a_board_runs_all_functions_of_a_bundle_and_of_two_sessions(bundles, ima
 
 
 def test_a_board_that_another_process_uses_is_refused(bundles, tmp_path):
-    with FakeBoard(tmp_path, named("sim_4x4"), 1 << 20) as board, board.registers.open() as other:
+    with MockBoard(tmp_path, named("sim_4x4"), 1 << 20) as board, board.registers.open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(DeviceError, match="in use already"):
             Session(read_bundle(bundles[1]), device=DeviceOptions(board.device_name))

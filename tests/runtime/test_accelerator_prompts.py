@@ -64,11 +64,11 @@ def test_masks_are_the_hosts_in_every_bit_for_any_number_of_prompts_and_points(a
     prompts, points, masked = case
     report = OffloadReport.from_dict(session.manifest.accelerator)
     own = report.offloaded("decode_mask" if masked else "decode")
-    ran = {each.symbol: each.times for each in session.accelerator.counters() if each.calls}
+    ran = {each.symbol: each.repeats for each in session.accelerator.counters() if each.calls}
     tokens = 5 + points  # 5 of the model
-    assert {place.times for place in own} == {1, 5 + 2} and sum(place.per_prompt for place in own) >= 7
+    assert {place.repeats for place in own} == {1, 5 + 2} and sum(place.batched for place in own) >= 7
     assert ran == {
-        place.symbol: 1 if not place.per_prompt else prompts if place.times == 1 else prompts * tokens for place in own
+        place.symbol: 1 if not place.batched else prompts if place.repeats == 1 else prompts * tokens for place in own
     }
 
 
@@ -110,9 +110,9 @@ def test_the_profile_counts_the_work_of_all_prompts(accelerated):
     report = OffloadReport.from_dict(session.manifest.accelerator)
     for place in report.offloaded("decode"):
         one, three = (found[prompts][place.name] for prompts in (1, 3))
-        times = 3 if place.per_prompt else 1
+        times = 3 if place.batched else 1
         assert (one.macs, three.macs, three.transfer) == (place.macs, times * place.macs, times * place.bytes)
-        runs = 3 if place.times > 1 else times  # programs of 64 rows, as a prompt has, or of 8, for 3 * 7 tokens
+        runs = 3 if place.repeats > 1 else times  # programs of 64 rows, as a prompt has, or of 8, for 3 * 7 tokens
         assert three.cycles == runs * one.cycles
         assert 0.85 * one.cycles < one.estimate < 1.15 * one.cycles
 

@@ -20,7 +20,7 @@ import pytest
 import tvm_ahcq as ahcq
 from tvm_ahcq.codegen.devices.device import Device, open_device
 from tvm_ahcq.codegen.devices.golden_program import self_test
-from tvm_ahcq.codegen.devices.mock_board import FakeBoard
+from tvm_ahcq.codegen.devices.mock_board import MockBoard
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.models.sam.predictor import SamPredictor
@@ -233,7 +233,7 @@ def test_large_copies_and_refusals_come_through(server):
 
 
 def test_a_board_behind_a_server_needs_no_places(tmp_path):
-    with FakeBoard(tmp_path, CONFIG, 1 << 16) as board, serving("--device", board.device_name) as server:
+    with MockBoard(tmp_path, CONFIG, 1 << 16) as board, serving("--device", board.device_name) as server:
         with open_device(f"rpc:127.0.0.1:{server.port}/board", CONFIG) as device:
             self_test(device, CONFIG)
             assert "board" in device.name

@@ -15,7 +15,7 @@ from .arguments import device_name, input_file, seconds
 from .console import duration, progress_bar, result, table
 
 if TYPE_CHECKING:
-    from tvm_ahcq.codegen.devices.device_check import Finding, Need
+    from tvm_ahcq.codegen.devices.device_check import DeviceStatus, Requirement
 
 EXAMPLES = """\
 examples:
@@ -83,9 +83,9 @@ def run(args: argparse.Namespace) -> None:
         named(name)
     need = None if args.bundle is None else _need(args.bundle)
     made, built_with = doctor.versions(), doctor.tools()
-    found: list[Finding] = []
+    found: list[DeviceStatus] = []
     with progress_bar("test") as update:
-        for finding in doctor.examine(args.device, need, args.config, args.device_timeout):
+        for finding in doctor.check_devices(args.device, need, args.config, args.device_timeout):
             found.append(finding)
             update(finding.device, len(found), len(found))
     if args.json:
@@ -106,9 +106,9 @@ def run(args: argparse.Namespace) -> None:
     _judge(found, need)
 
 
-def _need(path: Path) -> Need:
+def _need(path: Path) -> Requirement:
     """What a bundle's programs need."""
-    from tvm_ahcq.codegen.devices.device_check import Need
+    from tvm_ahcq.codegen.devices.device_check import Requirement
     from tvm_ahcq.runtime.bundle import read_bundle
     from tvm_ahcq.runtime.offload import OffloadReport
     from tvm_ahcq.runtime.session import Session
@@ -119,10 +119,12 @@ def _need(path: Path) -> Need:
     report = OffloadReport.from_dict(bundle.manifest.accelerator)
     accelerator = Session(bundle).accelerator
     assert accelerator is not None, "the manifest says that there is one"
-    return Need(report.config, report.config_hash, accelerator.memory_bytes)
+    return Requirement(report.config, report.config_hash, accelerator.memory_bytes)
 
 
-def _print(made: dict[str, str], tools: dict[str, str | None], need: Need | None, found: Sequence[Finding]) -> None:
+def _print(
+    made: dict[str, str], tools: dict[str, str | None], need: Requirement | None, found: Sequence[DeviceStatus]
+) -> None:
     for name, version in {**made, **tools}.items():
         result("versions" if name == "tvm-ahcq" else "", f"{name}: {version or 'not found'}")
     if need is not None:
@@ -136,7 +138,7 @@ def _print(made: dict[str, str], tools: dict[str, str | None], need: Need | None
     table(header, rows, texts=len(header))
 
 
-def _judge(found: Sequence[Finding], need: Need | None) -> None:
+def _judge(found: Sequence[DeviceStatus], need: Requirement | None) -> None:
     """Exit status 2 for what does not work."""
     failed = [each for each in found if each.test == "failed"]
     if failed:

@@ -12,7 +12,7 @@ from .arguments import UsageError, input_file
 from .console import result
 
 if TYPE_CHECKING:
-    from tvm_ahcq.runtime.offload import OperatorPlace
+    from tvm_ahcq.runtime.offload import OffloadDecision
 
 EXAMPLES = """\
 examples:
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
         print(line)
 
 
-def _chosen(text: str, places: Sequence[OperatorPlace]) -> OperatorPlace:
+def _chosen(text: str, places: Sequence[OffloadDecision]) -> OffloadDecision:
     """The operator of that name, or the only one whose name has it as a part; behind "decode/", of that function."""
     function, slash, name = text.rpartition("/")
     among = [place for place in places if not slash or place.function == function]

@@ -67,16 +67,15 @@ def run(args: argparse.Namespace) -> None:
 
 
 def print_offload(report: OffloadReport) -> None:
-    """Where every operator runs, and why some stay on the host."""
+    """Print where every operator runs, and why some stay on the host."""
     from tvm_ahcq.runtime.offload import HEADER, rows, summary
 
-    for function in dict.fromkeys(place.function for place in report.places):
-        places = report.of(function)
+    for function in dict.fromkeys(decision.function for decision in report.decisions):
         if report.offloaded(function):
             result("offload", summary(report, function))
         else:
             result("offload", f"nothing of {function}")
-        table(HEADER, rows(places), texts=4)
+        table(HEADER, rows(report.of(function)), texts=4)
 
 
 def precision(bits: int, recipe: str, weight_bits: float | None) -> str:

@@ -90,7 +90,7 @@ class ProgramCounters:
 
     symbol: str
     calls: int
-    times: int
+    repeats: int
     counters: dict[str, int]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 from .accelerator import ProgramCounters
-from .offload import OffloadReport, OperatorPlace
+from .offload import OffloadDecision, OffloadReport
 from .session import Session
 
 
@@ -70,11 +70,11 @@ def device_profile(session: Session, function: str) -> list[OperatorCycles]:
     return [_of(place, found[place.symbol]) for place in places if place.symbol in found]
 
 
-def _of(place: OperatorPlace, ran: ProgramCounters) -> OperatorCycles:
+def _of(place: OffloadDecision, ran: ProgramCounters) -> OperatorCycles:
     counters = ran.counters
 
     def of_call(figure: int) -> int:
-        return figure * ran.times // place.times
+        return figure * ran.repeats // place.repeats
 
     return OperatorCycles(
         name=place.name,

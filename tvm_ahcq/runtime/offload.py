@@ -1,4 +1,4 @@
-"""What a compiler put on the accelerator, what it left on the host, and why: kept in the bundle, shown to people."""
+"""The offload report: which operators run on the accelerator, and why the others do not. Kept in the bundle."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from tvm_ahcq.errors import BundleError
 HOST, ACCELERATOR = "host", "accelerator"
 """Where an operator runs."""
 
+_DECISIONS_KEY = "places"
+_JSON_KEYS = {"batched": "per_prompt", "repeats": "times"}
+"""Names in a bundle's manifest of what has another name here."""
+
 
 @dataclass(frozen=True)
-class OperatorPlace:
+class OffloadDecision:
     """One operator, or several of one kind that stay on the host for one reason.
 
     Attributes
     ----------
     function : str
-        Which function of the bundle it is in.
+        Function of the bundle that it belongs to.
     name : str
         Its stable name; that of its kind for operators without one.
     kind : str
@@ -39,14 +43,14 @@ class OperatorPlace:
     symbol : str
         Its name in the library; "" on the host.
     shapes : tuple of mapping
-        What tuning knows it by, each of its parts: fields of :mod:`tvm_ahcq.codegen.lower.tiles`; empty on the host.
+        Tuning keys of its parts, as JSON: fields of :mod:`tvm_ahcq.codegen.lower.tiles`; empty on the host.
     tuned : bool
-        Whether tuning chose how its program is tiled.
-    per_prompt : bool
-        Whether its work grows with the number of prompts in a call.
-    times : int
-        On the accelerator: how often a call with one prompt has the rows that its program knows of: 1, or the number of
-        its tokens, where the program takes any number of rows.
+        True if tuning chose how its program is tiled.
+    batched : bool
+        True if its work grows with the number of prompts in a call.
+    repeats : int
+        On the accelerator: repeat count of the program's rows in a call with one prompt: 1, or its number of
+        tokens where the program takes any number of rows.
     """
 
     function: str
@@ -61,8 +65,24 @@ class OperatorPlace:
     symbol: str = ""
     shapes: tuple[Mapping[str, Any], ...] = field(default=(), compare=False)
     tuned: bool = False
-    per_prompt: bool = False
-    times: int = 1
+    batched: bool = False
+    repeats: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {_JSON_KEYS.get(name, name): value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> OffloadDecision:
+        """Return the inverse of :meth:`to_dict`.
+
+        Raises
+        ------
+        TypeError
+            A field is missing, or unknown.
+        """
+        names = {key: name for name, key in _JSON_KEYS.items()}
+        return cls(**{names.get(key, key): value for key, value in stored.items()})
 
 
 @dataclass(frozen=True)
@@ -74,35 +94,36 @@ class OffloadReport:
     config : str
         Name of the accelerator's configuration.
     config_hash : int
-        What a device of that configuration answers.
-    places : tuple of OperatorPlace
+        Hash that a device of that configuration answers with.
+    decisions : tuple of OffloadDecision
         All operators.
     """
 
     config: str
     config_hash: int
-    places: tuple[OperatorPlace, ...]
+    decisions: tuple[OffloadDecision, ...]
 
-    def offloaded(self, function: str | None = None) -> list[OperatorPlace]:
-        """What runs on the accelerator."""
-        return [place for place in self.of(function) if place.where == ACCELERATOR]
+    def offloaded(self, function: str | None = None) -> list[OffloadDecision]:
+        """Return the operators on the accelerator, of one function or of all."""
+        return [decision for decision in self.of(function) if decision.where == ACCELERATOR]
 
-    def of(self, function: str | None = None) -> list[OperatorPlace]:
-        """Everything in one function, or in all."""
-        return [place for place in self.places if function in (None, place.function)]
+    def of(self, function: str | None = None) -> list[OffloadDecision]:
+        """Return all operators of one function, or of all functions."""
+        return [decision for decision in self.decisions if function in (None, decision.function)]
 
     def share(self, function: str) -> float:
-        """Part of a function's multiply-adds, with one prompt, that the accelerator does."""
-        total = sum(place.macs for place in self.of(function))
-        return sum(place.macs for place in self.offloaded(function)) / total if total else 0.0
+        """Return the accelerator's share of a function's multiply-adds, with one prompt."""
+        total = sum(decision.macs for decision in self.of(function))
+        return sum(decision.macs for decision in self.offloaded(function)) / total if total else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return asdict(self)
+        """Return the JSON form that a bundle's manifest holds."""
+        decisions = [decision.to_dict() for decision in self.decisions]
+        return {"config": self.config, "config_hash": self.config_hash, _DECISIONS_KEY: decisions}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> OffloadReport:
-        """Inverse of :meth:`to_dict`.
+        """Return the inverse of :meth:`to_dict`.
 
         Raises
         ------
@@ -110,9 +131,9 @@ class OffloadReport:
             A field is missing or of a wrong type.
         """
         try:
-            places = tuple(OperatorPlace(**place) for place in stored["places"])
-            return cls(str(stored["config"]), int(stored["config_hash"]), places)
-        except (KeyError, TypeError, ValueError) as error:
+            decisions = tuple(map(OffloadDecision.from_dict, stored[_DECISIONS_KEY]))
+            return cls(str(stored["config"]), int(stored["config_hash"]), decisions)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(f"the offload report lacks a field or has one of a wrong type: {error!r}") from error
 
 
@@ -121,41 +142,41 @@ HEADER = ("operator", "kind", "where", "each", "MMAC", "kB moved", "kcycles", "w
 
 
 def summary(report: OffloadReport, function: str = "encode_image") -> str:
-    """One line: how much of a function runs on the accelerator."""
-    places = report.offloaded(function)
-    cycles = sum(place.cycles for place in places)
+    """Return one line: the part of a function that runs on the accelerator."""
+    offloaded = report.offloaded(function)
+    cycles = sum(decision.cycles for decision in offloaded)
     share = f"{report.share(function):.1%} of its multiply-adds"
-    share += " for one prompt" if any(place.per_prompt for place in report.of(function)) else ""
-    return f"{len(places)} operators of {function} on {report.config}: {share}, about {cycles / 1e6:.2f} M cycles"
+    share += " for one prompt" if any(decision.batched for decision in report.of(function)) else ""
+    return f"{len(offloaded)} operators of {function} on {report.config}: {share}, about {cycles / 1e6:.2f} M cycles"
 
 
-def condensed(places: Sequence[OperatorPlace]) -> list[OperatorPlace]:
-    """The same with operators that stay on the host for one reason taken together, by kind."""
-    merged: dict[tuple[str, ...], OperatorPlace] = {}
-    for place in places:
-        own = place.where == ACCELERATOR
-        key = (place.function, place.kind, place.reason, place.name if own else "", str(place.per_prompt))
+def condensed(decisions: Sequence[OffloadDecision]) -> list[OffloadDecision]:
+    """Merge operators of one kind that stay on the host for one reason."""
+    merged: dict[tuple[str, ...], OffloadDecision] = {}
+    for decision in decisions:
+        name = decision.name if decision.where == ACCELERATOR else ""
+        key = (decision.function, decision.kind, decision.reason, name, str(decision.batched))
         if key not in merged:
-            merged[key] = place
+            merged[key] = decision
             continue
         before = merged[key]
-        count, macs = before.count + place.count, before.macs + place.macs
-        merged[key] = replace(before, name=place.kind, count=count, macs=macs)
+        count, macs = before.count + decision.count, before.macs + decision.macs
+        merged[key] = replace(before, name=decision.kind, count=count, macs=macs)
     return list(merged.values())
 
 
-def rows(places: Sequence[OperatorPlace]) -> list[tuple[str, ...]]:
-    """Cells of a table under :data:`HEADER`; "each" is what the figures are for, a call or each prompt in it."""
+def rows(decisions: Sequence[OffloadDecision]) -> list[tuple[str, ...]]:
+    """Return the cells of a table under :data:`HEADER`; "each" is the unit of the figures, a call or a prompt."""
     return [
         (
-            place.name if place.count == 1 else f"{place.name} x{place.count}",
-            place.kind,
-            place.where,
-            "prompt" if place.per_prompt else "call" if place.macs else "",
-            f"{place.macs / 1e6:.2f}" if place.macs else "",
-            f"{place.bytes / 1e3:.1f}" if place.bytes else "",
-            f"{place.cycles / 1e3:.1f}" if place.cycles else "",
-            place.reason,
+            decision.name if decision.count == 1 else f"{decision.name} x{decision.count}",
+            decision.kind,
+            decision.where,
+            "prompt" if decision.batched else "call" if decision.macs else "",
+            f"{decision.macs / 1e6:.2f}" if decision.macs else "",
+            f"{decision.bytes / 1e3:.1f}" if decision.bytes else "",
+            f"{decision.cycles / 1e3:.1f}" if decision.cycles else "",
+            decision.reason,
         )
-        for place in places
+        for decision in decisions
     ]

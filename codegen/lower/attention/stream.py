@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.isa.dependency_tokens import Entry, synchronise
+from tvm_ahcq.codegen.isa.dependency_tokens import Entry, insert_dependency_tokens
 from tvm_ahcq.codegen.isa.layout import code_blocks, pack_codes
 from tvm_ahcq.codegen.isa.memory_image import MemoryImage
 from tvm_ahcq.errors import DeviceError
@@ -57,7 +57,7 @@ def stream_program(
         padded = np.where(at[None, :, None] >= 0, codes[:, np.maximum(at, 0)], 0)
         plan.at[name] = image.place(pack_codes(np.stack([code_blocks(head, dim) for head in padded])))
     plan.at["sums"] = image.reserve(stage.heads * stage.channels * plan.padded_queries * 4)
-    return synchronise(stream_entries(plan, tiles), config), plan.at["sums"]
+    return insert_dependency_tokens(stream_entries(plan, tiles), config), plan.at["sums"]
 
 
 def stream_entries(plan: Plan, tiles: int | None = None) -> list[Entry]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tvm_ahcq.codegen.devices.device import Device, open_device
-from tvm_ahcq.codegen.hardware.cosim import disagreement
+from tvm_ahcq.codegen.hardware.cosim import find_mismatch
 from tvm_ahcq.codegen.hardware.fuzz import FAULTS
 from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.isa.config import named
@@ -19,7 +19,7 @@ from tvm_ahcq.errors import DeviceError
 @pytest.mark.parametrize("name", CONFIGS)
 def test_random_programs_give_the_models_memory_and_counters(name: str) -> None:
     for seed in range(30):
-        assert disagreement(named(name), seed, backends=["fsim"]) is None
+        assert find_mismatch(named(name), seed, backends=["fsim"]) is None
 
 
 @pytest.mark.parametrize("kernels", ["generic", "avx2", "avx512vnni"])
@@ -30,14 +30,14 @@ def test_every_set_of_kernels_gives_the_same(kernels: str) -> None:
         pytest.skip(f"this processor cannot run {kernels}")
     for name in CONFIGS:
         for seed in range(100, 112):
-            assert disagreement(named(name), seed, backends=["fsim"], kernels=kernels) is None
+            assert find_mismatch(named(name), seed, backends=["fsim"], kernels=kernels) is None
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_programs_with_a_fault_end_as_the_model_says(fault: str) -> None:
     for name in CONFIGS:
         for seed in range(10):
-            assert disagreement(named(name), seed, fault, backends=["fsim"]) is None
+            assert find_mismatch(named(name), seed, fault, backends=["fsim"]) is None
 
 
 @pytest.mark.parametrize("name", ["ecp5_16x16", "zu_64x64"])

@@ -22,27 +22,27 @@ def test_lint_is_clean() -> None:
 @pytest.mark.parametrize("seed", range(0, 60, 10))
 def test_random_programs_give_the_models_memory_and_counters(seed: int) -> None:
     for offset in range(10):
-        assert agreement.disagreement(CONFIG, seed + offset) is None
+        assert agreement.find_mismatch(CONFIG, seed + offset) is None
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_random_programs_with_a_fault_end_as_the_model_says(fault: str) -> None:
     for seed in range(12):
-        assert agreement.disagreement(CONFIG, 5000 + seed, fault) is None
+        assert agreement.find_mismatch(CONFIG, 5000 + seed, fault) is None
 
 
 @pytest.mark.parametrize("error", agreement.BUS_ERRORS)
 def test_bus_errors_of_random_programs_end_them_with_their_code(error: str) -> None:
     for seed in range(10):
-        assert agreement.bus_disagreement(CONFIG, seed, error) is None
+        assert agreement.find_bus_mismatch(CONFIG, seed, error) is None
 
 
 def test_a_bus_of_several_chunks_changes_nothing_but_alignment() -> None:
     for seed in range(12):
         for fault in ("none", *FAULTS):
-            assert agreement.disagreement(WIDE, seed, fault, ["rtl"]) is None
+            assert agreement.find_mismatch(WIDE, seed, fault, ["rtl"]) is None
         for error in agreement.BUS_ERRORS:
-            assert agreement.bus_disagreement(WIDE, seed, error, ["rtl"]) is None
+            assert agreement.find_bus_mismatch(WIDE, seed, error, ["rtl"]) is None
 
 
 def test_a_missing_tool_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tvm_ahcq.codegen.isa.config import named
-from tvm_ahcq.codegen.isa.dependency_tokens import Entry, synchronise
+from tvm_ahcq.codegen.isa.dependency_tokens import Entry, insert_dependency_tokens
 from tvm_ahcq.codegen.isa.encoding import fields_of
 from tvm_ahcq.errors import DeviceError
 
@@ -17,7 +17,7 @@ LOAD_BIT, GEMM_BIT = 1, 2
 
 
 def masks(entries: list[Entry]) -> list[tuple[int, int]]:
-    program = synchronise(entries, CONFIG)
+    program = insert_dependency_tokens(entries, CONFIG)
     fields = [fields_of(program[at : at + 32])[1] for at in range(0, len(program), 32)]
     return [(values["pop"], values["push"]) for values in fields]
 
@@ -44,4 +44,4 @@ def test_too_many_tokens_under_way_are_refused() -> None:
     gives: list[Entry] = [("load", {"memory": "act", "rows": 1, "length": 1, "sp": 4 * i}) for i in range(20)]
     takes: list[Entry] = [("gemm", {"rows": 4, "steps": 1, "blocks": 1, "act": 4 * i}) for i in range(20)]
     with pytest.raises(DeviceError, match="move the instructions of gemm forward"):
-        synchronise([*gives, *takes], CONFIG)
+        insert_dependency_tokens([*gives, *takes], CONFIG)

@@ -9,7 +9,7 @@ import pytest
 
 from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.isa.config import named
-from tvm_ahcq.codegen.isa.dependency_tokens import synchronise
+from tvm_ahcq.codegen.isa.dependency_tokens import insert_dependency_tokens
 from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES
 from tvm_ahcq.codegen.isa.layout import code_blocks, pack_codes
 from tvm_ahcq.codegen.lower.address_space import DeviceMemory, move_constants
@@ -46,7 +46,7 @@ def run(plan: Plan, q, k, v) -> np.ndarray:
     plan.at |= dict(zip(("q", "k", "v", "sums"), (*sources, result), strict=True))
     entries = stream_entries(plan)
     base = -(-memory.scratch_bytes // 64) * 64
-    program = move_constants(synchronise(entries, config), base)
+    program = move_constants(insert_dependency_tokens(entries, config), base)
     verify(program, config, base + len(memory.constants))
     at = base + len(memory.constants)
     external = bytearray(bytes(base) + memory.constants + program)

@@ -12,7 +12,7 @@ from tvm_ahcq.codegen.devices.device import open_device
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES
 from tvm_ahcq.codegen.lower.address_space import move_constants
-from tvm_ahcq.codegen.lower.offloaded_op import Lowered
+from tvm_ahcq.codegen.lower.offloaded_op import OffloadedOp
 from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_attention, lower_linear, lower_mlp
 from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
 from tvm_ahcq.quantizers.activation.lnq import LnqParams
@@ -33,7 +33,7 @@ def constants(outputs: int, sizes: tuple[int, ...]) -> LinearConstants:
     return LinearConstants(weight, bounds, scale, -7 * sums, rng.normal(size=outputs).astype(np.float32))
 
 
-def attention(config, heads: int, sides: tuple[int, int], channels: int) -> Lowered:
+def attention(config, heads: int, sides: tuple[int, int], channels: int) -> OffloadedOp:
     rng, tokens = np.random.default_rng(0), sides[0] * sides[1]
     codes = (UniformParams(bits=4, scale=0.2, zero_point=8) for _ in range(3))
     tables = [rng.normal(size=(2 * side - 1, channels)) for side in sides]
@@ -47,13 +47,13 @@ def attention(config, heads: int, sides: tuple[int, int], channels: int) -> Lowe
     return lower_attention(config, (heads, tokens, tokens, channels), *numbers)
 
 
-def mlp(config, rows: int) -> Lowered:
+def mlp(config, rows: int) -> OffloadedOp:
     thresholds = np.linspace(-1, 1, 15, dtype=np.float32)
     operands = np.arange(16, dtype=np.uint8)
     return lower_mlp(config, rows, constants(768, (60, 132)), thresholds, operands, constants(192, (768,)))
 
 
-def measured(lowered: Lowered) -> dict[str, int]:
+def measured(lowered: OffloadedOp) -> dict[str, int]:
     """Counters of one run."""
     base = -(-lowered.memory.scratch_bytes // 64) * 64
     data = lowered.memory.constants + move_constants(lowered.program, base)
@@ -89,12 +89,12 @@ CASES = {
 def test_the_estimate_is_near_the_simulated_cycles(name):
     lowered = CASES[name]()
     found = measured(lowered)
-    assert lowered.work.cycles == pytest.approx(found["cycles"], rel=0.15)
-    assert lowered.work.array == found["array_busy"]
-    assert lowered.work.bytes == 8 * (found["load_chunks"] + found["store_chunks"])
+    assert lowered.estimate.cycles == pytest.approx(found["cycles"], rel=0.15)
+    assert lowered.estimate.array == found["array_busy"]
+    assert lowered.estimate.bytes == 8 * (found["load_chunks"] + found["store_chunks"])
 
 
 @needs_library
 def test_layers_of_sam_b_keep_the_array_busy():
     for lowered in (CASES["wide"](), CASES["deep"]()):
-        assert measured(lowered)["array_busy"] / lowered.work.cycles > 0.9
+        assert measured(lowered)["array_busy"] / lowered.estimate.cycles > 0.9

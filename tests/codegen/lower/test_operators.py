@@ -11,9 +11,9 @@ import pytest
 import tvm_ahcq
 from tvm_ahcq.codegen.hardware.simulator import build
 from tvm_ahcq.codegen.isa.config import named
-from tvm_ahcq.codegen.isa.dependency_tokens import tokens_of
+from tvm_ahcq.codegen.isa.dependency_tokens import dependency_tokens
 from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_attention, lower_linear, lower_mlp, rows_of_a_run
-from tvm_ahcq.codegen.lower.program_image import artifact
+from tvm_ahcq.codegen.lower.program_image import program_image
 from tvm_ahcq.codegen.lower.tiles import AttentionTile, LinearShape, LinearTile
 from tvm_ahcq.errors import DeviceError, TuningError
 from tvm_ahcq.quantizers.core.reference import (
@@ -49,7 +49,7 @@ def picture_heads(rng, channels: int, sides: tuple[int, int]) -> tuple[Attention
 
 
 def module(config, functions, device="fsim", on_error="raise", seconds=60.0):
-    loaded = ahcq_library().get_global_func("ahcq.accelerator_module")(artifact(config, functions))
+    loaded = ahcq_library().get_global_func("ahcq.accelerator_module")(program_image(config, functions))
     loaded["ahcq.configure"](device, on_error, seconds)
     return loaded
 
@@ -123,7 +123,7 @@ def test_a_layer_of_many_rows_is_several_runs_of_one_program(layer):
     assert np.array_equal(call(loaded["layer"], [codes], (rows, 510)), host_linear(codes, constants, weight))
     (entry,) = loaded["ahcq.counters"]()
     counters = dict(zip(loaded["ahcq.counter_names"](), entry[2:], strict=False))
-    assert entry[1] == 1 and counters["array_busy"] == lowered.runs * lowered.work.array
+    assert entry[1] == 1 and counters["array_busy"] == lowered.runs * lowered.estimate.array
 
 
 def test_a_program_takes_few_rows_and_leaves_little_padding():
@@ -153,7 +153,7 @@ def test_several_functions_share_a_device_and_equal_operators_give_equal_bytes(l
     layers = [layer(rng, 16, (16,), (2,)) for _ in range(2)]
     functions = {f"layer{i}": lower_linear(config, 16, constants) for i, (constants, _) in enumerate(layers)}
     again = {f"layer{i}": lower_linear(config, 16, constants) for i, (constants, _) in enumerate(layers)}
-    assert artifact(config, functions) == artifact(config, again)
+    assert program_image(config, functions) == program_image(config, again)
     loaded, codes = module(config, functions), rng.integers(0, 16, (16, 16)).astype(np.uint8)
     for i in (0, 1, 0):
         expected = host_linear(codes, *layers[i])
@@ -169,7 +169,7 @@ def test_operators_of_one_shape_have_the_tokens_that_each_would_have_alone(layer
     other = lower_linear(config, 64, layer(rng, 96, (24, 40), (3, 8))[0])
     assert layers[0].shape == layers[1].shape != other.shape
     for lowered in (*layers, other):
-        assert lowered.tokens == tokens_of(lowered.entries, config)
+        assert lowered.tokens == dependency_tokens(lowered.entries, config)
         strides = [fields["address"] for name, fields in lowered.entries if name in ("load", "store")]
         same = [fields["address"] for name, fields in layers[0].entries if name in ("load", "store")]
         assert (strides == same) == (lowered is not other)
@@ -189,7 +189,7 @@ def test_what_the_accelerator_cannot_do_is_refused(layer):
 def test_damaged_programs_a_wrong_device_and_a_wrong_tensor_are_errors(layer):
     rng, config = np.random.default_rng(6), CONFIGS[0]
     functions = {"layer": lower_linear(config, 8, layer(rng, 8, (8,), (1,))[0])}
-    data, codes = artifact(config, functions), np.zeros((8, 8), np.uint8)
+    data, codes = program_image(config, functions), np.zeros((8, 8), np.uint8)
     load = ahcq_library().get_global_func("ahcq.accelerator_module")
     ahcq_library().register_error("DeviceError", DeviceError)
     for broken in (data[:-1], data[:40], b"", b"x" + data[1:], data[:60] + bytes([data[60] ^ 1]) + data[61:]):

@@ -11,9 +11,9 @@ import pytest
 
 import tvm_ahcq
 from tvm_ahcq.codegen.isa.config import named
-from tvm_ahcq.codegen.lower.offloaded_op import Lowered
+from tvm_ahcq.codegen.lower.offloaded_op import OffloadedOp
 from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_attention, lower_linear
-from tvm_ahcq.codegen.lower.program_image import artifact
+from tvm_ahcq.codegen.lower.program_image import program_image
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.core.reference import AttentionConstants, attention_logit_scale, grouped_linear, log_attention
 from tvm_ahcq.runtime.accelerator import prepare
@@ -41,8 +41,8 @@ class Layer:
         bias = rng.normal(size=OUTPUTS).astype(np.float32)
         self.constants = LinearConstants(self.weight, bounds, multiplier, correction, bias)
 
-    def lowered(self, rows: int = ROWS) -> Lowered:
-        return replace(lower_linear(CONFIG, rows, self.constants), per_prompt=True)
+    def lowered(self, rows: int = ROWS) -> OffloadedOp:
+        return replace(lower_linear(CONFIG, rows, self.constants), batched=True)
 
     def host(self, codes: np.ndarray) -> np.ndarray:
         own = self.constants
@@ -56,9 +56,9 @@ def layer() -> Layer:
     return Layer()
 
 
-def module(functions: dict[str, Lowered], device: str = "fsim", on_error: str = "raise", seconds: float = 60.0):
+def module(functions: dict[str, OffloadedOp], device: str = "fsim", on_error: str = "raise", seconds: float = 60.0):
     prepare()
-    loaded = ahcq_library().get_global_func("ahcq.accelerator_module")(artifact(CONFIG, functions))
+    loaded = ahcq_library().get_global_func("ahcq.accelerator_module")(program_image(CONFIG, functions))
     loaded["ahcq.configure"](device, on_error, seconds)
     return loaded
 
@@ -124,7 +124,7 @@ def test_a_prompt_of_several_runs_is_the_hosts_in_every_bit(layer):
         lowered,
         inputs=(replace(lowered.inputs[0], total=260),),
         output=replace(lowered.output, total=260),
-        per_prompt=True,
+        batched=True,
     )
     assert shorter.runs == 3 and 260 % 120
     codes = codes_of(2, 260)
@@ -138,8 +138,8 @@ def test_a_program_for_any_number_of_rows_is_the_hosts_in_every_bit(layer):
         lowered,
         inputs=(replace(lowered.inputs[0], total=1),),
         output=replace(lowered.output, total=1),
-        per_prompt=True,
-        times=7,
+        batched=True,
+        repeats=7,
     )
     assert (single.runs, single.output.rows) == (1, 8)
     loaded, loads = module({"layer": single}), {}
@@ -168,7 +168,7 @@ def test_attention_over_prompts_is_the_hosts_in_every_bit():
     constants = AttentionConstants(
         7, 6, 9, **scale, log_thresholds=thresholds, table=table, out_scale=np.float32(1.7e-3)
     )
-    lowered = replace(lower_attention(CONFIG, (heads, queries, keys, channels), constants), per_prompt=True)
+    lowered = replace(lower_attention(CONFIG, (heads, queries, keys, channels), constants), batched=True)
     loaded = module({"attention": lowered})
     for prompts in (1, 3):
         q, k, v = (

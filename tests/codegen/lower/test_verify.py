@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tvm_ahcq.codegen.isa.config import named
-from tvm_ahcq.codegen.isa.dependency_tokens import synchronise
+from tvm_ahcq.codegen.isa.dependency_tokens import insert_dependency_tokens
 from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES, fields_of, instruction
 from tvm_ahcq.codegen.lower.disassemble import disassemble
 from tvm_ahcq.codegen.lower.verify import verify
@@ -32,8 +32,8 @@ def edited(program: bytes, index: int, **changes) -> bytes:
     return program[:at] + instruction(name, **(tokens | given | changes)) + program[at + INSTRUCTION_BYTES :]
 
 
-def test_what_synchronise_makes_passes():
-    verify(synchronise(ENTRIES * 9, CONFIG), CONFIG, MEMORY)
+def test_inserted_tokens_pass_the_verifier():
+    verify(insert_dependency_tokens(ENTRIES * 9, CONFIG), CONFIG, MEMORY)
 
 
 @pytest.mark.parametrize(
@@ -47,13 +47,13 @@ def test_what_synchronise_makes_passes():
     ],
 )
 def test_an_illegal_instruction_or_a_lost_token_is_found(index, changes, message):
-    program = synchronise(ENTRIES, CONFIG)
+    program = insert_dependency_tokens(ENTRIES, CONFIG)
     with pytest.raises(DeviceError, match=message):
         verify(edited(program, index, **changes), CONFIG, MEMORY)
 
 
 def test_a_missing_order_is_a_race():
-    program = synchronise(ENTRIES, CONFIG)
+    program = insert_dependency_tokens(ENTRIES, CONFIG)
     unordered = edited(edited(program, 1, push=[]), 2, pop=[])
     with pytest.raises(DeviceError, match=r"instruction 2 \(gemm\) may run before instruction 0 is done.*act"):
         verify(unordered, CONFIG, MEMORY)
@@ -67,7 +67,7 @@ def test_waiting_for_each_other_is_a_deadlock():
 
 
 def test_a_program_without_end_is_refused():
-    program = synchronise(ENTRIES, CONFIG)
+    program = insert_dependency_tokens(ENTRIES, CONFIG)
     with pytest.raises(DeviceError, match="no finish"):
         verify(program[:-INSTRUCTION_BYTES], CONFIG, MEMORY)
     with pytest.raises(DeviceError, match="not the last"):
@@ -75,7 +75,7 @@ def test_a_program_without_end_is_refused():
 
 
 def test_the_listing_names_tokens_memories_and_fields():
-    lines = list(disassemble(synchronise(ENTRIES, CONFIG) + bytes(INSTRUCTION_BYTES)))
+    lines = list(disassemble(insert_dependency_tokens(ENTRIES, CONFIG) + bytes(INSTRUCTION_BYTES)))
     assert len(lines) == 7
     assert lines[1] == "     1  <     >G    load.wgt      rows=1 length=4 address=0x40"
     assert lines[2].split() == ["2", "<L", ">V", "gemm", "rows=4", "steps=1", "blocks=1"]

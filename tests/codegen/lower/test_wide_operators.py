@@ -12,9 +12,9 @@ import pytest
 import tvm_ahcq
 from tvm_ahcq.codegen.hardware.simulator import build
 from tvm_ahcq.codegen.isa.config import named
-from tvm_ahcq.codegen.lower.offloaded_op import Lowered
+from tvm_ahcq.codegen.lower.offloaded_op import OffloadedOp
 from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_linear
-from tvm_ahcq.codegen.lower.program_image import artifact
+from tvm_ahcq.codegen.lower.program_image import program_image
 from tvm_ahcq.codegen.lower.tiles import LinearTile
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.core.reference import grouped_linear
@@ -28,10 +28,10 @@ needs_library = pytest.mark.skipif(
 )
 
 
-def results(config, lowered: Lowered, codes: np.ndarray, device: str = "fsim", data: bytes | None = None):
+def results(config, lowered: OffloadedOp, codes: np.ndarray, device: str = "fsim", data: bytes | None = None):
     """Of the operator on a device: float32, and its counters."""
     ffi = ahcq_library()
-    loaded = ffi.get_global_func("ahcq.accelerator_module")(data or artifact(config, {"layer": lowered}))
+    loaded = ffi.get_global_func("ahcq.accelerator_module")(data or program_image(config, {"layer": lowered}))
     loaded["ahcq.configure"](device, "raise", 60.0)
     result = np.zeros((len(codes), len(lowered.output.bias)), np.float32)
     loaded["layer"](ffi.from_dlpack(codes), ffi.from_dlpack(result))
@@ -130,8 +130,8 @@ def as_version_2(data: bytes) -> bytes:
     table = body.index(bytes(range(16)) + b"\xff" * 240)  # codes of 4 bits are themselves
     assert body[table - 4 : table] == struct.pack("<I", 1)
     del body[table - 4 : table]
-    per_prompt = body.index(b"layer") + 5 + 16  # behind an address, a length and a count
-    del body[per_prompt : per_prompt + 4]
+    batched = body.index(b"layer") + 5 + 16  # behind an address, a length and a count
+    del body[batched : batched + 4]
     return data[:8] + struct.pack("<II", 2, zlib.crc32(bytes(body))) + bytes(body)
 
 
@@ -141,7 +141,7 @@ def test_programs_of_the_format_before_are_read_and_of_a_newer_one_refused(layer
     constants, weight = layer(rng, 8, (8,), (3,), 4)
     given = rng.integers(0, 16, (8, 8)).astype(np.uint8)
     lowered = lower_linear(config, 8, constants)
-    data = artifact(config, {"layer": lowered})
+    data = program_image(config, {"layer": lowered})
     numbers = lowered.output.multiplier.astype("<f4").tobytes() + constants.bias.astype("<f4").tobytes()
     end = data.index(numbers) + len(numbers)
     assert data[end : end + 4] == bytes(4)  # no corrections

@@ -44,7 +44,7 @@ def test_compile_uses_the_records_of_a_search_and_computes_the_same(capsys, acce
 
     report = OffloadReport.from_dict(compiled.manifest.accelerator)
     assert all(place.tuned for place in report.offloaded())
-    assert not any(place.tuned for place in OffloadReport.from_dict(default.manifest.accelerator).places)
+    assert not any(place.tuned for place in OffloadReport.from_dict(default.manifest.accelerator).decisions)
     fewest = {}
     for record in read_tiles(folder):
         if record.cycles is not None:
@@ -94,7 +94,7 @@ def test_records_that_cannot_be_used_end_compilation_and_those_of_others_do_not_
         tile = AttentionTile(1, 999, 0) if hasattr(shape, "sides") else LinearTile(8, 1, 10**6, 1)
         append(folder, [TileRecord("sim_4x4", CONFIG.hash ^ 1, shape, tile, 1)])
     report = pipeline.partition(realised, "sim_4x4", "all", tuning=folder).report
-    assert report.offloaded() and not any(place.tuned for place in report.places)
+    assert report.offloaded() and not any(place.tuned for place in report.decisions)
     append(folder, [TileRecord("sim_4x4", CONFIG.hash, shapes[0], tile, 1)])
     with pytest.raises(TuningError, match=r"the tile that was recorded for sim_4x4 .* does not fit it; tune again"):
         pipeline.partition(realised, "sim_4x4", "all", tuning=folder)

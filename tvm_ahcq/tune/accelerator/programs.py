@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.isa.dependency_tokens import Entry, synchronise
+from tvm_ahcq.codegen.isa.dependency_tokens import Entry, insert_dependency_tokens
 from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES
 from tvm_ahcq.codegen.lower.address_space import DeviceMemory, move_constants
 from tvm_ahcq.codegen.lower.attention.plan import AttentionStage, Plan
@@ -109,7 +109,7 @@ class TileTask:
             raise DeviceError(f"{tile} is no tile of {self.shape}")
         base = -(-memory.scratch_bytes // 64) * 64
         constants = memory.constants
-        program = move_constants(synchronise(entries, self.config), base)
+        program = move_constants(insert_dependency_tokens(entries, self.config), base)
         verify(program, self.config, base + len(constants))
         length = len(program) // INSTRUCTION_BYTES
         return TileProgram(self.config.name, base, constants + program, base + len(constants), length, runs)

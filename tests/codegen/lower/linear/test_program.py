@@ -9,7 +9,7 @@ import pytest
 
 from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.isa.config import named
-from tvm_ahcq.codegen.isa.dependency_tokens import synchronise
+from tvm_ahcq.codegen.isa.dependency_tokens import insert_dependency_tokens
 from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES
 from tvm_ahcq.codegen.isa.layout import code_blocks, pack_codes, unpack_codes
 from tvm_ahcq.codegen.lower.address_space import DeviceMemory, move_constants
@@ -56,7 +56,7 @@ def random_encoder(rng, groups, outputs, largest) -> Encoder:
 def run(entries, memory: DeviceMemory, inputs: dict[int, bytes]) -> bytearray:
     """External memory after the program, scratch first."""
     base = -(-memory.scratch_bytes // 64) * 64
-    program = move_constants(synchronise(entries, CONFIG), base)
+    program = move_constants(insert_dependency_tokens(entries, CONFIG), base)
     verify(program, CONFIG, base + len(memory.constants))
     at = base + len(memory.constants)
     external = bytearray(bytes(base) + memory.constants + program)
@@ -170,7 +170,7 @@ def test_no_shape_needs_more_tokens_or_longer_rows_than_there_are(name):
             memory = DeviceMemory()
             source, result = memory.scratch(rows * inputs // 2), memory.scratch(stage.result_bytes())
             entries = linear_entries(memory, choose_tiling(config, stage), source, result)
-            program = move_constants(synchronise(entries, config), memory.scratch_bytes)
+            program = move_constants(insert_dependency_tokens(entries, config), memory.scratch_bytes)
             verify(program, config, memory.scratch_bytes + len(memory.constants))
 
 
