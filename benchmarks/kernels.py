@@ -26,6 +26,7 @@ from rich.table import Table
 
 from tvm_ahcq import kernels
 from tvm_ahcq.kernels.common.peak import PeakLoop, peak_loops
+from tvm_ahcq.kernels.gemm.workload import LinearWorkload
 from tvm_ahcq.target import HostTarget, resolve_target
 
 ROUNDS = 7
@@ -69,7 +70,7 @@ def linear_cases(rng: np.random.Generator, target: HostTarget) -> list[Case]:
             np.zeros(n, np.float32),
             empty((m, n)),
         )
-        func = kernels.grouped_linear(m, n, k, groups, target.layout, target, 4)
+        func = kernels.grouped_linear(m, LinearWorkload(n, k, groups, 4), target.layout, target)
         cases.append(Case("grouped_linear", f"{m} x {n} x {k}, {groups} groups", func, arguments, m * n * k, "int8"))
     return cases
 

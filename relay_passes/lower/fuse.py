@@ -25,9 +25,9 @@ from tvm_ahcq.ir.register import is_op
 from tvm_ahcq.kernels.common.vector import LANES
 from tvm_ahcq.kernels.common.windows import Windows
 from tvm_ahcq.kernels.gemm.epilogue import MAX_THRESHOLDS
+from tvm_ahcq.kernels.gemm.workload import LinearWorkload
 from tvm_ahcq.relay_passes.rewrite import Definitions, bindings
 from tvm_ahcq.relay_passes.shapes import Dim, dims, product, sizes
-from tvm_ahcq.tune.records import LinearWorkload
 
 from .kernel_builder import ANY_ROWS, KernelBuilder
 
@@ -57,10 +57,12 @@ class _Linear:
 
     args: list[relax.Expr]
     rows: Dim
-    outputs: int
-    inputs: int
-    groups: int
-    bits: int
+    workload: LinearWorkload
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of the layer."""
+        return self.workload.outputs
 
 
 class Fuser:
@@ -91,13 +93,13 @@ class Fuser:
             return None
         matrix = relax.op.reshape(call.args[0], [product(leading), inputs])
         args = [matrix, *call.args[1:]]
-        return _Linear(args, product(leading), outputs, int(inputs), groups, int(call.attrs["weight_bits"]))
+        workload = LinearWorkload(outputs, int(inputs), groups, int(call.attrs["weight_bits"]))
+        return _Linear(args, product(leading), workload)
 
-    def options(self, linear: _Linear, rows: Dim | None, *more: object) -> tuple:
-        """What a factory of fused linear kernels is called with."""
-        workload = LinearWorkload(linear.outputs, linear.inputs, linear.groups, linear.bits)
-        schedule = self.builder.tuning.linear(self.builder.target, workload)
-        return (rows, linear.outputs, linear.inputs, linear.groups, *more, self.builder.target, linear.bits, schedule)
+    def options(self, linear: _Linear, rows: Dim, *more: object) -> tuple:
+        """Arguments of a factory of fused linear kernels; `more` are those between the workload and the target."""
+        schedule = self.builder.tuning.linear(self.builder.target, linear.workload)
+        return (rows, linear.workload, *more, self.builder.target, schedule)
 
     def linear_intervals(self, _var: relax.Var, call: relax.Call) -> relax.Expr | None:
         """Linear layer and interval encoder (GELU and HLUQ in one)."""
@@ -185,8 +187,7 @@ class Fuser:
         sequences, line = batch // heads, heads * d
         if not _puts_heads_together(apart, turned, var, sequences, heads, tokens, d) or linear.outputs != 3 * line:
             return None
-        _, _, *rest = self.options(linear, None)
-        options = (int(linear.rows), *rest[:2], tokens, heads, d, int(codes[0].attrs["bits"]), *rest[2:])
+        options = self.options(linear, int(linear.rows), tokens, heads, int(codes[0].attrs["bits"]))
         scales, zeros = ([code.args[place] for code in codes] for place in (3, 4))
         parts = self.builder.call(
             kernels.linear_heads, options, [*linear.args, *scales, *zeros], [3, batch, tokens, d], "uint8"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tvm import relax
 
 from tvm_ahcq import kernels
+from tvm_ahcq.kernels.gemm.workload import LinearWorkload
 from tvm_ahcq.relay_passes.shapes import dims, product, rows_of
-from tvm_ahcq.tune.records import LinearWorkload
 
 from .kernel_builder import ANY_ROWS, KernelBuilder, legalises
 
@@ -45,10 +45,9 @@ def _im2col(builder: KernelBuilder, call: relax.Call) -> relax.Expr:
 def _grouped_linear(builder: KernelBuilder, call: relax.Call) -> relax.Expr:
     matrix, rows = rows_of(call.args[0])
     groups, outputs = map(int, dims(call.args[3]))
-    layout, bits = str(call.attrs["layout"]), int(call.attrs["weight_bits"])
-    inputs = int(dims(call.args[0])[-1])
-    schedule = builder.tuning.linear(builder.target, LinearWorkload(outputs, inputs, groups, bits))
-    options = (ANY_ROWS, outputs, inputs, groups, layout, builder.target, bits, schedule)
+    workload = LinearWorkload(outputs, int(dims(call.args[0])[-1]), groups, int(call.attrs["weight_bits"]))
+    schedule = builder.tuning.linear(builder.target, workload)
+    options = (ANY_ROWS, workload, str(call.attrs["layout"]), builder.target, schedule)
     y = builder.call(kernels.grouped_linear, options, [matrix, *call.args[1:]], [rows, outputs], "float32")
     return relax.op.reshape(y, [*dims(call.args[0])[:-1], outputs])
 

@@ -8,6 +8,7 @@ import tvm
 from tvm.tirx import Var
 
 from tvm_ahcq.kernels import grouped_linear, log_attention
+from tvm_ahcq.kernels.gemm.workload import LinearWorkload
 from tvm_ahcq.quantizers.core import reference
 from tvm_ahcq.runtime.weights import pack
 from tvm_ahcq.target import HostTarget, resolve_target
@@ -18,7 +19,7 @@ ANY = Var("rows", "int64")
 @pytest.mark.parametrize("bits", [4, 8])
 def test_grouped_linear_equals_the_reference(emulate, foreign: HostTarget, bits: int):
     rng, n, sizes, lowest = np.random.default_rng(bits), 37, (80, 20), -(2**bits - 1) if bits < 8 else -128
-    run = emulate(grouped_linear(ANY, n, 100, 2, "vnni16", foreign, bits))
+    run = emulate(grouped_linear(ANY, LinearWorkload(n, 100, 2, bits), "vnni16", foreign))
     for m in (1, 8):
         operands = rng.integers(0, 256, (m, 100), dtype=np.uint8)
         weight = rng.integers(lowest, min(-lowest, 127) + 1, (n, 100)).astype(np.int8)
@@ -54,6 +55,6 @@ def test_attention_equals_the_reference(emulate, foreign: HostTarget):
 @pytest.mark.parametrize(("name", "instruction"), [("aarch64", "smlal"), ("aarch64-dotprod", "sdot")])
 def test_kernel_uses_the_instruction(name: str, instruction: str):
     target = resolve_target(name)
-    kernel = tvm.compile(grouped_linear(ANY, 64, 64, 1, "vnni16", target, 4), target=target.tvm_target())
-    lines = kernel.mod.inspect_source("asm").splitlines()
+    func = grouped_linear(ANY, LinearWorkload(64, 64, 1, 4), "vnni16", target)
+    lines = tvm.compile(func, target=target.tvm_target()).mod.inspect_source("asm").splitlines()
     assert sum(instruction in line for line in lines) >= 24

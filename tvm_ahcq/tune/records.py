@@ -11,22 +11,10 @@ from typing import Any
 
 from tvm_ahcq.errors import TuningError
 from tvm_ahcq.kernels.gemm.tiling import DEFAULT, LinearSchedule
+from tvm_ahcq.kernels.gemm.workload import LinearWorkload
 from tvm_ahcq.target import HostTarget
 
 FILE = "records.jsonl"
-
-
-@dataclass(frozen=True, order=True)
-class LinearWorkload:
-    """What a kernel of a grouped-scale GEMM depends on; rows are not known when it is compiled."""
-
-    outputs: int
-    channels: int
-    groups: int
-    weight_bits: int
-
-    def __str__(self) -> str:
-        return f"{self.outputs} x {self.channels}, {self.groups} groups, {self.weight_bits} bits"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from tvm.script import tirx as T
 from tvm_ahcq.kernels import grouped_linear
 from tvm_ahcq.kernels.gemm.amx import Tiles, amx_body
 from tvm_ahcq.kernels.gemm.dispatch import linear_kernel, match_operands
+from tvm_ahcq.kernels.gemm.workload import LinearWorkload
 from tvm_ahcq.quantizers.core import reference
 from tvm_ahcq.runtime.weights import pack
 from tvm_ahcq.target import resolve_target
@@ -52,8 +53,9 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_tile_program_equals_the_reference(tiles: Path, tmp_path: Path, m: int, n: int, sizes: tuple[int, ...]):
     rng, k, groups = np.random.default_rng(m), sum(sizes), len(sizes)
-    body = amx_body(m, n, k, groups, EMULATED)
-    func = linear_kernel(m, n, match_operands(m, n, k, groups, (-(-n // 16), k // 4, 16, 4), body))
+    workload = LinearWorkload(n, k, groups)
+    operands = match_operands(m, workload, amx_body(m, workload, EMULATED), layout="vnni16")
+    func = linear_kernel(m, workload, operands)
     tvm.compile(func, target=resolve_target("generic").tvm_target()).export_library(str(tmp_path / "kernel.so"))
     operands, weight = rng.integers(0, 256, (m, k), dtype=np.uint8), rng.integers(-128, 128, (n, k)).astype(np.int8)
     multiplier = rng.normal(size=(groups, n)).astype(np.float32)
@@ -68,7 +70,7 @@ def test_tile_program_equals_the_reference(tiles: Path, tmp_path: Path, m: int, 
 
 def test_kernel_uses_the_tile_instructions():
     target = resolve_target("amx")
-    func = grouped_linear(tvm.tirx.Var("rows", "int64"), 64, 192, 2, "vnni16", target)
+    func = grouped_linear(tvm.tirx.Var("rows", "int64"), LinearWorkload(64, 192, 2), "vnni16", target)
     lines = tvm.compile(func, target=target.tvm_target()).mod.inspect_source("asm").splitlines()
     for instruction, count in {"ldtilecfg": 1, "tileloadd": 8, "tdpbusd": 8, "tilestored": 4, "vpdpbusd": 1}.items():
         assert sum(instruction in line for line in lines) >= count, instruction

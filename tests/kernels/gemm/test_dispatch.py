@@ -11,6 +11,7 @@ from tvm.tirx import Var
 
 from tvm_ahcq.errors import TargetError
 from tvm_ahcq.kernels import grouped_linear
+from tvm_ahcq.kernels.gemm.workload import LinearWorkload
 from tvm_ahcq.quantizers.core import reference
 from tvm_ahcq.runtime.weights import pack
 from tvm_ahcq.target import HostTarget, host_features, resolve_target
@@ -46,26 +47,26 @@ def check(run, layout: str, sizes: tuple[int, ...], operands, weight, multiplier
 )
 def test_any_shape_equals_the_reference(build, target: HostTarget, n: int, sizes: tuple[int, ...], seed: int):
     rng = np.random.default_rng(seed)
-    run = build(grouped_linear(ANY, n, sum(sizes), len(sizes), target.layout, target))
+    run = build(grouped_linear(ANY, LinearWorkload(n, sum(sizes), len(sizes)), target.layout, target))
     for m in (1, 5, 6, 7, 13, 97, int(rng.integers(98, 200))):
         check(run, target.layout, sizes, *case(rng, m, n, sizes))
 
 
 @pytest.mark.parametrize("n", [16, 32, 48, 80, 112])
 def test_every_panel_width_equals_the_reference(build, target: HostTarget, n: int):
-    run = build(grouped_linear(ANY, n, 20, 2, target.layout, target))
+    run = build(grouped_linear(ANY, LinearWorkload(n, 20, 2), target.layout, target))
     check(run, target.layout, (8, 12), *case(np.random.default_rng(n), 25, n, (8, 12)))
 
 
 def test_constant_row_count_equals_the_reference(build, target: HostTarget):
-    run = build(grouped_linear(10, 20, 8, 1, target.layout, target))
+    run = build(grouped_linear(10, LinearWorkload(20, 8, 1), target.layout, target))
     check(run, target.layout, (8,), *case(np.random.default_rng(0), 10, 20, (8,)))
 
 
 def test_extreme_codes_do_not_saturate(build, target: HostTarget):
     """Sums of two products of 255 * -128 leave int16: an instruction that saturates there would show."""
     sizes = (64, 64)
-    run = build(grouped_linear(ANY, 33, 128, 2, target.layout, target))
+    run = build(grouped_linear(ANY, LinearWorkload(33, 128, 2), target.layout, target))
     _, _, multiplier, correction, bias = case(np.random.default_rng(1), 9, 33, sizes)
     for code in (0, 255):
         for value in (-128, 127):
@@ -77,7 +78,7 @@ def test_extreme_codes_do_not_saturate(build, target: HostTarget):
 def test_narrow_weights_do_not_overflow_narrow_sums(build, target: HostTarget, bits: int):
     """Weights of few bits may be summed in 16 bits for a while; the largest ones show whether that is too long."""
     sizes, largest = (100, 64), 2**bits - 1
-    run = build(grouped_linear(ANY, 17, 164, 2, target.layout, target, bits))
+    run = build(grouped_linear(ANY, LinearWorkload(17, 164, 2, bits), target.layout, target))
     _, _, multiplier, correction, bias = case(np.random.default_rng(bits), 5, 17, sizes)
     for value in (-largest, largest):
         operands, weight = np.full((5, 164), 255, np.uint8), np.full((17, 164), value, np.int8)
@@ -87,7 +88,7 @@ def test_narrow_weights_do_not_overflow_narrow_sums(build, target: HostTarget, b
 def test_groups_are_added_in_order_with_one_rounding_each(build, target: HostTarget):
     """1e8 - 1e8 + small keeps the small part only if the groups are added first to last."""
     sizes = (4, 4, 4)
-    run = build(grouped_linear(ANY, 17, 12, 3, target.layout, target))
+    run = build(grouped_linear(ANY, LinearWorkload(17, 12, 3), target.layout, target))
     operands, weight = np.full((3, 12), 1, np.uint8), np.ones((17, 12), np.int8)
     multiplier = np.repeat(np.array([[1e8], [-1e8], [1 / 3]], np.float32), 17, 1)
     zeros, bias = np.zeros((3, 17), np.int32), np.zeros(17, np.float32)
@@ -98,7 +99,7 @@ def test_groups_are_added_in_order_with_one_rounding_each(build, target: HostTar
 def test_rows_layout_works_on_every_target(name: str):
     """Compiled for each; run where this machine can."""
     target = resolve_target(name)
-    kernel = tvm.compile(grouped_linear(ANY, 21, 56, 2, "rows", target), target=target.tvm_target())
+    kernel = tvm.compile(grouped_linear(ANY, LinearWorkload(21, 56, 2), "rows", target), target=target.tvm_target())
     if not host_features().issuperset(target.cpu_features):
         pytest.skip(f"this machine cannot run code for {name}")
 
@@ -112,11 +113,11 @@ def test_rows_layout_works_on_every_target(name: str):
 
 def test_vnni_kernel_uses_the_instruction():
     target = resolve_target("avx512-vnni")
-    kernel = tvm.compile(grouped_linear(ANY, 64, 64, 1, "vnni16", target), target=target.tvm_target())
+    kernel = tvm.compile(grouped_linear(ANY, LinearWorkload(64, 64, 1), "vnni16", target), target=target.tvm_target())
     lines = kernel.mod.inspect_source("asm").splitlines()
     assert sum("vpdpbusd" in line and "zmm" in line for line in lines) >= 12
 
 
 def test_layout_that_the_target_cannot_read_is_refused():
     with pytest.raises(TargetError, match="pack with layout 'rows'"):
-        grouped_linear(ANY, 64, 64, 1, "vnni16", resolve_target("generic"))
+        grouped_linear(ANY, LinearWorkload(64, 64, 1), "vnni16", resolve_target("generic"))

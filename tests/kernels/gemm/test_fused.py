@@ -8,6 +8,7 @@ from tvm.tirx import Var
 
 from tvm_ahcq.kernels import linear_add, linear_codes, linear_heads, linear_intervals
 from tvm_ahcq.kernels.common.windows import Windows
+from tvm_ahcq.kernels.gemm.workload import LinearWorkload
 from tvm_ahcq.quantizers.core import reference
 from tvm_ahcq.runtime.weights import pack
 from tvm_ahcq.target import HostTarget
@@ -24,6 +25,11 @@ def packed_weights(target: HostTarget) -> None:
         pytest.skip(f"target {target.name} has no kernels with epilogues")
 
 
+def workload(outputs: int) -> LinearWorkload:
+    """Of a layer of `layer`."""
+    return LinearWorkload(outputs, sum(SIZES), len(SIZES))
+
+
 def layer(rng: np.random.Generator, m: int, n: int) -> tuple[list[np.ndarray], np.ndarray]:
     """Arguments of a linear layer, and its outputs."""
     operands, weight, *rest = case(rng, m, n, SIZES)
@@ -34,7 +40,7 @@ def layer(rng: np.random.Generator, m: int, n: int) -> tuple[list[np.ndarray], n
 @pytest.mark.parametrize("n", [16, 48, 112])
 def test_residual_is_added(build, target: HostTarget, n: int):
     rng = np.random.default_rng(n)
-    run = build(linear_add(ANY, n, sum(SIZES), 2, target))
+    run = build(linear_add(ANY, workload(n), target))
     for m in (1, 13, 100):
         arguments, y = layer(rng, m, n)
         residual = rng.normal(size=y.shape).astype(np.float32)
@@ -50,7 +56,7 @@ def test_windows_are_put_together(build, target: HostTarget, height: int, width:
     whole = y.reshape(images, down, across, size, size, n).transpose(0, 1, 3, 2, 4, 5)
     whole = whole.reshape(images, down * size, across * size, n)[:, :height, :width].reshape(-1, n)
     residual = rng.normal(size=whole.shape).astype(np.float32)
-    run = build(linear_add(m, n, sum(SIZES), 2, target, windows=windows))
+    run = build(linear_add(m, workload(n), target, windows=windows))
     assert np.array_equal(run(*arguments, residual, shape=whole.shape, dtype="float32"), residual + whole)
 
 
@@ -62,7 +68,7 @@ def test_operands_are_found_by_interval(build, target: HostTarget, count: int):
     thresholds[0] = y[3, 5]  # equal to a threshold is not above it
     thresholds.sort()
     operands = rng.integers(0, 256, count + 1).astype(np.uint8)
-    run = build(linear_intervals(ANY, 48, sum(SIZES), 2, count, target))
+    run = build(linear_intervals(ANY, workload(48), count, target))
     got = run(*arguments, thresholds, operands, shape=y.shape, dtype="uint8")
     assert np.array_equal(got, reference.encode_intervals(y, thresholds, operands))
 
@@ -70,7 +76,7 @@ def test_operands_are_found_by_interval(build, target: HostTarget, count: int):
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_outputs_are_encoded(build, target: HostTarget, bits: int):
     rng = np.random.default_rng(bits)
-    run = build(linear_codes(ANY, 48, sum(SIZES), 2, bits, target))
+    run = build(linear_codes(ANY, workload(48), bits, target))
     for m in (1, 37):
         arguments, y = layer(rng, m, 48)
         scale, zero = np.array([y.std() * 3 / 2**bits], np.float32), np.array([2 ** (bits - 1)], np.int32)
@@ -87,5 +93,5 @@ def test_heads_are_encoded_and_parted(build, target: HostTarget, tokens: int, co
     zeros = [np.array([zero], np.int32) for zero in rng.integers(0, 2**bits, 3)]
     parts = y.reshape(sequences, tokens, 3, count, d).transpose(2, 0, 3, 1, 4).reshape(shape)
     expected = [reference.encode_uniform(*each, bits) for each in zip(parts, scales, zeros, strict=True)]
-    run = build(linear_heads(m, sum(SIZES), 2, tokens, count, d, bits, target))
+    run = build(linear_heads(m, workload(3 * count * d), tokens, count, bits, target))
     assert np.array_equal(run(*arguments, *scales, *zeros, shape=shape, dtype="uint8"), np.stack(expected))

@@ -103,7 +103,7 @@ def test_schedules_do_not_change_the_result(name: str):
     expected = reference.grouped_linear(operands, weight, sizes, multiplier, correction, bias)
     space = linear_space(target)
     for schedule in (space[1], space[len(space) // 3], space[2 * len(space) // 3], space[-1]):
-        func = grouped_linear(m, n, 32, 2, "vnni16", target, 4, schedule)
+        func = grouped_linear(m, LinearWorkload(n, 32, 2, 4), "vnni16", target, schedule)
         out = tvm.runtime.tensor(np.zeros((m, n), np.float32))
         tvm.compile(func, target=target.tvm_target())(*arguments, out)
         assert np.array_equal(out.numpy(), expected), schedule

@@ -62,6 +62,16 @@ class Dot4:
         return 64 // self.unit_bytes
 
     @property
+    def sum_lanes(self) -> int:
+        """Lanes of a sum."""
+        return int(self.sum_type.split("x")[1])
+
+    @property
+    def partial_lanes(self) -> int:
+        """Lanes of a partial sum."""
+        return int(self.partial_type.split("x")[1])
+
+    @property
     def outputs(self) -> int:
         """Outputs that `finish` gives."""
         return self.unit_bytes // 4 * self.units_per_finish

@@ -1,8 +1,8 @@
-"""Makes TVM's script parser fast enough for kernels that are made of many ``T.inline`` parts.
+"""Patch of TVM's script parser that makes it fast enough for kernels of many ``T.inline`` parts (TVM 0.27).
 
-Whenever a part is inlined, the parser looks for itself among the callers, by ``inspect.getouterframes``, which also
-reads the source lines of each of them: of the kernels of a model, that is five sixths of the time to make them (TVM
-0.27). The frames alone say the same.
+Whenever a part is inlined, the parser looks for itself among the callers by ``inspect.getouterframes``, which also
+reads the source lines of each caller: five sixths of the time to make the kernels of a model. The frames alone hold the
+same information. It also parses the source of the part anew; the syntax tree of a part never changes.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from __future__ import annotations
 import sys
 from types import FrameType
 
+from tvm.script.parser.core import doc
 from tvm.script.parser.core.parser import ScriptMacro
+
+_parse_macro_def = getattr(ScriptMacro, "get_macro_def", None)
 
 
 def _find_parser_def(macro: ScriptMacro) -> object:
-    """The parser at work: the nearest caller's whose globals hold one, as TVM's method of this name finds it."""
+    """Return the active parser: the nearest caller's whose globals hold one, as TVM's method of this name does."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         parser = frame.f_globals.get(macro.parser_object_name)
@@ -24,7 +27,16 @@ def _find_parser_def(macro: ScriptMacro) -> object:
     raise RuntimeError(f"{macro.parser_object_name} not available")
 
 
+def _cached_macro_def(macro: ScriptMacro) -> doc.FunctionDef:
+    """Return the syntax tree of a part, parsed once."""
+    if not hasattr(macro, "_ahcq_macro_def"):
+        macro._ahcq_macro_def = _parse_macro_def(macro)
+    return macro._ahcq_macro_def
+
+
 def speed_up_inlining() -> None:
-    """Replaces the search of this process's TVM; a TVM without such a method stays as it is."""
+    """Patch the parser of this process's TVM; a TVM without these methods stays as it is."""
     if hasattr(ScriptMacro, "_find_parser_def"):
         ScriptMacro._find_parser_def = _find_parser_def
+    if _parse_macro_def is not None:
+        ScriptMacro.get_macro_def = _cached_macro_def

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from tvm.ir import Expr
 from tvm.script import tirx as T
-from tvm.tirx import IntImm
+from tvm.tirx import Buffer, IntImm
 
 from tvm_ahcq.kernels.common.vector import LANES, fma
 
-from .epilogue import PLAIN, SCRATCH, Epilogue
+from .context import GemmContext, TaskGrid
+from .epilogue import SCRATCH
 from .tiling import DEFAULT, LinearSchedule
 from .vnni import vnni_body
+from .workload import LinearWorkload
 
 TILE_ROWS, TILE_BYTES = 16, 64
 """Rows of a tile, and bytes in each."""
@@ -87,119 +90,123 @@ def dots(tiles):
     T.evaluate(tiles.dot(3, 5, 7))
 
 
+@dataclass(frozen=True)
+class _Sums:
+    """Products of a group, codes that fill no tile, and outputs so far of a register tile, in memory."""
+
+    products: Buffer
+    rest: Buffer
+    y: Buffer
+
+
+def _next(gemm: GemmContext, block: Expr) -> Expr:
+    """The block after `block`, or the last one again."""
+    return gemm.block(block + 1)
+
+
 @T.inline
-def _multiply(products, rest, a, w, row, block, blocks, kp, low, high, tiles):
+def _multiply(gemm, sums, row, block, low, high, tiles):
     """Integer products of one group, channels `low` to `high`, to the ``ROWS x ROWS`` products."""
     start = T.max(high - TILE_BYTES, 0)
     zero_sums(tiles)
     for k in range((high - low) // TILE_BYTES):
-        T.evaluate(tiles.load(4, T.address_of(a[row, low + k * TILE_BYTES]), kp))
-        T.evaluate(tiles.load(5, T.address_of(a[row + TILE_ROWS, low + k * TILE_BYTES]), kp))
-        T.evaluate(tiles.load(6, T.address_of(w[block, low // 4 + k * 16, 0, 0]), TILE_BYTES))
-        T.evaluate(tiles.load(7, T.address_of(w[T.min(block + 1, blocks - 1), low // 4 + k * 16, 0, 0]), TILE_BYTES))
+        T.evaluate(tiles.load(4, T.address_of(gemm.a[row, low + k * TILE_BYTES]), gemm.workload.channels))
+        T.evaluate(tiles.load(5, T.address_of(gemm.a[row + TILE_ROWS, low + k * TILE_BYTES]), gemm.workload.channels))
+        T.evaluate(tiles.load(6, T.address_of(gemm.w[block, low // 4 + k * 16, 0, 0]), TILE_BYTES))
+        T.evaluate(tiles.load(7, T.address_of(gemm.w[_next(gemm, block), low // 4 + k * 16, 0, 0]), TILE_BYTES))
         dots(tiles)
     if (high - low) % TILE_BYTES > 0:
         for r, c in T.grid(ROWS, TILE_BYTES):
             inside = T.And(start + c >= high - (high - low) % TILE_BYTES, start + c < high)
-            rest[r, c] = T.Select(inside, a[row + r, start + c], T.uint8(0))
-        T.evaluate(tiles.load(4, T.address_of(rest[0, 0]), TILE_BYTES))
-        T.evaluate(tiles.load(5, T.address_of(rest[TILE_ROWS, 0]), TILE_BYTES))
-        T.evaluate(tiles.load(6, T.address_of(w[block, start // 4, 0, 0]), TILE_BYTES))
-        T.evaluate(tiles.load(7, T.address_of(w[T.min(block + 1, blocks - 1), start // 4, 0, 0]), TILE_BYTES))
+            sums.rest[r, c] = T.Select(inside, gemm.a[row + r, start + c], T.uint8(0))
+        T.evaluate(tiles.load(4, T.address_of(sums.rest[0, 0]), TILE_BYTES))
+        T.evaluate(tiles.load(5, T.address_of(sums.rest[TILE_ROWS, 0]), TILE_BYTES))
+        T.evaluate(tiles.load(6, T.address_of(gemm.w[block, start // 4, 0, 0]), TILE_BYTES))
+        T.evaluate(tiles.load(7, T.address_of(gemm.w[_next(gemm, block), start // 4, 0, 0]), TILE_BYTES))
         dots(tiles)
-    T.evaluate(tiles.store(0, T.address_of(products[0, 0]), 4 * ROWS))
-    T.evaluate(tiles.store(1, T.address_of(products[0, LANES]), 4 * ROWS))
-    T.evaluate(tiles.store(2, T.address_of(products[TILE_ROWS, 0]), 4 * ROWS))
-    T.evaluate(tiles.store(3, T.address_of(products[TILE_ROWS, LANES]), 4 * ROWS))
+    T.evaluate(tiles.store(0, T.address_of(sums.products[0, 0]), 4 * ROWS))
+    T.evaluate(tiles.store(1, T.address_of(sums.products[0, LANES]), 4 * ROWS))
+    T.evaluate(tiles.store(2, T.address_of(sums.products[TILE_ROWS, 0]), 4 * ROWS))
+    T.evaluate(tiles.store(3, T.address_of(sums.products[TILE_ROWS, LANES]), 4 * ROWS))
 
 
 @T.inline
-def _add_group(y, products, multiplier, correction, g, n, block, v):
+def _add_group(gemm, sums, g, block, v):
     """``y = fma(float32(products + correction), multiplier, y)`` for the outputs of one block of 16."""
-    if block * LANES + LANES <= n:
+    if block * LANES + LANES <= gemm.outputs:
         for r in range(ROWS):
-            y[r, T.ramp(v * LANES, 1, LANES)] = fma(
+            sums.y[r, T.ramp(v * LANES, 1, LANES)] = fma(
                 T.cast(
-                    products[r, T.ramp(v * LANES, 1, LANES)] + correction[g, T.ramp(block * LANES, 1, LANES)],
+                    sums.products[r, T.ramp(v * LANES, 1, LANES)] + gemm.correction[g, T.ramp(block * LANES, 1, LANES)],
                     "float32x16",
                 ),
-                multiplier[g, T.ramp(block * LANES, 1, LANES)],
-                y[r, T.ramp(v * LANES, 1, LANES)],
+                gemm.multiplier[g, T.ramp(block * LANES, 1, LANES)],
+                sums.y[r, T.ramp(v * LANES, 1, LANES)],
             )
     else:
-        for r, lane in T.grid(ROWS, n % LANES):
-            y[r, v * LANES + lane] = fma(
-                T.cast(products[r, v * LANES + lane] + correction[g, block * LANES + lane], "float32"),
-                multiplier[g, block * LANES + lane],
-                y[r, v * LANES + lane],
+        for r, lane in T.grid(ROWS, gemm.outputs % LANES):
+            sums.y[r, v * LANES + lane] = fma(
+                T.cast(sums.products[r, v * LANES + lane] + gemm.correction[g, block * LANES + lane], "float32"),
+                gemm.multiplier[g, block * LANES + lane],
+                sums.y[r, v * LANES + lane],
                 1,
             )
 
 
-def amx_body(
-    rows: int | Expr,
-    n: int,
-    kp: int,
-    groups: int,
-    tiles: Tiles = AMX,
-    schedule: LinearSchedule = DEFAULT,
-    epilogue: Epilogue = PLAIN,
-) -> Callable[..., None]:
-    """Inline function with the arguments of the kernel, whose weights are in layout "vnni16".
+@T.inline
+def _tile(gemm, scratch, row, block, tiles):
+    """``ROWS`` rows of two blocks of outputs; beyond the last block, the last one again."""
+    products = T.alloc_buffer((ROWS, ROWS), "int32")
+    rest = T.alloc_buffer((ROWS, TILE_BYTES), "uint8")
+    y = T.alloc_buffer((ROWS, ROWS), "float32")
+    for r, v in T.grid(ROWS, 2):
+        for lane in range(T.min(gemm.outputs - gemm.block(block + v) * LANES, LANES)):
+            y[r, v * LANES + lane] = gemm.bias[gemm.block(block + v) * LANES + lane]
+    for g in range(gemm.workload.groups):
+        _multiply(gemm, _Sums(products, rest, y), row, block, gemm.bounds[g], gemm.bounds[g + 1], tiles)
+        for v in range(2):
+            _add_group(gemm, _Sums(products, rest, y), g, gemm.block(block + v), v)
+    for r, v in T.grid(ROWS, 2):
+        if gemm.outputs % LANES == 0:
+            gemm.epilogue.store(gemm.out, *scratch, y[r, T.ramp(v * LANES, 1, LANES)], row + r, gemm.block(block + v))
+        else:
+            for lane in range(T.min(gemm.outputs - gemm.block(block + v) * LANES, LANES)):
+                gemm.out[row + r, gemm.block(block + v) * LANES + lane] = y[r, v * LANES + lane]
 
-    With another epilogue than `PLAIN`, outputs are a multiple of 16, and the last argument is what it takes.
+
+@T.inline
+def _tasks(grid, tiles, gemm):
+    for task in T.parallel(grid.count):
+        start = grid.start(task)
+        panel = grid.panel(task)
+        config = T.alloc_buffer((64,), "uint8")
+        configure(config, tiles)
+        floats = T.alloc_buffer((SCRATCH,), "float32", scope="local")
+        ints = T.alloc_buffer((SCRATCH,), "int32", scope="local")
+        gemm.epilogue.prepare(gemm.out, floats, ints)
+        for i in range((T.min(gemm.rows - start, grid.block_rows) + ROWS - 1) // ROWS):
+            # the last rows are counted from the end; rows done twice get the same values
+            row = T.min(start + i * ROWS, gemm.rows - ROWS)
+            _tile(gemm, (floats, ints), row, panel * 2, tiles)
+
+
+@T.inline
+def _by_rows(small, large, gemm):
+    if gemm.rows < ROWS:
+        small(gemm)
+    else:
+        large(gemm)
+
+
+def amx_body(
+    rows: int | Expr, workload: LinearWorkload, tiles: Tiles = AMX, schedule: LinearSchedule = DEFAULT
+) -> Callable[..., None]:
+    """Return the inline function of a :class:`.context.GemmContext` whose weights are in layout "vnni16".
 
     Matrices smaller than a register tile are left to AVX512-VNNI, which every processor with AMX has.
     """
-    blocks = -(-n // LANES)
-    panels = -(-blocks // 2)
-    block_rows, rows_first = schedule.block_rows, schedule.rows_first
-    row_blocks = (rows + block_rows - 1) // block_rows
-    small = vnni_body(rows, n, groups, epilogue=epilogue)
-    if kp < TILE_BYTES or (isinstance(rows, int) and rows < ROWS):
+    small = vnni_body(rows, workload.outputs)
+    if workload.channels < TILE_BYTES or (isinstance(rows, int) and rows < ROWS):
         return small
-
-    @T.inline
-    def tile(a, w, bounds, multiplier, correction, bias, out, floats, ints, row, block):
-        products = T.alloc_buffer((ROWS, ROWS), "int32")
-        rest = T.alloc_buffer((ROWS, TILE_BYTES), "uint8")
-        y = T.alloc_buffer((ROWS, ROWS), "float32")
-        for r, v in T.grid(ROWS, 2):
-            for lane in range(T.min(n - T.min(block + v, blocks - 1) * LANES, LANES)):
-                y[r, v * LANES + lane] = bias[T.min(block + v, blocks - 1) * LANES + lane]
-        for g in range(groups):
-            _multiply(products, rest, a, w, row, block, blocks, kp, bounds[g], bounds[g + 1], tiles)
-            for v in range(2):
-                _add_group(y, products, multiplier, correction, g, n, T.min(block + v, blocks - 1), v)
-        for r, v in T.grid(ROWS, 2):
-            if n % LANES == 0:
-                epilogue.store(
-                    out, floats, ints, y[r, T.ramp(v * LANES, 1, LANES)], row + r, T.min(block + v, blocks - 1)
-                )
-            else:
-                for lane in range(T.min(n - T.min(block + v, blocks - 1) * LANES, LANES)):
-                    out[row + r, T.min(block + v, blocks - 1) * LANES + lane] = y[r, v * LANES + lane]
-
-    @T.inline
-    def large(a, w, bounds, multiplier, correction, bias, out):
-        for task in T.parallel(row_blocks * panels):
-            start = (task % row_blocks if rows_first else task // panels) * block_rows
-            panel = task // row_blocks if rows_first else task % panels
-            config = T.alloc_buffer((64,), "uint8")
-            configure(config, tiles)
-            floats = T.alloc_buffer((SCRATCH,), "float32", scope="local")
-            ints = T.alloc_buffer((SCRATCH,), "int32", scope="local")
-            epilogue.prepare(out, floats, ints)
-            for i in range((T.min(rows - start, block_rows) + ROWS - 1) // ROWS):
-                # the last rows are counted from the end; rows done twice get the same values
-                row = T.min(start + i * ROWS, rows - ROWS)
-                tile(a, w, bounds, multiplier, correction, bias, out, floats, ints, row, panel * 2)
-
-    @T.inline
-    def either(a, w, bounds, multiplier, correction, bias, out):
-        if rows < ROWS:
-            small(a, w, bounds, multiplier, correction, bias, out)
-        else:
-            large(a, w, bounds, multiplier, correction, bias, out)
-
-    return large if isinstance(rows, int) else either
+    large = partial(_tasks, TaskGrid(rows, -(-workload.blocks // 2), schedule), tiles)
+    return large if isinstance(rows, int) else partial(_by_rows, small, large)

@@ -13,21 +13,20 @@ from tvm_ahcq.kernels.common.vector import LANES, extent
 from tvm_ahcq.target import HostTarget
 
 from .amx import amx_body
+from .context import GemmContext
 from .dot4 import dot4_body
 from .epilogue import PLAIN, Epilogue
 from .generic import generic_body
 from .tiling import DEFAULT, LinearSchedule
 from .vnni import vnni_body
+from .workload import LinearWorkload
 
 
 def grouped_linear(
     m: int | Expr,
-    n: int,
-    kp: int,
-    groups: int,
+    workload: LinearWorkload,
     layout: str,
     target: HostTarget,
-    weight_bits: int = 8,
     schedule: LinearSchedule = DEFAULT,
 ) -> PrimFunc:
     """Kernel of :func:`tvm_ahcq.quantizers.core.reference.grouped_linear`.
@@ -41,18 +40,12 @@ def grouped_linear(
     ----------
     m : int or Expr
         Rows; anything but an int makes a kernel for any number of rows.
-    n : int
-        Outputs.
-    kp, groups : int
-        Channels, padding included, and channel groups. Which channels form a group is known at run time only, so that
-        layers of one shape share a kernel.
+    workload : LinearWorkload
+        N, Kp, G and bits of a weight.
     layout : str
         "vnni16" (every target but "generic") or "rows".
     target : HostTarget
         Processor that the kernel is for.
-    weight_bits : int
-        Bits of a weight's code; fewer than 8 bound the operands by ``2**weight_bits - 1``, which AVX2 and plain NEON
-        turn into speed.
     schedule : LinearSchedule
         Blocking; layout "rows" has one only.
 
@@ -62,10 +55,18 @@ def grouped_linear(
         The target has no kernel for the layout.
     """
     rows = extent(m, "m")
-    return linear_kernel(rows, n, linear_operands(rows, n, kp, groups, layout, target, weight_bits, schedule))
+    if layout == "rows":
+        operands = match_operands(rows, workload, generic_body(rows, workload, target))
+        return linear_kernel(rows, workload, operands)
+    if layout != target.layout:
+        raise TargetError(
+            f"no grouped_linear for weight layout {layout!r} on target {target.name!r}; "
+            f"pack with layout {target.layout!r}."
+        )
+    return linear_kernel(rows, workload, packed_linear(rows, workload, target, schedule))
 
 
-def linear_kernel(rows: int | Expr, n: int, operands: Callable[..., None]) -> PrimFunc:
+def linear_kernel(rows: int | Expr, workload: LinearWorkload, operands: Callable[..., None]) -> PrimFunc:
     """The kernel around `operands` that gives the outputs as they are."""
 
     @T.prim_func(s_tir=True)
@@ -79,62 +80,56 @@ def linear_kernel(rows: int | Expr, n: int, operands: Callable[..., None]) -> Pr
         out_handle: T.handle,
     ):
         T.func_attr({"global_symbol": "ahcq_grouped_linear", "tirx.noalias": True, "tirx.is_scheduled": True})
-        out = T.match_buffer(out_handle, (rows, n), "float32", align=4)
-        operands(a, w, bounds, multiplier, correction, bias, out)
+        out = T.match_buffer(out_handle, (rows, workload.outputs), "float32", align=4)
+        operands((a, w, bounds, multiplier, correction, bias), out)
 
     return main
 
 
-def linear_operands(
+def packed_linear(
     rows: int | Expr,
-    n: int,
-    kp: int,
-    groups: int,
-    layout: str,
+    workload: LinearWorkload,
     target: HostTarget,
-    weight_bits: int,
     schedule: LinearSchedule,
     epilogue: Epilogue = PLAIN,
 ) -> Callable[..., None]:
-    """The whole of a kernel but its output: an inline function of six handles and what the epilogue takes.
+    """The whole of a kernel but its output, for weights in layout "vnni16": see :func:`match_operands`.
+
+    With another epilogue than `PLAIN`, outputs are a multiple of 16.
 
     Raises
     ------
     TargetError
         The target has no kernel for the layout.
     """
-    weight_shape: tuple[int, ...]
-    if layout == "rows":
-        weight_shape, body = (n, kp), generic_body(rows, n, groups, target)
-    elif layout == "vnni16" and target.layout == "vnni16":
-        weight_shape = (-(-n // LANES), kp // 4, LANES, 4)
-        if target.isa == "amx":
-            body = amx_body(rows, n, kp, groups, schedule=schedule, epilogue=epilogue)
-        elif target.isa == "avx512vnni":
-            body = vnni_body(rows, n, groups, schedule, epilogue)
-        else:
-            body = dot4_body(rows, n, groups, target, weight_bits, schedule, epilogue)
+    if target.isa == "amx":
+        body = amx_body(rows, workload, schedule=schedule)
+    elif target.isa == "avx512vnni":
+        body = vnni_body(rows, workload.outputs, schedule)
     else:
-        raise TargetError(
-            f"no grouped_linear for weight layout {layout!r} on target {target.name!r}; "
-            f"pack with layout {target.layout!r}."
-        )
-    return match_operands(rows, n, kp, groups, weight_shape, body)
+        body = dot4_body(rows, workload, target, schedule)
+    return match_operands(rows, workload, body, epilogue, "vnni16")
 
 
 def match_operands(
-    rows: int | Expr, n: int, kp: int, groups: int, weight_shape: tuple[int, ...], body: Callable[..., None]
+    rows: int | Expr,
+    workload: LinearWorkload,
+    body: Callable[..., None],
+    epilogue: Epilogue = PLAIN,
+    layout: str = "rows",
 ) -> Callable[..., None]:
-    """Inline function of six handles and an output that calls `body` with buffers."""
+    """Return the inline function of six handles and what the epilogue takes that calls `body` with a context."""
+    n, kp, groups = workload.outputs, workload.channels, workload.groups
+    weight_shape = (n, kp) if layout == "rows" else (workload.blocks, kp // 4, LANES, 4)
 
     @T.inline
-    def operands(a_handle, w_handle, bounds_handle, multiplier_handle, correction_handle, bias_handle, out):
-        a = T.match_buffer(a_handle, (rows, kp), "uint8", align=1)
-        w = T.match_buffer(w_handle, weight_shape, "int8", align=1)
-        bounds = T.match_buffer(bounds_handle, (groups + 1,), "int32", align=4)
-        multiplier = T.match_buffer(multiplier_handle, (groups, n), "float32", align=4)
-        correction = T.match_buffer(correction_handle, (groups, n), "int32", align=4)
-        bias = T.match_buffer(bias_handle, (n,), "float32", align=4)
-        body(a, w, bounds, multiplier, correction, bias, out)
+    def operands(handles, out):
+        a = T.match_buffer(handles[0], (rows, kp), "uint8", align=1)
+        w = T.match_buffer(handles[1], weight_shape, "int8", align=1)
+        bounds = T.match_buffer(handles[2], (groups + 1,), "int32", align=4)
+        multiplier = T.match_buffer(handles[3], (groups, n), "float32", align=4)
+        correction = T.match_buffer(handles[4], (groups, n), "int32", align=4)
+        bias = T.match_buffer(handles[5], (n,), "float32", align=4)
+        body(GemmContext(rows, workload, epilogue, a, w, bounds, multiplier, correction, bias, out))
 
     return operands

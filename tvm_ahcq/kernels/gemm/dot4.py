@@ -3,44 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from tvm.ir import Expr
 from tvm.script import tirx as T
+from tvm.tirx import Buffer
 
 from tvm_ahcq.kernels.common.dot4 import dot4
 from tvm_ahcq.kernels.common.vector import LANES, fma
 from tvm_ahcq.target import HostTarget
 
-from .epilogue import PLAIN, SCRATCH, Epilogue
+from .context import TaskGrid
+from .epilogue import SCRATCH
 from .tiling import DEFAULT, LinearSchedule
+from .workload import LinearWorkload
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Integer sums of a register tile, products of one of its rows, and its outputs so far."""
+
+    sums: Buffer
+    products: Buffer
+    y: Buffer
 
 
 @T.inline
-def _adjust(w, bounds, correction, adjusted, groups, n, block, centred):
+def _adjust(gemm, adjusted, block, centred):
     """Corrections of one block of 16 outputs, padded with 0; with what centred codes leave out added."""
-    for g in range(groups):
+    for g in range(gemm.workload.groups):
         for lane in range(LANES):
             adjusted[g, block * LANES + lane] = T.if_then_else(
-                block * LANES + lane < n, correction[g, T.min(block * LANES + lane, n - 1)], 0
+                block * LANES + lane < gemm.outputs,
+                gemm.correction[g, T.min(block * LANES + lane, gemm.outputs - 1)],
+                0,
             )
         if centred:
-            for k in range((bounds[g + 1] - bounds[g]) // 4):
+            for k in range((gemm.bounds[g + 1] - gemm.bounds[g]) // 4):
                 for lane, i in T.grid(LANES, 4):
                     adjusted[g, block * LANES + lane] = adjusted[g, block * LANES + lane] + 128 * T.cast(
-                        w[block, bounds[g] // 4 + k, lane, i], "int32"
+                        gemm.w[block, gemm.bounds[g] // 4 + k, lane, i], "int32"
                     )
 
 
 @T.inline
-def _steps(sums, a, w, first_row, rows, block, k, dot):
+def _steps(gemm, dot, sums, first_row, block, k):
     """Add four channels to every sum of the tile."""
     for r in T.unroll(dot.rows):
         for u in T.unroll(dot.units):
             sums[r * dot.units + u] = dot.step(
                 sums[r * dot.units + u],
-                T.reinterpret("int32", a[T.min(first_row + r, rows - 1), T.ramp(k * 4, 1, 4)]),
-                w[block, k, 0, T.ramp(u * dot.unit_bytes, 1, dot.unit_bytes)],
+                T.reinterpret("int32", gemm.a[gemm.row(first_row, r), T.ramp(k * 4, 1, 4)]),
+                gemm.w[block, k, 0, T.ramp(u * dot.unit_bytes, 1, dot.unit_bytes)],
             )
 
 
@@ -51,121 +66,97 @@ def _clear(sums, dtype, lanes, count):
 
 
 @T.inline
-def _narrow_steps(sums, a, w, first_row, rows, block, k, count, dot, partial_lanes):
+def _narrow_steps(gemm, dot, sums, first_row, block, k, count):
     """As many steps as a partial sum holds, or fewer."""
-    partial = T.alloc_buffer((dot.rows * dot.units,), dot.partial_type, scope="local")
-    _clear(partial, "int16", partial_lanes, dot.rows * dot.units)
+    partial_sums = T.alloc_buffer((dot.rows * dot.units,), dot.partial_type, scope="local")
+    _clear(partial_sums, "int16", dot.partial_lanes, dot.rows * dot.units)
     for i in range(count):
-        _steps(partial, a, w, first_row, rows, block, k + i, dot)
+        _steps(gemm, dot, partial_sums, first_row, block, k + i)
     for i in T.unroll(dot.rows * dot.units):
-        sums[i] = dot.flush(sums[i], partial[i])
+        sums[i] = dot.flush(sums[i], partial_sums[i])
 
 
 @T.inline
-def _multiply(sums, a, w, first_row, rows, block, low, high, dot, sum_lanes, partial_lanes):
+def _multiply(gemm, dot, sums, first_row, block, low, high):
     """Integer products of one group, which spans quadruples of channels from `low` to `high`."""
-    _clear(sums, "int32", sum_lanes, dot.rows * dot.units)
+    _clear(sums, "int32", dot.sum_lanes, dot.rows * dot.units)
     if dot.depth == 0:
         for k in range(high - low):
-            _steps(sums, a, w, first_row, rows, block, low + k, dot)
+            _steps(gemm, dot, sums, first_row, block, low + k)
     else:
         for i in range((high - low) // dot.depth):
-            _narrow_steps(sums, a, w, first_row, rows, block, low + i * dot.depth, dot.depth, dot, partial_lanes)
+            _narrow_steps(gemm, dot, sums, first_row, block, low + i * dot.depth, dot.depth)
         if (high - low) % dot.depth > 0:
-            _narrow_steps(
-                sums,
-                a,
-                w,
-                first_row,
-                rows,
-                block,
-                high - (high - low) % dot.depth,
-                (high - low) % dot.depth,
-                dot,
-                partial_lanes,
-            )
+            _narrow_steps(gemm, dot, sums, first_row, block, high - (high - low) % dot.depth, (high - low) % dot.depth)
 
 
 @T.inline
-def _add_group(y, sums, products, multiplier, adjusted, g, n, block, dot):
+def _add_group(gemm, dot, tile, adjusted, g, block):
     """``y = fma(float32(products + correction), multiplier, y)``."""
     for r in T.unroll(dot.rows):
         for u in T.unroll(dot.units // dot.units_per_finish):
-            products[T.ramp(u * dot.outputs, 1, dot.outputs)] = dot.finish(
-                *[sums[r * dot.units + u * dot.units_per_finish + i] for i in range(dot.units_per_finish)]
+            tile.products[T.ramp(u * dot.outputs, 1, dot.outputs)] = dot.finish(
+                *[tile.sums[r * dot.units + u * dot.units_per_finish + i] for i in range(dot.units_per_finish)]
             )
-        if block * LANES + LANES <= n:
-            y[T.ramp(r * LANES, 1, LANES)] = fma(
+        if block * LANES + LANES <= gemm.outputs:
+            tile.y[T.ramp(r * LANES, 1, LANES)] = fma(
                 T.cast(
-                    products[T.ramp(0, 1, LANES)] + adjusted[g, T.ramp(block * LANES, 1, LANES)],
+                    tile.products[T.ramp(0, 1, LANES)] + adjusted[g, T.ramp(block * LANES, 1, LANES)],
                     "float32x16",
                 ),
-                multiplier[g, T.ramp(block * LANES, 1, LANES)],
-                y[T.ramp(r * LANES, 1, LANES)],
+                gemm.multiplier[g, T.ramp(block * LANES, 1, LANES)],
+                tile.y[T.ramp(r * LANES, 1, LANES)],
             )
         else:
-            for lane in range(n % LANES):
-                y[r * LANES + lane] = fma(
-                    T.cast(products[lane] + adjusted[g, block * LANES + lane], "float32"),
-                    multiplier[g, block * LANES + lane],
-                    y[r * LANES + lane],
+            for lane in range(gemm.outputs % LANES):
+                tile.y[r * LANES + lane] = fma(
+                    T.cast(tile.products[lane] + adjusted[g, block * LANES + lane], "float32"),
+                    gemm.multiplier[g, block * LANES + lane],
+                    tile.y[r * LANES + lane],
                     1,
                 )
 
 
-def dot4_body(
-    rows: int | Expr,
-    n: int,
-    groups: int,
-    target: HostTarget,
-    weight_bits: int,
-    schedule: LinearSchedule = DEFAULT,
-    epilogue: Epilogue = PLAIN,
-) -> Callable[..., None]:
-    """Inline function with the arguments of the kernel, whose weights are in layout "vnni16".
+@T.inline
+def _tile(gemm, dot, adjusted, scratch, first_row, block):
+    """A register tile; rows past the end repeat the last one, and store the same values again."""
+    sums = T.alloc_buffer((dot.rows * dot.units,), dot.sum_type, scope="local")
+    products = T.alloc_buffer((LANES,), "int32", scope="local")
+    y = T.alloc_buffer((dot.rows * LANES,), "float32", scope="local")
+    for r in range(dot.rows):
+        for lane in range(T.min(gemm.outputs - block * LANES, LANES)):
+            y[r * LANES + lane] = gemm.bias[block * LANES + lane]
+    for g in range(gemm.workload.groups):
+        _multiply(gemm, dot, sums, first_row, block, gemm.bounds[g] // 4, gemm.bounds[g + 1] // 4)
+        _add_group(gemm, dot, _Sums(sums, products, y), adjusted, g, block)
+    for r in range(dot.rows):
+        if gemm.outputs % LANES == 0:
+            gemm.epilogue.store(gemm.out, *scratch, y[T.ramp(r * LANES, 1, LANES)], gemm.row(first_row, r), block)
+        else:
+            for lane in range(T.min(gemm.outputs - block * LANES, LANES)):
+                gemm.out[gemm.row(first_row, r), block * LANES + lane] = y[r * LANES + lane]
 
-    With another epilogue than `PLAIN`, outputs are a multiple of 16, and the last argument is what it takes.
-    """
-    dot, blocks = dot4(target, weight_bits), -(-n // LANES)
+
+@T.inline
+def _tasks(grid, dot, gemm):
+    adjusted = T.alloc_buffer((gemm.workload.groups, gemm.blocks * LANES), "int32")
+    for block in T.parallel(gemm.blocks):
+        _adjust(gemm, adjusted, block, dot.centred)
+    for task in T.parallel(grid.count):
+        start = grid.start(task)
+        block = grid.panel(task)
+        floats = T.alloc_buffer((SCRATCH,), "float32", scope="local")
+        ints = T.alloc_buffer((SCRATCH,), "int32", scope="local")
+        gemm.epilogue.prepare(gemm.out, floats, ints)
+        for i in range((T.min(gemm.rows - start, grid.block_rows) + dot.rows - 1) // dot.rows):
+            _tile(gemm, dot, adjusted, (floats, ints), start + i * dot.rows, block)
+
+
+def dot4_body(
+    rows: int | Expr, workload: LinearWorkload, target: HostTarget, schedule: LinearSchedule = DEFAULT
+) -> Callable[..., None]:
+    """Return the inline function of a :class:`.context.GemmContext` whose weights are in layout "vnni16"."""
+    dot = dot4(target, workload.weight_bits)
     if schedule.tile_rows:
         dot = replace(dot, rows=schedule.tile_rows)
-    block_rows, rows_first = schedule.block_rows, schedule.rows_first
-    row_blocks = (rows + block_rows - 1) // block_rows
-    sum_lanes, partial_lanes = (int(dtype.split("x")[1]) for dtype in (dot.sum_type, dot.partial_type))
-
-    @T.inline
-    def tile(a, w, bounds, multiplier, adjusted, bias, out, floats, ints, first_row, block):
-        """Rows past the end repeat the last one, and store the same values again."""
-        sums = T.alloc_buffer((dot.rows * dot.units,), dot.sum_type, scope="local")
-        products = T.alloc_buffer((LANES,), "int32", scope="local")
-        y = T.alloc_buffer((dot.rows * LANES,), "float32", scope="local")
-        for r in range(dot.rows):
-            for lane in range(T.min(n - block * LANES, LANES)):
-                y[r * LANES + lane] = bias[block * LANES + lane]
-        for g in range(groups):
-            _multiply(
-                sums, a, w, first_row, rows, block, bounds[g] // 4, bounds[g + 1] // 4, dot, sum_lanes, partial_lanes
-            )
-            _add_group(y, sums, products, multiplier, adjusted, g, n, block, dot)
-        for r in range(dot.rows):
-            if n % LANES == 0:
-                epilogue.store(out, floats, ints, y[T.ramp(r * LANES, 1, LANES)], T.min(first_row + r, rows - 1), block)
-            else:
-                for lane in range(T.min(n - block * LANES, LANES)):
-                    out[T.min(first_row + r, rows - 1), block * LANES + lane] = y[r * LANES + lane]
-
-    @T.inline
-    def body(a, w, bounds, multiplier, correction, bias, out):
-        adjusted = T.alloc_buffer((groups, blocks * LANES), "int32")
-        for block in T.parallel(blocks):
-            _adjust(w, bounds, correction, adjusted, groups, n, block, dot.centred)
-        for task in T.parallel(row_blocks * blocks):
-            start = (task % row_blocks if rows_first else task // blocks) * block_rows
-            block = task // row_blocks if rows_first else task % blocks
-            floats = T.alloc_buffer((SCRATCH,), "float32", scope="local")
-            ints = T.alloc_buffer((SCRATCH,), "int32", scope="local")
-            epilogue.prepare(out, floats, ints)
-            for i in range((T.min(rows - start, block_rows) + dot.rows - 1) // dot.rows):
-                tile(a, w, bounds, multiplier, adjusted, bias, out, floats, ints, start + i * dot.rows, block)
-
-    return body
+    return partial(_tasks, TaskGrid(rows, workload.blocks, schedule), dot)

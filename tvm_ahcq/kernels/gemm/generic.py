@@ -7,12 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from tvm.ir import Expr
 from tvm.script import tirx as T
+from tvm.tirx import Buffer
 
 from tvm_ahcq.kernels.common.vector import fma
 from tvm_ahcq.target import HostTarget
+
+from .context import GemmContext, TaskGrid
+from .tiling import LinearSchedule
+from .workload import LinearWorkload
 
 _TILE_ROWS, _TILE_COLUMNS = 2, 4
 _BLOCK = 64
@@ -49,77 +55,99 @@ def _dot(target: HostTarget) -> _Dot:
     return _Dot(8, 8)
 
 
+@dataclass(frozen=True)
+class _Tile:
+    """Register tile of outputs: lanes of sums, channels that fill no step, and outputs so far.
+
+    Rows and columns past the end repeat the last one.
+    """
+
+    gemm: GemmContext
+    first_row: Expr
+    first_column: Expr
+    acc: Buffer
+    rest: Buffer
+    y: Buffer
+
+    def row(self, r: Expr) -> Expr:
+        """Row `r` of the tile."""
+        return self.gemm.row(self.first_row, r)
+
+    def column(self, c: Expr) -> Expr:
+        """Column `c` of the tile."""
+        return T.min(self.first_column + c, self.gemm.outputs - 1)
+
+
 @T.inline
-def _multiply(acc, rest, a, w, first_row, rows, first_column, n, low, high, dot):
-    """Integer products of one group of channels, from `low` to `high`: lanes of sums, and what fills no step."""
+def _multiply(gemm, tile, low, high, dot):
+    """Integer products of one group of channels, from `low` to `high`."""
     for i in T.unroll(_TILE_ROWS * _TILE_COLUMNS):
-        acc[i] = T.broadcast(0, dot.lanes)
-        rest[i] = 0
+        tile.acc[i] = T.broadcast(0, dot.lanes)
+        tile.rest[i] = 0
     for k in range((high - low) // dot.step):
         for r in T.unroll(_TILE_ROWS):
             for c in T.unroll(_TILE_COLUMNS):
-                acc[r * _TILE_COLUMNS + c] = dot.accumulate(
-                    acc[r * _TILE_COLUMNS + c],
-                    a[T.min(first_row + r, rows - 1), T.ramp(low + k * dot.step, 1, dot.step)],
-                    w[T.min(first_column + c, n - 1), T.ramp(low + k * dot.step, 1, dot.step)],
+                tile.acc[r * _TILE_COLUMNS + c] = dot.accumulate(
+                    tile.acc[r * _TILE_COLUMNS + c],
+                    gemm.a[tile.row(r), T.ramp(low + k * dot.step, 1, dot.step)],
+                    gemm.w[tile.column(c), T.ramp(low + k * dot.step, 1, dot.step)],
                 )
     for k in range((high - low) % dot.step):
         for r in T.unroll(_TILE_ROWS):
             for c in T.unroll(_TILE_COLUMNS):
-                rest[r * _TILE_COLUMNS + c] = rest[r * _TILE_COLUMNS + c] + T.cast(
-                    a[T.min(first_row + r, rows - 1), high - 1 - k], "int32"
-                ) * T.cast(w[T.min(first_column + c, n - 1), high - 1 - k], "int32")
+                tile.rest[r * _TILE_COLUMNS + c] = tile.rest[r * _TILE_COLUMNS + c] + T.cast(
+                    gemm.a[tile.row(r), high - 1 - k], "int32"
+                ) * T.cast(gemm.w[tile.column(c), high - 1 - k], "int32")
 
 
 @T.inline
-def _add_group(y, acc, rest, multiplier, correction, g, first_column, n, dot):
+def _add_group(gemm, tile, g, dot):
     """``y = fma(float32(products + correction), multiplier, y)``."""
     for r in T.unroll(_TILE_ROWS):
         for c in T.unroll(_TILE_COLUMNS):
-            y[r * _TILE_COLUMNS + c] = fma(
+            tile.y[r * _TILE_COLUMNS + c] = fma(
                 T.cast(
-                    dot.total(acc[r * _TILE_COLUMNS + c])
-                    + rest[r * _TILE_COLUMNS + c]
-                    + correction[g, T.min(first_column + c, n - 1)],
+                    dot.total(tile.acc[r * _TILE_COLUMNS + c])
+                    + tile.rest[r * _TILE_COLUMNS + c]
+                    + gemm.correction[g, tile.column(c)],
                     "float32",
                 ),
-                multiplier[g, T.min(first_column + c, n - 1)],
-                y[r * _TILE_COLUMNS + c],
+                gemm.multiplier[g, tile.column(c)],
+                tile.y[r * _TILE_COLUMNS + c],
                 1,
             )
 
 
-def generic_body(rows: int | Expr, n: int, groups: int, target: HostTarget) -> Callable[..., None]:
-    """Inline function with the arguments of the kernel, whose weights are in layout "rows"."""
-    dot, tile_size = _dot(target), _TILE_ROWS * _TILE_COLUMNS
-    column_blocks = -(-n // _BLOCK)
-    row_blocks = (rows + _BLOCK - 1) // _BLOCK
+@T.inline
+def _tile(gemm, first_row, first_column, dot):
+    acc = T.alloc_buffer((_TILE_ROWS * _TILE_COLUMNS,), f"int32x{dot.lanes}", scope="local")
+    rest = T.alloc_buffer((_TILE_ROWS * _TILE_COLUMNS,), "int32", scope="local")
+    y = T.alloc_buffer((_TILE_ROWS * _TILE_COLUMNS,), "float32", scope="local")
+    tile = T.meta_var(_Tile(gemm, first_row, first_column, acc, rest, y))
+    for r, c in T.grid(_TILE_ROWS, _TILE_COLUMNS):
+        y[r * _TILE_COLUMNS + c] = gemm.bias[tile.column(c)]
+    for g in range(gemm.workload.groups):
+        low = gemm.bounds[g]
+        high = gemm.bounds[g + 1]
+        _multiply(gemm, tile, low, high, dot)
+        _add_group(gemm, tile, g, dot)
+    for r, c in T.grid(_TILE_ROWS, _TILE_COLUMNS):
+        gemm.out[tile.row(r), tile.column(c)] = y[r * _TILE_COLUMNS + c]
 
-    @T.inline
-    def tile(a, w, bounds, multiplier, correction, bias, out, first_row, first_column):
-        """A register tile; rows and columns past the end repeat the last one, and store the same values again."""
-        acc = T.alloc_buffer((tile_size,), f"int32x{dot.lanes}", scope="local")
-        rest = T.alloc_buffer((tile_size,), "int32", scope="local")
-        y = T.alloc_buffer((tile_size,), "float32", scope="local")
-        for r, c in T.grid(_TILE_ROWS, _TILE_COLUMNS):
-            y[r * _TILE_COLUMNS + c] = bias[T.min(first_column + c, n - 1)]
-        for g in range(groups):
-            low = bounds[g]
-            high = bounds[g + 1]
-            _multiply(acc, rest, a, w, first_row, rows, first_column, n, low, high, dot)
-            _add_group(y, acc, rest, multiplier, correction, g, first_column, n, dot)
-        for r, c in T.grid(_TILE_ROWS, _TILE_COLUMNS):
-            out[T.min(first_row + r, rows - 1), T.min(first_column + c, n - 1)] = y[r * _TILE_COLUMNS + c]
 
-    @T.inline
-    def body(a, w, bounds, multiplier, correction, bias, out):
-        for task in T.parallel(row_blocks * column_blocks):
-            row = task // column_blocks * _BLOCK
-            column = task % column_blocks * _BLOCK
-            for j in range((T.min(n - column, _BLOCK) + _TILE_COLUMNS - 1) // _TILE_COLUMNS):
-                for i in range((T.min(rows - row, _BLOCK) + _TILE_ROWS - 1) // _TILE_ROWS):
-                    first_row = row + i * _TILE_ROWS
-                    first_column = column + j * _TILE_COLUMNS
-                    tile(a, w, bounds, multiplier, correction, bias, out, first_row, first_column)
+@T.inline
+def _tasks(grid, dot, gemm):
+    for task in T.parallel(grid.count):
+        row = grid.start(task)
+        column = grid.panel(task) * _BLOCK
+        for j in range((T.min(gemm.outputs - column, _BLOCK) + _TILE_COLUMNS - 1) // _TILE_COLUMNS):
+            for i in range((T.min(gemm.rows - row, _BLOCK) + _TILE_ROWS - 1) // _TILE_ROWS):
+                first_row = row + i * _TILE_ROWS
+                first_column = column + j * _TILE_COLUMNS
+                _tile(gemm, first_row, first_column, dot)
 
-    return body
+
+def generic_body(rows: int | Expr, workload: LinearWorkload, target: HostTarget) -> Callable[..., None]:
+    """Return the inline function of a :class:`.context.GemmContext` whose weights are in layout "rows"."""
+    grid = TaskGrid(rows, -(-workload.outputs // _BLOCK), LinearSchedule(block_rows=_BLOCK))
+    return partial(_tasks, grid, _dot(target))

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from tvm.ir import Expr
 from tvm.script import tirx as T
 
 from tvm_ahcq.kernels.common.vector import LANES, fma, four_codes, vpdpbusd
 
-from .epilogue import PLAIN, SCRATCH, Epilogue
+from .context import TaskGrid
+from .epilogue import SCRATCH
 from .tiling import DEFAULT, LinearSchedule
 
 _TILE_ROWS = {1: 12, 2: 6, 3: 4, 4: 3, 5: 3, 6: 3}
 """Rows of a register tile by its width in vectors: the integer sums of a group and the outputs so far share the 32
 registers. Tiles twice as large, whose outputs wait in memory, lose a quarter of the speed on short groups."""
-
-
-def _panel_width(blocks: int) -> int:
-    """Width, in vectors, of the panels that `blocks` vectors of output columns are cut into."""
-    return next((width for width in (4, 3, 5, 2) if blocks % width == 0), min(blocks, 4))
 
 
 @dataclass(frozen=True)
@@ -42,18 +39,44 @@ class _Tile:
         return self.rows * self.vectors
 
 
+@dataclass(frozen=True)
+class _Panels:
+    """Panels of columns: `whole` ones of the width of `tile`, then one of the width of `last` if `count` is greater."""
+
+    tile: _Tile
+    last: _Tile
+    whole: int
+    count: int
+
+    @classmethod
+    def of(cls, outputs: int, schedule: LinearSchedule) -> _Panels:
+        """Cut `outputs` columns into panels."""
+        blocks = -(-outputs // LANES)
+        width = min(schedule.vectors or _panel_width(blocks), blocks)
+        count = -(-blocks // width)
+        last_width = blocks - (count - 1) * width
+        tile = _Tile(schedule.tile_rows or _TILE_ROWS[width], width, 0)
+        last = _Tile(schedule.tile_rows or _TILE_ROWS[last_width], last_width, outputs % LANES)
+        return cls(tile, last, count if last == tile else count - 1, count)
+
+
+def _panel_width(blocks: int) -> int:
+    """Width, in vectors, of the panels that `blocks` vectors of output columns are cut into."""
+    return next((width for width in (4, 3, 5, 2) if blocks % width == 0), min(blocks, 4))
+
+
 @T.inline
-def _begin(y, bias, block, tile):
+def _begin(gemm, y, block, tile):
     """The sums start with the bias."""
     for r in T.unroll(tile.rows):
         for v in T.unroll(tile.full):
-            y[T.ramp((r * tile.vectors + v) * LANES, 1, LANES)] = bias[T.ramp((block + v) * LANES, 1, LANES)]
+            y[T.ramp((r * tile.vectors + v) * LANES, 1, LANES)] = gemm.bias[T.ramp((block + v) * LANES, 1, LANES)]
         for lane in range(tile.tail):
-            y[(r * tile.vectors + tile.full) * LANES + lane] = bias[(block + tile.full) * LANES + lane]
+            y[(r * tile.vectors + tile.full) * LANES + lane] = gemm.bias[(block + tile.full) * LANES + lane]
 
 
 @T.inline
-def _multiply(acc, a, w, first_row, rows, block, low, high, tile):
+def _multiply(gemm, acc, first_row, block, low, high, tile):
     """Integer products of one group, which spans quadruples of channels from `low` to `high`."""
     for i in T.unroll(tile.size):
         acc[i] = T.broadcast(0, LANES)
@@ -62,19 +85,21 @@ def _multiply(acc, a, w, first_row, rows, block, low, high, tile):
             for v in T.unroll(tile.vectors):
                 acc[r * tile.vectors + v] = vpdpbusd(
                     acc[r * tile.vectors + v],
-                    four_codes(a[T.min(first_row + r, rows - 1), T.ramp((low + k) * 4, 1, 4)]),
-                    w[block + v, low + k, 0, T.ramp(0, 1, 64)],
+                    four_codes(gemm.a[gemm.row(first_row, r), T.ramp((low + k) * 4, 1, 4)]),
+                    gemm.w[block + v, low + k, 0, T.ramp(0, 1, 64)],
                 )
 
 
 @T.inline
-def _add_group(y, acc, multiplier, correction, g, block, tile):
+def _add_group(gemm, y, acc, g, block, tile):
     """``y = fma(float32(acc + correction), multiplier, y)``."""
     for r in T.unroll(tile.rows):
         for v in T.unroll(tile.full):
             y[T.ramp((r * tile.vectors + v) * LANES, 1, LANES)] = fma(
-                T.cast(acc[r * tile.vectors + v] + correction[g, T.ramp((block + v) * LANES, 1, LANES)], "float32x16"),
-                multiplier[g, T.ramp((block + v) * LANES, 1, LANES)],
+                T.cast(
+                    acc[r * tile.vectors + v] + gemm.correction[g, T.ramp((block + v) * LANES, 1, LANES)], "float32x16"
+                ),
+                gemm.multiplier[g, T.ramp((block + v) * LANES, 1, LANES)],
                 y[T.ramp((r * tile.vectors + v) * LANES, 1, LANES)],
             )
         if tile.tail > 0:
@@ -82,110 +107,63 @@ def _add_group(y, acc, multiplier, correction, g, block, tile):
             lanes[T.ramp(0, 1, LANES)] = acc[r * tile.vectors + tile.full]
             for lane in range(tile.tail):
                 y[(r * tile.vectors + tile.full) * LANES + lane] = fma(
-                    T.cast(lanes[lane] + correction[g, (block + tile.full) * LANES + lane], "float32"),
-                    multiplier[g, (block + tile.full) * LANES + lane],
+                    T.cast(lanes[lane] + gemm.correction[g, (block + tile.full) * LANES + lane], "float32"),
+                    gemm.multiplier[g, (block + tile.full) * LANES + lane],
                     y[(r * tile.vectors + tile.full) * LANES + lane],
                     1,
                 )
 
 
 @T.inline
-def _finish(out, scratch, y, first_row, rows, block, tile, epilogue):
+def _finish(gemm, scratch, y, first_row, block, tile):
     """Rows past the end have repeated the last one, and store the same values again."""
     for r in T.unroll(tile.rows):
         for v in T.unroll(tile.full):
-            epilogue.store(
-                out,
+            gemm.epilogue.store(
+                gemm.out,
                 *scratch,
                 y[T.ramp((r * tile.vectors + v) * LANES, 1, LANES)],
-                T.min(first_row + r, rows - 1),
+                gemm.row(first_row, r),
                 block + v,
             )
         if tile.tail > 0:
             for lane in range(tile.tail):
-                out[T.min(first_row + r, rows - 1), (block + tile.full) * LANES + lane] = y[
+                gemm.out[gemm.row(first_row, r), (block + tile.full) * LANES + lane] = y[
                     (r * tile.vectors + tile.full) * LANES + lane
                 ]
 
 
 @T.inline
-def _panel(a, w, multiplier, correction, bias, out, scratch, start, end, rows, block, tile, bounds, groups, epilogue):
+def _panel(gemm, scratch, start, end, block, tile):
     """One panel of columns, `tile` wide, for the rows from `start` to `end`."""
     for i in range((end - start + tile.rows - 1) // tile.rows):
         acc = T.alloc_buffer((tile.size,), "int32x16", scope="local")
         y = T.alloc_buffer((tile.size * LANES,), "float32", scope="local")
-        _begin(y, bias, block, tile)
-        for g in range(groups):
-            _multiply(acc, a, w, start + i * tile.rows, rows, block, bounds[g] // 4, bounds[g + 1] // 4, tile)
-            _add_group(y, acc, multiplier, correction, g, block, tile)
-        _finish(out, scratch, y, start + i * tile.rows, rows, block, tile, epilogue)
+        _begin(gemm, y, block, tile)
+        for g in range(gemm.workload.groups):
+            _multiply(gemm, acc, start + i * tile.rows, block, gemm.bounds[g] // 4, gemm.bounds[g + 1] // 4, tile)
+            _add_group(gemm, y, acc, g, block, tile)
+        _finish(gemm, scratch, y, start + i * tile.rows, block, tile)
 
 
-def vnni_body(
-    rows: int | Expr, n: int, groups: int, schedule: LinearSchedule = DEFAULT, epilogue: Epilogue = PLAIN
-) -> Callable[..., None]:
-    """Inline function with the arguments of the kernel, whose weights are in layout "vnni16".
+@T.inline
+def _tasks(grid, panels, gemm):
+    for task in T.parallel(grid.count):
+        start = grid.start(task)
+        panel = grid.panel(task)
+        end = T.min(gemm.rows, start + grid.block_rows)
+        floats = T.alloc_buffer((SCRATCH,), "float32", scope="local")
+        ints = T.alloc_buffer((SCRATCH,), "int32", scope="local")
+        gemm.epilogue.prepare(gemm.out, floats, ints)
+        if panels.whole > 0:
+            if panel < panels.whole:
+                _panel(gemm, (floats, ints), start, end, panel * panels.tile.vectors, panels.tile)
+        if panels.whole < panels.count:
+            if panel >= panels.whole:
+                _panel(gemm, (floats, ints), start, end, panels.whole * panels.tile.vectors, panels.last)
 
-    With another epilogue than `PLAIN`, outputs are a multiple of 16, and the last argument is what it takes.
-    """
-    blocks, tail = -(-n // LANES), n % LANES
-    width = min(schedule.vectors or _panel_width(blocks), blocks)
-    panels = -(-blocks // width)
-    last_width = blocks - (panels - 1) * width
-    tile, last = (
-        _Tile(schedule.tile_rows or _TILE_ROWS[vectors], vectors, outputs)
-        for vectors, outputs in ((width, 0), (last_width, tail))
-    )
-    whole = panels if last == tile else panels - 1
-    block_rows, rows_first = schedule.block_rows, schedule.rows_first
-    row_blocks = (rows + block_rows - 1) // block_rows
 
-    @T.inline
-    def body(a, w, bounds, multiplier, correction, bias, out):
-        for task in T.parallel(row_blocks * panels):
-            start = (task % row_blocks if rows_first else task // panels) * block_rows
-            panel = task // row_blocks if rows_first else task % panels
-            end = T.min(rows, start + block_rows)
-            floats = T.alloc_buffer((SCRATCH,), "float32", scope="local")
-            ints = T.alloc_buffer((SCRATCH,), "int32", scope="local")
-            epilogue.prepare(out, floats, ints)
-            if whole > 0:
-                if panel < whole:
-                    _panel(
-                        a,
-                        w,
-                        multiplier,
-                        correction,
-                        bias,
-                        out,
-                        (floats, ints),
-                        start,
-                        end,
-                        rows,
-                        panel * width,
-                        tile,
-                        bounds,
-                        groups,
-                        epilogue,
-                    )
-            if whole < panels:
-                if panel >= whole:
-                    _panel(
-                        a,
-                        w,
-                        multiplier,
-                        correction,
-                        bias,
-                        out,
-                        (floats, ints),
-                        start,
-                        end,
-                        rows,
-                        whole * width,
-                        last,
-                        bounds,
-                        groups,
-                        epilogue,
-                    )
-
-    return body
+def vnni_body(rows: int | Expr, outputs: int, schedule: LinearSchedule = DEFAULT) -> Callable[..., None]:
+    """Return the inline function of a :class:`.context.GemmContext` whose weights are in layout "vnni16"."""
+    panels = _Panels.of(outputs, schedule)
+    return partial(_tasks, TaskGrid(rows, panels.count, schedule), panels)

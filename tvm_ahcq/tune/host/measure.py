@@ -112,16 +112,7 @@ def _build(target: HostTarget, workload: LinearWorkload, schedule: LinearSchedul
     TuningError
         The instruction that the kernel is written for is not in its code.
     """
-    func = grouped_linear(
-        Var("rows", "int64"),
-        workload.outputs,
-        workload.channels,
-        workload.groups,
-        target.layout,
-        target,
-        workload.weight_bits,
-        schedule,
-    )
+    func = grouped_linear(Var("rows", "int64"), workload, target.layout, target, schedule)
     built = tvm.compile(func, target=target.tvm_target())
     check_instruction(target, built.mod.inspect_source("asm"))
     built.export_library(str(path), **link_options(target))
