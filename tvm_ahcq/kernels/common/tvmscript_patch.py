@@ -13,7 +13,7 @@ from types import FrameType
 from tvm.script.parser.core import doc
 from tvm.script.parser.core.parser import ScriptMacro
 
-_parse_macro_def = getattr(ScriptMacro, "get_macro_def", None)
+_parse_macro_def = ScriptMacro.get_macro_def
 
 
 def _find_parser_def(macro: ScriptMacro) -> object:
@@ -35,8 +35,7 @@ def _cached_macro_def(macro: ScriptMacro) -> doc.FunctionDef:
 
 
 def speed_up_inlining() -> None:
-    """Patch the parser of this process's TVM; a TVM without these methods stays as it is."""
+    """Patch the parser of this process's TVM; a TVM that finds its parser in another way keeps it."""
     if hasattr(ScriptMacro, "_find_parser_def"):
         ScriptMacro._find_parser_def = _find_parser_def
-    if _parse_macro_def is not None:
-        ScriptMacro.get_macro_def = _cached_macro_def
+    ScriptMacro.get_macro_def = _cached_macro_def
