@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tvm_ahcq.errors import CalibrationError, CheckpointError
-from tvm_ahcq.quantizers.weight.gptq import Curvature, round_gptq
+from tvm_ahcq.quantizers.weight.gptq import FactoredHessian, round_gptq
 from tvm_ahcq.quantizers.weight.weights import QuantizedWeight, calibrate_weight
 
 
@@ -33,10 +33,12 @@ def error(weight: np.ndarray, codes: np.ndarray, hessian: np.ndarray, q: Quantiz
 
 
 def rounded(
-    weight: np.ndarray, hessian: np.ndarray, q: QuantizedWeight, sweeps: int = 0, block: int = 128, **curvature
+    weight: np.ndarray, hessian: np.ndarray, q: QuantizedWeight, sweeps: int = 0, block: int = 128, **options
 ) -> np.ndarray:
-    hessian = Curvature(hessian, **curvature) if curvature else hessian
-    codes = round_gptq(weight, hessian, q.scale, q.zero_point, q.bits, sweeps=sweeps, block=block)
+    hessian = FactoredHessian(hessian, **options) if options else hessian
+    result = round_gptq(weight, hessian, q, sweeps=sweeps, block=block)
+    assert result.scale is q.scale and result.zero_point is q.zero_point and result.bits == q.bits
+    codes = result.codes
     assert codes.dtype == np.uint8 and codes.shape == weight.shape and codes.max() < 2**q.bits
     return codes
 

@@ -1,11 +1,11 @@
-"""Rounding of one layer against what it is for: the float layer's output, on samples that it has not seen."""
+"""Rounding of one layer against the float layer's output, on held-out samples."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from tvm_ahcq.quantizers.weight.round_layer import LayerSample, _Moments, output_error, round_layer
+from tvm_ahcq.quantizers.weight.round_layer import InputStatistics, LayerSample, output_error, round_layer
 from tvm_ahcq.quantizers.weight.weights import encode_weight
 
 
@@ -42,8 +42,8 @@ def test_the_input_correction_minimises_its_objective(rows):
     """With fewer rows than inputs and with more; at the minimum of a convex function, no direction goes down."""
     weight, _, sample, _ = layer()
     x, q = sample.float_inputs[:rows], sample.quantized_inputs[:rows]
-    moments = _Moments(LayerSample(x, q, np.zeros(rows, bool)), centred=False)
-    found = moments.corrected(weight, 0.1).astype(np.float64)
+    statistics = InputStatistics(LayerSample(x, q, np.zeros(rows, bool)), centred=False)
+    found = statistics.corrected(weight, 0.1).astype(np.float64)
     unit = np.square(q, dtype=np.float64).mean()
     gradient = (found @ q.T - weight @ x.T) @ q / rows + 0.1 * unit * (found - weight)
     start = (weight @ q.T - weight @ x.T) @ q / rows

@@ -12,7 +12,7 @@ import numpy as np
 
 from tvm_ahcq.quantizers.core.params import check_bits, check_scales, register, to_float32
 
-from .softmax_table import SoftmaxTableParams, check_softmax_samples, table_loss, thin_softmax_samples
+from .softmax_table import SoftmaxTableParams, check_softmax_samples, search_table, table_loss, thin_softmax_samples
 
 TAUS = (1, 2, 4)
 """The published candidates: levels an octave."""
@@ -21,7 +21,7 @@ TAUS = (1, 2, 4)
 @register("agq")
 @dataclass(frozen=True)
 class AgqParams(SoftmaxTableParams):
-    """Levels 0 and ``scale * 2**(-k / tau)``, k from 0 to ``2**bits - 2``; k rounds in the log domain.
+    """Values 0 and ``scale * 2**(-k / tau)``, k from 0 to ``2**bits - 2``; k rounds in the log domain.
 
     Codes ascend with the value: code 0 is the value 0, the highest code has k = 0. Values are rounded to multiples of
     ``scale / 255``.
@@ -49,38 +49,38 @@ class AgqParams(SoftmaxTableParams):
         object.__setattr__(self, "scale", to_float32(self.scale))
 
     def thresholds(self) -> np.ndarray:
-        """``(n,)`` float64 T_c, ascending: p is given a code of at least c exactly if ``p >= T_c``.
+        """Return ``(n,)`` float64 T_c, ascending: p has a code of at least c if and only if ``p >= T_c``.
 
-        (The formula has no ties: the boundaries' exponents are odd multiples of ``1 / (2 tau)``, never whole.)
+        The formula has no ties: the boundaries' exponents are odd multiples of ``1 / (2 tau)``, never whole.
         """
         return boundaries(self.bits, self.tau, float(np.float32(self.scale)))
 
     def table(self) -> np.ndarray:
-        """``(n + 1,)`` uint8 operands, ascending from 0 to 255; low entries may coincide."""
+        """Return ``(n + 1,)`` uint8 operands, ascending from 0 to 255; low entries may coincide."""
         return table_entries(self.bits, self.tau)
 
 
 def boundaries(bits: int, tau: int, scale: float) -> np.ndarray:
-    """``(2**bits - 1,)`` float64 probabilities at which the code steps from c - 1 to c."""
+    """Return ``(2**bits - 1,)`` float64 probabilities at which the code steps from c - 1 to c."""
     exponent = np.arange(2**bits - 2, -1, -1)
     return scale * np.exp2(-(exponent + 0.5) / tau)
 
 
 def table_entries(bits: int, tau: int) -> np.ndarray:
-    """``(2**bits,)`` uint8: values of the codes in units of ``scale / 255``, half to even."""
+    """Return ``(2**bits,)`` uint8 values of the codes in units of ``scale / 255``, half to even."""
     exponent = np.arange(2**bits - 2, -1, -1)
     return np.concatenate([[0], np.rint(255 * np.exp2(-exponent / tau))]).astype(np.uint8)
 
 
 def calibrate_agq(probs: np.ndarray, values: np.ndarray | None, bits: int) -> AgqParams:
-    """The tau (of three) and scale of least mean ``|(P_q - P) V|**2.4``, P_q from the deployed 8-bit table.
+    """Return the quantizer of least mean ``|(P_q - P) V|**2.4`` among three tau and all scales.
 
     Parameters
     ----------
     probs : numpy.ndarray
         ``(S, R, K)`` float32 softmax outputs: S slices (image, window, head), R queries, K keys.
     values : numpy.ndarray or None
-        ``(S, K, d)`` float32, the V that each slice multiplies; without it the loss is mean ``|P_q - P|**2.4``.
+        ``(S, K, d)`` float32, the V that each slice multiplies; without it the loss is the mean ``|P_q - P|**2.4``.
     bits : int
         Code width.
 
@@ -94,18 +94,17 @@ def calibrate_agq(probs: np.ndarray, values: np.ndarray | None, bits: int) -> Ag
         return AgqParams(bits, 1, 1.0)
     probs, values = thin_softmax_samples(probs, values)
 
-    def search(fractions: np.ndarray, taus: tuple[int, ...]) -> list[tuple[float, int, float]]:
-        tried = [(tau, fraction) for tau in taus for fraction in fractions]
-        return sorted((deployed_loss(probs, values, bits, tau, top * f), tau, f) for tau, f in tried)
-
-    # the loss is jagged in the scale, so the neighbourhoods of several leaders are looked at
-    ranked = search(np.geomspace(1.0, 0.05, 24), TAUS)
-    refined = [search(np.clip(f * np.geomspace(0.9, 1.1, 11), 0.01, 1), (tau,))[0] for _, tau, f in ranked[:4]]
-    _, tau, fraction = min(refined + ranked[:1])
+    tau, fraction = search_table(
+        lambda tau, fraction: deployed_loss(probs, values, bits, tau, top * fraction),
+        TAUS,
+        np.geomspace(1.0, 0.05, 24),
+        lambda fraction: np.clip(fraction * np.geomspace(0.9, 1.1, 11), 0.01, 1),
+        leaders=4,
+    )
     return AgqParams(bits, tau, top * fraction)
 
 
 def deployed_loss(probs: np.ndarray, values: np.ndarray | None, bits: int, tau: int, scale: float) -> float:
-    """Mean ``|(P_q - P) V|**2.4`` of the deployed table (without V: mean ``|P_q - P|**2.4``)."""
+    """Return the mean ``|(P_q - P) V|**2.4`` of the deployed table; without V, the mean ``|P_q - P|**2.4``."""
     scale = float(np.float32(scale))
     return table_loss(probs, values, boundaries(bits, tau, scale), table_entries(bits, tau), scale)

@@ -70,14 +70,13 @@ def attention_constants(
         If the quantizer of the probabilities does not give 0 the code 0.
     """
     q, k, v = quantizers.q, quantizers.k, quantizers.v
-    q_bound, k_bound = _max_step(q), _max_step(k)
-    qk = (head_dim * q_bound * k_bound, q.scale * k.scale * scale * LOG2_E)
+    qk = (head_dim * _max_step(q) * _max_step(k), q.scale * k.scale * scale * LOG2_E)
     rel: tuple[int, float, float] | None = None
     tables: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
     if rel_h is not None and rel_w is not None:
-        h_scale, w_scale = (float(max(np.abs(t).max(), 1e-8)) / 127 for t in (rel_h, rel_w))
-        tables = np.rint(rel_h / h_scale).astype(np.int8), np.rint(rel_w / w_scale).astype(np.int8)
-        rel = (head_dim * q_bound * 127, q.scale * h_scale * LOG2_E, q.scale * w_scale * LOG2_E)
+        (rows, h_scale), (columns, w_scale) = _int8_table(rel_h), _int8_table(rel_w)
+        tables = rows, columns
+        rel = (head_dim * _max_step(q) * 127, q.scale * h_scale * LOG2_E, q.scale * w_scale * LOG2_E)
     codebook = _probability_codebook(quantizers.probs)
     constants = AttentionConstants(
         q_zero=q.zero_point,
@@ -94,6 +93,12 @@ def attention_constants(
 def _max_step(params: UniformParams) -> int:
     """Return the largest absolute value of ``code - zero_point``."""
     return max(params.zero_point, 2**params.bits - 1 - params.zero_point)
+
+
+def _int8_table(table: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return a table as int8 and its scale."""
+    scale = float(max(np.abs(table).max(), 1e-8)) / 127
+    return np.rint(table / scale).astype(np.int8), scale
 
 
 def _probability_codebook(probs: QuantizerParams) -> Codebook:

@@ -12,7 +12,7 @@ import numpy as np
 
 from tvm_ahcq.quantizers.core.params import check_bits, check_scales, register, to_float32
 
-from .softmax_table import SoftmaxTableParams, check_softmax_samples, table_loss, thin_softmax_samples
+from .softmax_table import SoftmaxTableParams, check_softmax_samples, search_table, table_loss, thin_softmax_samples
 
 ALPHAS = (0.001, 0.1, 1.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
 """The published candidates for alpha."""
@@ -47,39 +47,39 @@ class LnqParams(SoftmaxTableParams):
         object.__setattr__(self, "scale", to_float32(self.scale))
 
     def thresholds(self) -> np.ndarray:
-        """``(n,)`` float64 T_c, ascending: p is given a code of at least c exactly if ``p >= T_c``.
+        """Return ``(n,)`` float64 T_c, ascending: p has a code of at least c if and only if ``p >= T_c``.
 
-        (A true tie of the formula would round half to even; the boundaries are transcendental, so there is none.)
+        The formula has no ties, since its boundaries are transcendental.
         """
         return boundaries(self.bits, self.alpha, float(np.float32(self.scale)))
 
     def table(self) -> np.ndarray:
-        """``(n + 1,)`` uint8 operands, ascending from 0 to 255; low entries may coincide."""
+        """Return ``(n + 1,)`` uint8 operands, ascending from 0 to 255; low entries may coincide."""
         return table_entries(self.bits, self.alpha, float(np.float32(self.scale)))
 
 
 def boundaries(bits: int, alpha: float, scale: float) -> np.ndarray:
-    """``(n,)`` float64 probabilities at which the code steps from c - 1 to c."""
+    """Return ``(n,)`` float64 probabilities at which the code steps from c - 1 to c."""
     n = 2**bits - 1
     return np.expm1((np.arange(1, n + 1) - 0.5) * np.log1p(alpha * scale) / n) / alpha
 
 
 def table_entries(bits: int, alpha: float, scale: float) -> np.ndarray:
-    """``(n + 1,)`` uint8: values of the codes in units of ``scale / 255``, half to even."""
+    """Return ``(n + 1,)`` uint8 values of the codes in units of ``scale / 255``, half to even."""
     n = 2**bits - 1
     values = np.expm1(np.arange(n + 1) * np.log1p(alpha * scale) / n) / alpha
     return np.clip(np.rint(255 * values / scale), 0, 255).astype(np.uint8)
 
 
 def calibrate_lnq(probs: np.ndarray, values: np.ndarray | None, bits: int) -> LnqParams:
-    """The alpha (of nine) and scale of least mean ``|(P_q - P) V|**2.4``, P_q from the deployed 8-bit table.
+    """Return the quantizer of least mean ``|(P_q - P) V|**2.4`` among nine alpha and all scales.
 
     Parameters
     ----------
     probs : numpy.ndarray
         ``(S, R, K)`` float32 softmax outputs: S slices (image, window, head), R queries, K keys.
     values : numpy.ndarray or None
-        ``(S, K, d)`` float32, the V that each slice multiplies; without it the loss is mean ``|P_q - P|**2.4``.
+        ``(S, K, d)`` float32, the V that each slice multiplies; without it the loss is the mean ``|P_q - P|**2.4``.
     bits : int
         Code width.
 
@@ -93,19 +93,17 @@ def calibrate_lnq(probs: np.ndarray, values: np.ndarray | None, bits: int) -> Ln
         return LnqParams(bits, 1.0, 1.0)
     probs, values = thin_softmax_samples(probs, values)
 
-    def search(fractions: np.ndarray, alphas: tuple[float, ...]) -> list[tuple[float, float, float]]:
-        tried = [(a, f) for a in alphas for f in fractions]
-        return sorted((deployed_loss(probs, values, bits, a, top * f), a, f) for a, f in tried)
-
-    # the loss is jagged in the scale, so the neighbourhoods of several leaders are looked at
-    ranked = search(np.linspace(1.0, 0.1, 19), ALPHAS)
-    nearby = np.linspace(-0.04, 0.04, 11)
-    refined = [search(np.clip(fraction + nearby, 0.05, 1.0), (alpha,))[0] for _, alpha, fraction in ranked[:6]]
-    _, alpha, fraction = min(refined + ranked[:1])
+    alpha, fraction = search_table(
+        lambda alpha, fraction: deployed_loss(probs, values, bits, alpha, top * fraction),
+        ALPHAS,
+        np.linspace(1.0, 0.1, 19),
+        lambda fraction: np.clip(fraction + np.linspace(-0.04, 0.04, 11), 0.05, 1.0),
+        leaders=6,
+    )
     return LnqParams(bits, alpha, top * fraction)
 
 
 def deployed_loss(probs: np.ndarray, values: np.ndarray | None, bits: int, alpha: float, scale: float) -> float:
-    """Mean ``|(P_q - P) V|**2.4`` of the deployed table (without V: mean ``|P_q - P|**2.4``)."""
+    """Return the mean ``|(P_q - P) V|**2.4`` of the deployed table; without V, the mean ``|P_q - P|**2.4``."""
     scale = float(np.float32(scale))
     return table_loss(probs, values, boundaries(bits, alpha, scale), table_entries(bits, alpha, scale), scale)
