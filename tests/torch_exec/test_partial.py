@@ -65,20 +65,24 @@ def test_with_everything_chosen_it_equals_the_simulation_bit_for_bit(quantizers,
 
 def test_with_nothing_chosen_it_equals_float_bit_for_bit_or_is_closer():
     expected = everything(Sites())
-    for got, wanted in zip(everything(PartialSites({}, sums=torch.float32)), expected, strict=True):
+    for got, wanted in zip(everything(PartialSites({}, accumulator=torch.float32)), expected, strict=True):
         np.testing.assert_array_equal(got.numpy(), wanted.numpy())
     for got, wanted in zip(everything(PartialSites({})), expected, strict=True):
         np.testing.assert_allclose(got.numpy(), wanted.numpy(), atol=2e-5)
 
 
 @pytest.mark.parametrize("kind", INPUTS)
-@pytest.mark.parametrize("sums", [torch.float32, torch.float64])
-def test_input_alone_and_weight_alone_are_rounded_and_multiplied_in_float(kind, sums, quantizers, weights):
+@pytest.mark.parametrize("accumulator", [torch.float32, torch.float64])
+def test_input_alone_and_weight_alone_are_rounded_and_multiplied_in_float(kind, accumulator, quantizers, weights):
     y = F.gelu(X)
     rounded = torch.from_numpy(INPUTS[kind].fake_quant(y.numpy()))
     cases = [
-        (PartialSites({f"{kind}.input": INPUTS[kind]}, sums=sums), rounded, WEIGHT),
-        (PartialSites({}, {kind: weights[kind]}, sums=sums), y, torch.from_numpy(weights[kind].dequantize())),
+        (PartialSites({f"{kind}.input": INPUTS[kind]}, accumulator=accumulator), rounded, WEIGHT),
+        (
+            PartialSites({}, {kind: weights[kind]}, accumulator=accumulator),
+            y,
+            torch.from_numpy(weights[kind].dequantize()),
+        ),
     ]
     for sites, x, weight in cases:
         got = sites.linear(kind, sites.activation(f"{kind}.input", X, "gelu"), WEIGHT, BIAS)

@@ -326,7 +326,7 @@ class _Grouping:
                 trained = self.sites.trained(site)
                 assert isinstance(trained, CagParams), "of a CAG site"
                 params = regroup_by_error(trained, self.rows[site], self.counts[place], energy)
-            self.sites.restart(site, params)
+            self.sites.set_quantizer(site, params)
         return True
 
 

@@ -1,2 +1,4 @@
-"""Pure mathematics of the quantizers, parameters, calibration, tables, in numpy; learned and
-error-compensated rounding and conditioning, in torch. Knows nothing of TVM."""
+"""Mathematics of the quantizers, without TVM: parameters, calibration, codes, tables; see docs/quantizers.md.
+
+numpy, and torch where a matrix is decomposed. :mod:`tvm_ahcq.calibrate` runs it on models.
+"""

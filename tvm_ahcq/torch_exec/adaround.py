@@ -13,7 +13,7 @@ STRETCH_LOW, STRETCH_HIGH = -0.1, 1.1
 
 
 def alpha_start(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """The alpha whose soft weight is `weight` itself: ``-ln(1.2 / (r + 0.1) - 1)``, r the fraction above the floor.
+    """Return the alpha whose soft weight is `weight` itself: ``-ln(1.2 / (r + 0.1) - 1)``, r = steps - floor(steps).
 
     Parameters
     ----------
@@ -22,20 +22,20 @@ def alpha_start(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     scale : torch.Tensor
         ``(N,)`` float32 step of each output channel.
     """
-    steps = weight / _rows(scale, weight)
+    steps = weight / _per_row(scale, weight)
     part = (steps - steps.floor() - STRETCH_LOW) / (STRETCH_HIGH - STRETCH_LOW)
     return torch.logit(part)
 
 
 def rounding(alpha: torch.Tensor) -> torch.Tensor:
-    """``h(alpha) = clip(1.2 sigmoid(alpha) - 0.1, 0, 1)``: how far each weight is rounded up."""
+    """Return ``h(alpha) = clip(1.2 sigmoid(alpha) - 0.1, 0, 1)``, the share of a step that rounds up."""
     return (torch.sigmoid(alpha) * (STRETCH_HIGH - STRETCH_LOW) + STRETCH_LOW).clamp(0, 1)
 
 
 def soft_weight(
     weight: torch.Tensor, alpha: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, bits: int
 ) -> torch.Tensor:
-    """``(clip(floor(w / s) + h(alpha) + z, 0, Q) - z) s``, differentiable in `alpha`.
+    """Return ``(clip(floor(w / s) + h(alpha) + z, 0, Q) - z) s``, differentiable in `alpha`.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def soft_weight(
     bits : int
         Code width.
     """
-    scale, zero_point = _rows(scale, weight), _rows(zero_point.to(weight.dtype), weight)
+    scale, zero_point = _per_row(scale, weight), _per_row(zero_point.to(weight.dtype), weight)
     codes = (weight / scale).floor() + rounding(alpha) + zero_point
     return (codes.clamp(0, 2**bits - 1) - zero_point) * scale
 
@@ -54,12 +54,12 @@ def soft_weight(
 def hard_codes(
     weight: torch.Tensor, alpha: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, bits: int
 ) -> torch.Tensor:
-    """Codes ``clip(floor(w / s) + [alpha >= 0] + z, 0, Q)``, uint8; parameters as for :func:`soft_weight`."""
-    scale, zero_point = _rows(scale, weight), _rows(zero_point.to(weight.dtype), weight)
+    """Return codes ``clip(floor(w / s) + [alpha >= 0] + z, 0, Q)``, uint8; parameters as for :func:`soft_weight`."""
+    scale, zero_point = _per_row(scale, weight), _per_row(zero_point.to(weight.dtype), weight)
     codes = (weight / scale).floor() + (alpha >= 0) + zero_point
     return codes.clamp(0, 2**bits - 1).to(torch.uint8)
 
 
-def _rows(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """``(N,)`` shaped to broadcast over the rows of `weight`."""
+def _per_row(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return ``(N,)`` values shaped to broadcast over the rows of `weight`."""
     return values.reshape((-1,) + (1,) * (weight.ndim - 1))

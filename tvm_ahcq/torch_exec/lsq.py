@@ -14,12 +14,12 @@ MIN_LEARNED_SCALE = 1.1920929e-07
 
 
 def gradient_factor(count: int, bits: int) -> float:
-    """``1 / sqrt(N Q)``: weight of a scale's gradient when N values share it."""
+    """Return ``1 / sqrt(N Q)``, the factor of a scale's gradient when N values share it."""
     return (count * (2**bits - 1)) ** -0.5
 
 
 def uniform_lsq(x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor | int, bits: int) -> torch.Tensor:
-    """Uniform quantizer with one scale for the whole tensor, differentiable in `x` and `scale`.
+    """Apply a uniform quantizer with one scale, differentiable in `x` and `scale`.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def uniform_lsq(x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor |
 def grouped_lsq(
     x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, group_of: torch.Tensor, bits: int
 ) -> torch.Tensor:
-    """CAG with learned scales, differentiable in `x` and `scale`.
+    """Apply a CAG quantizer with learned scales, differentiable in `x` and `scale`.
 
     Parameters
     ----------
@@ -70,11 +70,11 @@ def grouped_lsq(
 def table_lsq(
     x: torch.Tensor, delta: torch.Tensor, offset: torch.Tensor | float, table: torch.Tensor, boundaries: torch.Tensor
 ) -> torch.Tensor:
-    """A table quantizer ``offset + delta * table[code]`` with a learned scale, differentiable in `x` and `delta`.
+    """Apply a table quantizer ``offset + delta * table[code]``, differentiable in `x` and `delta`.
 
-    The published gradient of HLUQ's log scale is zero for every value in range. Here rounding
-    passes its gradient straight through in the linear domain for all levels, as LSQ does: a value in range contributes
-    its rounding error ``table[code] - (x - offset) / delta``.
+    The published gradient of HLUQ's log scale is zero for every value in range. Here rounding passes its gradient
+    straight through in the linear domain for all levels, as in LSQ: a value in range contributes its rounding error
+    ``table[code] - (x - offset) / delta``.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def table_lsq(
 
 
 class _Affine(torch.autograd.Function):
-    """``(clip(rint(x / s) + z, 0, Q) - z) s`` with straight-through rounding; only `x` is kept for the way back."""
+    """``(clip(rint(x / s) + z, 0, Q) - z) s`` with straight-through rounding; only `x` is saved for backward."""
 
     @staticmethod
     def forward(

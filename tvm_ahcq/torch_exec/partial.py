@@ -1,4 +1,4 @@
-"""Simulation with only some sites and weights quantized, at any bits: what does one of them do to the result?"""
+"""Simulation with only some sites and weights quantized, to measure the effect of each on the result."""
 
 from __future__ import annotations
 
@@ -17,53 +17,53 @@ OPERANDS = ("q", "k", "v", "probs")
 
 
 class PartialSites(SimulatedSites):
-    """The sites in `quantizers` and the layers' weights in `weights` are quantized; everything else stays in float.
+    """Sites of which those in `quantizers`, and the weights in `weights`, are quantized; the rest stays in float.
 
     A layer whose input and weight are both quantized runs on integers, and so does an attention whose four operands
     are; with only some of them, values are rounded to their quantizers' levels and multiplied in float. With everything
-    chosen and float64 sums, results equal :class:`SimulatedSites` bit for bit; with nothing chosen and float32 sums,
-    they equal the float :class:`Sites` bit for bit.
+    quantized and float64 accumulation, results equal :class:`SimulatedSites` bit for bit; with nothing quantized and
+    float32 accumulation, they equal the float :class:`Sites` bit for bit.
 
     Parameters
     ----------
     quantizers : mapping of str to QuantizerParams
-        By name of the site.
+        Quantizers by name of the site.
     weights : mapping of str to QuantizedWeight
-        By name of the layer.
-    sums : torch.dtype
-        In which layers that stay in float add up: ``torch.float64`` as the simulation does, so that the order of
-        additions does not show, or ``torch.float32``, which takes half the time.
+        Quantized weights by name of the layer.
+    accumulator : torch.dtype
+        Accumulation in layers that stay in float: ``torch.float64`` as in the simulation, so that results do not depend
+        on the order of additions, or ``torch.float32``, which takes half the time.
     """
 
     def __init__(
         self,
         quantizers: Mapping[str, QuantizerParams],
         weights: Mapping[str, QuantizedWeight] | None = None,
-        sums: torch.dtype = torch.float64,
+        accumulator: torch.dtype = torch.float64,
     ):
         super().__init__(quantizers, weights)
-        self.sums = sums
+        self.accumulator = accumulator
 
     def activation(self, site: str, x: torch.Tensor, activation: str = "identity") -> torch.Tensor:
-        """Value of the site, rounded if it is chosen."""
+        """Return the value of the site, rounded if it has a quantizer."""
         kind = SimulatedSites if site in self.quantizers else Sites
         return kind.activation(self, site, x, activation)
 
     def linear(self, name: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Layer `name`, on integers if its input and weight are chosen."""
+        """Run layer `name`, on integers if its input and weight are quantized."""
         if name in self.weights and f"{name}.input" in self.quantizers:
             return super().linear(name, x, weight, bias)
         weight = self._weight(name, weight)
-        return F.linear(*(value.to(self.sums) for value in (x, weight, bias))).to(x.dtype)
+        return F.linear(*(value.to(self.accumulator) for value in (x, weight, bias))).to(x.dtype)
 
     def conv2d(self, name: str, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Convolution `name`, on integers if its input and weight are chosen."""
+        """Run convolution `name`, on integers if its input and weight are quantized."""
         if name in self.weights and f"{name}.input" in self.quantizers:
             return super().conv2d(name, x, weight)
-        return same_convolution(x.to(self.sums), self._weight(name, weight).to(self.sums)).to(x.dtype)
+        return same_convolution(x.to(self.accumulator), self._weight(name, weight).to(self.accumulator)).to(x.dtype)
 
     def attention(self, name, q, k, v, scale, rel_h, rel_w) -> torch.Tensor:
-        """Attention `name`, on integers if its four operands are chosen."""
+        """Run attention `name`, on integers if its four operands are quantized."""
         arguments = name, q, k, v, scale, rel_h, rel_w
         if all(f"{name}.{operand}" in self.quantizers for operand in OPERANDS):
             return super().attention(*arguments)
@@ -72,11 +72,11 @@ class PartialSites(SimulatedSites):
         return Sites.attention(self, *arguments)
 
     def probabilities(self, name: str, probs: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Probabilities of some heads, rounded."""
+        """Return the probabilities of some heads, rounded."""
         return self.rounded_probabilities(f"{name}.probs", probs)
 
     def _weight(self, name: str, weight: torch.Tensor) -> torch.Tensor:
-        """The layer's weight, rounded to its codes if it is chosen."""
+        """Return the layer's weight, rounded to its codes if it is quantized."""
         if name not in self.weights:
             return weight
         return torch.from_numpy(self.weights[name].dequantize()).reshape(weight.shape)

@@ -15,26 +15,26 @@ from tvm_ahcq.quantizers.core.params import QuantizerParams
 from tvm_ahcq.quantizers.weight.weights import QuantizedWeight
 
 from .adaround import alpha_start, hard_codes, soft_weight
-from .fake_quant import FakeQuantSites, Layer
+from .fake_quant import FakeQuantSites, WeightAndBias
 from .lsq import MIN_LEARNED_SCALE, grouped_lsq, table_lsq, uniform_lsq
 from .simulate import ACTIVATIONS
 
-LEAN = 0.3
-"""How far from halfway, towards the code that it has, a weight's rounding starts."""
+START_BIAS = 0.3
+"""Distance of a weight's start value from the midpoint of its two codes, towards its current code, in steps."""
 
 
 @dataclass(eq=False)
 class LearnedWeight:
-    """A weight between two neighbouring codes an element, one of which is the code it had.
+    """Learned rounding of a weight: each element has two neighbouring codes to choose from, one of them its current.
 
     Attributes
     ----------
     between : torch.Tensor
-        Shape of the weight: a value between the two.
+        A value between the two codes, shape of the weight.
     alpha : torch.Tensor
-        The same shape; learned.
+        Learned rounding variable, the same shape.
     quantized : QuantizedWeight
-        Where it started.
+        Current codes and their scales.
     """
 
     between: torch.Tensor
@@ -43,21 +43,21 @@ class LearnedWeight:
 
     @classmethod
     def of(cls, quantized: QuantizedWeight, target: torch.Tensor) -> LearnedWeight:
-        """From codes, and the value that each weight would rather have."""
+        """Return the learned rounding between the current codes and their neighbours towards `target`."""
         scale = torch.from_numpy(quantized.scale).reshape((-1,) + (1,) * (target.ndim - 1))
         step = torch.from_numpy(quantized.operands().astype(np.float32))
         below = target < step * scale
-        between = (step + torch.where(below, -0.5 + LEAN, 0.5 - LEAN)) * scale
+        between = (step + torch.where(below, -0.5 + START_BIAS, 0.5 - START_BIAS)) * scale
         alpha = alpha_start(between, torch.from_numpy(quantized.scale)).requires_grad_()
         return cls(between, alpha, quantized)
 
     def soft(self) -> torch.Tensor:
-        """The weight as it is trained, differentiable in `alpha`."""
+        """Return the soft weight, differentiable in `alpha`."""
         q = self.quantized
         return soft_weight(self.between, self.alpha, torch.from_numpy(q.scale), torch.from_numpy(q.zero_point), q.bits)
 
     def hard(self) -> QuantizedWeight:
-        """The weight as it will be."""
+        """Return the weight with hard codes."""
         q = self.quantized
         scale, zero_point = torch.from_numpy(q.scale), torch.from_numpy(q.zero_point)
         codes = hard_codes(self.between, self.alpha.detach(), scale, zero_point, q.bits)
@@ -65,14 +65,14 @@ class LearnedWeight:
 
 
 class TrainableSites(FakeQuantSites):
-    """A few layers and sites with gradients; everything else as in :class:`.fake_quant.FakeQuantSites`.
+    """Sites of :class:`.fake_quant.FakeQuantSites` with gradients for a few layers and sites.
 
     Parameters
     ----------
     quantizers, layers
-        As there.
+        As for :class:`.fake_quant.FakeQuantSites`.
     learned : mapping of str to LearnedWeight
-        By name of the layer.
+        Learned weights by name of the layer.
     sites : sequence of str
         Sites whose scales are learned.
     drop : float
@@ -83,7 +83,7 @@ class TrainableSites(FakeQuantSites):
     def __init__(
         self,
         quantizers: Mapping[str, QuantizerParams],
-        layers: Mapping[str, Layer],
+        layers: Mapping[str, WeightAndBias],
         learned: Mapping[str, LearnedWeight],
         sites: tuple[str, ...],
         drop: float = 0.0,
@@ -93,10 +93,10 @@ class TrainableSites(FakeQuantSites):
         self.learned, self.drop = learned, drop
         self.scales: dict[str, torch.Tensor] = {}
         for site in sites:
-            self.restart(site, self.quantizers[site])
+            self.set_quantizer(site, self.quantizers[site])
 
-    def restart(self, site: str, params: QuantizerParams) -> None:
-        """Give a site another quantizer to learn from."""
+    def set_quantizer(self, site: str, params: QuantizerParams) -> None:
+        """Replace the quantizer of a site; learning starts from its scale."""
         self.quantizers[site] = params
         scales = {UniformParams: "scale", CagParams: "scales", HluqParams: "delta"}
         if type(params) in scales:
@@ -104,7 +104,7 @@ class TrainableSites(FakeQuantSites):
             self.scales[site] = torch.tensor(start).requires_grad_()
 
     def activation(self, site: str, x: torch.Tensor, activation: str = "identity") -> torch.Tensor:
-        """Value of the site, differentiable in its scale, if that is learned, and, straight through, in `x`."""
+        """Return the value of the site, differentiable straight through in `x`, and in the scale if it is learned."""
         if site not in self.scales:
             plain = ACTIVATIONS[activation](x)
             return plain + (super().activation(site, x.detach(), activation) - plain.detach())
@@ -117,36 +117,37 @@ class TrainableSites(FakeQuantSites):
             table, boundaries = (torch.from_numpy(make(*shape)) for make in (table_entries, table_boundaries))
             rounded = table_lsq(x, scale, float(np.float32(params.offset)), table, boundaries)
         else:
-            assert isinstance(params, UniformParams), "restart lets no other kind learn"
+            assert isinstance(params, UniformParams), "set_quantizer lets no other kind learn"
             rounded = uniform_lsq(x, scale, params.zero_point, params.bits)
         if not self.drop:
             return rounded
         return torch.where(torch.rand(x.shape) < self.drop, x, rounded)
 
     def linear(self, name: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Layer `name`, with its soft weight if that is learned."""
+        """Run layer `name`, with its soft weight if that is learned."""
         self._soften(name)
         return super().linear(name, x, weight, bias)
 
     def conv2d(self, name: str, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Convolution `name`, with its soft weight if that is learned."""
+        """Run convolution `name`, with its soft weight if that is learned."""
         self._soften(name)
         return super().conv2d(name, x, weight)
 
     def probabilities(self, name: str, probs: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Rounded probabilities; the gradient passes straight through."""
+        """Return rounded probabilities; the gradient passes straight through."""
         return probs + (super().probabilities(name, probs.detach(), v) - probs.detach())
 
     def _soften(self, name: str) -> None:
+        """Put the soft weight of a learned layer in place of its weight."""
         if name in self.learned:
             self.layers[name] = self.learned[name].soft(), self.layers[name][1]
 
     def trained(self, site: str) -> QuantizerParams:
-        """The quantizer of a site with the scale that it has learned."""
+        """Return the quantizer of a site with its learned scale."""
         params, scale = self.quantizers[site], self.scales[site].detach().abs().clamp_min(MIN_LEARNED_SCALE).numpy()
         if isinstance(params, CagParams):
             return replace(params, scales=tuple(scale.tolist()))
         if isinstance(params, HluqParams):
             return replace(params, delta=float(scale))
-        assert isinstance(params, UniformParams), "restart lets no other kind learn"
+        assert isinstance(params, UniformParams), "set_quantizer lets no other kind learn"
         return replace(params, scale=float(scale))

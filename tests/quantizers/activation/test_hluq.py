@@ -8,14 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tvm_ahcq.errors import CalibrationError, QuantTableError
-from tvm_ahcq.quantizers.activation.hluq import HluqParams, calibrate_hluq, shapes
+from tvm_ahcq.quantizers.activation.hluq import HluqParams, calibrate_hluq, table_shapes
 from tvm_ahcq.quantizers.activation.uniform import calibrate_uniform
 from tvm_ahcq.quantizers.core.params import params_from_dict
 from tvm_ahcq.quantizers.published.hluq import HluqScales, encode_published, fake_quant_published, search_published
 
 BITS = (4, 5, 6, 8)
 PARAMS = st.builds(
-    lambda bits, pick, delta, offset: HluqParams(bits, *shapes(bits)[pick % len(shapes(bits))], delta, offset),
+    lambda bits, pick, delta, offset: HluqParams(
+        bits, *table_shapes(bits)[pick % len(table_shapes(bits))], delta, offset
+    ),
     st.sampled_from(BITS),
     st.integers(0, 10**6),
     st.floats(2**-10, 2, width=32),
@@ -29,13 +31,13 @@ def squared_error(params, x: np.ndarray) -> float:
 
 @pytest.mark.parametrize("bits", BITS)
 def test_every_offered_table_is_an_ascending_byte_table_of_all_codes(bits):
-    for levels, step in shapes(bits):
+    for levels, step in table_shapes(bits):
         table = HluqParams(bits, levels, step, 1.0, 0.0).table().astype(int)
         assert table.size == 2**bits and table[0] == 0 and table[-1] <= 255
         assert (np.diff(table) > 0).all()
         assert (table[1 : levels + 1] == 2 ** np.arange(levels)).all()
         assert (np.diff(table[max(levels, 1) :]) == step).all()
-    assert len(shapes(bits)) == len(set(shapes(bits)))
+    assert len(table_shapes(bits)) == len(set(table_shapes(bits)))
 
 
 @given(PARAMS)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvm_ahcq.quantizers.activation.hluq import HluqParams, shapes
+from tvm_ahcq.quantizers.activation.hluq import HluqParams, table_shapes
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 from tvm_ahcq.quantizers.core.intervals import GELU_ARGMIN, gelu, interval_encoder, relu
 from tvm_ahcq.quantizers.core.reference import encode_intervals
@@ -24,7 +24,7 @@ SWEEP = np.concatenate([np.linspace(-12, 12, 20001), np.linspace(-1e4, 1e4, 2001
 
 def hluq(drawn) -> HluqParams:
     bits, pick, reach, part = drawn
-    levels, step = shapes(bits)[pick % len(shapes(bits))]
+    levels, step = table_shapes(bits)[pick % len(table_shapes(bits))]
     return HluqParams(bits, levels, step, reach / 20, -0.16997 * part)
 
 

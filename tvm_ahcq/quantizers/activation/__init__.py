@@ -1,1 +1,1 @@
-"""Quantizers of activations."""
+"""Activation quantizers: parameters, encoding and calibration of each."""

@@ -72,35 +72,35 @@ class CagParams(QuantizerParams):
         return len(self.scales)
 
     def group(self, index: int) -> UniformParams:
-        """The uniform quantizer of one group."""
+        """Return the uniform quantizer of one group."""
         return UniformParams(self.bits, self.scales[index], self.zero_points[index])
 
     def per_channel(self) -> tuple[np.ndarray, np.ndarray]:
-        """Scale (float32) and zero point (int32) of each channel, ``(C,)`` both."""
+        """Return scale (float32) and zero point (int32) of each channel, ``(C,)`` both."""
         member = np.asarray(self.group_of)
         return np.asarray(self.scales, np.float32)[member], np.asarray(self.zero_points, np.int32)[member]
 
     def encode(self, x: np.ndarray) -> np.ndarray:
-        """Codes of float32 `x` ``(..., C)`` in the original channel order, uint8."""
+        """Return uint8 codes of float32 `x` ``(..., C)``, in the original channel order."""
         scale, zero_point = self.per_channel()
         return encode_uniform(x, scale, zero_point, self.bits)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Float32 values of `codes` ``(..., C)``."""
+        """Return float32 values of `codes` ``(..., C)``."""
         scale, zero_point = self.per_channel()
         return (codes.astype(np.float32) - zero_point.astype(np.float32)) * scale
 
     def fake_quant(self, x: np.ndarray) -> np.ndarray:
-        """`x` rounded to representable values, float32."""
+        """Return `x` rounded to representable values, float32."""
         return self.decode(self.encode(x))
 
     def codebooks(self) -> tuple[Codebook, ...]:
-        """One codebook a group."""
+        """Return the codebook of each group."""
         return tuple(self.group(g).codebook() for g in range(self.groups))
 
 
 def calibrate_cag(samples: np.ndarray, bits: int, importance: np.ndarray | None = None, groups: int = 4) -> CagParams:
-    """Error-driven grouping: the best of four starts after rounds of assigning channels and refitting ranges.
+    """Group channels by error: the best of four starts after rounds of assigning channels and refitting ranges.
 
     Parameters
     ----------
@@ -133,9 +133,9 @@ def calibrate_cag(samples: np.ndarray, bits: int, importance: np.ndarray | None 
 def regroup_by_error(
     params: CagParams, samples: np.ndarray, groups: int, importance: np.ndarray | None = None
 ) -> CagParams:
-    """One step of progressive grouping: fewer groups, chosen by error from those there are.
+    """Reduce the groups by error, one step of progressive grouping.
 
-    Scales that were learned stay where no range refitted to the new group's channels has less error.
+    A learned scale stays unless a range fitted to the new group's channels has less error.
 
     Parameters
     ----------
@@ -157,21 +157,20 @@ def regroup_by_error(
     if samples.shape[1] != len(params.group_of):
         raise ValueError(f"samples have {samples.shape[1]} channels; expected {len(params.group_of)}.")
     search = _Search(_thin_rows(samples, _FINAL_ROWS), weight, params.bits)
-    present = [params.group(g) for g in range(params.groups)]
-    errors = search.errors(present)
+    current = [params.group(g) for g in range(params.groups)]
+    errors = search.errors(current)
     chosen = _medians(errors, min(groups, params.groups))
-    places = errors[chosen].argmin(0)
-    used, labels = np.unique(places, return_inverse=True)
-    kept = [present[chosen[place]] for place in used]
+    used, labels = np.unique(errors[chosen].argmin(0), return_inverse=True)
+    learned = [current[chosen[index]] for index in used]
     fitted = search.fit(labels)
-    both = np.stack([search.errors(kept), search.errors(fitted)])
+    both = np.stack([search.errors(learned), search.errors(fitted)])
     totals = [[both[side, g, labels == g].sum() for side in (0, 1)] for g in range(len(used))]
-    quantizers = [fitted[g] if new < old else kept[g] for g, (old, new) in enumerate(totals)]
+    quantizers = [fitted[g] if new < old else learned[g] for g, (old, new) in enumerate(totals)]
     return _ordered(quantizers, search.errors(quantizers).argmin(0), params.bits)
 
 
 def _check(samples: np.ndarray, importance: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Samples as ``(R, C)`` float32, and a positive weight for each channel."""
+    """Return samples as ``(R, C)`` float32, and a positive weight for each channel."""
     samples = check_samples(samples, "CAG")
     samples = samples.reshape(-1, samples.shape[-1])
     channels = samples.shape[1]
@@ -182,14 +181,14 @@ def _check(samples: np.ndarray, importance: np.ndarray | None) -> tuple[np.ndarr
 
 
 def _thin_rows(samples: np.ndarray, limit: int) -> np.ndarray:
-    """At most `limit` rows, at random (seeded)."""
+    """Return at most `limit` rows, chosen at random (seeded)."""
     if len(samples) <= limit:
         return samples
     return samples[np.sort(np.random.default_rng(0).choice(len(samples), limit, replace=False))]
 
 
 def _starts(samples: np.ndarray, bits: int, groups: int) -> list[np.ndarray]:
-    """Three first groupings: hull clusters, quantiles of the range, and the published (scale, zero point) clusters."""
+    """Return three start groupings: clusters of ranges, quantiles of the width, clusters of (scale, zero point)."""
     low, high = samples.min(0), samples.max(0)
     width = np.maximum(high, 0) - np.minimum(low, 0)
     quantile = np.empty(len(width), np.int64)
@@ -199,19 +198,19 @@ def _starts(samples: np.ndarray, bits: int, groups: int) -> list[np.ndarray]:
 
 
 def _candidates(samples: np.ndarray, bits: int) -> list[UniformParams]:
-    """Ranges typical of the channels (clusters of width and centre), each whole and shrunk."""
+    """Return quantizers of ranges typical of the channels (clusters of width and centre), whole and shrunk."""
     low, high = np.minimum(samples.min(0), 0), np.maximum(samples.max(0), 0)
     width = np.maximum(high - low, MIN_SCALE)
     labels = kmeans(np.stack([np.log2(width), 2 * low / width], 1), 32, starts=1)
-    found = []
+    candidates = []
     for label in np.unique(labels):
         ends = low[labels == label].mean(), high[labels == label].mean()
-        found += [uniform_from_range(ends[0] * shrink, ends[1] * shrink, bits) for shrink in (1.0, 0.7, 0.45)]
-    return found
+        candidates += [uniform_from_range(ends[0] * shrink, ends[1] * shrink, bits) for shrink in (1.0, 0.7, 0.45)]
+    return candidates
 
 
 class _Search:
-    """Alternation of assignment and refitting on one sample set; the samples are sorted once."""
+    """Alternation of assigning channels and refitting ranges on one sample set, which is sorted once."""
 
     def __init__(self, samples: np.ndarray, weight: np.ndarray, bits: int) -> None:
         self.samples, self.weight, self.bits = samples, weight, bits
@@ -220,16 +219,16 @@ class _Search:
         self.channel = (order % samples.shape[1]).astype(np.int32)
 
     def fit(self, labels: np.ndarray) -> list[UniformParams]:
-        """The best uniform quantizer of each group."""
+        """Return the uniform quantizer of least error of each group."""
         fitted = []
         for g in range(labels.max() + 1):
             member = (labels == g)[self.channel]
-            moments = prefix_sums_of_sorted(self.values[member], self.weight[self.channel[member]])
-            fitted.append(search_uniform(moments, self.bits))
+            sums = prefix_sums_of_sorted(self.values[member], self.weight[self.channel[member]])
+            fitted.append(search_uniform(sums, self.bits))
         return fitted
 
     def errors(self, quantizers: list[UniformParams]) -> np.ndarray:
-        """Weighted squared error of every channel under every quantizer, ``(G, C)``."""
+        """Return the weighted squared error of every channel under every quantizer, ``(G, C)``."""
         rows = []
         for q in quantizers:
             difference = q.fake_quant(self.samples) - self.samples
@@ -237,14 +236,14 @@ class _Search:
         return np.stack(rows)
 
     def run(self, labels: np.ndarray) -> tuple[float, np.ndarray]:
-        """Error and grouping after the rounds; the least error seen counts."""
+        """Return the least error over the rounds, and its grouping."""
         best = (np.inf, labels)
         for _ in range(_ROUNDS):
             labels = _compact(labels)
             errors = self.errors(self.fit(labels))
-            now = float(errors[labels, np.arange(labels.size)].sum())
-            if now < best[0]:
-                best = (now, labels)
+            total = float(errors[labels, np.arange(labels.size)].sum())
+            if total < best[0]:
+                best = (total, labels)
             moved = errors.argmin(0)
             if (moved == labels).all():
                 break
@@ -258,7 +257,7 @@ def _compact(labels: np.ndarray) -> np.ndarray:
 
 
 def _medians(errors: np.ndarray, groups: int) -> list[int]:
-    """The `groups` rows of errors ``(Q, C)`` of least total minimum: chosen greedily, then swapped while that helps."""
+    """Return the rows of errors ``(Q, C)`` of least total minimum: chosen greedily, then swapped while that helps."""
     chosen = [int(errors.sum(1).argmin())]
     while len(chosen) < groups:
         chosen.append(int(np.minimum(errors, errors[chosen].min(0)).sum(1).argmin()))
@@ -274,7 +273,7 @@ def _medians(errors: np.ndarray, groups: int) -> list[int]:
 
 
 def _ordered(quantizers: list[UniformParams], labels: np.ndarray, bits: int) -> CagParams:
-    """Parameters with the groups that have channels, by ascending scale."""
+    """Return parameters with the groups that have channels, by ascending scale."""
     used = sorted(np.unique(labels), key=lambda g: (quantizers[g].scale, quantizers[g].zero_point))
     rank = {int(g): i for i, g in enumerate(used)}
     return CagParams(

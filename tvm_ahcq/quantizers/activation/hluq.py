@@ -27,8 +27,7 @@ TABLE_MAX = 255
 
 
 class TableParams(QuantizerParams):
-    """Base of quantizers of post-activation values: an unsigned 8-bit table, ``value = offset + delta *
-    table[code]``."""
+    """Base of quantizers of post-activation values by a table: ``value = offset + delta * table[code]``."""
 
     bits: int
     delta: float
@@ -36,22 +35,22 @@ class TableParams(QuantizerParams):
 
     @abstractmethod
     def codebook(self) -> Codebook:
-        """The staircase."""
+        """Return the staircase."""
 
     def codebooks(self) -> tuple[Codebook, ...]:
-        """One codebook a channel group (here: one)."""
+        """Return the codebook of the only channel group."""
         return (self.codebook(),)
 
     def encode(self, x: np.ndarray) -> np.ndarray:
-        """Codes of `x`, uint8."""
+        """Return codes of `x`, uint8."""
         return self.codebook().encode(x)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Float32 values of `codes`."""
+        """Return float32 values of `codes`."""
         return self.codebook().decode(codes)
 
     def fake_quant(self, x: np.ndarray) -> np.ndarray:
-        """`x` rounded to representable values, float32."""
+        """Return `x` rounded to representable values, float32."""
         return self.codebook().fake_quant(x)
 
 
@@ -62,7 +61,7 @@ class HluqParams(TableParams):
 
     Codes round in the log domain below ``2**P`` (boundaries ``2**(j - 1/2)``) and in the linear domain above it (half
     to even), as published; with S = 2**P delta and U = step delta it is the published quantizer. Without log levels the
-    table is linear, ``T = step * code``: at 8 bits nothing else fits.
+    table is linear, ``T = step * code``.
 
     Attributes
     ----------
@@ -100,11 +99,11 @@ class HluqParams(TableParams):
         object.__setattr__(self, "offset", to_float32(self.offset))
 
     def table(self) -> np.ndarray:
-        """``(2**bits,)`` uint8 operands, strictly ascending from 0."""
+        """Return ``(2**bits,)`` uint8 operands, strictly ascending from 0."""
         return table_entries(self.bits, self.log_levels, self.step).astype(np.uint8)
 
     def codebook(self) -> Codebook:
-        """The staircase; its thresholds are exact in float64 and then rounded so that no float32 changes side."""
+        """Return the staircase; exact float64 thresholds are rounded so that no float32 changes its code."""
         delta, offset = float(np.float32(self.delta)), float(np.float32(self.offset))
         exact = offset + delta * table_boundaries(self.bits, self.log_levels, self.step)
         # half to even: the tie between uniform levels u - 1 and u goes up where u is even; log boundaries have no ties
@@ -115,29 +114,29 @@ class HluqParams(TableParams):
 
 
 def top_entry(bits: int, log_levels: int, step: int) -> int:
-    """The largest table entry, ``2**P + (Lu - 1) * step``."""
+    """Return the largest table entry, ``2**P + (2**bits - log_levels - 1) * step``."""
     return _log_top(log_levels) + (2**bits - log_levels - 1) * step
 
 
 def table_entries(bits: int, log_levels: int, step: int) -> np.ndarray:
-    """``(2**bits,)`` int64 table: 0, powers of two, equal steps."""
+    """Return the ``(2**bits,)`` int64 table: 0, powers of two, equal steps."""
     uniform = _log_top(log_levels) + step * np.arange(1, 2**bits - log_levels)
     return np.concatenate([[0], 2 ** np.arange(log_levels), uniform])
 
 
 def table_boundaries(bits: int, log_levels: int, step: int) -> np.ndarray:
-    """``(2**bits - 1,)`` float64 boundaries between the entries: half powers of two, then arithmetic midpoints."""
+    """Return ``(2**bits - 1,)`` float64 boundaries: half powers of two, then midpoints of the equal steps."""
     uniform = _log_top(log_levels) + step * (np.arange(1, 2**bits - log_levels) - 0.5)
     return np.concatenate([2.0 ** (np.arange(log_levels) - 0.5), uniform])
 
 
 def _log_top(log_levels: int) -> int:
-    """The entry from which the steps are equal: the largest power of two, or 0 if there is none."""
+    """Return the entry from which the steps are equal: the largest power of two, or 0 if there is none."""
     return 2 ** (log_levels - 1) if log_levels else 0
 
 
-def shapes(bits: int) -> list[tuple[int, int]]:
-    """Every (log_levels, step) whose table fits in 8 bits, the linear table first."""
+def table_shapes(bits: int) -> list[tuple[int, int]]:
+    """Return every (log_levels, step) whose table fits in 8 bits, the linear table first."""
     hybrid = [
         (levels, step)
         for levels in range(1, min(9, 2**bits - 1))
@@ -150,7 +149,7 @@ def shapes(bits: int) -> list[tuple[int, int]]:
 def calibrate_hluq(
     samples: np.ndarray, bits: int, importance: np.ndarray | None = None, search_offset: bool = True
 ) -> HluqParams:
-    """The table shape, scale and offset of least weighted squared error.
+    """Return the table shape, scale and offset of least weighted squared error.
 
     Parameters
     ----------
@@ -168,34 +167,34 @@ def calibrate_hluq(
     CalibrationError
         If the samples are none or not finite.
     """
-    moments = prefix_sums(check_samples(samples, "HLUQ"), importance)
-    if moments.high <= moments.low:
-        return HluqParams(bits, 0, 1, delta=1.0, offset=moments.low)
-    movable = search_offset and moments.low < 0 < moments.high
+    sums = prefix_sums(check_samples(samples, "HLUQ"), importance)
+    if sums.high <= sums.low:
+        return HluqParams(bits, 0, 1, delta=1.0, offset=sums.low)
+    movable = search_offset and sums.low < 0 < sums.high
     parts = (1.0, 0.75, 0.5, 0.25, 0.0) if movable else (1.0,)
-    starts = [(part, shape) for part in parts for shape in shapes(bits)]
-    coarse = sorted(_best_shrink(moments, bits, *start, np.geomspace(1.0, 0.1, 24)) for start in starts)[:8]
+    starts = [(part, shape) for part in parts for shape in table_shapes(bits)]
+    coarse = sorted(_best_shrink(sums, bits, *start, np.geomspace(1.0, 0.1, 24)) for start in starts)[:8]
     fine = []
     for _, shrink, part, shape in coarse:
         nearby = np.clip(part + np.linspace(-0.125, 0.125, 5), 0, 1) if movable else [part]
         shrinks = shrink * np.geomspace(0.91, 1.1, 15)
-        fine += [_best_shrink(moments, bits, float(near), shape, shrinks) for near in nearby]
+        fine += [_best_shrink(sums, bits, float(near), shape, shrinks) for near in nearby]
     _, shrink, part, (levels, step) = min(fine)
-    reach = moments.high - part * moments.low
-    return HluqParams(bits, levels, step, reach * shrink / top_entry(bits, levels, step), part * moments.low)
+    reach = sums.high - part * sums.low
+    return HluqParams(bits, levels, step, reach * shrink / top_entry(bits, levels, step), part * sums.low)
 
 
 def _best_shrink(
-    moments: PrefixSums, bits: int, part: float, shape: tuple[int, int], shrinks: np.ndarray
+    sums: PrefixSums, bits: int, part: float, shape: tuple[int, int], shrinks: np.ndarray
 ) -> tuple[float, float, float, tuple[int, int]]:
-    """(error, shrink, part, shape) of the best among `shrinks`.
+    """Return (error, shrink, part, shape) of the best among `shrinks`.
 
-    The offset is that part of the least sample; the top level stands at the shrunk distance to the greatest.
+    The offset is `part` of the least sample; `shrink` scales the distance from the offset to the top level.
     """
-    offset = float(np.float32(part * moments.low))
-    delta = ((moments.high - offset) * shrinks / top_entry(bits, *shape)).astype(np.float32).astype(np.float64)
+    offset = float(np.float32(part * sums.low))
+    delta = ((sums.high - offset) * shrinks / top_entry(bits, *shape)).astype(np.float32).astype(np.float64)
     thresholds = offset + delta[:, None] * table_boundaries(bits, *shape)
     levels = offset + delta[:, None] * table_entries(bits, *shape)
-    error = moments.squared_error(thresholds, levels)
+    error = sums.squared_error(thresholds, levels)
     best = int(error.argmin())
     return float(error[best]), float(shrinks[best]), part, shape

@@ -1,8 +1,8 @@
-"""Codes of a normalised picture: at 8 bits, the pixels themselves.
+"""Codes of a normalised picture: at 8 bits, the pixels themselves; see docs/quantizers.md#pixel-codes.
 
 A pixel is one of 256 numbers, normalised with a mean and a standard deviation for each colour. A scale and a zero point
-for each colour therefore lose nothing but the fraction of the mean, which is a constant; one scale for all colours
-would round most pixels.
+for each colour therefore lose only the fraction of the mean, a constant; one scale for all colours would round most
+pixels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PixelRange = tuple[Sequence[float], Sequence[float]]
 
 
 def pixel_range(mean: Sequence[float], std: Sequence[float]) -> PixelRange:
-    """Values of the pixels 0 and 255, normalised.
+    """Return the normalised values of the pixels 0 and 255.
 
     Parameters
     ----------
@@ -32,13 +32,13 @@ def pixel_range(mean: Sequence[float], std: Sequence[float]) -> PixelRange:
 
 
 def observed_range(samples: np.ndarray, colours: int) -> PixelRange:
-    """Least and greatest value of each colour in patches ``(R, colours * taps)``: where the true range is not known."""
+    """Return the least and greatest value of each colour in patches ``(R, colours * taps)``."""
     values = samples.reshape(len(samples), colours, -1)
     return values.min((0, 2)).tolist(), values.max((0, 2)).tolist()
 
 
 def pixel_quantizer(ends: PixelRange, channels: int, bits: int) -> CagParams:
-    """A channel group for each colour.
+    """Return a quantizer with a channel group for each colour.
 
     Parameters
     ----------

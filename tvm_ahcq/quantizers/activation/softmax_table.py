@@ -24,7 +24,7 @@ _SAMPLE_LIMIT = 1 << 17
 
 
 class SoftmaxTableParams(QuantizerParams):
-    """Base of staircases of probabilities: ``value = operand_scale * table[code]``, code = number of thresholds reached.
+    """Base of staircases of probabilities: ``value = operand_scale * table[code]``, code = thresholds reached.
 
     Subclasses have the fields `bits` and `scale`, the value of the highest code.
     """
@@ -34,7 +34,7 @@ class SoftmaxTableParams(QuantizerParams):
 
     @property
     def operand_scale(self) -> float:
-        """Probability that one unit of the table stands for: ``scale / 255`` in float32."""
+        """Probability of one table unit: ``scale / 255`` in float32."""
         return to_float32(np.float32(self.scale) / np.float32(255))
 
     @abstractmethod

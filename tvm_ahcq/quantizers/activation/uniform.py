@@ -48,28 +48,28 @@ class UniformParams(QuantizerParams):
         object.__setattr__(self, "zero_point", int(self.zero_point))
 
     def encode(self, x: np.ndarray) -> np.ndarray:
-        """Codes of float32 `x`, uint8."""
+        """Return codes of float32 `x`, uint8."""
         return encode_uniform(x, self.scale, self.zero_point, self.bits)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Float32 values of `codes`."""
+        """Return float32 values of `codes`."""
         return (codes.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
 
     def fake_quant(self, x: np.ndarray) -> np.ndarray:
-        """`x` rounded to representable values, float32."""
+        """Return `x` rounded to representable values, float32."""
         return self.decode(self.encode(x))
 
     def codebook(self) -> Codebook:
-        """The same quantizer as a codebook; equal codes on every finite float32."""
+        """Return the codebook with equal codes on every finite float32."""
         return build_codebook(self.encode, np.arange(2**self.bits) - self.zero_point, self.scale)
 
     def codebooks(self) -> tuple[Codebook, ...]:
-        """One codebook a channel group (here: one)."""
+        """Return the codebook of the only channel group."""
         return (self.codebook(),)
 
 
 def uniform_from_range(low: float, high: float, bits: int) -> UniformParams:
-    """Uniform quantizer of one range."""
+    """Return the uniform quantizer of one range."""
     scale, zero_point = range_rule(low, high, bits)
     return UniformParams(bits, float(scale), int(zero_point))
 
@@ -77,7 +77,7 @@ def uniform_from_range(low: float, high: float, bits: int) -> UniformParams:
 def calibrate_uniform(
     samples: np.ndarray, bits: int, method: str = "mse", importance: np.ndarray | None = None
 ) -> UniformParams:
-    """Uniform quantizer for `samples`.
+    """Return a uniform quantizer for `samples`.
 
     Parameters
     ----------
@@ -103,9 +103,9 @@ def calibrate_uniform(
     return search_uniform(prefix_sums(samples, importance), bits)
 
 
-def search_uniform(moments: PrefixSums, bits: int) -> UniformParams:
-    """The range of least squared error: a coarse grid over both ends, then two finer ones around the best."""
-    ends = min(moments.low, 0.0), max(moments.high, 0.0)
+def search_uniform(sums: PrefixSums, bits: int) -> UniformParams:
+    """Return the quantizer of least squared error: a coarse grid over both ends, then two finer ones."""
+    ends = min(sums.low, 0.0), max(sums.high, 0.0)
     shrink, width = (0.55, 0.55), 0.45
     best = (np.inf, 0.0, 0)
     for points in (13, 9, 9):
@@ -113,15 +113,15 @@ def search_uniform(moments: PrefixSums, bits: int) -> UniformParams:
         axes = [np.clip(at + steps, 0.02, 1.0) if end else np.ones(1) for at, end in zip(shrink, ends, strict=True)]
         low, high = np.meshgrid(ends[0] * axes[0], ends[1] * axes[1], indexing="ij")
         scale, zero_point = range_rule(low, high, bits)
-        error = uniform_error(moments, scale, zero_point, bits)
+        error = uniform_error(sums, scale, zero_point, bits)
         i, j = np.unravel_index(error.argmin(), error.shape)
         shrink, width = (axes[0][i], axes[1][j]), 2 * width / (points - 1)
         best = min(best, (float(error[i, j]), float(scale[i, j]), int(zero_point[i, j])))
     return UniformParams(bits, best[1], best[2])
 
 
-def uniform_error(moments: PrefixSums, scale: np.ndarray, zero_point: np.ndarray, bits: int) -> np.ndarray:
-    """Weighted squared error of uniform quantizers with the given scales and zero points (any common shape)."""
+def uniform_error(sums: PrefixSums, scale: np.ndarray, zero_point: np.ndarray, bits: int) -> np.ndarray:
+    """Return the weighted squared error of uniform quantizers; scales and zero points have any common shape."""
     steps = np.arange(2**bits) - np.asarray(zero_point)[..., None]
     scale = np.asarray(scale, np.float64)[..., None]
-    return moments.squared_error((steps[..., 1:] - 0.5) * scale, steps * scale)
+    return sums.squared_error((steps[..., 1:] - 0.5) * scale, steps * scale)

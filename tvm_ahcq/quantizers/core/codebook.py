@@ -1,4 +1,7 @@
-"""The codebook: thresholds, a small integer table, a scale and an offset; what every quantizer comes down to."""
+"""The codebook, the common form of all quantizers: thresholds, a small integer table, a scale and an offset.
+
+See docs/quantizers.md#codebooks.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ class Codebook:
     Attributes
     ----------
     thresholds : numpy.ndarray
-        ``(n - 1,)`` float32, ascending; equal neighbours mean that a code is never given, infinite ones that it is out
-        of float32's reach.
+        ``(n - 1,)`` float32, ascending; between equal neighbours lies a code that no number has, behind an infinite one
+        a code that no float32 reaches.
     table : numpy.ndarray
-        ``(n,)`` int32, ascending; 0 stands for the value `offset`.
+        ``(n,)`` int32, ascending; entry 0 has the value `offset`.
     scale, offset : float
         Of the values; float32-representable.
     """
@@ -54,37 +57,37 @@ class Codebook:
 
     @property
     def zero_point(self) -> int:
-        """Operand that stands for the value `offset`: operands are ``table + zero_point``, from 0."""
+        """Operand of the value `offset`: operands are ``table + zero_point``, from 0."""
         return -int(self.table[0])
 
     def encode(self, x: np.ndarray) -> np.ndarray:
-        """Codes of `x` (float32, or float64 compared exactly) as uint8, same shape."""
+        """Return uint8 codes of `x` (float32, or float64 compared exactly), same shape."""
         x = np.asarray(x)
         thresholds = self.thresholds if x.dtype == np.float32 else self.thresholds.astype(np.float64)
         return np.searchsorted(thresholds, x, side="left").astype(np.uint8)
 
     def operands(self, codes: np.ndarray) -> np.ndarray:
-        """Unsigned 8-bit operands of `codes`: the code itself for affine quantizers, the table entry otherwise."""
+        """Return uint8 operands of `codes`: the code itself for affine quantizers, the table entry otherwise."""
         return (self.table + self.zero_point).astype(np.uint8)[codes]
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Float32 values of `codes`."""
+        """Return float32 values of `codes`."""
         values = np.float32(self.scale) * self.table.astype(np.float32) + np.float32(self.offset)
         return values[codes]
 
     def fake_quant(self, x: np.ndarray) -> np.ndarray:
-        """`x` rounded to the codebook's values, float32."""
+        """Return `x` rounded to the codebook's values, float32."""
         return self.decode(self.encode(x))
 
 
 def float32_at_most(x: np.ndarray) -> np.ndarray:
-    """The largest float32 not above each float64 `x`: for every float32 v, ``v > x`` is ``v > float32_at_most(x)``."""
+    """Return the largest float32 not above each float64 `x`: for float32 v, ``v > x`` if and only if ``v > result``."""
     rounded = np.asarray(x, np.float64).astype(np.float32)
     return np.where(rounded.astype(np.float64) > x, np.nextafter(rounded, np.float32(-np.inf)), rounded)
 
 
 def float32_below(x: np.ndarray) -> np.ndarray:
-    """The largest float32 below each float64 `x`: for every float32 v, ``v >= x`` is ``v > float32_below(x)``."""
+    """Return the largest float32 below each float64 `x`: for float32 v, ``v >= x`` if and only if ``v > result``."""
     rounded = np.asarray(x, np.float64).astype(np.float32)
     return np.where(rounded.astype(np.float64) >= x, np.nextafter(rounded, np.float32(-np.inf)), rounded)
 
@@ -92,7 +95,7 @@ def float32_below(x: np.ndarray) -> np.ndarray:
 def build_codebook(
     encode: Callable[[np.ndarray], np.ndarray], table: np.ndarray, scale: float, offset: float = 0.0
 ) -> Codebook:
-    """The codebook that gives exactly the codes of a monotone `encode`, on every finite float32.
+    """Return the codebook with exactly the codes of a monotone `encode`, on every finite float32.
 
     Parameters
     ----------
@@ -108,7 +111,7 @@ def build_codebook(
 
 
 def last_float32(holds: Callable[[np.ndarray], np.ndarray], low: float, high: float, count: int) -> np.ndarray:
-    """For each of `count` predicates the largest float32 in [low, high] where it still holds, by bisection.
+    """Return the largest float32 in [low, high] at which each of `count` predicates holds, by bisection.
 
     Parameters
     ----------
@@ -130,23 +133,23 @@ def last_float32(holds: Callable[[np.ndarray], np.ndarray], low: float, high: fl
     while (outside - inside > 1).any():
         middle = (inside + outside) >> 1
         with np.errstate(over="ignore"):
-            true_there = holds(_from_ordered(np.clip(middle, first, last)))
+            true_at_middle = holds(_from_ordered(np.clip(middle, first, last)))
         searching = outside - inside > 1
-        inside = np.where(searching & true_there, middle, inside)
-        outside = np.where(searching & ~true_there, middle, outside)
-    found = _from_ordered(np.clip(inside, first, last))
-    found = np.where(inside < first, np.float32(-np.inf), found)
-    return np.where(inside == last, np.float32(np.inf), found)
+        inside = np.where(searching & true_at_middle, middle, inside)
+        outside = np.where(searching & ~true_at_middle, middle, outside)
+    points = _from_ordered(np.clip(inside, first, last))
+    points = np.where(inside < first, np.float32(-np.inf), points)
+    return np.where(inside == last, np.float32(np.inf), points)
 
 
 def _ordered(x: np.ndarray) -> np.ndarray:
-    """Float32 -> int64 ranks that ascend with the number and are dense (-0 and 0 share rank 0)."""
+    """Return int64 ranks of float32 numbers, ascending and dense (-0 and 0 share rank 0)."""
     raw = np.asarray(x, np.float32).view(np.int32).astype(np.int64)
     return np.where(raw >= 0, raw, -(raw & 0x7FFFFFFF))
 
 
 def _from_ordered(rank: np.ndarray) -> np.ndarray:
-    """Inverse of :func:`_ordered`."""
+    """Return the float32 numbers of ranks; inverse of :func:`_ordered`."""
     rank = np.asarray(rank, np.int64)
     raw = np.where(rank >= 0, rank, (-rank) | 0x80000000)
     return raw.astype(np.uint32).view(np.float32)

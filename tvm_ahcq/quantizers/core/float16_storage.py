@@ -1,4 +1,4 @@
-"""Large parameters that stay in float, as float16 can hold them: a bundle then stores half their bytes."""
+"""Rounding of large float parameters to float16 precision, so that a bundle stores half their bytes."""
 
 from __future__ import annotations
 
@@ -6,36 +6,37 @@ from collections.abc import Container, Mapping
 
 import numpy as np
 
-SMALLEST = 1 << 14
-"""Elements below which a parameter is left as it is."""
+MIN_SIZE = 1 << 14
+"""Smaller parameters (in elements) are not rounded."""
 
 _LARGEST = float(np.finfo(np.float16).max)
 
 
 def round_to_float16(params: Mapping[str, np.ndarray], coded: Container[str]) -> dict[str, np.ndarray]:
-    """Parameters with those rounded to float16 precision that are large and not stored as codes.
+    """Return parameters with the large ones that are not stored as codes rounded to float16 precision.
 
-    Position tables, a patch embedding in float and the float layers of the mask decoder are meant: rounding moves them
-    by at most 2**-11 of their value, where quantized activations move by some 2**-5 of theirs.
+    These are position tables and layers that stay in float: rounding changes them by at most 2**-11 of their value,
+    quantization changes activations by some 2**-5.
 
     Parameters
     ----------
     params : mapping of str to numpy.ndarray
-        float32; they are not changed.
+        float32; not modified.
     coded : container of str
-        Names of those that are stored as codes.
+        Names of the parameters that are stored as codes.
 
     Returns
     -------
     dict of str to numpy.ndarray
-        float32; those that do not change are the same arrays.
+        float32; unchanged parameters are the same arrays.
     """
     return {
-        name: value.astype(np.float16).astype(np.float32) if _rounds(name, value, coded) else value
+        name: value.astype(np.float16).astype(np.float32) if _is_rounded(name, value, coded) else value
         for name, value in params.items()
     }
 
 
-def _rounds(name: str, value: np.ndarray, coded: Container[str]) -> bool:
-    large = value.dtype == np.float32 and value.size >= SMALLEST and name not in coded
+def _is_rounded(name: str, value: np.ndarray, coded: Container[str]) -> bool:
+    """True if a parameter is large float32, not stored as codes, and within float16's range."""
+    large = value.dtype == np.float32 and value.size >= MIN_SIZE and name not in coded
     return large and float(np.abs(value).max()) <= _LARGEST

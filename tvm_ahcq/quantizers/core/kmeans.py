@@ -1,4 +1,4 @@
-"""k-means for a few hundred points in the plane: deterministic, seeded k-means++ starts."""
+"""k-means for a few hundred points in the plane, with seeded k-means++ starts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def kmeans(points: np.ndarray, clusters: int, starts: int = 4, rounds: int = 50) -> np.ndarray:
-    """Cluster of each point; the best of several starts by sum of squared distances.
+    """Return the cluster of each point; the best of several starts by sum of squared distances.
 
     Parameters
     ----------
@@ -26,20 +26,20 @@ def kmeans(points: np.ndarray, clusters: int, starts: int = 4, rounds: int = 50)
     rng = np.random.default_rng(0)
     best_cost, best = np.inf, np.zeros(len(points), np.int64)
     for _ in range(starts):
-        labels, cost = _lloyd(points, _spread(points, clusters, rng), rounds)
+        labels, cost = _lloyd(points, _start_centres(points, clusters, rng), rounds)
         if cost < best_cost:
             best_cost, best = cost, labels
     return best
 
 
 def inertia(points: np.ndarray, labels: np.ndarray) -> float:
-    """Sum of squared distances of the points to the means of their clusters."""
+    """Return the sum of squared distances of the points to the means of their clusters."""
     points = np.asarray(points, np.float64)
     return float(sum(((points[labels == k] - points[labels == k].mean(0)) ** 2).sum() for k in np.unique(labels)))
 
 
-def _spread(points: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """Greedy k-means++ centres: each drawn with probability proportional to the squared distance to the others."""
+def _start_centres(points: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
+    """Return greedy k-means++ centres, drawn with probability proportional to the squared distance to the others."""
     centres = [points[rng.integers(len(points))]]
     nearest = ((points - centres[0]) ** 2).sum(1)
     while len(centres) < clusters and nearest.sum() > 0:
@@ -52,7 +52,7 @@ def _spread(points: np.ndarray, clusters: int, rng: np.random.Generator) -> np.n
 
 
 def _lloyd(points: np.ndarray, centres: np.ndarray, rounds: int) -> tuple[np.ndarray, float]:
-    """Assign and average until nothing moves; returns labels and their cost."""
+    """Return labels and their cost after assigning and averaging until no label changes (Lloyd)."""
     labels = np.full(len(points), -1)
     for _ in range(rounds):
         distance = ((points[:, None] - centres) ** 2).sum(-1)

@@ -1,4 +1,4 @@
-"""What all quantizer parameter classes share: the registry of kinds, JSON conversion, checks of samples."""
+"""Base of the quantizer parameter classes: the registry of kinds, JSON conversion, checks."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class QuantizerParams:
 
     @abstractmethod
     def codebooks(self) -> tuple[Codebook, ...]:
-        """One codebook a channel group."""
+        """Return the codebook of each channel group."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, ``kind`` first; :func:`params_from_dict` inverts it exactly."""
+        """Return plain JSON values, ``kind`` first; :func:`params_from_dict` inverts it exactly."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {"kind": self.kind} | {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> QuantizerParams:
-        """Parameters of this class from :meth:`to_dict`'s values.
+        """Return parameters of this class from :meth:`to_dict`'s values.
 
         Raises
         ------
@@ -67,7 +67,7 @@ Params = TypeVar("Params", bound=QuantizerParams)
 
 
 def register(kind: str) -> Callable[[type[Params]], type[Params]]:
-    """Class decorator: the parameter class is known under `kind` in quantization tables."""
+    """Return a class decorator that registers a parameter class under `kind`, its name in quantization tables."""
 
     def add(cls: type[Params]) -> type[Params]:
         cls.kind = kind
@@ -78,12 +78,12 @@ def register(kind: str) -> Callable[[type[Params]], type[Params]]:
 
 
 def quantizer_kinds() -> tuple[str, ...]:
-    """Registered kinds, sorted."""
+    """Return the registered kinds, sorted."""
     return tuple(sorted(_KINDS))
 
 
 def params_from_dict(values: Mapping[str, Any]) -> QuantizerParams:
-    """Parameters of the class registered under ``values["kind"]``.
+    """Return parameters of the class registered under ``values["kind"]``.
 
     Raises
     ------
@@ -97,36 +97,36 @@ def params_from_dict(values: Mapping[str, Any]) -> QuantizerParams:
 
 
 def to_float32(value: Any) -> float:
-    """`value` rounded to float32, as the shortest Python float that rounds to the same float32.
+    """Return `value` rounded to float32, as the shortest Python float that rounds to the same float32.
 
-    Scales are kept so: JSON shows ``0.1`` instead of ``0.10000000149011612``, and ``np.float32`` of it is exact.
+    Scales are stored so: JSON shows ``0.1`` instead of ``0.10000000149011612``, and ``np.float32`` of it is exact.
     """
     return float(str(np.float32(value)))
 
 
 def check_bits(bits: int) -> int:
-    """`bits` as int if it is a code width between 2 and 8, else ValueError."""
+    """Return `bits` as int; ValueError unless it is a code width between 2 and 8."""
     if isinstance(bits, bool) or int(bits) != bits or not 2 <= bits <= 8:
         raise ValueError(f"bits is {bits!r}; expected a whole number from 2 to 8.")
     return int(bits)
 
 
 def check_scales(scales: Iterable[float], name: str = "scale") -> None:
-    """ValueError unless every scale is positive and finite in float32."""
+    """Raise ValueError unless every scale is positive and finite in float32."""
     for scale in scales:
         if not (np.isfinite(np.float32(scale)) and np.float32(scale) > 0):
             raise ValueError(f"{name} is {scale!r}; expected a positive finite float32 number.")
 
 
 def check_zero_points(zero_points: Iterable[int], bits: int) -> None:
-    """ValueError unless every zero point is a code."""
+    """Raise ValueError unless every zero point is a code."""
     for zero_point in zero_points:
         if int(zero_point) != zero_point or not 0 <= zero_point < 2**bits:
             raise ValueError(f"zero_point is {zero_point!r}; expected a whole number from 0 to {2**bits - 1}.")
 
 
 def check_samples(samples: np.ndarray, what: str) -> np.ndarray:
-    """`samples` as float32.
+    """Return `samples` as float32.
 
     Raises
     ------

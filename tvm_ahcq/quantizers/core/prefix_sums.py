@@ -1,4 +1,7 @@
-"""Squared error of any codebook on a sample set, from prefix sums: the samples are sorted once, then each is free."""
+"""Squared errors of many codebooks on one sample set, from prefix sums of the sorted samples.
+
+See docs/quantizers.md#codebooks.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ class PrefixSums:
         return float(self.values[-1])
 
     def squared_error(self, thresholds: np.ndarray, levels: np.ndarray) -> np.ndarray:
-        """Weighted sum of squared errors of many staircases at once.
+        """Return the weighted sum of squared errors of many staircases at once.
 
         Parameters
         ----------
@@ -58,7 +61,7 @@ class PrefixSums:
 
 
 def prefix_sums(samples: np.ndarray, importance: np.ndarray | None = None) -> PrefixSums:
-    """Moments of all samples, thinned at random (seeded) if there are more than ``SAMPLE_LIMIT``.
+    """Return the prefix sums of samples, thinned at random (seeded) if there are more than ``SAMPLE_LIMIT``.
 
     Parameters
     ----------
@@ -81,7 +84,7 @@ def prefix_sums(samples: np.ndarray, importance: np.ndarray | None = None) -> Pr
 
 
 def prefix_sums_of_sorted(values: np.ndarray, weights: np.ndarray) -> PrefixSums:
-    """Moments of samples that are already in ascending order, with one weight each."""
+    """Return the prefix sums of samples in ascending order, with one weight each."""
     sums = np.zeros((3, values.size + 1))
     wide = values.astype(np.float64)
     for row, term in enumerate((weights, weights * wide, weights * wide * wide)):

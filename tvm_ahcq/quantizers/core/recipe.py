@@ -1,4 +1,4 @@
-"""Recipes: which quantizer sits at which kind of site, at how many bits."""
+"""Recipes: quantizer kinds by kind of site, bits, and calibration methods."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tvm_ahcq.errors import RecipeError
 from .params import BITS
 
 SITE_KINDS = ("norm", "activation", "softmax", "projection", "linear", "operand")
-"""Kinds of activation site: a linear's input after a LayerNorm or a residual (``norm``), after GELU or ReLU
-(``activation``), behind an attention (``projection``), or any other (``linear``, convolutions included); attention
-probabilities (``softmax``); queries, keys and values (``operand``)."""
+"""Kinds of activation site: input of a linear layer after a LayerNorm or a residual (``norm``), after GELU or ReLU
+(``activation``), after an attention (``projection``), or any other (``linear``, convolutions included); attention
+probabilities (``softmax``); queries, keys and values (``operand``). See docs/quantizers.md#site-placement."""
 
 _ALLOWED = {
     "norm": ("cag", "uniform"),
@@ -33,9 +33,8 @@ _METHODS = {
 }
 
 FAULTS = ("doubled_energy", "zero_sign")
-"""Slips of the published code that a recipe can ask for: ACNR's energies count twice; BIG erases a channel whose mean
-is exactly 0. The others are switches of the functions concerned: ``hluq_published`` (``mask="ref"``), ``lnq_published``
-(``steps=2**bits``), ``agq_published`` (``extra``), ``acnr`` (``stale_log``)."""
+"""Faults of the published code that a recipe can replicate: ACNR's energies count twice; BIG erases channels whose mean
+is exactly 0. The others are switches of functions; docs/quantizers.md#published-method lists them."""
 
 
 PATCH_EMBEDDING = "patch_embed.proj"
@@ -49,7 +48,7 @@ class Recipe:
     Attributes
     ----------
     name : str
-        Under which it is registered.
+        Name of the recipe in the registry.
     bits_weights, bits_activations : int
         Code widths: 4, 5, 6 or 8.
     groups : int
@@ -57,27 +56,26 @@ class Recipe:
     norm, activation, softmax, projection, linear, operand : str
         Quantizer kind at each kind of site (``SITE_KINDS``).
     search : {"error", "published"}
-        How HLUQ, LNQ, AGQ, groups of CAG and the decoder's key ranges are found: by the error that they leave, or as
-        published.
+        Search for HLUQ, LNQ, AGQ, groups of CAG and the decoder's key ranges: least error, or as published.
     activation_range : {"mse", "minmax", "average"}
-        How uniform activation ranges are found: by error, from end to end, or from the ends averaged over images.
+        Uniform activation ranges: least error, full range, or extremes averaged over images.
     weight_range : {"mse", "search", "minmax"}
-        How weight ranges are found: the fast search, the published exhaustive one, or from end to end.
+        Weight ranges: fast search, published exhaustive search, or full range.
     equalise : bool
-        Rescale channels and centre keys beforehand, which the float model does not notice.
+        Rescale channels and centre keys before calibration; the float function does not change.
     bimodal : bool
-        Absorb the signs of bimodal keys into their projections (PTQ4SAM's BIG).
+        Fold the signs of bimodal keys into their projections (PTQ4SAM's BIG).
     conditioning : {"none", "chosen", "published"}
-        ACNR: not, with a strength chosen for each layer by the error of its output, or with the published one.
+        ACNR: off, with a strength chosen for each layer by the error of its output, or with the published strength.
     rounding : {"compensated", "nearest"}
-        How weights get their codes: compensating for errors that the layer's samples show, or to the nearest.
+        Weight codes: error-compensated on the layer's samples, or nearest.
     faults : tuple of str
-        Slips of the published code to repeat (``FAULTS``); none by default.
+        Faults of the published code to replicate (``FAULTS``); none by default.
     raised : mapping of str to int, or its items
-        Sites and weights, by name, that get more bits than the rest; kept as sorted items.
+        Bits of single sites and weights by name, in place of the recipe's; stored as sorted items.
     pixels : int or None
-        Bits of the patch embedding's input and weight, at least: with 8, its codes are the pixels. None: it stays in
-        float, as in the published methods (and in recipes that were saved without this field).
+        Least bits of the patch embedding's input and weight; at 8, its codes are the pixels. None: it stays in float,
+        as in the published methods (and in recipes that were saved without this field).
     """
 
     name: str
@@ -120,7 +118,7 @@ class Recipe:
         object.__setattr__(self, "raised", _items(self.raised))
 
     def quantizer_for(self, site_kind: str) -> str:
-        """Quantizer kind ("cag", "uniform", "hluq", "lnq") at a kind of site.
+        """Return the quantizer kind ("cag", "uniform", "hluq", "lnq", "agq") at a kind of site.
 
         Raises
         ------
@@ -131,27 +129,27 @@ class Recipe:
         return getattr(self, site_kind)
 
     def bits_of_site(self, site: str) -> int:
-        """Code width at a site."""
+        """Return the code width at a site."""
         return self._bits(site, self.bits_activations)
 
     def bits_of_weight(self, weight: str) -> int:
-        """Code width of a weight."""
+        """Return the code width of a weight."""
         return self._bits(weight, self.bits_weights)
 
     def _bits(self, name: str, bits: int) -> int:
-        """Of a site or weight, whose name is that of its layer and one part more."""
-        found = dict(self.raised).get(name, bits)
+        """Return the bits of a site or weight, whose name is that of its layer and one more part."""
+        width = dict(self.raised).get(name, bits)
         if self.pixels is None or not name.rpartition(".")[0].endswith(PATCH_EMBEDDING):
-            return found
-        return max(found, self.pixels)
+            return width
+        return max(width, self.pixels)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self) | {"faults": list(self.faults), "raised": dict(self.raised)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
-        """Inverse of :meth:`to_dict`; RecipeError for unknown or missing fields."""
+        """Return the recipe of :meth:`to_dict`'s values; RecipeError for unknown or missing fields."""
         try:
             return cls(**values)
         except TypeError as error:
@@ -164,7 +162,7 @@ def _check(what: str, given: Any, allowed: tuple) -> None:
 
 
 def _items(raised: Any) -> tuple[tuple[str, int], ...]:
-    """Names and bits in order of the names; RecipeError if they are no such thing."""
+    """Return names and bits, sorted by name; RecipeError for anything else."""
     try:
         items = dict(raised)
     except (TypeError, ValueError) as error:
@@ -178,7 +176,7 @@ _RECIPES: dict[str, Callable[[int], Recipe]] = {}
 
 
 def register_recipe(name: str) -> Callable[[Callable[[int], Recipe]], Callable[[int], Recipe]]:
-    """Decorator: make a function of the bits known as the recipe `name`."""
+    """Return a decorator that registers a function of the bits as the recipe `name`."""
 
     def add(build: Callable[[int], Recipe]) -> Callable[[int], Recipe]:
         _RECIPES[name] = build
@@ -188,12 +186,12 @@ def register_recipe(name: str) -> Callable[[Callable[[int], Recipe]], Callable[[
 
 
 def recipe_names() -> tuple[str, ...]:
-    """Registered recipes, sorted."""
+    """Return the names of the registered recipes, sorted."""
     return tuple(sorted(_RECIPES))
 
 
 def recipe(name: str = "ahcq", bits: int = 4) -> Recipe:
-    """The recipe called `name`, with weights and activations of `bits` bits.
+    """Return the recipe `name` with weights and activations of `bits` bits.
 
     Raises
     ------
@@ -208,8 +206,7 @@ def recipe(name: str = "ahcq", bits: int = 4) -> Recipe:
 
 @register_recipe("ahcq")
 def _ahcq(bits: int) -> Recipe:
-    """CAG after norms and attentions, HLUQ after GELU and ReLU, LNQ after softmax, uniform elsewhere, pixels as they
-    are; our choices."""
+    """CAG after norms and attentions, HLUQ after GELU and ReLU, LNQ after softmax, uniform elsewhere, 8-bit pixels."""
     return Recipe("ahcq", bits, bits, pixels=8)
 
 
@@ -221,7 +218,7 @@ def _without_hluq(bits: int) -> Recipe:
 
 @register_recipe("ahcq-no-cag")
 def _without_cag(bits: int) -> Recipe:
-    """Recipe "ahcq" with one scale a tensor."""
+    """Recipe "ahcq" with one scale for each tensor."""
     return replace(_ahcq(bits), name="ahcq-no-cag", norm="uniform", projection="uniform")
 
 
@@ -233,13 +230,13 @@ def _without_lnq(bits: int) -> Recipe:
 
 @register_recipe("ahcq-no-acnr")
 def _without_acnr(bits: int) -> Recipe:
-    """Recipe "ahcq" with weights as they are conditioned."""
+    """Recipe "ahcq" without conditioning of weights."""
     return replace(_ahcq(bits), name="ahcq-no-acnr", conditioning="none")
 
 
 @register_recipe("ahcq-no-equalise")
 def _without_equalisation(bits: int) -> Recipe:
-    """Recipe "ahcq" with channels as they are."""
+    """Recipe "ahcq" without equalisation."""
     return replace(_ahcq(bits), name="ahcq-no-equalise", equalise=False)
 
 
@@ -271,7 +268,7 @@ def _ptq4sam(bits: int) -> Recipe:
 
 @register_recipe("minmax")
 def _minmax(bits: int) -> Recipe:
-    """Uniform codes everywhere, from the least to the greatest value, rounded to the nearest: the plainest baseline."""
+    """Uniform codes of the full range everywhere, weights rounded to nearest: the simplest baseline."""
     return Recipe(
         "minmax",
         bits,

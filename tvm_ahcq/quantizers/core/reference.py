@@ -1,7 +1,7 @@
 """The integer semantics of every quantized operator, defined once, in numpy.
 
 Torch simulation, host kernels, functional simulator and RTL are each tested against these functions, bit for bit. They
-are written to be read, not to be fast.
+favour clarity over speed. See docs/quantizers.md.
 
 An *operand* is the small integer that the matrix unit multiplies: the unsigned code itself for affine (uniform, CAG)
 activations, whose zero point is subtracted through a correction term, and the table entry for table (HLUQ, LNQ)
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import numpy as np
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 Array = TypeVar("Array", np.ndarray, "torch.Tensor")
-"""Of functions written with operators that numpy arrays and torch tensors share."""
+"""Type of functions that use only operators common to numpy arrays and torch tensors."""
 
 FRACTION_BITS = 10
 """Base-2 logarithms (attention logits, minus log-probabilities) are integers in units of 2**-10."""
@@ -31,14 +31,14 @@ EXP_BITS = 18
 """``exp2_fixed`` returns 2**-x in units of 2**-18."""
 
 MAX_KEYS = (2**31 - 1) >> EXP_BITS
-"""Keys of an attention whose row of ``exp2_fixed`` sums within int32 whatever the logits are: 8191."""
+"""Keys of an attention whose row of ``exp2_fixed`` sums within int32 for all logits: 8191."""
 
 _EXP_C1, _EXP_C2, _EXP_C3 = 181298, 60597, 10371
 """Least-squares cubic of 2**-x on [0, 1), exact at both ends, in units of 2**-18; relative error 1.5e-4."""
 
 
 def fma32(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Fused multiply-add ``a * b + c`` of float32 arrays with a single rounding (broadcasts).
+    """Return the fused multiply-add ``a * b + c`` of float32 arrays with a single rounding (broadcasts).
 
     The product is exact in float64; the sum is rounded to odd there, which makes the final rounding to float32 the
     correct one (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
@@ -55,7 +55,7 @@ def fma32(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
 
 
 def encode_uniform(x: np.ndarray, scale: float | np.ndarray, zero_point: int | np.ndarray, bits: int) -> np.ndarray:
-    """Codes ``clip(rint(x / scale) + zero_point, 0, 2**bits - 1)`` as uint8.
+    """Return codes ``clip(rint(x / scale) + zero_point, 0, 2**bits - 1)`` as uint8.
 
     The division is float32 and correctly rounded, ``rint`` rounds half to even (docs/quantizers.md#uniform). NaN is not
     allowed.
@@ -73,7 +73,7 @@ def encode_affine(
     zero_point: np.ndarray,
     bits: int,
 ) -> np.ndarray:
-    """Codes of grouped channels, reordered so that groups are contiguous.
+    """Return codes of grouped channels, reordered so that groups are contiguous.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def encode_affine(
 
 
 def encode_intervals(x: np.ndarray, thresholds: np.ndarray, operands: np.ndarray) -> np.ndarray:
-    """Operands by interval: ``operands[number of thresholds that x exceeds]``.
+    """Return operands by interval: ``operands[number of thresholds that x exceeds]``.
 
     Parameters
     ----------
@@ -118,9 +118,9 @@ def encode_intervals(x: np.ndarray, thresholds: np.ndarray, operands: np.ndarray
 
 
 def im2col(codes: np.ndarray, kernel: int, zero_point: int) -> np.ndarray:
-    """Patches of a stride-1, same-padded convolution: ``(B, H, W, C)`` uint8 -> ``(B, H, W, kernel**2 * C)``.
+    """Return patches of a stride-1, same-padded convolution: ``(B, H, W, C)`` uint8 -> ``(B, H, W, kernel**2 * C)``.
 
-    Padding carries the code `zero_point`, which stands for exactly 0. Tap-major: column ``(dy * kernel + dx) * C + c``.
+    Padding has the code `zero_point`, whose value is exactly 0. Tap-major: column ``(dy * kernel + dx) * C + c``.
     """
     margin = kernel // 2
     widths = ((0, 0), (margin, margin), (margin, margin), (0, 0))
@@ -131,7 +131,7 @@ def im2col(codes: np.ndarray, kernel: int, zero_point: int) -> np.ndarray:
 
 
 def grouped_accumulators(operands: np.ndarray, weight: np.ndarray, group_sizes: Sequence[int]) -> np.ndarray:
-    """Integer part of a grouped-scale GEMM: ``acc[g, m, o] = sum over c in group g of operands[m, c] * weight[o, c]``.
+    """Return accumulators of a grouped-scale GEMM: ``acc[g, m, o] = sum(operands[m, c] * weight[o, c], c in g)``.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def grouped_linear(
     correction: np.ndarray,
     bias: np.ndarray,
 ) -> np.ndarray:
-    """Grouped-scale GEMM: ``y = bias``, then for each group ``y = fma(float32(acc + correction), multiplier, y)``.
+    """Return ``y = bias``, then for each group ``y = fma(float32(acc + correction), multiplier, y)``.
 
     Parameters
     ----------
@@ -225,14 +225,14 @@ class AttentionConstants:
     out_scale: np.float32
 
     def scalars(self) -> np.ndarray:
-        """``(9,)`` int32: the integers above, in their order; what kernels take them as."""
+        """Return the integers above in their order, ``(9,)`` int32, the argument of kernels."""
         return np.array([getattr(self, name) for name in _scalar_names()], np.int32)
 
     @classmethod
     def of(
         cls, scalars: np.ndarray, log_thresholds: np.ndarray, table: np.ndarray, out_scale: float
     ) -> AttentionConstants:
-        """The constants with these :meth:`scalars`."""
+        """Return the constants with these :meth:`scalars`."""
         integers: dict[str, Any] = dict(zip(_scalar_names(), map(int, scalars), strict=True))
         return cls(**integers, log_thresholds=log_thresholds, table=table, out_scale=np.float32(out_scale))
 
@@ -241,8 +241,19 @@ def _scalar_names() -> list[str]:
     return [field.name for field in fields(AttentionConstants)[:9]]
 
 
-def attention_logit_scale(qk: tuple[int, float], rel: tuple[int, float, float] | None = None) -> dict[str, int]:
-    """Fixed-point multipliers and shifts for the logits.
+class LogitScale(TypedDict):
+    """Fixed-point scale of attention logits: the fields of these names of :class:`AttentionConstants`."""
+
+    qk_shift: int
+    rel_shift: int
+    qk_multiplier: int
+    rel_h_multiplier: int
+    rel_w_multiplier: int
+    shift: int
+
+
+def attention_logit_scale(qk: tuple[int, float], rel: tuple[int, float, float] | None = None) -> LogitScale:
+    """Return fixed-point multipliers and shifts for the logits.
 
     Parameters
     ----------
@@ -251,18 +262,13 @@ def attention_logit_scale(qk: tuple[int, float], rel: tuple[int, float, float] |
     rel
         The same for the relative positions: (bound, height logit a unit, width logit a unit), if there are any.
 
-    Returns
-    -------
-    dict
-        ``qk_shift, rel_shift, qk_multiplier, rel_h_multiplier, rel_w_multiplier, shift`` of
-        :class:`AttentionConstants`.
     """
     rel_bound, rel_h, rel_w = rel or (0, 0.0, 0.0)
     qk_shift = max(0, int(qk[0]).bit_length() - 15)
     rel_shift = max(0, int(rel_bound).bit_length() - 15)
     largest = qk[0] * abs(qk[1]) + rel_bound * (abs(rel_h) + abs(rel_w))
-    room = int(np.floor(30 - np.log2(max(largest, 2.0**-9)))) - FRACTION_BITS - 1
-    shift = int(np.clip(room, 1, 20))
+    headroom = int(np.floor(30 - np.log2(max(largest, 2.0**-9)))) - FRACTION_BITS - 1
+    shift = int(np.clip(headroom, 1, 20))
     unit = 2.0 ** (FRACTION_BITS + shift)
     return {
         "qk_shift": qk_shift,
@@ -275,12 +281,12 @@ def attention_logit_scale(qk: tuple[int, float], rel: tuple[int, float, float] |
 
 
 def rounding_shift(x: Array, shift: int) -> Array:
-    """Arithmetic right shift, half rounded up: ``floor(x / 2**shift + 1/2)``."""
+    """Return the arithmetic right shift with half rounded up: ``floor(x / 2**shift + 1/2)``."""
     return x if shift == 0 else (x + (1 << (shift - 1))) >> shift
 
 
 def exp2_fixed(x: Array) -> Array:
-    """``2**-x`` for integers ``x >= 0`` in units of ``2**-FRACTION_BITS``; int32 in units of ``2**-EXP_BITS``."""
+    """Return ``2**-x``, int32 in units of ``2**-EXP_BITS``, for ``x >= 0`` in units of ``2**-FRACTION_BITS``."""
     fraction = x & ((1 << FRACTION_BITS) - 1)
     whole = (x >> FRACTION_BITS).clip(max=31)
     inner = (_EXP_C3 * fraction) >> FRACTION_BITS
@@ -290,7 +296,10 @@ def exp2_fixed(x: Array) -> Array:
 
 
 def log2_fixed(total: np.ndarray) -> np.ndarray:
-    """``floor(log2(total / 2**EXP_BITS) * 2**FRACTION_BITS)``, int32 ``total >= 2**EXP_BITS``, by repeated squaring."""
+    """Return ``floor(log2(total / 2**EXP_BITS) * 2**FRACTION_BITS)``, int32, for ``total >= 2**EXP_BITS``.
+
+    The fraction's bits come from repeated squaring.
+    """
     total = np.asarray(total, np.int64)
     whole = np.frexp(total.astype(np.float64))[1].astype(np.int64) - 1
     mantissa = total << (30 - whole)
@@ -304,7 +313,10 @@ def log2_fixed(total: np.ndarray) -> np.ndarray:
 
 
 def _relative_logits(q: np.ndarray, rel_h: np.ndarray, rel_w: np.ndarray, c: AttentionConstants) -> np.ndarray:
-    """Relative-position part of the logits before the final shift, ``(N, N)``; `q` ``(N, d)``, zero point removed."""
+    """Return the relative-position part of the logits before the final shift, ``(N, N)``.
+
+    The zero point is already subtracted from `q` ``(N, d)``.
+    """
     height, width = (len(rel_h) + 1) // 2, (len(rel_w) + 1) // 2
     y, x = np.divmod(np.arange(height * width), width)
     by_row = rounding_shift(q @ rel_h.T.astype(np.int64), c.rel_shift) * c.rel_h_multiplier
@@ -321,7 +333,7 @@ def attention_operands(
     rel_h: np.ndarray | None = None,
     rel_w: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Probability operands of one head: ``(Nq, d)`` and ``(Nk, d)`` uint8 codes -> ``(Nq, Nk)`` uint8.
+    """Return probability operands of one head: ``(Nq, d)`` and ``(Nk, d)`` uint8 codes -> ``(Nq, Nk)`` uint8.
 
     With ``u = -log2(p)`` in fixed point, the code is the number of thresholds with ``u <= L_c``: neither a division nor
     a probability is ever formed (docs/quantizers.md#attention-constants).
@@ -345,7 +357,7 @@ def log_attention(
     rel_h: np.ndarray | None = None,
     rel_w: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Log-domain integer attention.
+    """Return the log-domain integer attention of all heads.
 
     Parameters
     ----------
@@ -355,7 +367,7 @@ def log_attention(
         Constants of the site.
     rel_h, rel_w : numpy.ndarray, optional
         ``(2 h - 1, d)`` and ``(2 w - 1, d)`` int8 decomposed relative positions, ``Nq = Nk = h * w``: query (y, x) and
-        key (y', x') meet in rows ``y - y' + h - 1`` and ``x - x' + w - 1``. The *unscaled* query multiplies them.
+        key (y', x') read rows ``y - y' + h - 1`` and ``x - x' + w - 1``. The *unscaled* query multiplies them.
 
     Returns
     -------

@@ -1,1 +1,1 @@
-"""Published quantizer searches, replicated for comparison."""
+"""Published quantizers and their searches, replicated for comparison with the deployed ones."""

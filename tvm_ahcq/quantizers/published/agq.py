@@ -13,11 +13,11 @@ import numpy as np
 from tvm_ahcq.quantizers.activation.agq import TAUS
 from tvm_ahcq.quantizers.activation.softmax_table import power_loss
 
-from .brent import bounded_minimum
+from .softmax_search import SoftmaxSearch, search_scales
 
 
 def encode_published(p: np.ndarray, bits: int, tau: int, scale: float, extra: bool = True) -> np.ndarray:
-    """Codes of probabilities, uint8: the exponent k, and the number of powers for zero.
+    """Return codes of probabilities, uint8: the exponent k, and the number of powers for zero.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def encode_published(p: np.ndarray, bits: int, tau: int, scale: float, extra: bo
     bits, tau, scale
         The quantizer.
     extra : bool
-        The published code's slip: ``2**bits`` powers beside the zero; otherwise ``2**bits - 1``.
+        The published code's fault: ``2**bits`` powers beside the zero; otherwise ``2**bits - 1``.
     """
     powers = 2**bits - (not extra)
     ratio = np.maximum(np.asarray(p, np.float32), np.float32(1e-20)) / np.float32(scale)
@@ -34,7 +34,7 @@ def encode_published(p: np.ndarray, bits: int, tau: int, scale: float, extra: bo
 
 
 def table_published(bits: int, tau: int, scale: float, extra: bool = True) -> np.ndarray:
-    """Float32 values by code, descending; the last is 0. Parameters as for :func:`encode_published`."""
+    """Return float32 values by code, descending; the last is 0. Parameters as for :func:`encode_published`."""
     powers = 2**bits - (not extra)
     return np.append(scale * np.exp2(-np.arange(powers) / tau), 0).astype(np.float32)
 
@@ -42,7 +42,10 @@ def table_published(bits: int, tau: int, scale: float, extra: bool = True) -> np
 def observer_loss(
     probs: np.ndarray, values: np.ndarray | None, bits: int, tau: int, scale: float, extra: bool = True
 ) -> float:
-    """Mean ``|(P_q - P) V|**2.4``; without V, of ``P_q - P``. Shapes ``(..., R, K)`` and ``(..., K, d)``, float32."""
+    """Return the mean ``|(P_q - P) V|**2.4``; without V, of ``P_q - P``.
+
+    Shapes are ``(..., R, K)`` and ``(..., K, d)``, float32.
+    """
     table = table_published(bits, tau, scale, extra)
     error = table[encode_published(probs, bits, tau, scale, extra)] - probs
     return power_loss(error if values is None else error @ values)
@@ -50,31 +53,17 @@ def observer_loss(
 
 def search_published(
     probs: Sequence[np.ndarray], values: Sequence[np.ndarray] | None, bits: int, extra: bool = True
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """The observer's search: for each batch and tau the best scale; losses are summed, scales averaged over batches.
-
-    Returns
-    -------
-    scales, errors : numpy.ndarray
-        ``(3,)`` float64 for ``TAUS``.
-    chosen : int
-        Index of the tau with the least summed loss.
-    """
-    scales, errors = np.zeros(len(TAUS)), np.zeros(len(TAUS))
-    for i, batch in enumerate(probs):
-        v = None if values is None else values[i]
-        top = float(batch.max())
-        for j, tau in enumerate(TAUS):
-
-            def loss(scale: float, batch: np.ndarray = batch, v: np.ndarray | None = v, tau: int = tau) -> float:
-                return observer_loss(batch, v, bits, tau, scale, extra)
-
-            scale, error = bounded_minimum(loss, min(0.1, 0.01 * top), top)
-            scales[j] += scale / len(probs)
-            errors[j] += error
-    return scales, errors, int(errors.argmin())
+) -> SoftmaxSearch:
+    """Search the best scale of each tau in ``TAUS`` as the published observer does."""
+    return search_scales(
+        probs,
+        values,
+        TAUS,
+        lambda batch, batch_values, tau, scale: observer_loss(batch, batch_values, bits, tau, scale, extra),
+        least_scale=lambda top: min(0.1, 0.01 * top),
+    )
 
 
 def _code_type(powers: int) -> type:
-    """The unsigned type that holds the code of zero (at 8 bits the extra value does not fit a byte)."""
+    """Return the unsigned type that holds the code of zero (at 8 bits the extra value does not fit a byte)."""
     return np.uint8 if powers <= 255 else np.uint16

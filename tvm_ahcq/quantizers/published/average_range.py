@@ -12,7 +12,7 @@ from tvm_ahcq.quantizers.core.params import check_samples
 
 
 class AverageRange:
-    """Running mean of the minimum and maximum of batches, one batch an image; every image weighs the same.
+    """Running mean of the minimum and maximum of batches, one batch an image, all with the same weight.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class AverageRange:
         self.images = 0
 
     def update(self, batch: np.ndarray) -> None:
-        """Take in one image's values, ``(..., C)`` float32.
+        """Add one image's values, ``(..., C)`` float32.
 
         Raises
         ------
@@ -53,17 +53,17 @@ class AverageRange:
         self._high = self._high + (high - self._high) / self.images
 
     def reset(self) -> None:
-        """Forget all images: ranges from before a change of the weights do not hold after it."""
+        """Discard all images, as a change of the weights invalidates their ranges."""
         self.__init__(self._per_channel)  # type: ignore[misc]
 
     @property
     def low(self) -> np.ndarray:
-        """Mean of the minima, float32: a scalar, or ``(C,)``."""
+        """Mean of the minima, float32, a scalar or ``(C,)``."""
         return self._mean(self._low)
 
     @property
     def high(self) -> np.ndarray:
-        """Mean of the maxima, float32: a scalar, or ``(C,)``."""
+        """Mean of the maxima, float32, a scalar or ``(C,)``."""
         return self._mean(self._high)
 
     def _mean(self, total: np.ndarray) -> np.ndarray:

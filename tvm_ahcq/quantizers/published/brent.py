@@ -15,12 +15,12 @@ _ROOT_EPS = sqrt(2.2e-16)
 def bounded_minimum(
     function: Callable[[float], float], low: float, high: float, tolerance: float = 1e-5, evaluations: int = 500
 ) -> tuple[float, float]:
-    """A local minimum of `function` on [low, high]: golden sections, sped up by parabolas where they behave.
+    """Return a local minimum of `function` on [low, high] by golden sections and parabolic steps.
 
     Returns
     -------
     tuple of float
-        The argument found and its value.
+        The argument and its value.
     """
     best = second = third = low + _GOLDEN * (high - low)
     f_best = f_second = f_third = function(best)
@@ -55,7 +55,7 @@ def bounded_minimum(
 
 
 def _parabola(best: tuple[float, float], second: tuple[float, float], third: tuple[float, float]) -> float | None:
-    """Step from the best point to the vertex of the parabola through three points; None if they lie on a line."""
+    """Return the step from the best point to the vertex of the parabola through three points; None for a line."""
     (x, fx), (w, fw), (v, fv) = best, second, third
     r, q = (x - w) * (fx - fv), (x - v) * (fx - fw)
     numerator, denominator = (x - v) * q - (x - w) * r, 2 * (q - r)

@@ -24,7 +24,7 @@ _STARTS = 10
 
 
 def per_channel_params(low: np.ndarray, high: np.ndarray, bits: int) -> CagParams:
-    """A quantizer for each channel, from its range: what the grouping starts from.
+    """Return a quantizer for each channel from its range, the start of the grouping.
 
     Parameters
     ----------
@@ -50,14 +50,14 @@ def per_channel_params(low: np.ndarray, high: np.ndarray, bits: int) -> CagParam
 
 
 def regroup(params: CagParams, groups: int, method: str = "pairs") -> CagParams:
-    """One step: channels are grouped anew by the parameters they have now.
+    """Group channels by their present parameters, one step of the progressive grouping.
 
     Parameters
     ----------
     params : CagParams
-        Of channels or of more groups than asked for; scales may have been learned since.
+        Of single channels or of more groups than asked for; scales may have been learned since.
     groups : int
-        At most so many; fewer if fewer differ.
+        At most this many; fewer if fewer parameters differ.
     method : {"pairs", "hull"}
         "pairs", published: clusters of (scale, zero point), which take the mean scale and the rounded mean zero point.
         "hull": clusters of (low, high), which take the union of their members' ranges.
@@ -82,7 +82,7 @@ def regroup(params: CagParams, groups: int, method: str = "pairs") -> CagParams:
 
 
 def group_centres(pairs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """``(G, 2)`` float64 mean (scale, zero point) of each group's channels, not rounded."""
+    """Return the ``(G, 2)`` float64 mean (scale, zero point) of each group's channels, not rounded."""
     totals = [np.bincount(labels, weights=column) for column in np.asarray(pairs, np.float64).T]
     return np.stack(totals, 1) / np.bincount(labels)[:, None]
 
@@ -90,7 +90,7 @@ def group_centres(pairs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def calibrate_cag_published(
     low: np.ndarray, high: np.ndarray, bits: int, groups: int = 4, method: str = "pairs"
 ) -> CagParams:
-    """All steps at once, without learning in between: 8, 4, 2 and 1 times `groups`.
+    """Group channels in all steps (8, 4, 2 and 1 times `groups`), without learning in between.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ MASKS = ("fixed", "ref")
 
 @dataclass(frozen=True)
 class HluqScales:
-    """The published parameters.
+    """Parameters of the published quantizer.
 
     Attributes
     ----------
@@ -50,11 +50,11 @@ class HluqScales:
         return int(self.grid_rate * 2**self.bits)
 
     def table(self) -> np.ndarray:
-        """``(2**bits,)`` float32 values, ascending: zero code, log codes, uniform codes."""
+        """Return ``(2**bits,)`` float32 values, ascending: zero code, log codes, uniform codes."""
         return self.heights() + np.float32(self.fp_min)
 
     def heights(self) -> np.ndarray:
-        """``(2**bits,)`` float32: the table's values above `fp_min`, which may be too large to add them to."""
+        """Return ``(2**bits,)`` float32 values relative to `fp_min`, to which they may be too small to add."""
         log_codes = np.exp2(-np.arange(self.log_levels - 1, -1, -1, dtype=np.float32)) * np.float32(self.scale_log)
         steps = np.arange(1, 2**self.bits - self.log_levels, dtype=np.float32)
         uniform = np.float32(self.scale_log) + steps * np.float32(self.scale_uni)
@@ -64,7 +64,7 @@ class HluqScales:
 @register("hluq_published")
 @dataclass(frozen=True)
 class HluqPublishedParams(TableParams):
-    """The published quantizer as it can be deployed: its own thresholds, its values rounded to an unsigned 8-bit table.
+    """The published quantizer in deployable form: its own thresholds, its values rounded to an unsigned 8-bit table.
 
     Attributes
     ----------
@@ -89,12 +89,12 @@ class HluqPublishedParams(TableParams):
 
     @classmethod
     def of(cls, scales: HluqScales) -> HluqPublishedParams:
-        """Of what the published search has found."""
+        """Return the deployable form of the published parameters."""
         return cls(scales.bits, scales.fp_min, scales.scale_log, scales.scale_uni, scales.grid_rate)
 
     @property
     def scales(self) -> HluqScales:
-        """The published parameters."""
+        """Published form of the parameters."""
         return HluqScales(self.bits, self.fp_min, self.scale_log, self.scale_uni, self.grid_rate)
 
     @property
@@ -108,14 +108,14 @@ class HluqPublishedParams(TableParams):
         return self.fp_min
 
     def codebook(self) -> Codebook:
-        """The staircase; the same codes as :func:`encode_published`."""
+        """Return the staircase with the codes of :func:`encode_published`."""
         scales = self.scales
         table = np.clip(np.rint(scales.heights().astype(np.float64) / np.float32(self.delta)), 0, 255)
         return build_codebook(lambda x: encode_published(x, scales), table, self.delta, self.offset)
 
 
 def scales_from_range(low: float, high: float, bits: int, range_rate: float, grid_rate: float) -> HluqScales:
-    """Scales of a range for one candidate of the grid; those of a constant are as small as can be, not 0."""
+    """Return the scales of a range for one candidate of the grid; those of a constant are ``MIN_SCALE``, not 0."""
     reach = np.float32(high) - np.float32(low)
     uniform = reach * (1 - range_rate) / ((2**bits - 1) * (1 - grid_rate))
     log, uniform = (max(float(scale), MIN_SCALE) for scale in (range_rate * reach, uniform))
@@ -123,7 +123,7 @@ def scales_from_range(low: float, high: float, bits: int, range_rate: float, gri
 
 
 def encode_published(x: np.ndarray, scales: HluqScales, mask: str = "fixed") -> np.ndarray:
-    """Indices into ``scales.table()``, uint8.
+    """Return indices into ``scales.table()``, uint8.
 
     Parameters
     ----------
@@ -132,8 +132,8 @@ def encode_published(x: np.ndarray, scales: HluqScales, mask: str = "fixed") -> 
     scales : HluqScales
         Parameters.
     mask : {"fixed", "ref"}
-        "fixed": the zero code is for the log region only. "ref": the published code's fault, where the test
-        ``k >= log_levels`` also meets values v of the uniform region and sends those with ``v >= log_levels`` to
+        "fixed": the zero code is for the log region only. "ref": the published code's fault, whose test
+        ``k >= log_levels`` also covers values v of the uniform region and maps those with ``v >= log_levels`` to
         `scale_log`.
     """
     if mask not in MASKS:
@@ -151,14 +151,14 @@ def encode_published(x: np.ndarray, scales: HluqScales, mask: str = "fixed") -> 
 
 
 def fake_quant_published(x: np.ndarray, scales: HluqScales, mask: str = "fixed") -> np.ndarray:
-    """`x` rounded to the table's values, float32."""
+    """Return `x` rounded to the table's values, float32."""
     return scales.table()[encode_published(x, scales, mask)]
 
 
 def search_published(
     batches: Sequence[np.ndarray], weight: np.ndarray, bits: int, mask: str = "fixed"
 ) -> tuple[HluqScales, np.ndarray]:
-    """The published 3 x 3 search.
+    """Search the published 3 x 3 grid.
 
     Parameters
     ----------

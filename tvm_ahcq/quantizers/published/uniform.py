@@ -21,7 +21,7 @@ _SAMPLE_LIMIT = 1 << 16
 
 
 def range_loss(samples: np.ndarray, low: float, high: float, bits: int) -> float:
-    """Mean ``|x_q - x|**2.4`` of the uniform quantizer of a range."""
+    """Return the mean ``|x_q - x|**2.4`` of the uniform quantizer of a range."""
     scale, zero_point = range_rule(low, high, bits)
     top = np.float32(2**bits - 1)
     codes = np.clip(np.rint(samples / scale) + np.float32(zero_point), np.float32(0), top)
@@ -29,7 +29,7 @@ def range_loss(samples: np.ndarray, low: float, high: float, bits: int) -> float
 
 
 def search_range(samples: np.ndarray, bits: int) -> tuple[float, float]:
-    """The range that the published search finds for one image.
+    """Return the range of one image by the published search.
 
     Samples of one sign keep 0 at an end of their range, and only the other end is searched. Otherwise the range
     ``[-shift, reach - shift]`` is searched and then cut to that of the samples.
@@ -62,7 +62,7 @@ def search_range(samples: np.ndarray, bits: int) -> tuple[float, float]:
 
 
 def calibrate_uniform_published(batches: Sequence[np.ndarray], bits: int) -> UniformParams:
-    """Uniform quantizer of the searched ranges of all images, averaged.
+    """Return the uniform quantizer of the searched ranges of all images, averaged.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def calibrate_uniform_published(batches: Sequence[np.ndarray], bits: int) -> Uni
 
 
 def _least(reach: float) -> float:
-    """The published lower bound of a searched range."""
+    """Return the published lower bound of a searched range."""
     return min(0.1, 0.01 * reach)
 
 

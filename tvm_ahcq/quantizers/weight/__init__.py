@@ -1,1 +1,1 @@
-"""Quantization of weights, and changes of weights that precede it."""
+"""Weight quantization, and function-preserving or conditioning changes of weights before it."""

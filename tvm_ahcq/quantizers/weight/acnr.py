@@ -17,16 +17,16 @@ from tvm_ahcq.errors import CheckpointError
 from tvm_ahcq.quantizers.core.params import check_samples
 
 STRENGTH = 0.003
-"""Published lambda: pull of a small singular value towards the mean of all."""
+"""Published lambda: pull of small singular values towards the mean of all."""
 
 PENALTY = 0.001
-"""Published beta: how much the activations' error along a singular vector holds its value down."""
+"""Published beta: damping by the input error along a singular vector."""
 
 PROTECTED_ENERGY = 0.8
-"""Share of the squared singular values, the largest first, that stays as it is."""
+"""Share of the squared singular values, the largest first, that stays unchanged."""
 
 MIN_CONDITION = 100.0
-"""Weights with a smaller condition number are left alone."""
+"""Weights with a smaller condition number stay unchanged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class ConditionedWeight:
     cond_before, cond_after : float
         Largest over smallest singular value; values that are zero within rounding do not count.
     iterations : int
-        Asked for; a well-conditioned weight is unchanged all the same.
+        Requested iterations; a well-conditioned weight is unchanged for any number.
     """
 
     weight: np.ndarray
@@ -50,7 +50,7 @@ class ConditionedWeight:
 
 
 def input_error_moment(difference: np.ndarray) -> np.ndarray:
-    """``D^T D / n``, ``(K, K)`` float64, of the rows of `difference` ``(..., K)``: float input minus quantized input.
+    """Return ``D^T D / n``, ``(K, K)`` float64, for rows of `difference` ``(..., K)``: float minus quantized input.
 
     Moments of several batches with as many rows each may be averaged.
 
@@ -64,18 +64,18 @@ def input_error_moment(difference: np.ndarray) -> np.ndarray:
 
 
 class Conditioner:
-    """One weight's singular value decomposition, from which the conditioned weight for any iteration count is cheap.
+    """Singular value decomposition of a weight, which gives the conditioned weight for any number of iterations.
 
     Parameters
     ----------
     weight : numpy.ndarray
         ``(N, K)`` float32, outputs first.
     moment : numpy.ndarray, optional
-        ``(K, K)`` :func:`input_error_moment` of the layer's input; without it no energy holds singular values down.
+        ``(K, K)`` :func:`input_error_moment` of the layer's input; without it all energies are 0.
     strength, penalty : float
         Lambda and beta of the recursion.
     doubled_energy : bool
-        The published code's slip: its energies are twice the mean that the paper's formula has.
+        The published code's fault: energies are twice the mean of the paper's formula.
 
     Attributes
     ----------
@@ -116,17 +116,17 @@ class Conditioner:
         if moment is not None:
             quadratic = np.einsum("rk,rk->r", self.directions @ np.asarray(moment, np.float64), self.directions)
             self.energy = np.maximum(quadratic, 0) * (2 if doubled_energy else 1)
-        # the vectors of a null space are arbitrary: nothing is lifted there, a column of zeros stays one
+        # the vectors of a null space are arbitrary: nothing is lifted there, and columns of zeros stay zero
         self._rank = int((self.singular > self.singular[0] * max(weight.shape) * np.finfo(np.float64).eps).sum())
         self.cond_before = self._condition(self.singular)
 
     @property
     def applies(self) -> bool:
-        """Whether the condition number asks for conditioning (``MIN_CONDITION``)."""
+        """True if the condition number is at least ``MIN_CONDITION``."""
         return self.cond_before >= MIN_CONDITION
 
     def step(self, singular: np.ndarray) -> tuple[np.ndarray, int]:
-        """One iteration: the next singular values, and the rank of the last protected one.
+        """Return the singular values after one more iteration, and the rank of the last protected one.
 
         Parameters
         ----------
@@ -144,7 +144,7 @@ class Conditioner:
         return lifted, cut
 
     def spectrum(self, iterations: int) -> np.ndarray:
-        """``(r,)`` float64 singular values after the iterations, in the order of the singular vectors."""
+        """Return ``(r,)`` float64 singular values after the iterations, in the order of the singular vectors."""
         if isinstance(iterations, bool) or int(iterations) != iterations or iterations < 0:
             raise ValueError(f"iterations is {iterations!r}; expected a whole number, 0 or more.")
         singular = self.singular
@@ -153,14 +153,14 @@ class Conditioner:
         return singular
 
     def weight(self, iterations: int, *, stale_log: bool = False) -> ConditionedWeight:
-        """The conditioned weight.
+        """Return the conditioned weight.
 
         Parameters
         ----------
         iterations : int
-            K; 0 gives the weight itself.
+            Number of iterations; 0 gives the weight itself.
         stale_log : bool
-            The published code's slip: `cond_after` is that of the weight before the last iteration.
+            The published code's fault: `cond_after` is that of the weight before the last iteration.
         """
         spectrum = self.spectrum(iterations)
         logged = self.spectrum(iterations - 1) if stale_log and iterations else spectrum
@@ -170,6 +170,6 @@ class Conditioner:
         return ConditionedWeight(weight, self.cond_before, self._condition(logged), iterations)
 
     def _condition(self, singular: np.ndarray) -> float:
-        """Condition number on the weight's range; 1 for a weight of zeros."""
+        """Return the condition number on the weight's range; 1 for a weight of zeros."""
         ranged = singular[: self._rank]
         return float(ranged.max() / ranged.min()) if ranged.size else 1.0

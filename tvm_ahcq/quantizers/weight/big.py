@@ -13,7 +13,7 @@ import numpy as np
 from tvm_ahcq.quantizers.core.params import check_samples
 
 POINTS = 128
-"""Where the density is estimated: from the least to the greatest value."""
+"""Points at which the density is estimated, from the least to the greatest value."""
 
 MIN_HEIGHT = 0.01
 """Least height of a peak, as a share of the sum of the densities."""
@@ -44,18 +44,17 @@ class Density:
 
     @property
     def bimodal(self) -> bool:
-        """Whether there are exactly two peaks."""
+        """True if there are exactly two peaks."""
         return self.peaks.size == 2
 
 
 def estimate_density(values: np.ndarray) -> Density:
-    """Gaussian kernel density of all values (bandwidth after Scott, 1992) and its peaks.
+    """Return the Gaussian kernel density of all values (bandwidth after Scott, 1992) and its peaks.
 
     Parameters
     ----------
     values : numpy.ndarray
-        Any shape, float32: published, all keys of the first image's first prompt. Constant values have no density: 0
-        everywhere, no peak.
+        Any shape, float32. Constant values have density 0 everywhere and no peak.
 
     Raises
     ------
@@ -76,9 +75,9 @@ def estimate_density(values: np.ndarray) -> Density:
 
 
 def find_peaks(density: np.ndarray, height: float, distance: int) -> np.ndarray:
-    """Indices of local maxima of at least `height`; of two nearer than `distance` the higher stays.
+    """Return the indices of local maxima of at least `height`; of two nearer than `distance` the higher stays.
 
-    A flat top counts once, at its middle; the two ends are no maxima.
+    A flat top counts once, at its middle; the two ends are not maxima.
     """
     changes = np.flatnonzero(np.diff(density)) + 1
     starts, ends = np.concatenate([[0], changes]), np.concatenate([changes, [density.size]]) - 1
@@ -87,22 +86,22 @@ def find_peaks(density: np.ndarray, height: float, distance: int) -> np.ndarray:
     tops = inner[(level[inner] > level[inner - 1]) & (level[inner] > level[np.minimum(inner + 1, level.size - 1)])]
     candidates = (starts[tops] + ends[tops]) // 2
     candidates = candidates[density[candidates] >= height]
-    kept: list[int] = []
-    for peak in candidates[np.argsort(-density[candidates], kind="stable")]:
-        if all(abs(peak - other) >= distance for other in kept):
-            kept.append(int(peak))
-    return np.sort(np.array(kept, np.int64))
+    peaks: list[int] = []
+    for candidate in candidates[np.argsort(-density[candidates], kind="stable")]:
+        if all(abs(candidate - peak) >= distance for peak in peaks):
+            peaks.append(int(candidate))
+    return np.sort(np.array(peaks, np.int64))
 
 
 def channel_signs(keys: np.ndarray, *, zero_erases: bool = False) -> np.ndarray:
-    """Sign of each channel's mean, ``(C,)`` int8.
+    """Return the sign of each channel's mean, ``(C,)`` int8.
 
     Parameters
     ----------
     keys : numpy.ndarray
         ``(..., C)`` float32, before the split into heads.
     zero_erases : bool
-        The published code's slip: a channel whose mean is exactly 0 has sign 0, which erases it; otherwise it has 1.
+        The published code's fault: a channel whose mean is exactly 0 has sign 0, which erases it, instead of 1.
 
     Raises
     ------

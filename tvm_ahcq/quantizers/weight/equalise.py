@@ -1,9 +1,10 @@
-"""Function-preserving changes of a SAM's parameters: who may be scaled against whom, and by how much.
+"""Equalisation, the mathematics: function-preserving changes of a SAM's parameters and their factors.
 
-A channel that a LayerNorm or a linear layer produces and linear layers alone read can be divided by any factor if the
-readers' columns are multiplied by it. The channels of queries and keys trade factors with one another, relative
-positions going with the keys; and what is added to all keys of a head shifts a query's logits alike, which softmax
-does not see. The float model computes the same; its quantization does not.
+A channel that a LayerNorm or a linear layer produces and that linear layers alone read can be divided by any factor if
+the readers' columns are multiplied by it. Queries and keys exchange factors with each other, with the relative
+positions on the side of the keys. A constant added to all keys of a head shifts all logits of a query by the same
+number, which softmax ignores. See docs/quantizers.md#equalisation; :mod:`tvm_ahcq.calibrate.equalise` runs it on a
+model.
 """
 
 from __future__ import annotations
@@ -19,25 +20,25 @@ from tvm_ahcq.errors import QuantTableError
 Params = dict[str, np.ndarray]
 
 SIGNS = "signs"
-"""Last part of the name of a change that is made to queries and keys before those called ``qk``: their signs."""
+"""Last part of the name of a change of the signs of queries and keys, which precedes the change ``qk``."""
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """Channels whose scale is free.
+    """Channels whose scale can be exchanged between the parameters that produce them and those that read them.
 
     Attributes
     ----------
     name : str
-        Of the place, such as ``image_encoder.blocks.0.norm1``.
+        Name of the exchange, such as ``image_encoder.blocks.0.norm1``.
     rows : tuple of (str, int)
-        Parameters that produce the channels, and the first of their rows (outputs) that does; divided by the factors.
+        Parameters that produce the channels, and their first row (output) that does; divided by the factors.
     columns : tuple of str
         Weights whose columns read the channels; multiplied by the factors.
     counter_rows : tuple of (str, int)
         Rows that are multiplied instead: the keys that meet these queries.
     counter_tables : tuple of str
-        Relative positions ``(.., d)`` of all heads; multiplied, so that the heads' factors must agree.
+        Relative positions ``(.., d)`` common to all heads; multiplied, so that the heads' factors must agree.
     heads : int
         Number of heads that share the factors; 1 where each channel has its own.
     channels : int
@@ -54,7 +55,7 @@ class Exchange:
 
 
 def exchanges(params: Mapping[str, np.ndarray]) -> list[Exchange]:
-    """Every place of a SAM where channels can be rescaled, by the names of its parameters."""
+    """Return every exchange of a SAM, by the names of its parameters."""
     found = []
     for block in _modules(params, r"image_encoder\.blocks\.\d+"):
         for norm, reader in (("norm1", "attn.qkv"), ("norm2", "mlp.lin1")):
@@ -72,7 +73,7 @@ def exchanges(params: Mapping[str, np.ndarray]) -> list[Exchange]:
 
 
 def _modules(params: Mapping[str, np.ndarray], pattern: str) -> list[str]:
-    """Modules whose name matches all of `pattern`, in the order of the parameters."""
+    """Return the modules whose whole name matches `pattern`, in the order of the parameters."""
     matches = (re.match(rf"({pattern})\.", name) for name in params)
     return list(dict.fromkeys(match.group(1) for match in matches if match))
 
@@ -98,9 +99,9 @@ def _decoder_attention(params: Mapping[str, np.ndarray], name: str) -> list[Exch
 
 
 def rescale(params: Params, place: Exchange, factors: np.ndarray) -> None:
-    """Divide the channels of `place` by ``(channels,)`` float64 `factors`, in place; what the model computes stays."""
+    """Divide the channels of an exchange by ``(channels,)`` float64 `factors`, in place."""
     factors = np.asarray(factors, np.float64)
-    # a factor of 0 (the published slip of BIG) erases a channel on both sides
+    # a factor of 0 (the published fault of BIG) erases a channel on both sides
     inverse = np.divide(1, factors, out=np.zeros_like(factors), where=factors != 0)
     if place.heads > 1:
         a_head = factors.reshape(place.heads, -1)
@@ -115,31 +116,31 @@ def rescale(params: Params, place: Exchange, factors: np.ndarray) -> None:
     for name in place.columns:
         params[name] = (params[name].astype(np.float64) * factors).astype(np.float32)
     for name in place.counter_tables:
-        own = factors[: params[name].shape[-1]]
-        params[name] = (params[name].astype(np.float64) * own).astype(np.float32)
+        head_factors = factors[: params[name].shape[-1]]
+        params[name] = (params[name].astype(np.float64) * head_factors).astype(np.float32)
 
 
 def key_biases(params: Mapping[str, np.ndarray]) -> list[tuple[str, int, int]]:
-    """Biases that are added to keys alone: (parameter, first row, rows). They may be anything."""
+    """Return the biases of keys alone, as (parameter, first row, rows); softmax ignores their value."""
     keys = [place.counter_rows[1] + (place.channels,) for place in exchanges(params) if place.counter_rows]
     return [(name, first, count) for name, first, count in keys]
 
 
 def apply_equalisation(params: Mapping[str, np.ndarray], changes: Mapping[str, np.ndarray]) -> Params:
-    """Parameters that compute the same function after `changes`.
+    """Return parameters changed by `changes`, which compute the same function.
 
     Parameters
     ----------
     params : mapping of str to numpy.ndarray
-        Of the model; they are not changed.
+        Parameters of the model; not modified.
     changes : mapping of str to numpy.ndarray
-        In order: factors of an exchange by its name, ``(channels,)``, signs of queries and keys by the name with
-        ``SIGNS`` in place of ``qk``; or by a key bias's name what is subtracted from it, ``(rows,)``.
+        In order: factors ``(channels,)`` by the name of an exchange, signs of queries and keys by that name with
+        ``SIGNS`` in place of ``qk``, or a subtrahend ``(rows,)`` by the name of a key bias.
 
     Returns
     -------
     dict of str to numpy.ndarray
-        All parameters; those that nothing changes are the same arrays.
+        All parameters; unchanged ones are the same arrays.
     """
     result, places = dict(params), {place.name: place for place in exchanges(params)}
     places |= {name.removesuffix("qk") + SIGNS: place for name, place in places.items() if place.counter_rows}
@@ -157,16 +158,16 @@ def apply_equalisation(params: Mapping[str, np.ndarray], changes: Mapping[str, n
 
 
 def balance(produced: np.ndarray, read: np.ndarray, share: float = 0.5) -> np.ndarray:
-    """Factors ``produced**share / read**(1 - share)``, their geometric mean 1 (SmoothQuant, arXiv 2211.10438).
+    """Return factors ``produced**share / read**(1 - share)`` of geometric mean 1 (SmoothQuant, arXiv 2211.10438).
 
     Parameters
     ----------
     produced : numpy.ndarray
         ``(C,)`` magnitude of each channel.
     read : numpy.ndarray
-        ``(C,)`` magnitude of what multiplies it: of the readers' columns, or of the keys.
+        ``(C,)`` magnitude of its multiplicand: of the readers' columns, or of the keys.
     share : float
-        1 makes the channels alike and leaves all differences to the readers, 0 the reverse.
+        1 makes the channels equal and moves all differences to the readers, 0 the reverse.
     """
     usable = (produced > 0) & (read > 0)
     logs = np.zeros(len(produced))
@@ -177,5 +178,5 @@ def balance(produced: np.ndarray, read: np.ndarray, share: float = 0.5) -> np.nd
 
 
 def column_magnitude(weights: Iterable[np.ndarray]) -> np.ndarray:
-    """``(C,)`` greatest absolute value of each column over several weights ``(N, C)``."""
+    """Return the greatest absolute value of each column over several weights ``(N, C)``, ``(C,)``."""
     return np.max([np.abs(weight).reshape(len(weight), weight.shape[1], -1).max((0, 2)) for weight in weights], axis=0)

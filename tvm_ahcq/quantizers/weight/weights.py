@@ -17,6 +17,8 @@ SYMMETRIC_ZERO_POINT = 128
 """Zero point of every 8-bit weight, so that ``code - zero_point`` fits a signed byte."""
 
 LOSS_POWER = 2.4
+"""Exponent of the published loss."""
+
 _SHRINKS = (1.0, 0.92, 0.85, 0.78, 0.72, 0.66, 0.61, 0.56, 0.48, 0.4, 0.3)
 _BLOCK = 1 << 17
 
@@ -43,23 +45,23 @@ class QuantizedWeight:
     bits: int
 
     def dequantize(self) -> np.ndarray:
-        """Float32 values, shape of the weight."""
+        """Return float32 values, shape of the weight."""
         shape = (-1,) + (1,) * (self.codes.ndim - 1)
         steps = self.codes.astype(np.float32) - self.zero_point.astype(np.float32).reshape(shape)
         return steps * self.scale.reshape(shape)
 
     def operands(self) -> np.ndarray:
-        """Integers ``codes - zero_point``, int64, shape of the weight."""
+        """Return the integers ``codes - zero_point``, int64, shape of the weight."""
         return self.codes.astype(np.int64) - self.zero_point.reshape((-1,) + (1,) * (self.codes.ndim - 1))
 
     def folded_bias(self, bias: np.ndarray, offset: float) -> np.ndarray:
-        """`bias` plus what an offset that all inputs share contributes, ``(N,)`` float32; the offset is a float32."""
+        """Return `bias` plus the contribution of a float32 offset common to all inputs, ``(N,)`` float32."""
         row_sums = self.operands().reshape(len(self.codes), -1).sum(1) * self.scale.astype(np.float64)
         return (bias.astype(np.float64) + np.float64(np.float32(offset)) * row_sums).astype(np.float32)
 
 
 def encode_weight(w: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, bits: int) -> QuantizedWeight:
-    """Round-to-nearest codes for given scales and zero points.
+    """Return round-to-nearest codes for given scales and zero points.
 
     Parameters
     ----------
@@ -81,7 +83,7 @@ def encode_weight(w: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, bits
 
 
 def calibrate_weight(w: np.ndarray, bits: int, method: str = "mse") -> QuantizedWeight:
-    """Range of every output channel, and round-to-nearest codes. 8-bit weights take zero point 128.
+    """Return round-to-nearest codes on a calibrated range for each output channel; at 8 bits the zero point is 128.
 
     Parameters
     ----------
@@ -115,13 +117,13 @@ def calibrate_weight(w: np.ndarray, bits: int, method: str = "mse") -> Quantized
 
 
 def _blocks(flat: np.ndarray) -> list[slice]:
-    """Row slices that stay in the cache."""
+    """Return slices of rows that fit the cache."""
     rows = max(1, _BLOCK // flat.shape[1])
     return [slice(at, at + rows) for at in range(0, len(flat), rows)]
 
 
 class _Trial:
-    """Keeps the best (scale, zero point) of each row over many trials; buffers are reused."""
+    """Best (scale, zero point) of each row over many trials; buffers are reused."""
 
     def __init__(self, w: np.ndarray, bits: int, power: float) -> None:
         self.w, self.top, self.power = w, np.float32(2**bits - 1), power
@@ -131,15 +133,15 @@ class _Trial:
         self.steps, self.error = np.empty_like(w), np.empty_like(w)
 
     def round(self, scale: np.ndarray, zero_point: np.ndarray) -> np.ndarray:
-        """``code - zero_point`` as float32, in a shared buffer."""
+        """Return ``code - zero_point`` as float32, in a shared buffer."""
         steps = self.steps
         np.multiply(self.w, (np.float32(1) / scale)[:, None], out=steps)
         np.rint(steps, out=steps)
         np.maximum(steps, -zero_point[:, None], out=steps)
         return np.minimum(steps, (self.top - zero_point)[:, None], out=steps)
 
-    def take(self, scale: np.ndarray, zero_point: np.ndarray) -> None:
-        """Try one candidate a row; the first of equals stays."""
+    def attempt(self, scale: np.ndarray, zero_point: np.ndarray) -> None:
+        """Try one candidate for each row; the first of equals stays."""
         steps, error = self.round(scale, zero_point), self.error
         np.multiply(steps, scale[:, None], out=error)
         np.subtract(error, self.w, out=error)
@@ -153,15 +155,15 @@ class _Trial:
         self.zero_point = np.where(better, zero_point, self.zero_point)
 
     def least_squares(self) -> None:
-        """Try the scale that fits the best codes so far in the least-squares sense."""
+        """Try the least-squares scale of the best codes so far."""
         steps = self.round(self.scale, self.zero_point)
         energy = np.einsum("nk,nk->n", steps, steps)
         fitted = np.einsum("nk,nk->n", steps, self.w) / np.where(energy > 0, energy, 1)
-        self.take(np.where(fitted > MIN_SCALE, fitted, self.scale).astype(np.float32), self.zero_point)
+        self.attempt(np.where(fitted > MIN_SCALE, fitted, self.scale).astype(np.float32), self.zero_point)
 
 
 def _find_minmax(w: np.ndarray, bits: int, _one_sign: int) -> tuple[np.ndarray, np.ndarray]:
-    """From the least to the greatest value, 0 included."""
+    """Return the full range of each row, 0 included."""
     low, high = w.min(1), w.max(1)
     if bits == 8:
         scale = np.maximum(np.maximum(high / 127, -low / 128), MIN_SCALE).astype(np.float32)
@@ -175,11 +177,11 @@ def _find_mse(w: np.ndarray, bits: int, one_sign: int) -> tuple[np.ndarray, np.n
     trial = _Trial(w, bits, 2.0)
     scale, natural = _find_minmax(w, bits, one_sign)
     for shrink in _SHRINKS:
-        trial.take(scale * np.float32(shrink), natural)
+        trial.attempt(scale * np.float32(shrink), natural)
     middle, moves = trial.scale, (0,) if bits == 8 or one_sign else (0, -1, 1, -2, 2)
     for shrink in (0.94, 0.97, 1.0, 1.03, 1.06):
         for move in moves:
-            trial.take(middle * np.float32(shrink), np.clip(natural + move, 0, trial.top))
+            trial.attempt(middle * np.float32(shrink), np.clip(natural + move, 0, trial.top))
     for _ in range(3):
         trial.least_squares()
     return trial.scale, trial.zero_point
@@ -200,11 +202,11 @@ def _find_published(w: np.ndarray, bits: int, one_sign: int) -> tuple[np.ndarray
     else:
         zero_points = tuple(range(top + 1))
     if bits != 8:
-        trial.take(*(a.astype(np.float32) for a in range_rule(low, high, bits)))
+        trial.attempt(*(a.astype(np.float32) for a in range_rule(low, high, bits)))
     for i in range(1, 101):
         reach = (high - low) * np.float32(i / 100)
         for zero_point in zero_points:
             lower = -np.float32(zero_point) * (reach / np.float32(top))
             scale, rounded = range_rule(lower, reach + lower, bits)
-            trial.take(scale, rounded.astype(np.float32))
+            trial.attempt(scale, rounded.astype(np.float32))
     return trial.scale, trial.zero_point
