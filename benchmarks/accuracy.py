@@ -19,7 +19,6 @@ import numpy as np
 
 import tvm_ahcq as ahcq
 from tvm_ahcq.api import float_predictor
-from tvm_ahcq.evaluate.datasets.scenes import Scene, scenes
 from tvm_ahcq.evaluate.metrics.scene_accuracy import (
     PromptedObjects,
     SceneMasks,
@@ -29,8 +28,9 @@ from tvm_ahcq.evaluate.metrics.scene_accuracy import (
 )
 from tvm_ahcq.evaluate.sensitivity.measure import measure as measure_sensitivity
 from tvm_ahcq.evaluate.sensitivity.probes import scene_probes
+from tvm_ahcq.models.description import FloatModel
 from tvm_ahcq.models.sam.hard_model import HARD, harden
-from tvm_ahcq.models.sam.load import SamModel
+from tvm_ahcq.scenes import Scene, scenes
 
 FOLDER = Path(__file__).parent / "results"
 CALIBRATION_SCENES, FIRST_CALIBRATION, FIRST_UNSEEN = 16, 500_000, 3_000_000
@@ -69,7 +69,7 @@ def cells(seeds: int) -> Iterator[Cell]:
             yield from (Cell("vit_t", recipe, bits, seed) for recipe in MAIN)
 
 
-def model_of(name: str, seed: int) -> SamModel:
+def model_of(name: str, seed: int) -> FloatModel:
     """vit_t, or its hard form (the pathologies' random numbers change with the seed as well)."""
     model = ahcq.from_sam("vit_t")
     return model if name == "vit_t" else harden(model, HARD, seed)

@@ -16,9 +16,9 @@ from tvm_ahcq.bench.report import markdown
 from tvm_ahcq.bench.runner import compare
 from tvm_ahcq.bench.task import Task, write_task
 from tvm_ahcq.cli.compile import generated_images
-from tvm_ahcq.evaluate.datasets.scenes import generate
 from tvm_ahcq.runtime.bundle import read_bundle
 from tvm_ahcq.runtime.threads import thread_count
+from tvm_ahcq.scenes import generate
 
 RESULTS = Path(__file__).parent / "results" / "cpu.md"
 SCENE = 1000

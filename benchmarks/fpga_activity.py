@@ -39,10 +39,10 @@ from tvm_ahcq.codegen.lower.address_space import move_constants
 from tvm_ahcq.codegen.lower.offloaded_op import OffloadedOp
 from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_linear
 from tvm_ahcq.errors import DeviceError
-from tvm_ahcq.evaluate.datasets.scenes import generate
 from tvm_ahcq.models.sam.image import ResizeLongestSide, preprocess
 from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.runtime.weights import QLinearWeight, expand
+from tvm_ahcq.scenes import generate
 from tvm_ahcq.torch_exec.executor import TorchExecutor
 from tvm_ahcq.torch_exec.simulate import SimulatedSites, exact_layer_norm, using_sites
 

@@ -35,11 +35,12 @@ from tvm_ahcq.api import QuantizedModel
 from tvm_ahcq.cli.compile import generated_images
 from tvm_ahcq.codegen.hardware.baseline.model import Core
 from tvm_ahcq.codegen.isa.config import Config, named
-from tvm_ahcq.evaluate.datasets.scenes import generate
 from tvm_ahcq.evaluate.report.roofline_plot import roofline_plot
+from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.models.sam.image import ResizeLongestSide, preprocess
 from tvm_ahcq.runtime.device_profile import OperatorCycles, device_profile, total
 from tvm_ahcq.runtime.offload import OffloadReport
+from tvm_ahcq.scenes import generate
 from tvm_ahcq.tune.accelerator.programs import TileTask
 from tvm_ahcq.tune.accelerator.runner import CycleRunner
 from tvm_ahcq.tune.accelerator.shapes import encoder_shapes
@@ -72,9 +73,9 @@ def encode_both(
     alone = ahcq.load(bundle(folder, name, model, None)[0]).session
     image = ResizeLongestSide(session.model.image_size).apply_image(generate(1000).image)
     image = preprocess(image.transpose(2, 0, 1)[None], session.model)
-    expected = alone.encode(image)
+    expected = SamFunctions(alone).encode(image)
     begin = time.perf_counter()
-    found = session.encode(image)
+    found = SamFunctions(session).encode(image)
     simulated = time.perf_counter() - begin
     report = OffloadReport.from_dict(session.manifest.accelerator)
     stays = {place.reason for place in report.of("encode_image") if place.reason and place.macs}

@@ -22,13 +22,14 @@ import torch
 
 import tvm_ahcq as ahcq
 from tvm_ahcq.api import QuantizedModel
-from tvm_ahcq.evaluate.datasets.scenes import generate, scenes
 from tvm_ahcq.kernels.common.peak import peak_loops
+from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.models.sam.image import ResizeLongestSide, preprocess
 from tvm_ahcq.models.sam.load import build_module
 from tvm_ahcq.models.sam.predictor import _CELLS_A_CALL
 from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.runtime.profiler import profile
+from tvm_ahcq.scenes import generate, scenes
 from tvm_ahcq.target import resolve_target
 
 RESULTS = Path(__file__).parent / "results" / "vit_b.md"
@@ -65,8 +66,8 @@ _RUNS = """
 import sys, numpy as np, tvm_ahcq
 session = tvm_ahcq.load(sys.argv[1]).session
 side = session.model.image_size
-embedding = session.encode(np.zeros((1, 3, side, side), np.float32))
-session.decode(embedding, np.full((8, 2, 2), side / 2, np.float32), np.tile(np.float32([1, -1]), (8, 1)))
+embedding = SamFunctions(session).encode(np.zeros((1, 3, side, side), np.float32))
+SamFunctions(session).decode(embedding, np.full((8, 2, 2), side / 2, np.float32), np.tile(np.float32([1, -1]), (8, 1)))
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
@@ -111,9 +112,11 @@ def decode_times(session, embedding: np.ndarray, repeats: int) -> list[tuple[int
         coords = np.random.default_rng(points).uniform(0, 1024, (1, points + 1, 2)).astype(np.float32)
         labels = np.array([[1.0] * points + [-1.0]], np.float32)
         start = time.perf_counter()
-        session.decode(embedding, coords, labels)
+        SamFunctions(session).decode(embedding, coords, labels)
         first = time.perf_counter() - start
-        rows.append((points, first, seconds(lambda c=coords, p=labels: session.decode(embedding, c, p), repeats)))
+        rows.append(
+            (points, first, seconds(lambda c=coords, p=labels: SamFunctions(session).decode(embedding, c, p), repeats))
+        )
     return rows
 
 
@@ -125,7 +128,7 @@ def batch_time(session, embedding: np.ndarray, count: int, repeats: int) -> floa
 
     def run() -> None:
         for start in range(0, count, step):
-            session.decode(embedding, coords[start : start + step], labels[start : start + step])
+            SamFunctions(session).decode(embedding, coords[start : start + step], labels[start : start + step])
 
     return seconds(run, repeats)
 
@@ -179,10 +182,10 @@ def main() -> None:
         memory, session = running_gigabytes(bundle), ahcq.load(bundle).session
         small = ResizeLongestSide(1024).apply_image(generate(1000).image)
         image = preprocess(small.transpose(2, 0, 1)[None], session.model)
-        simulated = qmodel.fake_quant_predictor().session.encode(image)
-        embedding = session.encode(image)
-        exact = qmodel.float_predictor().session.encode(image)
-        encode = seconds(lambda: session.encode(image), args.repeats)
+        simulated = SamFunctions(qmodel.fake_quant_predictor().session).encode(image)
+        embedding = SamFunctions(session).encode(image)
+        exact = SamFunctions(qmodel.float_predictor().session).encode(image)
+        encode = seconds(lambda: SamFunctions(session).encode(image), args.repeats)
         sam = build_module("vit_b", device="cpu")
         sam.load_state_dict(torch.load(folder / "vit_b.pth", weights_only=True))
     torch.set_num_threads(session.num_threads)

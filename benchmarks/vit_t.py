@@ -15,7 +15,6 @@ from scipy import ndimage
 from skimage import data, filters, measure, morphology
 
 import tvm_ahcq as ahcq
-from tvm_ahcq.evaluate.datasets.scenes import generate, scenes
 from tvm_ahcq.evaluate.metrics.iou import iou
 from tvm_ahcq.evaluate.metrics.scene_accuracy import (
     SceneAccuracy,
@@ -24,6 +23,7 @@ from tvm_ahcq.evaluate.metrics.scene_accuracy import (
     prompted_objects,
     segment_scene,
 )
+from tvm_ahcq.scenes import generate, scenes
 
 RESULTS = Path(__file__).parent / "results" / "vit_t.md"
 

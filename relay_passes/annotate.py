@@ -8,6 +8,7 @@ embedding reads; everything else stays in float.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tvm import relax
@@ -15,47 +16,17 @@ from tvm.ir import IRModule
 
 from tvm_ahcq import ir as ahcq
 from tvm_ahcq.ir.register import is_op
+from tvm_ahcq.models.description import PIXELS, SITE_ROLES, ModelFamily
 from tvm_ahcq.quantizers.core.recipe import Recipe
 
 from .rewrite import Definitions, bindings, functions, rewrite_module
-
-SITE_OF_LAYER = {
-    ("attn", "qkv"): "norm",
-    ("attn", "proj"): "projection",
-    ("mlp", "lin1"): "norm",
-    ("mlp", "lin2"): "activation",
-    ("neck", "0"): "linear",
-    ("neck", "2"): "linear",
-    ("self_attn", "q_proj"): "norm",
-    ("self_attn", "k_proj"): "norm",
-    ("self_attn", "v_proj"): "norm",
-    ("self_attn", "out_proj"): "projection",
-}
-"""Kind of site (``recipe.SITE_KINDS``) at the input of a layer, by the last two parts of the layer's name."""
-
-for _attention in ("cross_attn_token_to_image", "cross_attn_image_to_token", "final_attn_token_to_image"):
-    for _layer in ("q_proj", "k_proj", "v_proj", "out_proj"):
-        SITE_OF_LAYER[_attention, _layer] = SITE_OF_LAYER["self_attn", _layer]
-
-
-PIXELS = "pixels"
-"""Kind of the site in front of the patch embedding, and of its quantizer
-(:mod:`tvm_ahcq.quantizers.activation.pixels`)."""
-
-SITE_OF_LAYER["patch_embed", "proj"] = PIXELS
 
 ACTIVATIONS = {"relax.nn.gelu": "gelu", "relax.nn.relu": "relu"}
 TABLE_QUANTIZERS = ("hluq",)
 """A table quantizer absorbs the non-linearity before it: both together are one table of intervals."""
 
 
-def layer_site(name: str) -> str | None:
-    """Kind of site at the input of the layer called `name`; None where the method leaves the layer in float."""
-    module, _, layer = name.rpartition(".")
-    return SITE_OF_LAYER.get((module.rpartition(".")[2], layer))
-
-
-def annotate(mod: IRModule, recipe: Recipe) -> IRModule:
+def annotate(mod: IRModule, recipe: Recipe, family: ModelFamily) -> IRModule:
     """Insert the quantization sites of `recipe` into a canonical module.
 
     Parameters
@@ -64,22 +35,25 @@ def annotate(mod: IRModule, recipe: Recipe) -> IRModule:
         From :func:`.canonicalise.canonicalise`.
     recipe : Recipe
         Quantizer kinds and bits.
+    family : ModelFamily
+        Roles of the layers.
 
     Returns
     -------
     tvm.IRModule
         The same functions with ``ahcq.quantize`` at every site; float results are unchanged until quantizers are set.
     """
-    return rewrite_module(mod, lambda defs: _plan(defs, recipe))
+    return rewrite_module(mod, lambda defs: _plan(defs, recipe, family))
 
 
-def _plan(defs: Definitions, recipe: Recipe) -> dict[relax.Var, relax.Expr]:
+def _plan(defs: Definitions, recipe: Recipe, family: ModelFamily) -> dict[relax.Var, relax.Expr]:
     plan = {}
     for binding in bindings(defs.func):
         value = binding.value
         if is_op(value, "relax.ahcq.linear") or is_op(value, "relax.ahcq.conv2d"):
-            if (kind := layer_site(str(value.attrs["name"]))) is not None:
-                if (quantizer := _quantizer(value, kind, recipe)) is not None:
+            role = family.role(str(value.attrs["name"]))
+            if role is not None and role.role in SITE_ROLES:
+                if (quantizer := _quantizer(value, role.role, recipe)) is not None:
                     plan[binding.var] = _with_quantized_input(defs, value, recipe, quantizer)
         elif is_op(value, "relax.ahcq.attention"):
             plan[binding.var] = _with_quantized_operands(value, recipe)
@@ -102,7 +76,7 @@ def _with_quantized_input(defs: Definitions, layer: relax.Call, recipe: Recipe, 
     if kind in TABLE_QUANTIZERS and (found := defs.call(x, *ACTIVATIONS)) is not None:
         x, activation = found.args[0], ACTIVATIONS[found.op.name]
     site = f"{layer.attrs['name']}.input"
-    x = ahcq.quantize(x, site=site, kind=kind, bits=recipe.bits_of_site(site), activation=activation)
+    x = ahcq.quantize(x, site=site, kind=kind, bits=recipe.bits_of_site(site, kind == PIXELS), activation=activation)
     return relax.Call(layer.op, [x, *layer.args[1:]], attrs=layer.attrs)
 
 
@@ -128,7 +102,7 @@ class Layer:
     Attributes
     ----------
     name : str
-        Such as ``image_encoder.blocks.0.attn.qkv``.
+        Of its module.
     weight : str
         Parameter, output channels first.
     bias : str or None
@@ -141,6 +115,11 @@ class Layer:
     weight: str
     bias: str | None
     site: str
+
+
+def reads_pixels(kinds: Mapping[str, tuple[str, int]], layer: Layer) -> bool:
+    """Return True if a layer reads pixels, given the :func:`sites` of its module."""
+    return kinds[layer.site][0] == PIXELS
 
 
 def layers(mod: IRModule) -> dict[str, Layer]:

@@ -26,13 +26,15 @@ import tvm
 from tvm import relax
 from tvm.ir import IRModule
 
-from tvm_ahcq.calibrate.calibrate import Progress, calibrate, observe
+from tvm_ahcq.calibrate.calibrate import calibrate
 from tvm_ahcq.calibrate.condition import condition
 from tvm_ahcq.calibrate.equalise import equalise
-from tvm_ahcq.calibrate.fold_key_signs import absorb_bimodal_keys
+from tvm_ahcq.calibrate.fold_key_signs import fold_key_signs
 from tvm_ahcq.calibrate.reconstruct import reconstruct
+from tvm_ahcq.calibrate.recorder import observe
 from tvm_ahcq.calibrate.round_weights import round_weights
-from tvm_ahcq.quantizers.activation.pixels import PixelRange
+from tvm_ahcq.calibrate.samples import Samples
+from tvm_ahcq.progress import Progress, silent
 from tvm_ahcq.quantizers.core.recipe import Recipe
 from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.quantizers.weight.equalise import apply_equalisation
@@ -86,14 +88,12 @@ def name_parameters(mod: IRModule, function_params: Mapping[str, Sequence[str]])
 def quantizers(
     mod: IRModule,
     params: Mapping[str, np.ndarray],
-    images: Sequence[np.ndarray],
+    samples: Samples,
     recipe: Recipe,
     *,
-    model: str,
     effort: str = "default",
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
     work_dir: Path | None = None,
-    pixels: PixelRange | None = None,
 ) -> QuantTable:
     """Phases 3 to 5: the quantizers of an annotated module and the parameters that it will run with.
 
@@ -103,46 +103,45 @@ def quantizers(
         Annotated.
     params : mapping of str to numpy.ndarray
         Float parameters.
-    images : sequence of numpy.ndarray
-        ``(1, 3, S, S)`` float32, preprocessed.
+    samples : Samples
+        Calibration samples.
     recipe : Recipe
         Choices.
-    model : str
-        Name that the table carries.
     effort : {"default", "high"}
         "high" adds block reconstruction.
     progress : callable
-        Told of what is being done.
+        Told of every step.
     work_dir : Path, optional
-        Where reconstruction saves finished blocks, to go on after a kill.
-    pixels : (sequence, sequence) of float, optional
-        Least and greatest value of each colour of a picture.
+        Where reconstruction saves finished blocks, to resume after a kill.
     """
+    family = samples.family
+    exchanges, pixels = family.exchanges(params), family.input_range(samples.spec)
     changes: dict[str, np.ndarray] = {}
     if recipe.equalise or recipe.bimodal:
-        seen = observe(TorchExecutor(mod, params), images[:EQUALISING_IMAGES], progress)
+        recorder = observe(TorchExecutor(mod, params), samples.first(EQUALISING_IMAGES), progress)
         if recipe.bimodal:
-            changes |= absorb_bimodal_keys(mod, params, seen, "zero_sign" in recipe.faults)
+            erases = "zero_sign" in recipe.faults
+            changes |= fold_key_signs(mod, params, recorder, family.foldable_signs, erases)
         if recipe.equalise:
-            changes |= equalise(mod, apply_equalisation(params, changes), seen)
-        params = apply_equalisation(params, changes)
-        del seen
-    table = calibrate(mod, params, images, recipe, model=model, progress=progress, pixels=pixels)
-    learning, conditioned = images[: _learning_images(images)], {}
+            changes |= equalise(mod, apply_equalisation(params, changes, exchanges), recorder, exchanges)
+        params = apply_equalisation(params, changes, exchanges)
+        del recorder
+    table = calibrate(mod, params, samples, recipe, progress=progress, pixels=pixels)
+    learning, conditioned = samples.first(_learning_samples(samples)), {}
     if recipe.conditioning == "published":
-        found = condition(mod, params, table, learning, progress)
-        conditioned = {name: weight.weight for name, weight in found.items()}
-        table = calibrate(mod, {**params, **conditioned}, images, recipe, model=model, progress=progress, pixels=pixels)
+        weights = condition(mod, params, table, learning, progress)
+        conditioned = {name: weight.weight for name, weight in weights.items()}
+        table = calibrate(mod, {**params, **conditioned}, samples, recipe, progress=progress, pixels=pixels)
     table = replace(table, params=conditioned, equalisation=changes)
     if recipe.rounding == "compensated":
         table = round_weights(mod, {**params, **conditioned}, table, learning, progress).table
     if effort == "high":
-        table = reconstruct(mod, {**params, **conditioned}, table, images, progress=progress, work_dir=work_dir).table
+        table = reconstruct(mod, {**params, **conditioned}, table, samples, progress=progress, work_dir=work_dir).table
     return table
 
 
-def _learning_images(images: Sequence[np.ndarray]) -> int:
-    pixels = images[0].shape[-1] * images[0].shape[-2] if images else 1
+def _learning_samples(samples: Samples) -> int:
+    pixels = samples.inputs[0].shape[-1] * samples.inputs[0].shape[-2] if samples else 1
     return max(2, min(LEARNING_IMAGES, LEARNING_PIXELS // pixels))
 
 

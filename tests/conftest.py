@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tvm_ahcq.api import QuantizedModel
-    from tvm_ahcq.models.sam.load import SamModel
+    from tvm_ahcq.models.description import FloatModel
 
 
 # examples are small, but the machine may be busy
@@ -28,7 +28,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: processes s
 
 
 @pytest.fixture(scope="session")
-def make_tiny_model() -> Callable[[int], SamModel]:
+def make_tiny_model() -> Callable[[int], FloatModel]:
     """Function of a seed: two blocks, one windowed with padding (8 x 8 tokens in windows of 3) and one global."""
     # imported here: most tests need neither torch nor the compiler
     import torch
@@ -37,7 +37,7 @@ def make_tiny_model() -> Callable[[int], SamModel]:
     from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 
     @cache
-    def make(seed: int) -> SamModel:
+    def make(seed: int) -> FloatModel:
         torch.manual_seed(seed)
         sam = build_sam_vit_t(
             image_size=128, depth=2, embed_dim=48, num_heads=2, global_attn_indexes=(1,), window_size=3, prompt_dim=32
@@ -52,7 +52,7 @@ def make_tiny_model() -> Callable[[int], SamModel]:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(make_tiny_model) -> SamModel:
+def tiny_model(make_tiny_model) -> FloatModel:
     """The tiny model that most tests use."""
     return make_tiny_model(0)
 
@@ -78,7 +78,7 @@ class Accelerated:
 
 
 @pytest.fixture(scope="session")
-def accelerated(make_tiny_model: Callable[[int], SamModel], tmp_path_factory: pytest.TempPathFactory) -> Accelerated:
+def accelerated(make_tiny_model: Callable[[int], FloatModel], tmp_path_factory: pytest.TempPathFactory) -> Accelerated:
     """Compiled once for all tests that run it."""
     import numpy as np
 

@@ -13,13 +13,14 @@ import pytest
 import tvm_ahcq as ahcq
 from tvm_ahcq.api import CompiledModel, QuantizedModel, float_predictor
 from tvm_ahcq.errors import BundleError, CalibrationError, QuantTableError, RecipeError, TargetError
-from tvm_ahcq.models.sam.load import SamModel
+from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.target import host_features, resolve_target
 
 
 @pytest.fixture(scope="module")
-def model(make_tiny_model) -> SamModel:
+def model(make_tiny_model) -> FloatModel:
     """Other weights than the tests of the passes have."""
     return make_tiny_model(1)
 
@@ -57,8 +58,8 @@ def test_the_compiled_file_predicts_what_the_simulation_does(compiled, qmodel, p
 def test_the_compiled_encoder_equals_the_simulation_in_every_bit(compiled, qmodel, tmp_path):
     compiled.save(tmp_path / "tiny.ahcq")
     image = np.random.default_rng(1).normal(size=(1, 3, 128, 128)).astype(np.float32)
-    embedding = ahcq.load(tmp_path / "tiny.ahcq").session.encode(image)
-    np.testing.assert_array_equal(embedding, qmodel.fake_quant_predictor().session.encode(image))
+    embedding = SamFunctions(ahcq.load(tmp_path / "tiny.ahcq").session).encode(image)
+    np.testing.assert_array_equal(embedding, SamFunctions(qmodel.fake_quant_predictor().session).encode(image))
 
 
 def test_the_self_check_passes_and_notices_other_weights(compiled, tmp_path):
@@ -152,11 +153,11 @@ def test_one_bundle_computes_the_same_on_each_of_its_targets(qmodel, tmp_path):
     manifest = ahcq.compile(qmodel, target=",".join(names)).save(tmp_path / "several.ahcq")
     assert [target.name for target in manifest.targets] == names
     image = np.random.default_rng(1).normal(size=(1, 3, 128, 128)).astype(np.float32)
-    expected = qmodel.fake_quant_predictor().session.encode(image)
+    expected = SamFunctions(qmodel.fake_quant_predictor().session).encode(image)
     assert ahcq.load(tmp_path / "several.ahcq").session.target.name == names[0]
     for name in names:
         session = ahcq.load(tmp_path / "several.ahcq", target=name).session
-        np.testing.assert_array_equal(session.encode(image), expected)
+        np.testing.assert_array_equal(SamFunctions(session).encode(image), expected)
 
 
 def runs_here(name: str) -> bool:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import save_file
 
-from tvm_ahcq.evaluate.datasets import scenes
+from tvm_ahcq import scenes
 from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 
 COARSE, FINE = 64, 128

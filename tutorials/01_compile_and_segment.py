@@ -12,9 +12,9 @@ from PIL import Image
 from skimage import data
 
 import tvm_ahcq as ahcq
-from tvm_ahcq.evaluate.datasets.scenes import scenes
 from tvm_ahcq.evaluate.metrics.iou import iou
 from tvm_ahcq.runtime.overlay import overlay
+from tvm_ahcq.scenes import scenes
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 import tvm_ahcq as ahcq
-from tvm_ahcq.evaluate.datasets.scenes import scenes
 from tvm_ahcq.evaluate.metrics.scene_accuracy import scene_accuracy
 from tvm_ahcq.evaluate.report.report import write_report
 from tvm_ahcq.evaluate.sensitivity.measure import measure
 from tvm_ahcq.evaluate.sensitivity.probes import scene_probes
 from tvm_ahcq.quantizers.core.table import QuantTable
+from tvm_ahcq.scenes import scenes
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 

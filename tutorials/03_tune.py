@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 import tvm_ahcq as ahcq
-from tvm_ahcq.evaluate.datasets.scenes import generate, scenes
 from tvm_ahcq.evaluate.metrics.iou import iou
 from tvm_ahcq.kernels.gemm.tiling import linear_space
 from tvm_ahcq.runtime.weights import QLinearWeight
+from tvm_ahcq.scenes import generate, scenes
 from tvm_ahcq.target import resolve_target
 from tvm_ahcq.tune.host.measure import make_runner
 from tvm_ahcq.tune.host.tuner import tune

@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 import tvm_ahcq as ahcq
-from tvm_ahcq.evaluate.datasets.scenes import generate, scenes
 from tvm_ahcq.evaluate.metrics.iou import iou
 from tvm_ahcq.runtime.offload import HEADER, HOST, OffloadReport, condensed, rows, summary
 from tvm_ahcq.runtime.overlay import overlay
+from tvm_ahcq.scenes import generate, scenes
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 

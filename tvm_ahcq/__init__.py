@@ -14,7 +14,7 @@ _LAZY = {
     "recipe": "tvm_ahcq.quantizers.core.recipe",
     "quantize": "tvm_ahcq.api",
     "compile": "tvm_ahcq.api",
-    "load": "tvm_ahcq.models.sam.predictor",
+    "load": "tvm_ahcq.runtime.load",
 }
 """Public names by home module; loaded on first use, so that ``load`` needs neither torch nor the compiler."""
 

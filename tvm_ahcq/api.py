@@ -15,21 +15,19 @@ from rich.progress import Progress as Bar
 from rich.progress import TaskID
 from tvm.ir import IRModule
 
-from tvm_ahcq.calibrate.calibrate import Progress, calibration_prompts
 from tvm_ahcq.calibrate.images import load_calibration
-from tvm_ahcq.evaluate.datasets.scenes import generate
-from tvm_ahcq.models.sam.load import SamModel
-from tvm_ahcq.models.sam.predictor import SamPredictor
-from tvm_ahcq.quantizers.activation.pixels import pixel_range
+from tvm_ahcq.calibrate.samples import Samples
+from tvm_ahcq.models.description import FloatModel, ModelSpec, SessionLike
+from tvm_ahcq.progress import Progress
 from tvm_ahcq.quantizers.core.float16_storage import round_to_float16
 from tvm_ahcq.quantizers.core.recipe import Recipe
 from tvm_ahcq.quantizers.core.recipe import recipe as find_recipe
 from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.quantizers.weight.equalise import apply_equalisation
 from tvm_ahcq.runtime.bundle import write_bundle
-from tvm_ahcq.runtime.manifest import Manifest, ModelSpec
+from tvm_ahcq.runtime.manifest import Manifest
 from tvm_ahcq.runtime.offload import OffloadReport
-from tvm_ahcq.runtime.verify import golden_pair
+from tvm_ahcq.runtime.verify import golden_arrays
 from tvm_ahcq.runtime.weights import QLinearWeight
 from tvm_ahcq.torch_exec.simulated_session import SimulatedSession
 from tvm_ahcq.torch_exec.torch_session import TorchSession
@@ -45,9 +43,6 @@ CALIBRATION_IMAGES = 32
 
 EFFORTS = ("default", "high")
 
-GOLDEN_SCENE = 20_000_000
-"""Number of the generated scene in every bundle's self-check."""
-
 
 @dataclass(frozen=True, eq=False)
 class QuantizedModel:
@@ -55,7 +50,7 @@ class QuantizedModel:
 
     Attributes
     ----------
-    model : SamModel
+    model : FloatModel
         The float model.
     annotated : tvm.IRModule
         Its graph with quantization sites.
@@ -63,7 +58,7 @@ class QuantizedModel:
         Quantizers of sites and weights; may be saved, edited, and given to :func:`quantize` again.
     """
 
-    model: SamModel
+    model: FloatModel
     annotated: IRModule
     table: QuantTable
 
@@ -74,9 +69,11 @@ class QuantizedModel:
         return round_to_float16({**self.prepared.params, **self.table.params}, self.table.weights)
 
     @cached_property
-    def prepared(self) -> SamModel:
+    def prepared(self) -> FloatModel:
         """The float model after equalisation: the same function, the parameters that quantizers were found for."""
-        return replace(self.model, params=apply_equalisation(self.model.params, self.table.equalisation))
+        model = self.model
+        params = apply_equalisation(model.params, self.table.equalisation, model.family.exchanges(model.params))
+        return replace(model, params=params)
 
     @cached_property
     def _realised(self) -> pipeline.Realised:
@@ -103,11 +100,15 @@ class QuantizedModel:
         """Quantization sites on integers, and in all."""
         return self._realised.covered, self._realised.total
 
-    def fake_quant_predictor(self) -> SamPredictor:
-        """Predictor that simulates the quantized model in torch; codes equal those of the compiled module."""
-        return SamPredictor(SimulatedSession(self.model.spec, self.annotated, self.params, self.table))
+    def fake_quant_session(self) -> SessionLike:
+        """Session that simulates the quantized model in torch; codes equal those of the compiled module."""
+        return SimulatedSession(self.model.spec, self.annotated, self.params, self.table)
 
-    def float_predictor(self) -> SamPredictor:
+    def fake_quant_predictor(self) -> Any:
+        """Predictor that simulates the quantized model in torch; codes equal those of the compiled module."""
+        return self.model.family.predictor(self.fake_quant_session())
+
+    def float_predictor(self) -> Any:
         """Predictor that runs the float model in torch."""
         return float_predictor(self.model)
 
@@ -144,13 +145,18 @@ class CompiledModel:
         return write_bundle(path, self.manifest, self.libraries, self.tensors, self.golden)
 
 
-def float_predictor(model: SamModel) -> SamPredictor:
+def float_session(model: FloatModel) -> SessionLike:
+    """Session that runs a float model in torch."""
+    return TorchSession(model.spec, model.module, model.params)
+
+
+def float_predictor(model: FloatModel) -> Any:
     """Predictor that runs a float model in torch."""
-    return SamPredictor(TorchSession(model.spec, model.module, model.params))
+    return model.family.predictor(float_session(model))
 
 
 def quantize(
-    model: SamModel,
+    model: FloatModel,
     calibration: str | os.PathLike[str] | Iterable[Any] | QuantTable,
     recipe: Recipe | str | None = None,
     progress: bool | Progress = False,
@@ -162,7 +168,7 @@ def quantize(
 
     Parameters
     ----------
-    model : SamModel
+    model : FloatModel
         From :func:`tvm_ahcq.from_sam`.
     calibration : path, iterable or QuantTable
         A folder or an iterable of pictures (paths, PIL images, ``(H, W, 3)`` uint8 arrays), of which at most 32 are
@@ -202,28 +208,26 @@ def quantize(
         chosen = find_recipe(recipe or "ahcq") if recipe is None or isinstance(recipe, str) else recipe
     module = pipeline.canonicalise(pipeline.name_parameters(model.module, model.function_params))
     pipeline.dump(module, "1-canonical", folder)
-    module = pipeline.annotate(module, chosen)
+    module = pipeline.annotate(module, chosen, model.family)
     pipeline.dump(module, "2-annotated", folder)
     if isinstance(calibration, QuantTable):
         return QuantizedModel(model, module, calibration)
-    images = list(load_calibration(calibration, model.spec, CALIBRATION_IMAGES))
+    samples = Samples(model.spec, list(load_calibration(calibration, model.spec, CALIBRATION_IMAGES)))
     with _reporter(progress) as report:
         table = pipeline.quantizers(
             module,
             model.params,
-            images,
+            samples,
             chosen,
-            model=model.name,
             effort=effort,
             progress=report,
             work_dir=None if work_dir is None else Path(work_dir),
-            pixels=pixel_range(model.pixel_mean, model.pixel_std),
         )
     return QuantizedModel(model, module, table)
 
 
 def compile(
-    model: SamModel | QuantizedModel,
+    model: FloatModel | QuantizedModel,
     target: str | HostTarget | Sequence[HostTarget] = "native",
     dump_dir: str | os.PathLike[str] | None = None,
     tuning: str | os.PathLike[str] | None = None,
@@ -235,7 +239,7 @@ def compile(
 
     Parameters
     ----------
-    model : QuantizedModel or SamModel
+    model : QuantizedModel or FloatModel
         Quantized, or a float model (for comparison).
     target : str, HostTarget or sequence of HostTarget
         "native" for this machine, "generic" for any of its kind; see :func:`tvm_ahcq.target.target_names`. Several, as
@@ -270,6 +274,7 @@ def compile(
     UnsupportedModelError
         If a quantization site could not be put on integers.
     """
+    family = (model.model if isinstance(model, QuantizedModel) else model).family
     hosts = _hosts(target)
     if accelerator is not None:
         _check_accelerator(model, accelerator, offload)
@@ -294,7 +299,7 @@ def compile(
         others=tuple(others),
         accelerator=None if form.report is None else form.report.to_dict(),
     )
-    return CompiledModel(manifest, libraries, form.tensors, _golden(form.reference))
+    return CompiledModel(manifest, libraries, form.tensors, golden_arrays(family, form.reference))
 
 
 @dataclass(frozen=True)
@@ -305,17 +310,17 @@ class _Form:
     modules: dict[str, IRModule]
     tensors: dict[str, np.ndarray | QLinearWeight]
     function_params: Mapping[str, list[str]]
-    reference: SamPredictor
+    reference: SessionLike
     recipe: dict[str, Any] = field(default_factory=dict)
     bits: int = 32
     sites: tuple[int, int] = (0, 0)
     report: OffloadReport | None = None
 
 
-def _float_form(model: SamModel, hosts: Sequence[HostTarget]) -> _Form:
+def _float_form(model: FloatModel, hosts: Sequence[HostTarget]) -> _Form:
     module = pipeline.canonicalise(pipeline.name_parameters(model.module, model.function_params))
     modules = {host.layout: module for host in hosts}
-    return _Form(model.spec, modules, dict(model.params), model.function_params, float_predictor(model))
+    return _Form(model.spec, modules, dict(model.params), model.function_params, float_session(model))
 
 
 def _quantized_form(
@@ -336,7 +341,7 @@ def _quantized_form(
         {layout: each.module for layout, each in realised.items()},
         first.tensors,
         first.function_params,
-        model.fake_quant_predictor(),
+        model.fake_quant_session(),
         recipe.to_dict(),
         recipe.bits_activations,
         (first.covered, first.total),
@@ -367,7 +372,7 @@ def _hosts(target: str | HostTarget | Sequence[HostTarget]) -> tuple[HostTarget,
     return hosts
 
 
-def _check_accelerator(model: SamModel | QuantizedModel, accelerator: str, offload: str) -> None:
+def _check_accelerator(model: FloatModel | QuantizedModel, accelerator: str, offload: str) -> None:
     """Refused before minutes of work: an unknown configuration, and a model that has nothing for it."""
     from tvm_ahcq.codegen.cost import CostModel
     from tvm_ahcq.codegen.isa.config import named
@@ -376,11 +381,6 @@ def _check_accelerator(model: SamModel | QuantizedModel, accelerator: str, offlo
     CostModel.named(offload)
     if not isinstance(model, QuantizedModel):
         raise UnsupportedModelError("An accelerator runs quantized models; quantize() this one first.")
-
-
-def _golden(reference: SamPredictor) -> dict[str, np.ndarray]:
-    coords, labels = calibration_prompts(reference.session.model.image_size, seed=0)
-    return golden_pair(reference.session, generate(GOLDEN_SCENE).image, coords[4:8], labels[4:8])
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tvm_ahcq.bench.task import Task, write_task
-from tvm_ahcq.runtime.manifest import ModelSpec
+from tvm_ahcq.models.sam.spec import SamSpec
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def task(tmp_path_factory: pytest.TempPathFactory, image: np.ndarray) -> Task:
     bundle = folder / "damaged.ahcq"
     bundle.write_text("this is not a bundle")
     mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-    made = Task(ModelSpec("vit_t", 256, 16, 128, 0.0, mean, std), bundle, None, folder / "work", 1)
+    made = Task(SamSpec("vit_t", 256, 16, 128, 0.0, mean, std), bundle, None, folder / "work", 1)
     write_task(made, image, (128, 100))
     return made
 

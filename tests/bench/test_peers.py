@@ -10,6 +10,7 @@ from tvm_ahcq.bench.peers import OURS, PEERS, Peer, choose
 from tvm_ahcq.bench.task import Task
 from tvm_ahcq.errors import BenchmarkError
 from tvm_ahcq.models.checkpoint import load_checkpoint
+from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.models.sam.load import EMBEDDED_WEIGHTS, build_module
 
 CLICK = tuple[np.ndarray, np.ndarray]
@@ -44,7 +45,7 @@ def test_torch_in_float32_is_the_upstream_model(task: Task, model_input: np.ndar
     sam = build_module("vit_t")
     sam.load_state_dict(load_checkpoint(EMBEDDED_WEIGHTS, "vit_t"), assign=True)
     session = next(peer for peer in PEERS if peer.name == "torch float32").open(task)
-    embedding = session.encode(model_input)
+    embedding = SamFunctions(session).encode(model_input)
     with torch.no_grad():
         expected = sam.image_encoder(torch.from_numpy(model_input))
         click = tuple(torch.from_numpy(array[:, :1]) for array in prompt)
@@ -52,12 +53,14 @@ def test_torch_in_float32_is_the_upstream_model(task: Task, model_input: np.ndar
         position = sam.prompt_encoder.get_dense_pe()
         masks, _ = sam.mask_decoder(torch.from_numpy(embedding), position, sparse, dense, multimask_output=True)
     np.testing.assert_allclose(embedding, expected.numpy(), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(session.decode(embedding, *prompt)[0][:, 1:], masks.numpy(), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        SamFunctions(session).decode(embedding, *prompt)[0][:, 1:], masks.numpy(), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_torch_in_bfloat16_is_near_float32(task: Task, model_input: np.ndarray) -> None:
     exact, rough = (
-        next(peer for peer in PEERS if peer.name == f"torch {dtype}").open(task).encode(model_input)
+        SamFunctions(next(peer for peer in PEERS if peer.name == f"torch {dtype}").open(task)).encode(model_input)
         for dtype in ("float32", "bfloat16")
     )
     assert 0 < np.linalg.norm(rough - exact) < 0.1 * np.linalg.norm(exact)
@@ -72,10 +75,10 @@ def test_exported_models_are_near_float32(peer: Peer, task: Task, model_input: n
     files, session = peer.prepare(task), peer.open(task)
     assert files and all(path.stat().st_size for path in files)
     assert peer.prepare(task) == files
-    exact, found = reference.encode(model_input), session.encode(model_input)
+    exact, found = SamFunctions(reference).encode(model_input), SamFunctions(session).encode(model_input)
     tolerance = 1e-4 if "32" in peer.name else 0.2
     assert np.linalg.norm(found - exact) < tolerance * np.linalg.norm(exact)
-    masks, scores = session.decode(exact, *prompt)
-    expected = reference.decode(exact, *prompt)[0]
+    masks, scores = SamFunctions(session).decode(exact, *prompt)
+    expected = SamFunctions(reference).decode(exact, *prompt)[0]
     assert masks.shape == expected.shape and scores.shape == (1, 4)
     assert np.linalg.norm(masks - expected) < tolerance * np.linalg.norm(expected)

@@ -9,7 +9,7 @@ import pytest
 
 from tvm_ahcq.api import QuantizedModel, quantize
 from tvm_ahcq.errors import CalibrationError, CheckpointError
-from tvm_ahcq.models.sam.load import SamModel
+from tvm_ahcq.models.description import FloatModel
 from tvm_ahcq.quantizers.core.recipe import Recipe, recipe
 
 RECIPES = {
@@ -26,7 +26,7 @@ def chosen(request) -> Recipe:
     return RECIPES[request.param]
 
 
-def with_params(model: SamModel, params: dict[str, np.ndarray]) -> SamModel:
+def with_params(model: FloatModel, params: dict[str, np.ndarray]) -> FloatModel:
     return replace(model, params={**model.params, **params})
 
 

@@ -7,8 +7,12 @@ import pytest
 import torch
 
 from tvm_ahcq.api import quantize
-from tvm_ahcq.calibrate.calibrate import ROWS_A_SITE, ROWS_AN_IMAGE, Recorder, calibrate, calibration_prompts
+from tvm_ahcq.calibrate.calibrate import calibrate
+from tvm_ahcq.calibrate.recorder import ROWS_A_SITE, ROWS_AN_IMAGE, Recorder
+from tvm_ahcq.calibrate.samples import Samples
 from tvm_ahcq.errors import CalibrationError
+from tvm_ahcq.models.sam.driver import calibration_prompts
+from tvm_ahcq.models.sam.family import SAM
 from tvm_ahcq.quantizers.core.recipe import recipe
 from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.relay_passes import pipeline
@@ -27,17 +31,17 @@ def test_every_site_and_every_quantized_weight_gets_an_entry(quantized):
 
 def test_pixels_keep_their_256_levels_whatever_the_pictures_show(quantized, tiny_model):
     found = quantized.table.sites["image_encoder.patch_embed.proj.input"]
-    np.testing.assert_allclose(found.scales, 1 / np.array(tiny_model.pixel_std), rtol=1e-6)
-    assert found.zero_points == tuple(round(mean) for mean in tiny_model.pixel_mean)
+    np.testing.assert_allclose(found.scales, 1 / np.array(tiny_model.spec.pixel_std), rtol=1e-6)
+    assert found.zero_points == tuple(round(mean) for mean in tiny_model.spec.pixel_mean)
     assert found.group_of == (0,) * 256 + (1,) * 256 + (2,) * 256
 
 
 def test_without_figures_of_the_pictures_pixels_have_the_range_that_was_seen(tiny_model):
     module = pipeline.name_parameters(tiny_model.module, tiny_model.function_params)
-    module = pipeline.annotate(pipeline.canonicalise(module), recipe())
+    module = pipeline.annotate(pipeline.canonicalise(module), recipe(), SAM)
     image = np.full((1, 3, 128, 128), 0.5, np.float32)
     image[0, 1], image[0, 2, :64], image[0, 2, 64:] = -2, -1, 3
-    table = calibrate(module, tiny_model.params, [image], recipe(), model="tiny")
+    table = calibrate(module, tiny_model.params, Samples(tiny_model.spec, [image]), recipe())
     found = table.sites["image_encoder.patch_embed.proj.input"]
     np.testing.assert_allclose(found.scales, np.array([0.5, 2, 4]) / 255, rtol=1e-6)
 

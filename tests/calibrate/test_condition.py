@@ -10,7 +10,8 @@ import pytest
 from tvm_ahcq.api import QuantizedModel, quantize
 from tvm_ahcq.calibrate.condition import condition
 from tvm_ahcq.calibrate.images import load_calibration
-from tvm_ahcq.models.sam.load import SamModel
+from tvm_ahcq.calibrate.samples import Samples
+from tvm_ahcq.models.description import FloatModel
 from tvm_ahcq.quantizers.core.recipe import recipe
 from tvm_ahcq.quantizers.weight.acnr import MIN_CONDITION
 from tvm_ahcq.relay_passes.annotate import layers
@@ -20,7 +21,7 @@ DEAD = "image_encoder.blocks.1.attn.qkv.weight"
 
 
 @pytest.fixture(scope="module")
-def model(tiny_model) -> SamModel:
+def model(tiny_model) -> FloatModel:
     """One weight with a condition number of 10**4, one with a column of zeros, one well conditioned."""
     params = dict(tiny_model.params)
     left, _, right = np.linalg.svd(params[ILL], full_matrices=False)
@@ -42,7 +43,7 @@ def images(model, pictures) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def found(nearest, model, images):
-    return condition(nearest.annotated, model.params, nearest.table, images)
+    return condition(nearest.annotated, model.params, nearest.table, Samples(model.spec, images))
 
 
 def test_every_matrix_is_visited_and_no_convolution(nearest, model, found):
@@ -72,13 +73,19 @@ def test_a_column_of_zeros_stays_one(found):
 
 def test_the_published_slip_holds_singular_values_down_more(nearest, model, images, found):
     table = replace(nearest.table, recipe=replace(nearest.table.recipe, faults=("doubled_energy",)))
-    faulty = condition(nearest.annotated, model.params, table, images)
+    faulty = condition(nearest.annotated, model.params, table, Samples(model.spec, images))
     assert (faulty[ILL].weight != found[ILL].weight).any()
     assert faulty[ILL].cond_after > found[ILL].cond_after
 
 
 def test_progress_is_told_of_every_layer(nearest, model, images):
     steps = []
-    condition(nearest.annotated, model.params, nearest.table, images[:1], lambda *step: steps.append(step))
+    condition(
+        nearest.annotated,
+        model.params,
+        nearest.table,
+        Samples(model.spec, images[:1]),
+        lambda *step: steps.append(step),
+    )
     assert [done for _, done, _ in steps] == list(range(1, len(steps) + 1))
     assert steps[-1][1] == steps[-1][2]

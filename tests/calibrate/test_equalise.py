@@ -10,13 +10,17 @@ import pytest
 import torch
 from tvm.ir import IRModule
 
-from tvm_ahcq.calibrate.calibrate import Recorder, calibration_prompts, observe
 from tvm_ahcq.calibrate.equalise import equalise
 from tvm_ahcq.calibrate.images import load_calibration
+from tvm_ahcq.calibrate.recorder import Recorder, observe
+from tvm_ahcq.calibrate.samples import Samples
+from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.sam.driver import calibration_prompts
+from tvm_ahcq.models.sam.exchanges import exchanges
+from tvm_ahcq.models.sam.family import SAM
 from tvm_ahcq.models.sam.hard_model import Pathologies, harden
-from tvm_ahcq.models.sam.load import SamModel
 from tvm_ahcq.quantizers.core.recipe import recipe
-from tvm_ahcq.quantizers.weight.equalise import apply_equalisation, exchanges, key_biases
+from tvm_ahcq.quantizers.weight.equalise import apply_equalisation, key_biases
 from tvm_ahcq.relay_passes import pipeline
 from tvm_ahcq.torch_exec.executor import TorchExecutor
 from tvm_ahcq.torch_exec.simulate import using_sites
@@ -36,7 +40,7 @@ class WholeRecorder(Recorder):
 @pytest.fixture(scope="module")
 def annotated(tiny_model) -> IRModule:
     module = pipeline.canonicalise(pipeline.name_parameters(tiny_model.module, tiny_model.function_params))
-    return pipeline.annotate(module, recipe())
+    return pipeline.annotate(module, recipe(), SAM)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,7 @@ def images(tiny_model, pictures) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def hard(tiny_model) -> SamModel:
+def hard(tiny_model) -> FloatModel:
     """The tiny model with uneven channels, offsets, and biases that are not zero."""
     rng = np.random.default_rng(0)
     params = {
@@ -72,7 +76,7 @@ def recorded(annotated, images) -> Callable[[dict], Recorder]:
 
 @pytest.fixture(scope="module")
 def changes(annotated, hard, recorded) -> dict[str, np.ndarray]:
-    return equalise(annotated, hard.params, recorded(hard.params))
+    return equalise(annotated, hard.params, recorded(hard.params), exchanges(hard.params))
 
 
 def assert_same_function(annotated: IRModule, first: dict, second: dict, prompts: dict) -> None:
@@ -86,23 +90,25 @@ def assert_same_function(annotated: IRModule, first: dict, second: dict, prompts
 
 def test_the_float_function_stays(annotated, hard, changes, prompts):
     """Also in padded windows, with relative positions, and in the decoder with and without a mask."""
-    assert_same_function(annotated, hard.params, apply_equalisation(hard.params, changes), prompts)
+    assert_same_function(
+        annotated, hard.params, apply_equalisation(hard.params, changes, exchanges(hard.params)), prompts
+    )
 
 
 def test_everything_that_can_be_changed_is(hard, changes):
     assert set(changes) == {place.name for place in exchanges(hard.params)} | {
-        name for name, _, _ in key_biases(hard.params)
+        name for name, _, _ in key_biases(exchanges(hard.params))
     }
 
 
 def test_equalised_channels_ask_for_no_more(annotated, hard, changes, recorded):
     """A norm's reader is itself rescaled by rows, so only the other places are balanced exactly."""
-    equalised = apply_equalisation(hard.params, changes)
-    again = equalise(annotated, equalised, recorded(equalised))
+    equalised = apply_equalisation(hard.params, changes, exchanges(hard.params))
+    again = equalise(annotated, equalised, recorded(equalised), exchanges(equalised))
     for place in exchanges(hard.params):
         if not place.name.endswith(("norm1", "norm2")):
             np.testing.assert_allclose(again[place.name], 1, rtol=1e-2, err_msg=place.name)
-    for name, _, _ in key_biases(hard.params):
+    for name, _, _ in key_biases(exchanges(hard.params)):
         np.testing.assert_allclose(again[name], 0, atol=1e-3, err_msg=name)
 
 
@@ -113,7 +119,10 @@ def spread(rows: np.ndarray) -> float:
 
 
 def test_ranges_are_better_balanced(hard, changes, recorded):
-    before, after = (recorded(params).rows for params in (hard.params, apply_equalisation(hard.params, changes)))
+    before, after = (
+        recorded(params).rows
+        for params in (hard.params, apply_equalisation(hard.params, changes, exchanges(hard.params)))
+    )
     for site in before:
         if site.endswith(("attn.qkv.input", "mlp.lin1.input")) and site.startswith("image_encoder"):
             assert spread(np.concatenate(after[site])) < 0.8 * spread(np.concatenate(before[site]))
@@ -133,18 +142,20 @@ def test_dead_channels_do_no_harm(annotated, hard, recorded, prompts):
     params["image_encoder.blocks.1.attn.proj.weight"][:, 7] = 0
     params["mask_decoder.transformer.layers.0.mlp.lin1.weight"][9] = 0
     params["mask_decoder.transformer.layers.0.mlp.lin1.bias"][9] = -1
-    changes = equalise(annotated, params, recorded(params))
+    changes = equalise(annotated, params, recorded(params), exchanges(params))
     assert all(np.isfinite(values).all() for values in changes.values())
     assert changes["image_encoder.blocks.0.norm1"][3] == changes["image_encoder.blocks.1.norm1"][5] == 1
     assert changes["image_encoder.blocks.1.attn.v"][7] == changes["mask_decoder.transformer.layers.0.mlp.lin1"][9] == 1
-    assert_same_function(annotated, params, apply_equalisation(params, changes), prompts)
+    assert_same_function(annotated, params, apply_equalisation(params, changes, exchanges(params)), prompts)
 
 
 def test_one_image_is_enough(annotated, hard, images, prompts):
-    seen = observe(TorchExecutor(annotated, hard.params), images[:1], lambda *_: None)
-    changes = equalise(annotated, hard.params, seen)
-    assert_same_function(annotated, hard.params, apply_equalisation(hard.params, changes), prompts)
+    seen = observe(TorchExecutor(annotated, hard.params), Samples(hard.spec, images[:1]), lambda *_: None)
+    changes = equalise(annotated, hard.params, seen, exchanges(hard.params))
+    assert_same_function(
+        annotated, hard.params, apply_equalisation(hard.params, changes, exchanges(hard.params)), prompts
+    )
 
 
 def test_what_calibration_has_not_seen_stays(annotated, hard):
-    assert equalise(annotated, hard.params, Recorder()) == {}
+    assert equalise(annotated, hard.params, Recorder(), exchanges(hard.params)) == {}

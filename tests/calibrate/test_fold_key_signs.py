@@ -10,9 +10,12 @@ import torch
 from tvm.ir import IRModule
 
 from tvm_ahcq.api import quantize
-from tvm_ahcq.calibrate.calibrate import Recorder, observe
-from tvm_ahcq.calibrate.fold_key_signs import absorb_bimodal_keys
+from tvm_ahcq.calibrate.fold_key_signs import fold_key_signs
 from tvm_ahcq.calibrate.images import load_calibration
+from tvm_ahcq.calibrate.recorder import Recorder, observe
+from tvm_ahcq.calibrate.samples import Samples
+from tvm_ahcq.models.sam.exchanges import exchanges
+from tvm_ahcq.models.sam.family import SAM
 from tvm_ahcq.quantizers.core.recipe import recipe
 from tvm_ahcq.quantizers.weight.big import estimate_density
 from tvm_ahcq.quantizers.weight.equalise import apply_equalisation
@@ -25,7 +28,7 @@ NAME = "mask_decoder.transformer.final_attn_token_to_image"
 @pytest.fixture(scope="module")
 def annotated(tiny_model) -> IRModule:
     module = pipeline.canonicalise(pipeline.name_parameters(tiny_model.module, tiny_model.function_params))
-    return pipeline.annotate(module, recipe())
+    return pipeline.annotate(module, recipe(), SAM)
 
 
 @pytest.fixture(scope="module")
@@ -37,29 +40,29 @@ def two_sided(tiny_model) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def images(tiny_model, pictures) -> list[np.ndarray]:
-    return list(load_calibration(pictures, tiny_model.spec, 3))
+def images(tiny_model, pictures) -> Samples:
+    return Samples(tiny_model.spec, list(load_calibration(pictures, tiny_model.spec, 3)))
 
 
-def seen(annotated: IRModule, params: dict[str, np.ndarray], images: list[np.ndarray]) -> Recorder:
+def seen(annotated: IRModule, params: dict[str, np.ndarray], images: Samples) -> Recorder:
     return observe(TorchExecutor(annotated, params), images, lambda *_: None)
 
 
 def test_bimodal_keys_become_unimodal(annotated, two_sided, images):
     before = seen(annotated, two_sided, images)
-    changes = absorb_bimodal_keys(annotated, two_sided, before)
+    changes = fold_key_signs(annotated, two_sided, before, SAM.foldable_signs)
     assert set(changes) == {f"{NAME}.signs"}
     np.testing.assert_array_equal(np.abs(changes[f"{NAME}.signs"]), 1)
-    after = seen(annotated, apply_equalisation(two_sided, changes), images)
+    after = seen(annotated, apply_equalisation(two_sided, changes, exchanges(two_sided)), images)
     keys = [np.concatenate(recorder.rows[f"{NAME}.k"]) for recorder in (before, after)]
     assert estimate_density(keys[0]).bimodal and not estimate_density(keys[1]).bimodal
     assert np.ptp(keys[1]) < 0.7 * np.ptp(keys[0])
 
 
 def test_the_float_function_stays(annotated, two_sided, images, prompts):
-    changed = apply_equalisation(
-        two_sided, absorb_bimodal_keys(annotated, two_sided, seen(annotated, two_sided, images))
-    )
+    recorder = seen(annotated, two_sided, images)
+    changes = fold_key_signs(annotated, two_sided, recorder, SAM.foldable_signs)
+    changed = apply_equalisation(two_sided, changes, exchanges(two_sided))
     executors = [TorchExecutor(annotated, params) for params in (two_sided, changed)]
     for function in ("decode", "decode_mask"):
         wanted, got = (executor.run(function, *prompts[function]) for executor in executors)
@@ -68,16 +71,19 @@ def test_the_float_function_stays(annotated, two_sided, images, prompts):
 
 
 def test_unimodal_keys_are_left_alone(annotated, tiny_model, images):
-    assert absorb_bimodal_keys(annotated, tiny_model.params, seen(annotated, tiny_model.params, images)) == {}
+    recorder = seen(annotated, tiny_model.params, images)
+    assert fold_key_signs(annotated, tiny_model.params, recorder, SAM.foldable_signs) == {}
 
 
 def test_the_published_slip_erases_a_dead_key_without_infinities(annotated, two_sided, images):
     params = {name: array.copy() for name, array in two_sided.items()}
     params[f"{NAME}.k_proj.weight"][3] = params[f"{NAME}.k_proj.bias"][3] = 0
     recorder = seen(annotated, params, images)
-    mended, slip = (absorb_bimodal_keys(annotated, params, recorder, zero)[f"{NAME}.signs"] for zero in (False, True))
+    mended, slip = (
+        fold_key_signs(annotated, params, recorder, SAM.foldable_signs, zero)[f"{NAME}.signs"] for zero in (False, True)
+    )
     assert mended[3] == 1 and slip[3] == 0
-    changed = apply_equalisation(params, {f"{NAME}.signs": slip})
+    changed = apply_equalisation(params, {f"{NAME}.signs": slip}, exchanges(params))
     assert not changed[f"{NAME}.q_proj.weight"][3].any() and np.isfinite(changed[f"{NAME}.q_proj.weight"]).all()
 
 

@@ -11,10 +11,10 @@ from PIL import Image
 
 from tvm_ahcq.calibrate.images import load_calibration, load_pictures
 from tvm_ahcq.errors import CalibrationError
+from tvm_ahcq.models.sam.spec import SamSpec
 from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
-from tvm_ahcq.runtime.manifest import ModelSpec
 
-MODEL = ModelSpec("tiny", 64, 4, 32, 0.0, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+MODEL = SamSpec("tiny", 64, 4, 32, 0.0, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
 
 def image(seed: int, height: int = 40, width: int = 70) -> np.ndarray:

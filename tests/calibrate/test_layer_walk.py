@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from tvm_ahcq.api import QuantizedModel, quantize
 from tvm_ahcq.calibrate.images import load_calibration
 from tvm_ahcq.calibrate.layer_walk import ROWS_A_LAYER, LayerWalk, layer_sample
+from tvm_ahcq.calibrate.samples import Samples
 from tvm_ahcq.quantizers.core.recipe import recipe
 from tvm_ahcq.torch_exec.simulate import same_convolution
 
@@ -81,7 +82,7 @@ def test_layers_come_in_graph_order_and_what_is_changed_shows_further_on(quantiz
         if name == "image_encoder.blocks.0.mlp.lin2":
             walk.sites.layers[name] = torch.zeros(48, 192), torch.zeros(48)
 
-    walk.run(images, visit)
+    walk.run(Samples(tiny_model.spec, images), visit)
     assert set(walk.layers) <= set(seen)
     order = [name for name in seen if name in walk.layers]
     assert order.index("image_encoder.blocks.1.attn.qkv") > order.index("image_encoder.blocks.0.mlp.lin2")

@@ -11,13 +11,14 @@ import torch
 
 from tvm_ahcq.calibrate.mixed_precision import raise_bits
 from tvm_ahcq.errors import CalibrationError, RecipeError
-from tvm_ahcq.models.sam.load import SamModel, from_module
+from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.sam.load import from_module
 from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 from tvm_ahcq.quantizers.core.recipe import Recipe, recipe
 
 
 @pytest.fixture(scope="module")
-def model() -> SamModel:
+def model() -> FloatModel:
     torch.manual_seed(2)
     sam = build_sam_vit_t(
         image_size=64, depth=1, embed_dim=32, num_heads=2, global_attn_indexes=(0,), window_size=3, prompt_dim=32

@@ -12,7 +12,9 @@ from tvm.ir import IRModule
 from tvm_ahcq.api import QuantizedModel, quantize
 from tvm_ahcq.calibrate.images import load_calibration
 from tvm_ahcq.calibrate.reconstruct import Effort, Reconstruction, reconstruct, unit_of
+from tvm_ahcq.calibrate.samples import Samples
 from tvm_ahcq.errors import CalibrationError, QuantTableError
+from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.quantizers.activation.cag import CagParams
 from tvm_ahcq.quantizers.core.recipe import recipe
 from tvm_ahcq.quantizers.core.table import QuantTable
@@ -49,7 +51,9 @@ def images(all_images) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def learned(start, all_images) -> Reconstruction:
-    return reconstruct(start.annotated, start.prepared.params, start.table, all_images, EFFORT)
+    return reconstruct(
+        start.annotated, start.prepared.params, start.table, Samples(start.model.spec, all_images), EFFORT
+    )
 
 
 def unit_names(module: IRModule, params: dict[str, np.ndarray]) -> list[str]:
@@ -75,7 +79,7 @@ def test_only_what_does_better_on_held_out_images_is_kept(learned):
 def test_a_unit_that_is_not_kept_stays_as_it_was(start, images):
     """Learning at an absurd rate spoils every unit."""
     spoilt = Effort(iterations=3, rounding_rate=100.0, scale_rate=100.0, groups=())
-    found = reconstruct(start.annotated, start.prepared.params, start.table, images, spoilt)
+    found = reconstruct(start.annotated, start.prepared.params, start.table, Samples(start.model.spec, images), spoilt)
     thrown = [name for name, result in found.units.items() if not result.kept]
     assert thrown
     for site, params in found.table.sites.items():
@@ -105,7 +109,7 @@ def test_all_learned_weights_are_hard(start, learned):
 @pytest.mark.parametrize("iterations", [1, 6])
 def test_groups_end_at_the_recipes_number(start, images, iterations):
     effort = replace(SHORT, iterations=iterations)
-    found = reconstruct(start.annotated, start.prepared.params, start.table, images, effort)
+    found = reconstruct(start.annotated, start.prepared.params, start.table, Samples(start.model.spec, images), effort)
     assert set(found.table.sites) == set(start.table.sites)
     for site, params in found.table.sites.items():
         assert (params.kind, params.bits) == (start.table.sites[site].kind, start.table.sites[site].bits)
@@ -119,7 +123,7 @@ def test_groups_end_at_the_recipes_number(start, images, iterations):
 
 def test_the_result_simulates_deterministically_and_goes_on_integers(start, learned, images):
     model = replace(start, table=learned.table)
-    embeddings = [model.fake_quant_predictor().session.encode(images[0]) for _ in range(2)]
+    embeddings = [SamFunctions(model.fake_quant_predictor().session).encode(images[0]) for _ in range(2)]
     np.testing.assert_array_equal(*embeddings)
     assert model.sites == (len(learned.table.sites),) * 2
 
@@ -144,7 +148,9 @@ def run(
         if last is not None and done >= last:
             raise Killed
 
-    found = reconstruct(start.annotated, start.prepared.params, start.table, images, effort, progress, folder)
+    found = reconstruct(
+        start.annotated, start.prepared.params, start.table, Samples(start.model.spec, images), effort, progress, folder
+    )
     return found, steps
 
 
@@ -180,7 +186,7 @@ def test_the_folder_of_another_run_is_refused(start, images, tmp_path):
     neck = "image_encoder.neck.0.weight"
     other = {**start.prepared.params, neck: 2 * start.prepared.params[neck]}
     with pytest.raises(QuantTableError, match="another folder"):
-        reconstruct(start.annotated, other, start.table, images, SHORT, work_dir=tmp_path)
+        reconstruct(start.annotated, other, start.table, Samples(start.model.spec, images), SHORT, work_dir=tmp_path)
 
 
 def test_a_damaged_folder_is_refused(start, images, tmp_path):

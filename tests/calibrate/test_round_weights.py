@@ -10,6 +10,8 @@ import pytest
 from tvm_ahcq.api import QuantizedModel, quantize
 from tvm_ahcq.calibrate.images import load_calibration
 from tvm_ahcq.calibrate.round_weights import round_weights
+from tvm_ahcq.calibrate.samples import Samples
+from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.quantizers.core.recipe import recipe
 from tvm_ahcq.quantizers.weight.weights import calibrate_weight, encode_weight
 from tvm_ahcq.relay_passes.annotate import layers
@@ -23,7 +25,7 @@ def nearest(tiny_model, pictures) -> QuantizedModel:
 @pytest.fixture(scope="module")
 def rounding(nearest, tiny_model, pictures):
     images = list(load_calibration(pictures, tiny_model.spec, 3))
-    return round_weights(nearest.annotated, nearest.prepared.params, nearest.table, images)
+    return round_weights(nearest.annotated, nearest.prepared.params, nearest.table, Samples(tiny_model.spec, images))
 
 
 def test_every_layer_is_rounded_and_none_is_worse_than_to_the_nearest(nearest, rounding):
@@ -40,7 +42,7 @@ def test_what_reads_pixels_is_rounded_to_the_nearest_and_its_bias_takes_up_the_f
     flat = weight.reshape(len(weight), -1)
     plain = calibrate_weight(flat, 8)
     np.testing.assert_array_equal(found.weight.codes, plain.codes)
-    fraction = [(round(m) - m) / s for m, s in zip(tiny_model.pixel_mean, tiny_model.pixel_std, strict=True)]
+    fraction = [(round(m) - m) / s for m, s in zip(tiny_model.spec.pixel_mean, tiny_model.spec.pixel_std, strict=True)]
     wanted = tiny_model.params[f"{name}.bias"] + flat @ np.repeat(fraction, 256)
     rounded = np.abs(flat - plain.dequantize()).sum(1)  # times the means of the inputs, which are below 1
     assert (np.abs(found.bias - wanted) <= rounded).all()
@@ -60,7 +62,12 @@ def test_the_embedding_of_other_pictures_comes_nearer_to_the_float_model(nearest
     images = list(load_calibration(unseen, tiny_model.spec, 3))
     exact = nearest.float_predictor().session
     before, after = (
-        np.mean([np.square(session.encode(image) - exact.encode(image)).mean() for image in images])
+        np.mean(
+            [
+                np.square(SamFunctions(session).encode(image) - SamFunctions(exact).encode(image)).mean()
+                for image in images
+            ]
+        )
         for session in (
             model.fake_quant_predictor().session for model in (nearest, replace(nearest, table=rounding.table))
         )

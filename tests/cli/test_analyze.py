@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tvm_ahcq.evaluate.datasets.scenes import generate
+from tvm_ahcq.scenes import generate
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

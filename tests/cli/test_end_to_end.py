@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import tvm_ahcq as ahcq
-from tvm_ahcq.evaluate.datasets import scenes
+from tvm_ahcq import scenes
 from tvm_ahcq.evaluate.datasets.scene_files import write_scenes
 from tvm_ahcq.quantizers.core.table import QuantTable
 

@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from tvm_ahcq.cli.main import main
+from tvm_ahcq.models.sam.spec import SamSpec
 from tvm_ahcq.runtime.bundle import write_bundle
-from tvm_ahcq.runtime.manifest import Manifest, ModelSpec, TargetSpec
+from tvm_ahcq.runtime.manifest import Manifest, TargetSpec
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 DATA = ("--images", "images", "--masks", "masks")
@@ -37,7 +38,7 @@ def scenes(run_cli: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(path: Path, sites: tuple[int, int]) -> Path:
     """A bundle for this machine, with a library that nobody loads."""
     manifest = Manifest(
-        ModelSpec("vit_x", 320, 20, 96, 0.0, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)),
+        SamSpec("vit_x", 320, 20, 96, 0.0, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)),
         TargetSpec("generic", f"{platform.machine()}-linux-gnu"),
         {},
         {"name": "ahcq"},

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from tvm_ahcq.cli.main import main
+from tvm_ahcq.models.sam.spec import SamSpec
 from tvm_ahcq.runtime.bundle import write_bundle
-from tvm_ahcq.runtime.manifest import FunctionSpec, Manifest, ModelSpec, TargetSpec, TensorSpec
+from tvm_ahcq.runtime.manifest import FunctionSpec, Manifest, TargetSpec, TensorSpec
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     """A bundle for a processor that does not exist, with a library that nobody loads."""
     manifest = Manifest(
-        model=ModelSpec("vit_x", 320, 20, 96, 0.0, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)),
+        model=SamSpec("vit_x", 320, 20, 96, 0.0, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)),
         target=TargetSpec("elsewhere", "mips-unknown-none", ("msa",)),
         functions={"encode_image": FunctionSpec((TensorSpec("image", (1, 3, 320, 320), "float32"),), ("weight",))},
         recipe={"name": "ahcq"},

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tvm_ahcq.models.sam.predictor import SamPredictor
-from tvm_ahcq.runtime.manifest import ModelSpec
+from tvm_ahcq.models.sam.spec import SamSpec
 
 SIDE = 128
 Rectangle = tuple[int, int, int, int]
@@ -26,7 +26,7 @@ class ColourSession:
     a rectangle's rows that it finds.
     """
 
-    model = ModelSpec("colour", SIDE, SIDE // 16, 3, 0.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    model = SamSpec("colour", SIDE, SIDE // 16, 3, 0.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
     def __init__(self, keep: float = 1.0) -> None:
         self.keep, self.encoded = keep, 0

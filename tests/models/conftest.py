@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from tvm_ahcq.models.sam.load import SamModel, from_module
+from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.sam.load import from_module
 from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 
 
@@ -36,6 +37,6 @@ def sam() -> Any:
 
 
 @pytest.fixture(scope="session")
-def model(sam: Any) -> SamModel:
+def model(sam: Any) -> FloatModel:
     """The same model in Relax."""
     return from_module(sam, "tiny")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from tvm_ahcq.models.sam.family import SAM
 from tvm_ahcq.quantizers.core.recipe import recipe
-from tvm_ahcq.relay_passes.annotate import annotate, layer_site, sites
+from tvm_ahcq.relay_passes.annotate import annotate, sites
 from tvm_ahcq.relay_passes.canonicalise import canonicalise
 from tvm_ahcq.relay_passes.pipeline import name_parameters
 from tvm_ahcq.torch_exec.executor import TorchExecutor
@@ -13,7 +14,7 @@ from tvm_ahcq.torch_exec.executor import TorchExecutor
 
 def annotated(model, name="ahcq"):
     named = name_parameters(model.module, model.function_params)
-    return annotate(canonicalise(named), recipe(name))
+    return annotate(canonicalise(named), recipe(name), SAM)
 
 
 def test_published_methods_leave_the_pixels_in_float_and_ours_takes_them_at_eight_bits(tiny_model):
@@ -45,9 +46,9 @@ def test_every_site_of_the_published_method_is_marked(tiny_model):
 
 
 def test_layers_outside_the_method_stay_in_float():
-    assert layer_site("mask_decoder.iou_prediction_head.layers.0") is None
-    assert layer_site("mask_decoder.output_hypernetworks_mlps.0.layers.1") is None
-    assert layer_site("mask_decoder.output_upscaling.0") is None
+    assert SAM.role("mask_decoder.iou_prediction_head.layers.0").role == "float"
+    assert SAM.role("mask_decoder.output_hypernetworks_mlps.0.layers.1").role == "float"
+    assert SAM.role("mask_decoder.output_upscaling.0").role == "float"
 
 
 def test_marked_graphs_compute_the_same_until_quantizers_are_set(tiny_model, prompts):

@@ -12,6 +12,8 @@ from tvm.script import relax as R
 
 from tvm_ahcq.api import QuantizedModel, quantize
 from tvm_ahcq.errors import QuantTableError, UnsupportedModelError
+from tvm_ahcq.models.sam.family import SAM
+from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.quantizers.activation.cag import CagParams
 from tvm_ahcq.quantizers.activation.lnq import LnqParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
@@ -69,10 +71,10 @@ def assert_equals_the_simulation(quantized: QuantizedModel, prompts, layout: str
     simulated = SimulatedSession(model.spec, quantized.annotated, quantized.params, quantized.table)
     with using_sites(SimulatedSites({})):  # float layers summed in float64, as the simulation does
         got = integer.run("encode_image", *prompts["encode_image"]).numpy()
-        np.testing.assert_array_equal(got, simulated.encode(*prompts["encode_image"]))
+        np.testing.assert_array_equal(got, SamFunctions(simulated).encode(*prompts["encode_image"]))
         for function in ("decode", "decode_mask"):
             masks, scores = integer.run(function, *prompts[function])
-            expected_masks, expected_scores = simulated.decode(*prompts[function])
+            expected_masks, expected_scores = SamFunctions(simulated).decode(*prompts[function])
             np.testing.assert_array_equal(masks.numpy(), expected_masks)
             np.testing.assert_array_equal(scores.numpy(), expected_scores)
 
@@ -149,7 +151,7 @@ def test_attention_whose_sums_could_leave_int32_is_refused():
     assert MAX_KEYS << EXP_BITS < 2**31 <= (MAX_KEYS + 1) << EXP_BITS
     sites = {f"attn.{role}": UniformParams(4, 0.1, 7) for role in "qkv"} | {"attn.probs": LnqParams(4, 20.0, 0.7)}
     table = QuantTable("one attention", recipe("ahcq", 4), sites)
-    longest = realise(annotate(attention_over(MAX_KEYS), table.recipe), {}, table, "rows")
+    longest = realise(annotate(attention_over(MAX_KEYS), table.recipe, SAM), {}, table, "rows")
     assert (longest.covered, longest.missing) == (4, [])
     with pytest.raises(UnsupportedModelError, match=r"attn: attends to 8192 keys.* at most 8191"):
-        realise(annotate(attention_over(MAX_KEYS + 1), table.recipe), {}, table, "rows")
+        realise(annotate(attention_over(MAX_KEYS + 1), table.recipe, SAM), {}, table, "rows")

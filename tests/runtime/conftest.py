@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tvm_ahcq.runtime.manifest import FunctionSpec, Manifest, ModelSpec, TargetSpec, TensorSpec
+from tvm_ahcq.models.sam.spec import SamSpec
+from tvm_ahcq.runtime.manifest import FunctionSpec, Manifest, TargetSpec, TensorSpec
 from tvm_ahcq.runtime.weights import QLinearWeight
 
 ROOT = Path(__file__).parents[2]
 
-MODEL = ModelSpec("tiny", 32, 2, 8, 0.0, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+MODEL = SamSpec("tiny", 32, 2, 8, 0.0, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
 
 @pytest.fixture

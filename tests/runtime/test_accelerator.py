@@ -19,6 +19,7 @@ from tvm_ahcq.cli.main import main
 from tvm_ahcq.codegen.devices.mock_board import MockBoard
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.errors import AhcqError, DeviceError
+from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.runtime.accelerator import DeviceOptions
 from tvm_ahcq.runtime.bundle import read_bundle, write_bundle
 from tvm_ahcq.runtime.session import Session
@@ -47,7 +48,7 @@ def bundles(accelerated) -> tuple[Path, Path]:
 
 def encode(path: Path, image: np.ndarray, **options) -> tuple[np.ndarray, Session]:
     session = Session(read_bundle(path), device=DeviceOptions(**options) if options else None)
-    return session.encode(image), session
+    return SamFunctions(session).encode(image), session
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def expected(bundles, image) -> np.ndarray:
 def test_host_and_accelerator_together_equal_the_simulation_in_every_bit_as_the_host_alone_does(
     qmodel, image, expected
 ):
-    assert np.array_equal(expected, qmodel.fake_quant_predictor().session.encode(image))
+    assert np.array_equal(expected, SamFunctions(qmodel.fake_quant_predictor().session).encode(image))
 
 
 def test_the_device_counts_what_it_did(bundles, image):
@@ -77,8 +78,10 @@ def test_a_fresh_process_without_compiler_or_torch_runs_it(bundles, image, expec
     np.save(tmp_path / "image.npy", image)
     code = (
         f"import sys; sys.path[:0] = {[entry for entry in sys.path if entry]!r}; import numpy as np, tvm_ahcq; "
+        "from tvm_ahcq.models.sam.functions import SamFunctions; "
         f"p = tvm_ahcq.load({str(bundles[1])!r}, device='fsim'); "
-        f"np.save({str(tmp_path / 'found.npy')!r}, p.session.encode(np.load({str(tmp_path / 'image.npy')!r}))); "
+        f"image = np.load({str(tmp_path / 'image.npy')!r}); "
+        f"np.save({str(tmp_path / 'found.npy')!r}, SamFunctions(p.session).encode(image)); "
         "print(sorted({'torch', 'tvm', 'tvm_ahcq.api'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -103,16 +106,16 @@ def test_a_wrong_or_absent_device_is_a_clear_error(bundles, image, name, message
 def test_a_program_that_takes_too_long_is_an_error_and_the_session_lives(bundles, image, expected):
     session = Session(read_bundle(bundles[1]), device=DeviceOptions(seconds=1e-9))
     with pytest.raises(DeviceError, match=r"still ran|still runs"):
-        session.encode(image)
+        SamFunctions(session).encode(image)
     other = Session(read_bundle(bundles[1]))
-    assert np.array_equal(other.encode(image), expected)
+    assert np.array_equal(SamFunctions(other).encode(image), expected)
 
 
 def test_a_device_that_hangs_is_an_error_in_time_and_the_next_call_opens_it_anew(bundles, image):
     session = Session(read_bundle(bundles[1]), device=DeviceOptions("fsim:sim_4x4,hang=2", seconds=0.3))
     for _ in range(2):  # the second program of each opening does not end
         with pytest.raises(DeviceError, match=r"still runs after 0\.3 s; the device was reset"):
-            session.encode(image)
+            SamFunctions(session).encode(image)
 
 
 def test_the_host_takes_over_from_a_device_that_hangs_with_equal_results(bundles, image, expected, capfd):
@@ -128,7 +131,7 @@ def test_a_board_that_neither_ends_nor_resets_is_an_error(bundles, image, tmp_pa
     with MockBoard(tmp_path, named("sim_4x4"), -(-memory // 4096) * 4096, seconds=4) as board:
         session = Session(read_bundle(bundles[1]), device=DeviceOptions(board.device_name, seconds=0.2))
         with pytest.raises(DeviceError, match=r"still runs after 0\.2 s; the device does not answer a reset either"):
-            session.encode(image)
+            SamFunctions(session).encode(image)
 
 
 def test_a_board_runs_all_functions_of_a_bundle_and_of_two_sessions(bundles, image, expected, tmp_path):
@@ -144,7 +147,7 @@ def test_a_board_runs_all_functions_of_a_bundle_and_of_two_sessions(bundles, ima
             for found, want in zip(far.predict(np.array([[40, 30]]), np.array([1])), wanted, strict=True):
                 np.testing.assert_array_equal(found, want)
         other = Session(read_bundle(bundles[1]), device=DeviceOptions(board.device_name))
-        np.testing.assert_array_equal(other.encode(image), expected)
+        np.testing.assert_array_equal(SamFunctions(other).encode(image), expected)
         far.set_image(picture)
         np.testing.assert_array_equal(far.get_image_embedding(), near.get_image_embedding())
 
@@ -193,7 +196,7 @@ def test_a_program_that_is_none_but_whole_ends_with_the_name_of_the_devices_erro
 
     wrong = Session(read_bundle(rewritten(bundles[1], clear_an_instruction, tmp_path / "wrong.ahcq")))
     with pytest.raises(DeviceError, match="the program ended with illegal_opcode at instruction 1 of"):
-        wrong.encode(image)
+        SamFunctions(wrong).encode(image)
 
 
 def test_the_host_takes_over_from_a_device_that_fails_with_equal_results(bundles, image, expected, capfd):

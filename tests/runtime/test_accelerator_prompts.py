@@ -10,6 +10,7 @@ import pytest
 
 import tvm_ahcq as ahcq
 from tvm_ahcq.cli.main import main
+from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.runtime.accelerator import DeviceOptions
 from tvm_ahcq.runtime.bundle import read_bundle
 from tvm_ahcq.runtime.device_profile import device_profile
@@ -60,7 +61,7 @@ def assert_equal(found, expected) -> None:
 @pytest.mark.parametrize("case", PROMPTS, ids=str)
 def test_masks_are_the_hosts_in_every_bit_for_any_number_of_prompts_and_points(accelerated, alone, case):
     session = session_of(accelerated.both, name="fsim")
-    assert_equal(session.decode(*inputs(*case)), alone.decode(*inputs(*case)))
+    assert_equal(SamFunctions(session).decode(*inputs(*case)), SamFunctions(alone).decode(*inputs(*case)))
     prompts, points, masked = case
     report = OffloadReport.from_dict(session.manifest.accelerator)
     own = report.offloaded("decode_mask" if masked else "decode")
@@ -75,7 +76,10 @@ def test_masks_are_the_hosts_in_every_bit_for_any_number_of_prompts_and_points(a
 def test_a_session_that_meets_other_numbers_of_prompts_goes_on_right(accelerated, alone):
     session = session_of(accelerated.both, name="fsim")
     for prompts in (3, 1, 2):
-        assert_equal(session.decode(*inputs(prompts, 2, False)), alone.decode(*inputs(prompts, 2, False)))
+        assert_equal(
+            SamFunctions(session).decode(*inputs(prompts, 2, False)),
+            SamFunctions(alone).decode(*inputs(prompts, 2, False)),
+        )
 
 
 def test_a_predictor_makes_the_hosts_masks_of_points_boxes_and_earlier_masks(accelerated, host):
@@ -97,7 +101,7 @@ def test_a_predictor_makes_the_hosts_masks_of_points_boxes_and_earlier_masks(acc
 
 def test_the_host_takes_over_from_a_device_that_hangs_between_prompts(accelerated, alone, capfd):
     session = session_of(accelerated.both, name="fsim:sim_4x4,hang=5", on_error="host", seconds=0.3)
-    assert_equal(session.decode(*inputs(3, 2, False)), alone.decode(*inputs(3, 2, False)))
+    assert_equal(SamFunctions(session).decode(*inputs(3, 2, False)), SamFunctions(alone).decode(*inputs(3, 2, False)))
     assert capfd.readouterr().err.count("going on with the functional simulator") == 1
 
 
@@ -105,7 +109,7 @@ def test_the_profile_counts_the_work_of_all_prompts(accelerated):
     session = session_of(accelerated.both, name="fsim")
     found = {}
     for prompts in (1, 3):
-        session.decode(*inputs(prompts, 2, False))
+        SamFunctions(session).decode(*inputs(prompts, 2, False))
         found[prompts] = {each.name: each for each in device_profile(session, "decode")}
     report = OffloadReport.from_dict(session.manifest.accelerator)
     for place in report.offloaded("decode"):

@@ -23,6 +23,7 @@ from tvm_ahcq.codegen.devices.golden_program import self_test
 from tvm_ahcq.codegen.devices.mock_board import MockBoard
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.errors import DeviceError
+from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.models.sam.predictor import SamPredictor
 from tvm_ahcq.runtime.accelerator import DeviceOptions
 from tvm_ahcq.runtime.bundle import read_bundle
@@ -116,7 +117,7 @@ def session_of(accelerated, name: str, **options) -> Session:
 
 @pytest.fixture(scope="module")
 def expected(accelerated) -> np.ndarray:
-    return session_of(accelerated, "fsim").encode(accelerated.image)
+    return SamFunctions(session_of(accelerated, "fsim")).encode(accelerated.image)
 
 
 def free_port() -> int:
@@ -143,9 +144,9 @@ def test_weights_and_programs_are_sent_once(accelerated, server, expected):
     wire = Wire(server.port)
     session = session_of(accelerated, f"rpc:127.0.0.1:{wire.port}/fsim")
     loaded = wire.sent
-    np.testing.assert_array_equal(session.encode(accelerated.image), expected)
+    np.testing.assert_array_equal(SamFunctions(session).encode(accelerated.image), expected)
     first = wire.sent - loaded
-    np.testing.assert_array_equal(session.encode(accelerated.image), expected)
+    np.testing.assert_array_equal(SamFunctions(session).encode(accelerated.image), expected)
     second = wire.sent - loaded - first
     constants = sum(len(session.accelerator.program(each.symbol)) for each in session.accelerator.counters())
     assert loaded > constants > 0
@@ -160,13 +161,13 @@ def test_a_server_that_is_killed_while_it_computes(accelerated, expected, on_err
         threading.Timer(1.0, server.send, [signal.SIGKILL]).start()
         start = time.monotonic()
         if on_error == "host":
-            np.testing.assert_array_equal(session.encode(accelerated.image), expected)
+            np.testing.assert_array_equal(SamFunctions(session).encode(accelerated.image), expected)
             assert capfd.readouterr().err.count("going on with the functional simulator") == 1
         else:
             with pytest.raises(DeviceError, match=r"the connection is lost: the server ended or cannot be reached"):
-                session.encode(accelerated.image)
+                SamFunctions(session).encode(accelerated.image)
             with pytest.raises(DeviceError, match="no server answers there"):  # the next call tries again
-                session.encode(accelerated.image)
+                SamFunctions(session).encode(accelerated.image)
         assert time.monotonic() - start < 60  # no hang: a program may take 600 s
 
 
@@ -175,13 +176,13 @@ def test_a_server_that_falls_silent_is_an_error_in_time(accelerated):
         session = session_of(accelerated, f"rpc:127.0.0.1:{server.port},answer=1/fsim:sim_4x4,hang=2")
         threading.Timer(1.0, server.send, [signal.SIGSTOP]).start()
         with pytest.raises(DeviceError, match=r"no answer from 127\.0\.0\.1:\d+ within 1\.5 s"):
-            session.encode(accelerated.image)
+            SamFunctions(session).encode(accelerated.image)
 
 
 def test_a_program_that_hangs_behind_a_server_is_stopped(accelerated, server):
     session = session_of(accelerated, f"rpc:127.0.0.1:{server.port}/fsim:sim_4x4,hang=2", seconds=0.3)
     with pytest.raises(DeviceError, match=r"still runs after 0\.3 s; the device was reset"):
-        session.encode(accelerated.image)
+        SamFunctions(session).encode(accelerated.image)
 
 
 def test_what_cannot_work_is_refused_when_the_bundle_is_loaded(accelerated, server):
@@ -207,7 +208,7 @@ def test_a_server_that_is_none_of_ours_is_refused_in_time(accelerated):
 def test_the_host_takes_over_from_an_absent_server(accelerated, expected, capfd):
     session = session_of(accelerated, f"rpc:127.0.0.1:{free_port()}/fsim", on_error="host")
     assert capfd.readouterr().err.count("going on with the functional simulator") == 1
-    np.testing.assert_array_equal(session.encode(accelerated.image), expected)
+    np.testing.assert_array_equal(SamFunctions(session).encode(accelerated.image), expected)
 
 
 def test_a_client_that_speaks_another_protocol_does_no_harm_and_several_are_served(server):

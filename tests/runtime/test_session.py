@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from tvm_ahcq.errors import BundleError, DeviceError
+from tvm_ahcq.models.sam.functions import SamFunctions
+from tvm_ahcq.models.sam.golden import compare, golden_pair
 from tvm_ahcq.models.sam.image import ResizeLongestSide, preprocess
 from tvm_ahcq.runtime.bundle import read_bundle, write_bundle
 from tvm_ahcq.runtime.manifest import FunctionSpec
 from tvm_ahcq.runtime.session import ALIGNMENT, Session, to_tensor
-from tvm_ahcq.runtime.verify import compare, golden_pair
 from tvm_ahcq.runtime.weights import expand
 
 
@@ -40,17 +41,17 @@ def image():
 def test_encoding_takes_raw_parameters(session, image, tensors):
     patches = image.reshape(1, 3, 2, 16, 2, 16).mean(axis=(3, 5))
     expected = np.einsum("bchw,cd->bdhw", patches, tensors["image_encoder.weight"])
-    np.testing.assert_allclose(session.encode(image), expected, atol=1e-6)
+    np.testing.assert_allclose(SamFunctions(session).encode(image), expected, atol=1e-6)
 
 
 def test_decoding_takes_expanded_weights_for_any_number_of_prompts(session, image, tensors):
-    embedding = session.encode(image)
+    embedding = SamFunctions(session).encode(image)
     constant = sum(array.astype(np.float64).sum() for array in expand(tensors["decoder.lin.weight"]))
     rng = np.random.default_rng(2)
     for batch, points in ((1, 1), (3, 2), (2, 7)):
         coords = rng.uniform(0, 32, (batch, points, 2)).astype(np.float32)
         labels = rng.integers(-1, 4, (batch, points)).astype(np.float32)
-        masks, iou = session.decode(embedding, coords, labels)
+        masks, iou = SamFunctions(session).decode(embedding, coords, labels)
         assert masks.shape == (batch, 4, 8, 8) and iou.shape == (batch, 4)
         np.testing.assert_allclose(masks[:, 3, 7, 7], coords.sum(axis=(1, 2)) + embedding.sum(), rtol=1e-5)
         np.testing.assert_allclose(iou[:, 0], labels.sum(axis=1) + constant, rtol=1e-4)
@@ -58,15 +59,17 @@ def test_decoding_takes_expanded_weights_for_any_number_of_prompts(session, imag
 
 def test_a_mask_alone_is_a_prompt_without_tokens(session, image):
     mask = np.random.default_rng(3).standard_normal((2, 1, 8, 8)).astype(np.float32)
-    masks, iou = session.decode(session.encode(image), np.zeros((2, 0, 2)), np.zeros((2, 0)), mask)
+    masks, iou = SamFunctions(session).decode(
+        SamFunctions(session).encode(image), np.zeros((2, 0, 2)), np.zeros((2, 0)), mask
+    )
     np.testing.assert_array_equal(masks, np.broadcast_to(mask, (2, 4, 8, 8)))
     np.testing.assert_array_equal(iou, 0)
 
 
 def test_outputs_belong_to_the_caller(session, image):
-    first = session.encode(image)
+    first = SamFunctions(session).encode(image)
     kept = first.copy()
-    session.encode(image * 2)
+    SamFunctions(session).encode(image * 2)
     np.testing.assert_array_equal(first, kept)
     first += 1
 
@@ -86,13 +89,14 @@ def test_neither_torch_nor_the_compiler_is_imported(path, image, run_alone, tmp_
     source = """
         import numpy as np
         from tvm_ahcq.runtime.bundle import read_bundle
+        from tvm_ahcq.models.sam.functions import SamFunctions
         from tvm_ahcq.runtime.session import Session
         session = Session(read_bundle(sys.argv[1]))
-        np.save(sys.argv[2] + "/embedding.npy", session.encode(np.load(sys.argv[2] + "/image.npy")))
+        np.save(sys.argv[2] + "/embedding.npy", SamFunctions(session).encode(np.load(sys.argv[2] + "/image.npy")))
         print(sorted({"tvm", "torch", "torchvision"} & {name.split(".")[0] for name in sys.modules}))
     """
     assert run_alone(source, str(path), str(tmp_path)) == "[]\n"
-    expected = Session(read_bundle(path)).encode(image)
+    expected = SamFunctions(Session(read_bundle(path))).encode(image)
     np.testing.assert_array_equal(np.load(tmp_path / "embedding.npy"), expected)
 
 
@@ -104,12 +108,13 @@ def test_torch_can_be_imported_after_the_session(path):
     source = """
 import sys, numpy as np
 from tvm_ahcq.runtime.bundle import read_bundle
+from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.runtime.session import Session
 session = Session(read_bundle(sys.argv[1]))
 assert "torch" not in sys.modules
 import torch, tvm
 assert float(torch.ones(2, 2).sum()) == 4
-session.encode(np.ones((1, 3, 32, 32), np.float32))
+SamFunctions(session).encode(np.ones((1, 3, 32, 32), np.float32))
 print(tvm.runtime.tensor(np.ones(3, np.float32)).numpy().sum())
 """
     done = subprocess.run([sys.executable, "-c", source, str(path)], capture_output=True, text=True, check=False)
@@ -118,7 +123,7 @@ print(tvm.runtime.tensor(np.ones(3, np.float32)).numpy().sum())
 
 def test_concurrent_callers_get_their_own_results(session):
     def encode(value):
-        return session.encode(np.full((1, 3, 32, 32), value, np.float32))
+        return SamFunctions(session).encode(np.full((1, 3, 32, 32), value, np.float32))
 
     alone = [encode(value) for value in range(8)]
     with ThreadPoolExecutor(4) as callers:
@@ -128,7 +133,7 @@ def test_concurrent_callers_get_their_own_results(session):
 
 def test_sessions_and_callers_share_one_worker_pool(path, image):
     sessions = [Session(read_bundle(path), num_threads=2) for _ in range(3)]
-    sessions[0].encode(image)
+    SamFunctions(sessions[0]).encode(image)
     before = len(os.listdir("/proc/self/task"))
     for session in sessions:
         with ThreadPoolExecutor(1) as caller:
@@ -148,7 +153,7 @@ def test_a_dropped_session_gives_its_library_back(path, image):
 
     before = mapped()
     session = Session(read_bundle(path))
-    embedding = session.encode(image)
+    embedding = SamFunctions(session).encode(image)
     assert mapped() > before
     del session
     assert mapped() == before
@@ -156,12 +161,12 @@ def test_a_dropped_session_gives_its_library_back(path, image):
 
 
 def _encode_sum(session, image, queue):
-    queue.put(float(session.encode(image).sum()))
+    queue.put(float(SamFunctions(session).encode(image).sum()))
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_session_works_in_a_forked_child(session, image):
-    expected = float(session.encode(image).sum())
+    expected = float(SamFunctions(session).encode(image).sum())
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     child = context.Process(target=_encode_sum, args=(session, image, queue))
@@ -197,9 +202,11 @@ def test_a_function_that_the_library_lacks_is_named(path, manifest, tensors, tin
 
 def test_wrong_input_shapes_are_refused_before_they_reach_compiled_code(session, image):
     with pytest.raises(ValueError, match=r"image has shape \(1, 3, 32, 31\), expected \(1, 3, 32, 32\)"):
-        session.encode(image[..., 1:])
+        SamFunctions(session).encode(image[..., 1:])
     with pytest.raises(ValueError, match="mask_input"):
-        session.decode(session.encode(image), np.zeros((1, 1, 2)), np.zeros((1, 1)), np.zeros((1, 1, 4, 4)))
+        SamFunctions(session).decode(
+            SamFunctions(session).encode(image), np.zeros((1, 1, 2)), np.zeros((1, 1)), np.zeros((1, 1, 4, 4))
+        )
 
 
 def test_the_golden_pair_passes_here_and_fails_with_other_weights(path, manifest, tensors, tiny_library, session):
@@ -222,7 +229,7 @@ def test_a_golden_picture_smaller_than_the_model_is_kept_as_it_is_and_resized_to
     golden = golden_pair(session, picture, coords, labels)
     np.testing.assert_array_equal(golden["image"], picture)
     resized = ResizeLongestSide(session.model.image_size).apply_image(picture)
-    expected = session.encode(preprocess(resized.transpose(2, 0, 1)[None], session.model))
+    expected = SamFunctions(session).encode(preprocess(resized.transpose(2, 0, 1)[None], session.model))
     np.testing.assert_array_equal(golden["embedding"], expected.astype(np.float16))
     assert all(check.passed for check in compare(session, golden))
     other = compare(session, golden | {"image": 255 - picture})
@@ -230,7 +237,7 @@ def test_a_golden_picture_smaller_than_the_model_is_kept_as_it_is_and_resized_to
 
 
 def test_what_comes_back_goes_in_again_without_a_copy(session, image):
-    embedding = session.encode(image)
+    embedding = SamFunctions(session).encode(image)
     assert to_tensor(embedding).data_ptr() == embedding.ctypes.data
 
 

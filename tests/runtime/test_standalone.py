@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from tvm_ahcq.models.sam.image import load_image
-from tvm_ahcq.models.sam.predictor import load
+from tvm_ahcq.image_files import load_image
 from tvm_ahcq.runtime.bundle import write_bundle
+from tvm_ahcq.runtime.load import load
 
 
 def test_load_segment_draw_without_torch_and_compiler(tmp_path, manifest, tensors, tiny_library, run_alone):
@@ -18,7 +18,7 @@ def test_load_segment_draw_without_torch_and_compiler(tmp_path, manifest, tensor
         import os
         import numpy as np
         import tvm_ahcq
-        from tvm_ahcq.models.sam.image import load_image
+        from tvm_ahcq.image_files import load_image
         from tvm_ahcq.runtime.overlay import save_overlay
 
         os.chdir(sys.argv[1])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tvm_ahcq.models.sam.family import SAM
 from tvm_ahcq.models.sam.load import from_module
 from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 from tvm_ahcq.quantizers.core.recipe import recipe
@@ -35,7 +36,7 @@ def executor() -> TorchExecutor:
         image_size=64, depth=2, embed_dim=32, num_heads=2, global_attn_indexes=(1,), window_size=3, prompt_dim=32
     )
     model = from_module(sam.requires_grad_(False), "tiny")
-    module = annotate(canonicalise(name_parameters(model.module, model.function_params)), recipe("ahcq"))
+    module = annotate(canonicalise(name_parameters(model.module, model.function_params)), recipe("ahcq"), SAM)
     return TorchExecutor(module, model.params)
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from tvm_ahcq.models.sam.load import SamModel, from_module
+from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.sam.functions import SamFunctions
+from tvm_ahcq.models.sam.load import from_module
 from tvm_ahcq.models.sam.predictor import SamPredictor
 from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 from tvm_ahcq.torch_exec.torch_session import TorchSession
@@ -24,12 +26,12 @@ def sam() -> Any:
 
 
 @pytest.fixture(scope="module")
-def model(sam: Any) -> SamModel:
+def model(sam: Any) -> FloatModel:
     return from_module(sam, "tiny")
 
 
 @pytest.fixture(scope="module")
-def session(model: SamModel) -> TorchSession:
+def session(model: FloatModel) -> TorchSession:
     return TorchSession(model.spec, model.module, model.params)
 
 
@@ -65,7 +67,7 @@ def test_predictor_equals_upstream(sam: Any, session: TorchSession, prompt: dict
 
 
 def test_float64_inputs_are_taken_as_float32(session: TorchSession) -> None:
-    embedding = session.encode(np.zeros((1, 3, 64, 64)))
-    masks, iou = session.decode(embedding.astype(np.float64), np.ones((2, 1, 2)), np.ones((2, 1), int))
+    embedding = SamFunctions(session).encode(np.zeros((1, 3, 64, 64)))
+    masks, iou = SamFunctions(session).decode(embedding.astype(np.float64), np.ones((2, 1, 2)), np.ones((2, 1), int))
     assert (masks.dtype, masks.shape) == (np.float32, (2, 4, 16, 16))
     assert (iou.dtype, iou.shape) == (np.float32, (2, 4))

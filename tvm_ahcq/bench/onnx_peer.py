@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tvm_ahcq.runtime.manifest import ModelSpec
+from tvm_ahcq.models.description import ModelSpec
 
 from .task import Task
 
@@ -65,32 +66,14 @@ def prepare(task: Task, precision: str) -> list[Path]:
 
 
 class GraphPeer:
-    """A session over two functions of arrays; the decoder takes one click."""
+    """A session over functions of arrays, by the names of the model's functions; shapes are those of one click."""
 
-    def __init__(self, model: ModelSpec, encode: Any, decode: Any) -> None:
-        self._model, self._encode, self._decode = model, encode, decode
+    def __init__(self, model: ModelSpec, functions: Mapping[str, Callable[..., Sequence[np.ndarray]]]) -> None:
+        self.model, self._functions = model, functions
 
-    @property
-    def model(self) -> ModelSpec:
-        """Figures of the model."""
-        return self._model
-
-    def encode(self, image: np.ndarray) -> np.ndarray:
-        """Image to embedding."""
-        (embedding,) = self._encode(image)
-        return embedding
-
-    def decode(
-        self,
-        embedding: np.ndarray,
-        point_coords: np.ndarray,
-        point_labels: np.ndarray,
-        mask_input: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """One click without a mask to masks and scores."""
-        arrays = (np.asarray(array, np.float32) for array in (embedding, point_coords, point_labels))
-        masks, iou = self._decode(*arrays)
-        return masks, iou
+    def run(self, name: str, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Call a function by name; return its outputs."""
+        return tuple(self._functions[name](*(np.asarray(value, np.float32) for value in inputs)))
 
 
 def open_session(task: Task, precision: str) -> GraphPeer:
@@ -106,4 +89,5 @@ def open_session(task: Task, precision: str) -> GraphPeer:
         names = [each.name for each in session.get_inputs()]
         return lambda *arrays: session.run(None, dict(zip(names, arrays, strict=True)))
 
-    return GraphPeer(task.model, *map(load, prepare(task, precision)))
+    paths = prepare(task, precision)
+    return GraphPeer(task.model, dict(zip(FUNCTIONS, map(load, paths), strict=True)))

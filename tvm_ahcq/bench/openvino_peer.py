@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .onnx_peer import GraphPeer, export
+from tvm_ahcq.models.registry import find_family
+
+from .onnx_peer import FUNCTIONS, GraphPeer, export
 from .task import Task
 
 CALIBRATION_SCENES = 4
@@ -35,12 +37,10 @@ def prepare(task: Task, precision: str) -> list[Path]:
 
 def _samples(task: Task) -> list[np.ndarray]:
     """Preprocessed scenes, ``(1, 3, S, S)`` float32 each."""
-    from tvm_ahcq.evaluate.datasets.scenes import generate
-    from tvm_ahcq.models.sam.image import ResizeLongestSide, preprocess
+    from tvm_ahcq.scenes import generate
 
-    resize = ResizeLongestSide(task.model.image_size).apply_image
-    images = (resize(generate(_FIRST_SCENE + number).image) for number in range(CALIBRATION_SCENES))
-    return [preprocess(image.transpose(2, 0, 1)[None], task.model) for image in images]
+    prepare_image = find_family(task.model.family).prepare
+    return [prepare_image(task.model, generate(_FIRST_SCENE + n).image) for n in range(CALIBRATION_SCENES)]
 
 
 def _quantize(source: Path, path: Path, samples: list[np.ndarray]) -> None:
@@ -76,5 +76,5 @@ def open_session(task: Task, precision: str) -> GraphPeer:
         compiled = core.compile_model(path, "CPU", options)
         return lambda *arrays: tuple(np.array(value) for value in compiled(arrays).values())
 
-    encode, decode = (path for path in prepare(task, precision) if path.suffix in (".onnx", ".xml"))
-    return GraphPeer(task.model, load(encode), load(decode))
+    paths = [path for path in prepare(task, precision) if path.suffix in (".onnx", ".xml")]
+    return GraphPeer(task.model, dict(zip(FUNCTIONS, map(load, paths), strict=True)))

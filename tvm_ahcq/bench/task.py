@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tvm_ahcq.runtime.manifest import ModelSpec
+from tvm_ahcq.models.description import ModelSpec
+from tvm_ahcq.models.registry import find_family
 
 STAGES = ("encode", "decode", "whole")
 """The image encoder; prompt encoder and mask decoder of one click; ``set_image`` and ``predict`` of a predictor."""
@@ -67,18 +68,17 @@ def write_task(task: Task, image: np.ndarray, click: tuple[float, float]) -> Non
     task.folder.mkdir(parents=True, exist_ok=True)
     np.savez(task.folder / _INPUTS, image=image, click=np.array(click, np.float64))
     stored = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(task).items()}
+    stored["model"] = task.model.to_dict()
     (task.folder / _FILE).write_text(json.dumps(stored), encoding="utf-8")
 
 
 def read_task(folder: Path) -> tuple[Task, np.ndarray, np.ndarray]:
     """Inverse of :func:`write_task`: the task, its image, and its click ``(2,)``."""
     stored: dict[str, Any] = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-    figures: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in stored.pop("model").items()
-    }
+    model = stored.pop("model")
     checkpoint = stored.pop("checkpoint")
     task = Task(
-        model=ModelSpec(**figures),
+        model=find_family(model["family"]).spec.from_dict(model),
         bundle=Path(stored.pop("bundle")),
         checkpoint=None if checkpoint is None else Path(checkpoint),
         folder=Path(stored.pop("folder")),

@@ -8,10 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from tvm_ahcq.models.checkpoint import load_checkpoint
 from tvm_ahcq.models.sam.export import wrapper
-from tvm_ahcq.models.sam.load import EMBEDDED_WEIGHTS, build_module
-from tvm_ahcq.runtime.manifest import ModelSpec
+from tvm_ahcq.models.sam.load import EMBEDDED_WEIGHTS, build_module, read_state
 
 from .task import Task
 
@@ -24,8 +22,8 @@ def checkpoint_of(task: Task) -> Path:
 def build(task: Task) -> dict[str, nn.Module]:
     """The float model's ``"encode_image"`` and ``"decode"``, with their weights."""
     sam = build_module(task.model.name)
-    sam.load_state_dict(load_checkpoint(checkpoint_of(task), task.model.name), assign=True)
-    return {name: wrapper(sam, name).eval().requires_grad_(False) for name in ("encode_image", "decode")}
+    sam.load_state_dict(read_state(checkpoint_of(task), task.model.name), assign=True)
+    return {name: wrapper(sam, name).requires_grad_(False) for name in ("encode_image", "decode")}
 
 
 def prepare(task: Task, _precision: str) -> list[Path]:
@@ -38,32 +36,15 @@ class TorchPeer:
 
     def __init__(self, task: Task, dtype: torch.dtype) -> None:
         torch.set_num_threads(task.threads)
-        self._model, self._dtype = task.model, dtype
-        modules = build(task)
-        self._encode, self._decode = modules["encode_image"].to(dtype), modules["decode"].to(dtype)
+        self.model, self._dtype = task.model, dtype
+        self._modules = {name: module.to(dtype) for name, module in build(task).items()}
 
-    @property
-    def model(self) -> ModelSpec:
-        """Figures of the model."""
-        return self._model
-
-    def encode(self, image: np.ndarray) -> np.ndarray:
-        """Image to embedding."""
+    def run(self, name: str, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Call a function by name; return its outputs."""
+        tensors = (torch.from_numpy(np.asarray(value, np.float32)).to(self._dtype) for value in inputs)
         with torch.inference_mode():
-            return self._encode(torch.from_numpy(image).to(self._dtype)).float().numpy()
-
-    def decode(
-        self,
-        embedding: np.ndarray,
-        point_coords: np.ndarray,
-        point_labels: np.ndarray,
-        mask_input: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Prompts without a mask to masks and scores."""
-        arrays = (np.asarray(array, np.float32) for array in (embedding, point_coords, point_labels))
-        with torch.inference_mode():
-            masks, iou = self._decode(*(torch.from_numpy(array).to(self._dtype) for array in arrays))
-            return masks.float().numpy(), iou.float().numpy()
+            outputs = self._modules[name](*tensors)
+        return tuple(value.float().numpy() for value in (outputs if isinstance(outputs, tuple) else (outputs,)))
 
 
 def open_session(task: Task, precision: str) -> TorchPeer:

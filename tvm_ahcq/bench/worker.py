@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from tvm_ahcq.models.sam.image import preprocess
+from tvm_ahcq.models.description import SessionLike
+from tvm_ahcq.models.sam.functions import SamFunctions
+from tvm_ahcq.models.sam.image import prepare
 from tvm_ahcq.models.sam.predictor import SamPredictor
-from tvm_ahcq.runtime.session import SessionLike
 
 from .peers import PEERS, Peer
 from .task import EMBEDDING, read_task
@@ -26,20 +27,19 @@ from .task import EMBEDDING, read_task
 
 def stages(session: SessionLike, image: np.ndarray, click: np.ndarray) -> dict[str, Callable[[], Any]]:
     """What can be timed, by name; the decoder gets the embedding of the same runtime."""
-    predictor = SamPredictor(session)
-    resized = predictor.transform.apply_image(image)
-    tensor = preprocess(resized.transpose(2, 0, 1)[None], session.model)
+    predictor, functions = SamPredictor(session), SamFunctions(session)
+    tensor = prepare(session.model, image)
     coords = predictor.transform.apply_coords(click, image.shape[:2])
     prompt = np.array([[coords, (0, 0)]], np.float32), np.array([[1, -1]], np.float32)
-    embedding = np.ascontiguousarray(session.encode(tensor), np.float32)
+    embedding = np.ascontiguousarray(functions.encode(tensor), np.float32)
 
     def whole() -> None:
         predictor.set_image(image)
         predictor.predict(click[None], np.array([1]))
 
     return {
-        "encode": lambda: session.encode(tensor),
-        "decode": lambda: session.decode(embedding, *prompt),
+        "encode": lambda: functions.encode(tensor),
+        "decode": lambda: functions.decode(embedding, *prompt),
         "whole": whole,
     }
 

@@ -7,17 +7,18 @@ layer while it rounds that layer (:mod:`.round_weights`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from tvm.ir import IRModule
 
+from tvm_ahcq.progress import Progress, silent
 from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.quantizers.weight.acnr import ConditionedWeight, Conditioner, input_error_moment
 
-from .calibrate import Progress
 from .layer_walk import LayerWalk, layer_sample
+from .samples import Samples
 
 PUBLISHED_ITERATIONS = {4: 200, 5: 200, 6: 20, 8: 20}
 """By bits; 8 is not published and takes the setting of 6."""
@@ -27,8 +28,8 @@ def condition(
     mod: IRModule,
     params: Mapping[str, np.ndarray],
     table: QuantTable,
-    images: Sequence[np.ndarray],
-    progress: Progress = lambda *_: None,
+    samples: Samples,
+    progress: Progress = silent,
 ) -> dict[str, ConditionedWeight]:
     """Condition every two-dimensional weight whose input is a site.
 
@@ -40,8 +41,8 @@ def condition(
         Float parameters.
     table : QuantTable
         Quantizers of activations.
-    images : sequence of numpy.ndarray
-        ``(1, 3, S, S)`` float32, preprocessed.
+    samples : Samples
+        Calibration samples.
     progress : callable
         Told of every layer.
 
@@ -67,5 +68,5 @@ def condition(
         walk.sites.layers[name] = torch.from_numpy(found[layer.weight].weight), None
         progress("condition: layers", len(found), total)
 
-    walk.run(images, visit)
+    walk.run(samples, visit)
     return found

@@ -7,7 +7,7 @@ docs/quantizers.md#equalisation; the mathematics is in :mod:`tvm_ahcq.quantizers
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from tvm.ir import IRModule
@@ -18,18 +18,16 @@ from tvm_ahcq.quantizers.weight.equalise import (
     apply_equalisation,
     balance,
     column_magnitude,
-    exchanges,
     key_biases,
 )
 from tvm_ahcq.relay_passes.annotate import Layer, layers
 
-from .calibrate import Recorder
-
-SHARES = {"qk": 0.5, "v": 0.7, "lin1": 0.5, "norm1": 0.5, "norm2": 0.5}
-"""How much of the difference between channels goes to the readers, by the last part of the place's name."""
+from .recorder import Recorder
 
 
-def equalise(mod: IRModule, params: Mapping[str, np.ndarray], recorder: Recorder) -> dict[str, np.ndarray]:
+def equalise(
+    mod: IRModule, params: Mapping[str, np.ndarray], recorder: Recorder, exchanges: Sequence[Exchange]
+) -> dict[str, np.ndarray]:
     """Rescale channels and centre keys.
 
     Parameters
@@ -40,6 +38,8 @@ def equalise(mod: IRModule, params: Mapping[str, np.ndarray], recorder: Recorder
         Float parameters.
     recorder : Recorder
         What passes the sites of the float model on a few images.
+    exchanges : sequence of Exchange
+        Places of the model where channels can be rescaled.
 
     Returns
     -------
@@ -48,13 +48,13 @@ def equalise(mod: IRModule, params: Mapping[str, np.ndarray], recorder: Recorder
     """
     known = {layer.weight: layer for layer in layers(mod).values()}
     changes: dict[str, np.ndarray] = {}
-    for bias, first, count in key_biases(params):
+    for bias, first, count in key_biases(exchanges):
         outputs = _outputs(known, params, recorder, bias.removesuffix("bias") + "weight", first, count)
         if outputs is not None:
             changes[bias] = ((outputs.max(0) + outputs.min(0)) / 2).astype(np.float32)
     # all factors come from the parameters that the sample was taken with; rescaled weights do not fit recorded inputs
-    centred = apply_equalisation(params, changes)
-    for place in exchanges(params):
+    centred = apply_equalisation(params, changes, exchanges)
+    for place in exchanges:
         factors = _factors(place, known, centred, recorder)
         if factors is not None:
             changes[place.name] = factors
@@ -63,7 +63,7 @@ def equalise(mod: IRModule, params: Mapping[str, np.ndarray], recorder: Recorder
 
 def _factors(place: Exchange, known: Mapping[str, Layer], params: Params, recorder: Recorder) -> np.ndarray | None:
     """Factors of one place; None where calibration has seen nothing of it."""
-    if place.name.endswith((".qk", ".v")):
+    if place.measured_at_producer:
         produced = _outputs(known, params, recorder, *place.rows[0], place.channels)
     else:  # what the reader sees: after the ReLU, if there is one
         produced = _rows(recorder, known[place.columns[0]].site)
@@ -73,8 +73,7 @@ def _factors(place: Exchange, known: Mapping[str, Layer], params: Params, record
         read = column_magnitude(params[name] for name in place.columns)
     if produced is None or read is None:
         return None
-    share = SHARES[place.name.rpartition(".")[2]]
-    factors = balance(_magnitude(produced, place.heads), _magnitude(read, place.heads), share)
+    factors = balance(_magnitude(produced, place.heads), _magnitude(read, place.heads), place.share)
     return np.tile(factors, place.heads)
 
 

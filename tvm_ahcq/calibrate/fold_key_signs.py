@@ -5,6 +5,7 @@ See docs/quantizers.md#big; the mathematics is in :mod:`tvm_ahcq.quantizers.weig
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,13 +15,17 @@ from tvm_ahcq.quantizers.weight.big import channel_signs, estimate_density
 from tvm_ahcq.quantizers.weight.equalise import SIGNS
 from tvm_ahcq.relay_passes.annotate import layers
 
-from .calibrate import Recorder
+from .recorder import Recorder
 
 
-def absorb_bimodal_keys(
-    mod: IRModule, params: Mapping[str, np.ndarray], recorder: Recorder, zero_erases: bool = False
+def fold_key_signs(
+    mod: IRModule,
+    params: Mapping[str, np.ndarray],
+    recorder: Recorder,
+    attentions: str,
+    zero_erases: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Make the keys of the decoder's token-to-image attentions unimodal where they are bimodal.
+    """Make the keys of attentions unimodal where they are bimodal.
 
     Parameters
     ----------
@@ -30,6 +35,9 @@ def absorb_bimodal_keys(
         Float parameters.
     recorder : Recorder
         What passes the sites of the float model.
+    attentions : str
+        Regular expression for the attentions whose signs may be folded
+        (:attr:`tvm_ahcq.models.description.ModelFamily.foldable_signs`).
     zero_erases : bool
         The published slip (:func:`tvm_ahcq.quantizers.weight.big.channel_signs`).
 
@@ -41,7 +49,7 @@ def absorb_bimodal_keys(
     changes: dict[str, np.ndarray] = {}
     for name, layer in layers(mod).items():
         attention, _, role = name.rpartition(".")
-        if role != "k_proj" or "token_to_image" not in name or layer.bias is None:
+        if role != "k_proj" or not re.fullmatch(attentions, attention) or layer.bias is None:
             continue
         rows = np.concatenate(recorder.rows[layer.site])
         keys = rows @ params[layer.weight].T + params[layer.bias]

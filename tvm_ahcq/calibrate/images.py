@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from tvm_ahcq.errors import CalibrationError, ImageError
-from tvm_ahcq.models.sam.image import ResizeLongestSide, check_image, load_image, preprocess
-from tvm_ahcq.runtime.manifest import ModelSpec
+from tvm_ahcq.image_files import load_image
+from tvm_ahcq.models.description import ModelSpec
+from tvm_ahcq.models.registry import find_family
 
 CalibrationImage = str | os.PathLike | Image.Image | np.ndarray
 """A path, a Pillow image, or an ``(H, W, 3)`` uint8 array (RGB)."""
@@ -30,14 +31,15 @@ def load_calibration(
         A folder, whose image files are taken in the order of their names (subfolders and other files are left out); or
         an iterable of paths, Pillow images and ``(H, W, 3)`` uint8 arrays, taken in its order.
     model : ModelSpec
-        Image size, mean and standard deviation; a ``SamModel`` has them too.
+        Figures of the model; its family prepares images.
     limit : int, optional
         Take that many images at most.
 
     Yields
     ------
     np.ndarray
-        ``(1, 3, S, S)`` float32: longest side resized to S, normalised, zero-padded right and below.
+        Samples as the family prepares them; of SAM ``(1, 3, S, S)`` float32: longest side resized to S, normalised,
+        zero-padded right and below.
 
     Raises
     ------
@@ -122,7 +124,6 @@ def _prepare(image: CalibrationImage, name: str, model: ModelSpec) -> np.ndarray
             image = load_image(image)
         elif isinstance(image, Image.Image):
             image = np.asarray(image.convert("RGB"))
-        resized = ResizeLongestSide(model.image_size).apply_image(check_image(image))
+        return find_family(model.family).prepare(model, image)
     except ImageError as error:
         raise CalibrationError(f"{name}: {error}") from error
-    return preprocess(resized.transpose(2, 0, 1)[None], model)

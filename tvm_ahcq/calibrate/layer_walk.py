@@ -1,8 +1,9 @@
-"""A walk over the quantized layers of a model with all images at hand, in graph order; passes visit it."""
+"""A walk over the quantized layers of a model with the inputs of all samples, in graph order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +15,10 @@ from tvm_ahcq.quantizers.weight.round_layer import LayerSample
 from tvm_ahcq.relay_passes.annotate import Layer, layers
 from tvm_ahcq.torch_exec.executor import TorchExecutor
 from tvm_ahcq.torch_exec.fake_quant import FakeQuantSites
-from tvm_ahcq.torch_exec.lockstep import Lockstep, Streams, Visitor
+from tvm_ahcq.torch_exec.lockstep import Finished, Lockstep, Streams, Visitor, drive_in_step
 from tvm_ahcq.torch_exec.simulate import Sites, exact_layer_norm
 
-from .calibrate import calibration_prompts
+from .samples import Samples
 
 ROWS_AN_IMAGE, ROWS_A_LAYER = 512, 4096
 """Rows (tokens) of a layer's input that are kept of each image: the first, or more where images are few, so that there
@@ -49,16 +50,22 @@ class LayerWalk:
         self.executor = TorchExecutor(mod, params, {"relax.nn.layer_norm": exact_layer_norm})
         self.sites = FakeQuantSites(table.sites)
 
-    def run(self, images: Sequence[np.ndarray], visit: Visitor) -> None:
-        """The encoder on all images, then the decoder on prompts for each."""
-        streams = Streams(Sites(), self.sites)
+    def run(self, samples: Samples, visit: Visitor) -> None:
+        """Drive all samples through the model in step, until every layer has been visited."""
+        streams, visited = Streams(Sites(), self.sites), set()
+
+        def visit_once(name: str, inputs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+            if name not in visited:
+                visited.add(name)
+                visit(name, inputs)
+
+        def execute(function: str, inputs: list[tuple[Any, ...]]) -> list[tuple[Any, Any]]:
+            if visited.issuperset(self.layers):
+                raise Finished
+            return Lockstep(self.executor, function, streams, inputs).run(visit_once)
+
         with torch.no_grad():
-            encoder = Lockstep(self.executor, "encode_image", streams, [((image,), (image,)) for image in images])
-            inputs = []
-            for count, pair in enumerate(encoder.run(visit), 1):
-                prompts = calibration_prompts(images[0].shape[-1], seed=count)
-                inputs.append(tuple((embedding, *prompts) for embedding in pair))
-            Lockstep(self.executor, "decode", streams, inputs).run(visit)
+            drive_in_step(list(zip(samples.drivers(), samples.drivers(), strict=True)), execute)
 
 
 def layer_sample(inputs: list[tuple[torch.Tensor, torch.Tensor]], shape: tuple[int, ...]) -> LayerSample:

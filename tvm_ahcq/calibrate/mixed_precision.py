@@ -12,7 +12,7 @@ from tvm_ahcq.errors import CalibrationError, RecipeError
 from tvm_ahcq.evaluate.sensitivity.measure import measure
 from tvm_ahcq.evaluate.sensitivity.probes import Probe
 from tvm_ahcq.evaluate.sensitivity.stable_prompts import settled_probes
-from tvm_ahcq.models.sam.load import SamModel
+from tvm_ahcq.models.description import FloatModel
 from tvm_ahcq.quantizers.core.recipe import Recipe
 
 Progress = Callable[[str, int, int], None]
@@ -44,7 +44,7 @@ class MixedModel:
 
 
 def raise_bits(
-    model: SamModel,
+    model: FloatModel,
     images: Sequence[np.ndarray],
     recipe: Recipe,
     max_drop: float,
@@ -57,7 +57,7 @@ def raise_bits(
 
     Parameters
     ----------
-    model : SamModel
+    model : FloatModel
         Float.
     images : sequence of numpy.ndarray
         Calibration pictures, ``(H, W, 3)`` uint8; the masks of the first few are compared, on

@@ -8,7 +8,6 @@ seen. Finished blocks are saved, so a run that was killed goes on after the last
 from __future__ import annotations
 
 import hashlib
-import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,8 @@ import torch
 from tvm.ir import IRModule
 
 from tvm_ahcq.errors import CalibrationError
+from tvm_ahcq.models.description import ModelFamily
+from tvm_ahcq.progress import Progress, silent
 from tvm_ahcq.quantizers.activation.cag import CagParams, calibrate_cag, regroup_by_error
 from tvm_ahcq.quantizers.core.params import QuantizerParams
 from tvm_ahcq.quantizers.core.table import QuantTable, WeightRange
@@ -26,19 +27,13 @@ from tvm_ahcq.quantizers.weight.weights import QuantizedWeight, encode_weight
 from tvm_ahcq.relay_passes.annotate import Layer, layers
 from tvm_ahcq.torch_exec.executor import TorchExecutor
 from tvm_ahcq.torch_exec.fake_quant import FakeQuantSites
-from tvm_ahcq.torch_exec.lockstep import Lockstep, Streams, Unit, units
+from tvm_ahcq.torch_exec.lockstep import Finished, Lockstep, Streams, Unit, drive_in_step, units
 from tvm_ahcq.torch_exec.simulate import Sites, exact_layer_norm, using_sites
 from tvm_ahcq.torch_exec.trainable import LearnedWeight, TrainableSites
 
-from .calibrate import Progress, calibration_prompts
 from .reconstruction_loss import penalty_applies, rounding_penalty, temperature
 from .resume import FinishedUnits, UnitResult
-
-_UNIT = re.compile(
-    r"image_encoder\.blocks\.\d+|image_encoder\.neck|mask_decoder\.transformer\.layers\.\d+"
-    r"|mask_decoder\.transformer\.final_attn_token_to_image"
-)
-"""Blocks that are reconstructed as one, by the names of their layers (docs/quantizers.md#block-reconstruction)."""
+from .samples import Samples
 
 
 @dataclass(frozen=True)
@@ -79,9 +74,9 @@ def reconstruct(
     mod: IRModule,
     params: Mapping[str, np.ndarray],
     table: QuantTable,
-    images: Sequence[np.ndarray],
+    samples: Samples,
     effort: Effort | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
     work_dir: Path | None = None,
 ) -> Reconstruction:
     """Learn the rounding and the scales of every block.
@@ -94,8 +89,8 @@ def reconstruct(
         Float parameters.
     table : QuantTable
         Rounded, from :func:`.round.round_weights`.
-    images : sequence of numpy.ndarray
-        ``(1, 3, S, S)`` float32, preprocessed; at least 2, every fourth is held out.
+    samples : Samples
+        Calibration samples; at least 2, every fourth is held out.
     effort : Effort, optional
         How long to learn.
     progress : callable
@@ -106,16 +101,16 @@ def reconstruct(
     Raises
     ------
     CalibrationError
-        If there are fewer than 2 images.
+        If there are fewer than 2 samples.
     QuantTableError
         If the folder holds another run.
     """
-    if len(images) < 2:
-        raise CalibrationError(f"Reconstruction needs 2 images or more, one to check itself on; got {len(images)}.")
+    if len(samples) < 2:
+        raise CalibrationError(f"Reconstruction needs 2 images or more, one to check itself on; got {len(samples)}.")
     run = _Reconstruction(mod, params, table, effort or Effort(), progress)
-    run.saved = FinishedUnits.open(work_dir, _fingerprint(run, images))
+    run.saved = FinishedUnits.open(work_dir, _fingerprint(run, samples))
     with torch.random.fork_rng(devices=[]):
-        run.run(images)
+        run.run(samples)
     return Reconstruction(run.table, run.results)
 
 
@@ -149,17 +144,28 @@ class _Reconstruction:
         ranges = self.table.weights[weight]
         return encode_weight(self.table.params.get(weight, self.float_params[weight]), *ranges.arrays(), ranges.bits)
 
-    def run(self, images: Sequence[np.ndarray]) -> None:
-        """The encoder's blocks, then the decoder's."""
-        inputs = [((image,), (image,)) for image in images]
-        plans = {function: units(self.executor.program(function), unit_of) for function in ("encode_image", "decode")}
+    def run(self, samples: Samples) -> None:
+        """Reconstruct the units of every function, in the order in which samples pass them."""
+        plans = self.plans(samples.family)
         self.total = self.effort.iterations * sum(map(len, plans.values()))
-        embeddings = self.function("encode_image", inputs, plans["encode_image"])
-        prompts = [calibration_prompts(images[0].shape[-1], seed=count) for count in range(1, len(images) + 1)]
-        decoder = [
-            tuple((embedding, *given) for embedding in pair) for pair, given in zip(embeddings, prompts, strict=True)
-        ]
-        self.function("decode", decoder, plans["decode"])
+
+        def execute(function: str, inputs: list[tuple]) -> list[tuple]:
+            if not plans:
+                raise Finished
+            return self.function(function, inputs, plans.pop(function, []))
+
+        drive_in_step(list(zip(samples.drivers(), samples.drivers(), strict=True)), execute)
+
+    def plans(self, family: ModelFamily) -> dict[str, list[Unit]]:
+        """Return the units of each function that no function before it has."""
+        plans: dict[str, list[Unit]] = {}
+        planned: set[str] = set()
+        for function in family.functions:
+            found = units(self.executor.program(function.name), family.unit)
+            if not planned.issuperset(unit.name for unit in found):
+                plans[function.name] = found
+                planned |= {unit.name for unit in found}
+        return plans
 
     def function(self, function: str, inputs: list, plan: list[Unit]) -> list:
         """Reconstruct the blocks of one function; its results on both streams."""
@@ -182,7 +188,7 @@ class _Reconstruction:
             with torch.no_grad():
                 lockstep.advance(unit.first, unit.last)
         with torch.no_grad():
-            lockstep.advance(plan[-1].last, len(lockstep.program.steps))
+            lockstep.advance(plan[-1].last if plan else 0, len(lockstep.program.steps))
         return [tuple(lockstep.program.result(values) for values in pair) for pair in lockstep.runs]
 
     def train(self, block: _Block) -> None:
@@ -282,12 +288,6 @@ class _Block:
         return {*self.unit.layers, *(name.rpartition(".")[0] for name in self.unit.layers), self.unit.name}
 
 
-def unit_of(layer: str) -> str | None:
-    """Block that a layer belongs to."""
-    found = _UNIT.match(layer)
-    return found.group(0) if found else None
-
-
 def _optimiser(learned: Mapping[str, LearnedWeight], sites: TrainableSites, effort: Effort) -> torch.optim.Adam:
     groups = [{"params": [w.alpha], "lr": effort.rounding_rate} for w in learned.values()]
     for scale in sites.scales.values():
@@ -354,13 +354,13 @@ def _rows(block: _Block, wanted: Sequence[str]) -> dict[str, np.ndarray]:
     return {site: np.concatenate(rows) for site, rows in keeper.kept.items()}
 
 
-def _fingerprint(run: _Reconstruction, images: Sequence[np.ndarray]) -> str:
+def _fingerprint(run: _Reconstruction, samples: Samples) -> str:
     """Tells runs apart: start table, float parameters, images and effort."""
     digest = hashlib.sha256(repr((run.table.to_dict(), run.effort)).encode())
     for name in sorted(run.float_params):
         digest.update(np.ascontiguousarray(run.float_params[name]).data)
     for name in sorted(run.table.params):
         digest.update(np.ascontiguousarray(run.table.params[name]).data)
-    for image in images:
-        digest.update(np.ascontiguousarray(image).data)
+    for sample in samples.inputs:
+        digest.update(np.ascontiguousarray(sample).data)
     return digest.hexdigest()

@@ -11,19 +11,20 @@ pixels is rounded to the nearest: it has bits enough, and patches of a few pictu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from tvm.ir import IRModule
 
+from tvm_ahcq.progress import Progress, silent
 from tvm_ahcq.quantizers.core.table import QuantTable, WeightRange
 from tvm_ahcq.quantizers.weight.round_layer import RoundedLayer, round_layer
 from tvm_ahcq.relay_passes.annotate import PIXELS, sites
 
-from .calibrate import Progress
 from .layer_walk import LayerWalk, layer_sample
+from .samples import Samples
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ def round_weights(
     mod: IRModule,
     params: Mapping[str, np.ndarray],
     table: QuantTable,
-    images: Sequence[np.ndarray],
-    progress: Progress = lambda *_: None,
+    samples: Samples,
+    progress: Progress = silent,
 ) -> Rounding:
     """Round every quantized layer of an annotated module.
 
@@ -59,8 +60,8 @@ def round_weights(
         Float parameters, equalised or conditioned if they are to be.
     table : QuantTable
         From :func:`.calibrate.calibrate`.
-    images : sequence of numpy.ndarray
-        ``(1, 3, S, S)`` float32, preprocessed; all are in memory together with their activations at one place of the
+    samples : Samples
+        Calibration samples; all are in memory together with their activations at one place of the
         graph.
     progress : callable
         Told of every layer.
@@ -87,7 +88,7 @@ def round_weights(
         found[name] = rounded
         progress("round: layers", len(found), len(walk.layers))
 
-    walk.run(images, visit)
+    walk.run(samples, visit)
     changed, ranges = dict(table.params), dict(table.weights)
     for name, rounded in found.items():
         layer = walk.layers[name]

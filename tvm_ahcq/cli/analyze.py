@@ -142,7 +142,7 @@ def _quantize(args: argparse.Namespace) -> QuantizedModel:
     recipe = ahcq.recipe(args.recipe or "ahcq", bits=4 if args.bits is None else args.bits)
     table = None if args.table is None else QuantTable.load(args.table)
     model = ahcq.from_sam(args.model, checkpoint=args.checkpoint)
-    result("model", f"{model.name}, {model.image_size}x{model.image_size}")
+    result("model", f"{model.name}, {model.spec.image_size}x{model.spec.image_size}")
     if table is not None:
         qmodel = ahcq.quantize(model, table)
     else:
@@ -231,7 +231,7 @@ def _probes(args: argparse.Namespace) -> tuple[list[Probe], str]:
 
     folder = args.images or args.calibration
     if folder is None:
-        from tvm_ahcq.evaluate.datasets.scenes import scenes
+        from tvm_ahcq.scenes import scenes
 
         held_out = scenes(GENERATED_FIRST_SEED + GENERATED_IMAGES, args.pictures)
         return scene_probes(held_out), f"{args.pictures} generated scenes that calibration has not seen"

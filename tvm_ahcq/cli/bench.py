@@ -77,9 +77,9 @@ def run(args: argparse.Namespace) -> None:
 def _task(args: argparse.Namespace, temporary: Path) -> tuple[Task, str]:
     """The task, written to its folder, and the name of the target that runs it."""
     from tvm_ahcq.bench.task import Task, write_task
-    from tvm_ahcq.evaluate.datasets.scenes import generate
     from tvm_ahcq.runtime.bundle import read_bundle
     from tvm_ahcq.runtime.threads import thread_count
+    from tvm_ahcq.scenes import generate
 
     bundle = read_bundle(args.bundle, target=args.target)
     name = bundle.manifest.model.name

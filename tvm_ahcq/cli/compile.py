@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> None:
         named(args.accelerator)  # refused before minutes of work
     targets = resolve_targets(args.target)
     model = ahcq.from_sam(args.model, checkpoint=args.checkpoint)
-    result("model", f"{model.name}, {model.image_size}x{model.image_size}")
+    result("model", f"{model.name}, {model.spec.image_size}x{model.spec.image_size}")
 
     start = time.perf_counter()
     with progress_bar("calibrate") as update:
@@ -222,7 +222,7 @@ def calibration_source(path: Path | None) -> tuple[Any, str]:
 
 def generated_images() -> list:
     """The generated scenes that the embedded model is calibrated on, ``(256, 256, 3)`` uint8 RGB each."""
-    from tvm_ahcq.evaluate.datasets.scenes import scenes
+    from tvm_ahcq.scenes import scenes
 
     return [scene.image for scene in scenes(GENERATED_FIRST_SEED, GENERATED_IMAGES)]
 

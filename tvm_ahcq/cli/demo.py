@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     from skimage import data
 
     from tvm_ahcq.evaluate.metrics.iou import iou
-    from tvm_ahcq.models.sam.predictor import load
+    from tvm_ahcq.runtime.load import load
     from tvm_ahcq.runtime.overlay import save_overlay
     from tvm_ahcq.runtime.threads import thread_count
 
@@ -100,7 +100,7 @@ def _compile(bundle: Path) -> None:
     from tvm_ahcq.target import resolve_target
 
     model = ahcq.from_sam(EMBEDDED)
-    result("model", f"{EMBEDDED} (embedded), {model.image_size}x{model.image_size}, W4A4, recipe ahcq")
+    result("model", f"{EMBEDDED} (embedded), {model.spec.image_size}x{model.spec.image_size}, W4A4, recipe ahcq")
     result("target", f"{resolve_target('native').name}, {thread_count(None)} threads")
     images = generated_images()
     with progress_bar("calibrate") as update:
@@ -122,8 +122,7 @@ def _torch_predictor(threads: int) -> Any:
     """Upstream's own predictor with the same weights in float, on as many threads: what there is to compare with."""
     import torch
 
-    from tvm_ahcq.models.checkpoint import load_checkpoint
-    from tvm_ahcq.models.sam.load import EMBEDDED_WEIGHTS, build_module
+    from tvm_ahcq.models.sam.load import EMBEDDED_WEIGHTS, build_module, read_state
     from tvm_ahcq.models.torchvision_compat import ensure_torchvision
 
     ensure_torchvision()
@@ -131,7 +130,7 @@ def _torch_predictor(threads: int) -> Any:
 
     torch.set_num_threads(threads)
     sam = build_module(EMBEDDED, device="cpu")
-    sam.load_state_dict(load_checkpoint(EMBEDDED_WEIGHTS, EMBEDDED))
+    sam.load_state_dict(read_state(EMBEDDED_WEIGHTS, EMBEDDED))
     return SamPredictor(sam)
 
 

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
     import numpy as np
     from PIL import Image
 
-    from tvm_ahcq.models.sam.image import load_image
+    from tvm_ahcq.image_files import load_image
     from tvm_ahcq.models.sam.predictor import SamPredictor
     from tvm_ahcq.runtime.bundle import read_bundle
     from tvm_ahcq.runtime.overlay import save_overlay

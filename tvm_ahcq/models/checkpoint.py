@@ -1,10 +1,11 @@
-"""Reads SAM checkpoints (``.pth``, ``.safetensors``) and explains what is wrong with one that does not fit."""
+"""Reads checkpoints (``.pth``, ``.safetensors``) and explains what is wrong with one that does not fit."""
 
 from __future__ import annotations
 
 import os
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,19 +13,31 @@ from safetensors.torch import load_file
 
 from tvm_ahcq.errors import CheckpointError
 
+from .description import ModelFamily
+
 _LISTED = 3
 """How many names of each kind of mismatch a message lists."""
 
 
-def load_checkpoint(path: str | os.PathLike, model_type: str) -> dict[str, torch.Tensor]:
+Shapes = dict[str, tuple[int, ...]]
+"""Names and shapes of a state dict."""
+
+
+def load_checkpoint(
+    path: str | os.PathLike, family: ModelFamily, model_type: str, shapes_of: Callable[[str], Shapes]
+) -> dict[str, torch.Tensor]:
     """Read a state dict and check it against a model type.
 
     Parameters
     ----------
     path : path
         A file written by ``torch.save`` with a state dict, or with one under the key ``"model"``; or ``.safetensors``.
+    family : ModelFamily
+        Its names of a file's tensors are taken, and its other model types are tried where this one does not fit.
     model_type : str
-        ``"vit_t"``, ``"vit_b"``, ``"vit_l"`` or ``"vit_h"``.
+        One of the family's variants.
+    shapes_of : callable
+        Names and shapes of the state dict of a model type.
 
     Returns
     -------
@@ -45,7 +58,8 @@ def load_checkpoint(path: str | os.PathLike, model_type: str) -> dict[str, torch
         raise CheckpointError(
             f"{path}: expected a state dict (names to tensors), or one under the key 'model'; found {_describe(state)}"
         )
-    _check_architecture(path, state, model_type)
+    state = family.map_checkpoint(state)
+    _check_architecture(path, state, family, model_type, shapes_of)
     for name, value in state.items():
         if not torch.isfinite(value).all():
             raise CheckpointError(f"{path}: {name} holds NaN or infinite values; the file is damaged, fetch it again")
@@ -96,14 +110,7 @@ def _describe(state: object) -> str:
     return type(state).__name__
 
 
-def _shapes(model_type: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the state dict of a model type; takes no memory for weights."""
-    from tvm_ahcq.models.sam.load import build_module
-
-    return {name: tuple(value.shape) for name, value in build_module(model_type).state_dict().items()}
-
-
-def _mismatches(expected: dict[str, tuple[int, ...]], given: dict[str, tuple[int, ...]]) -> dict[str, list[str]]:
+def _mismatches(expected: Shapes, given: Shapes) -> dict[str, list[str]]:
     """What does not fit, by kind; empty when all does."""
     kinds = {
         "missing": [name for name in expected if name not in given],
@@ -117,21 +124,24 @@ def _mismatches(expected: dict[str, tuple[int, ...]], given: dict[str, tuple[int
     return {kind: names for kind, names in kinds.items() if names}
 
 
-def _check_architecture(path: Path, state: dict[str, torch.Tensor], model_type: str) -> None:
+def _check_architecture(
+    path: Path,
+    state: dict[str, torch.Tensor],
+    family: ModelFamily,
+    model_type: str,
+    shapes_of: Callable[[str], Shapes],
+) -> None:
     """Raise unless names and shapes are those of `model_type`; name the model type that they do fit, if any."""
     given = {name: tuple(value.shape) for name, value in state.items()}
-    problems = _mismatches(_shapes(model_type), given)
+    problems = _mismatches(shapes_of(model_type), given)
     if not problems:
         return
-    fitting = [
-        other
-        for other in ("vit_t", "vit_b", "vit_l", "vit_h")
-        if other != model_type and not _mismatches(_shapes(other), given)
-    ]
-    if fitting:
-        advice = f'this is a {fitting[0]} checkpoint; pass model_type="{fitting[0]}"'
+    others = (variant.name for variant in family.variants if variant.name != model_type)
+    fitting = next((other for other in others if not _mismatches(shapes_of(other), given)), None)
+    if fitting is not None:
+        advice = f'this is a {fitting} checkpoint; pass model_type="{fitting}"'
     else:
-        advice = "it fits no other SAM model type either; expected a checkpoint with the names of segment_anything"
+        advice = f"it fits no other {family.title} model type either; expected a checkpoint with upstream's names"
     details = "; ".join(
         f"{len(names)} {kind}: {', '.join(names[:_LISTED])}{', ...' if len(names) > _LISTED else ''}"
         for kind, names in problems.items()

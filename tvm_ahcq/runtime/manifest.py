@@ -6,45 +6,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tvm_ahcq.errors import BundleError
+from tvm_ahcq.errors import BundleError, UnsupportedModelError
+from tvm_ahcq.models.description import ModelSpec
+from tvm_ahcq.models.registry import find_family
 
 FORMAT_VERSION = 3
 """Newest version of the bundle format that this package reads. A bundle is written in the oldest version that can
 describe it: 1 for a single target, 2 for several, 3 with programs for an accelerator."""
 
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """The figures of a SAM that pre- and post-processing need.
-
-    Attributes
-    ----------
-    name : str
-        ``"vit_t"``, ``"vit_b"``, ...
-    image_size : int
-        Side S of the square model input in pixels.
-    grid : int
-        Side of the image embedding, S / 16; low-resolution masks have side ``4 * grid``.
-    prompt_dim : int
-        Channels C of the image embedding.
-    mask_threshold : float
-        Logits above it are foreground.
-    pixel_mean, pixel_std : tuple of float
-        RGB, on the 0..255 scale.
-    """
-
-    name: str
-    image_size: int
-    grid: int
-    prompt_dim: int
-    mask_threshold: float
-    pixel_mean: tuple[float, float, float]
-    pixel_std: tuple[float, float, float]
-
-    @property
-    def image_format(self) -> str:
-        """Channel order of the model input; ``"RGB"`` for every SAM."""
-        return "RGB"
+FIRST_FAMILY = "sam"
+"""Family of bundles whose manifest names none: they were written when there was one."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +64,11 @@ class Manifest:
     Attributes
     ----------
     model, target
-        See :class:`ModelSpec`, :class:`TargetSpec`.
+        Figures of the model (:class:`.ModelSpec` of its family), and what the library was compiled for.
     others : tuple of TargetSpec
         Further targets that the bundle has a library for; all targets together are in order, best first.
     functions : dict of str to FunctionSpec
-        ``encode_image``, ``decode``, ``decode_mask``.
+        By name, as the model's description names them.
     recipe : dict
         The quantization recipe; empty for a float model.
     bits : int
@@ -133,7 +104,7 @@ class Manifest:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
-        return asdict(self)
+        return asdict(self) | {"model": self.model.to_dict()}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Manifest:
@@ -147,15 +118,7 @@ class Manifest:
         try:
             model, target = stored["model"], stored["target"]
             return cls(
-                model=ModelSpec(
-                    str(model["name"]),
-                    int(model["image_size"]),
-                    int(model["grid"]),
-                    int(model["prompt_dim"]),
-                    float(model["mask_threshold"]),
-                    _three(model["pixel_mean"]),
-                    _three(model["pixel_std"]),
-                ),
+                model=find_family(model.get("family", FIRST_FAMILY)).spec.from_dict(model),
                 target=_target(target),
                 functions={name: _function(spec) for name, spec in stored["functions"].items()},
                 recipe=dict(stored["recipe"]),
@@ -167,6 +130,8 @@ class Manifest:
                 format_version=int(stored["format_version"]),
                 others=tuple(_target(other) for other in stored.get("others", ())),
             )
+        except UnsupportedModelError as error:
+            raise BundleError(f"{error}; update tvm-ahcq, or recompile the model") from error
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise BundleError(f"the manifest lacks a field or has one of a wrong type: {error!r}") from error
 
@@ -174,11 +139,6 @@ class Manifest:
 def _target(stored: Mapping[str, Any]) -> TargetSpec:
     features, layout = tuple(stored["cpu_features"]), str(stored.get("layout", ""))
     return TargetSpec(str(stored["name"]), str(stored["triple"]), features, layout)
-
-
-def _three(values: Any) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue
 
 
 def _function(stored: Mapping[str, Any]) -> FunctionSpec:

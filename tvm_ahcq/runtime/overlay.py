@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from tvm_ahcq.errors import ImageError
-from tvm_ahcq.models.sam.image import check_image
+from tvm_ahcq.image_files import check_image
 
 COLOURS = ((30, 144, 255), (255, 159, 28), (46, 196, 106), (214, 64, 159), (250, 210, 40), (120, 94, 240))
 """RGB of the masks, in turn."""

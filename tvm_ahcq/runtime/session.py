@@ -1,4 +1,4 @@
-"""A compiled model in memory: encode an image, decode prompts. numpy in, numpy out."""
+"""A compiled model in memory: its functions by name. numpy in, numpy out."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from tvm_ahcq.errors import BundleError, DeviceError
+from tvm_ahcq.models.description import Check, ModelFamily
+from tvm_ahcq.models.registry import find_family
 
 from . import cpu, threads
 from .accelerator import Accelerator, DeviceOptions, prepare
 from .bundle import LIBRARY, Bundle
 from .ffi import tvm_ffi, tvm_runtime
-from .manifest import ModelSpec
-from .verify import Check, compare
+from .manifest import FunctionSpec
+from .verify import compare
 from .weights import QLinearWeight, expand
 
 ALIGNMENT = 64
@@ -25,26 +27,6 @@ ALIGNMENT = 64
 
 _CPU, _POOLED = 1, 2
 """Device type and allocator of the Relax virtual machine."""
-
-
-class SessionLike(Protocol):
-    """What a predictor needs: implemented by :class:`Session`, and by any other executor of the same model."""
-
-    @property
-    def model(self) -> ModelSpec:
-        """Figures of the model."""
-
-    def encode(self, image: np.ndarray) -> np.ndarray:
-        """Image ``(1, 3, S, S)`` float32 to its embedding ``(1, C, grid, grid)`` float32."""
-
-    def decode(
-        self,
-        embedding: np.ndarray,
-        point_coords: np.ndarray,
-        point_labels: np.ndarray,
-        mask_input: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Prompts to ``(B, 4, 4 * grid, 4 * grid)`` mask logits and ``(B, 4)`` predicted IoU."""
 
 
 class Session:
@@ -104,67 +86,14 @@ class Session:
         self._params = _parameters(bundle)
 
     @property
-    def model(self) -> ModelSpec:
-        """Figures of the model."""
+    def model(self) -> Any:
+        """Figures of the model, of its family's own class."""
         return self.manifest.model
 
-    def encode(self, image: np.ndarray) -> np.ndarray:
-        """Embed an image.
-
-        Parameters
-        ----------
-        image : numpy.ndarray
-            ``(1, 3, S, S)`` float32, normalised and padded.
-
-        Returns
-        -------
-        numpy.ndarray
-            ``(1, C, grid, grid)`` float32.
-        """
-        size = self.model.image_size
-        (embedding,) = self.run("encode_image", _checked("image", image, (1, 3, size, size)))
-        return embedding
-
-    def decode(
-        self,
-        embedding: np.ndarray,
-        point_coords: np.ndarray,
-        point_labels: np.ndarray,
-        mask_input: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Decode prompts to masks.
-
-        Parameters
-        ----------
-        embedding : numpy.ndarray
-            ``(1, C, grid, grid)`` float32.
-        point_coords : numpy.ndarray
-            ``(B, N, 2)`` float32, x and y in pixels of the model input.
-        point_labels : numpy.ndarray
-            ``(B, N)`` float32: -1 padding, 0 background, 1 foreground, 2 and 3 the corners of a box.
-        mask_input : numpy.ndarray, optional
-            ``(B, 1, 4 * grid, 4 * grid)`` float32 logits.
-
-        Returns
-        -------
-        masks : numpy.ndarray
-            ``(B, 4, 4 * grid, 4 * grid)`` float32 logits.
-        iou : numpy.ndarray
-            ``(B, 4)`` float32.
-        """
-        grid = self.model.grid
-        batch, points = np.shape(point_labels)
-        inputs = [
-            _checked("embedding", embedding, (1, self.model.prompt_dim, grid, grid)),
-            _checked("point_coords", point_coords, (batch, points, 2)),
-            _checked("point_labels", point_labels, (batch, points)),
-        ]
-        if mask_input is None:
-            masks, iou = self.run("decode", *inputs)
-        else:
-            low = 4 * grid
-            masks, iou = self.run("decode_mask", *inputs, _checked("mask_input", mask_input, (batch, 1, low, low)))
-        return masks, iou
+    @property
+    def family(self) -> ModelFamily:
+        """Description of the model."""
+        return find_family(self.manifest.model.family)
 
     def verify(self) -> tuple[Check, ...]:
         """Run the golden pair of the bundle.
@@ -181,7 +110,7 @@ class Session:
         """
         if not self.golden:
             raise BundleError(f"{self.path}: has no golden pair to verify against; recompile the model")
-        checks = compare(self, self.golden)
+        checks = compare(self.family, self, self.golden)
         if not all(check.passed for check in checks):
             found = "; ".join(str(check) for check in checks)
             raise BundleError(
@@ -197,12 +126,25 @@ class Session:
     def run(self, name: str, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         """Call a compiled function by name with its inputs; its parameters are added.
 
+        Parameters
+        ----------
+        name : str
+            One of the manifest's functions.
+        *inputs : numpy.ndarray
+            In order; numbers are converted to the function's types.
+
         Returns
         -------
         tuple of numpy.ndarray
             Its outputs, copied out of the machine's memory.
+
+        Raises
+        ------
+        ValueError
+            If an input has another shape than the manifest says.
         """
-        arguments = [to_tensor(array) for array in inputs] + self._params[name]
+        arrays = _checked(name, self.manifest.functions[name], inputs)
+        arguments = [to_tensor(array) for array in arrays] + self._params[name]
         return threads.call(self.num_threads, _call, self._functions[name], arguments)
 
 
@@ -267,9 +209,25 @@ def _parameters(bundle: Bundle) -> dict[str, list[Any]]:
     }
 
 
-def _checked(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The array as float32, once its shape is as the compiled function takes it."""
-    array = np.asarray(array, np.float32)
-    if array.shape != shape:
-        raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
-    return array
+def _checked(name: str, function: FunctionSpec, inputs: Sequence[Any]) -> list[np.ndarray]:
+    """Return the inputs in the function's types, once their shapes are those of the manifest."""
+    if len(inputs) != len(function.inputs):
+        names = ", ".join(each.name for each in function.inputs)
+        raise ValueError(f"{name} takes {len(function.inputs)} inputs ({names}), {len(inputs)} were given")
+    sizes: dict[str, int] = {}
+    arrays = []
+    for each, value in zip(function.inputs, inputs, strict=True):
+        array = np.asarray(value, each.dtype)
+        known = len(array.shape) == len(each.shape)
+        for dim, size in zip(each.shape, array.shape, strict=False):
+            known = known and size == (sizes.setdefault(dim, size) if isinstance(dim, str) else dim)
+        if not known:
+            expected = tuple(sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in each.shape)
+            raise ValueError(f"{each.name} has shape {array.shape}, expected {_text(expected)}")
+        arrays.append(array)
+    return arrays
+
+
+def _text(shape: tuple[int | str, ...]) -> str:
+    """A shape as Python writes it, symbolic dimensions without quotes."""
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tvm_ahcq.errors import BundleError
-from tvm_ahcq.models.sam.image import ResizeLongestSide, preprocess
+from tvm_ahcq.models.registry import find_family
 
 from .bundle import LIBRARY, Bundle
 from .ffi import tvm_ffi, tvm_runtime
@@ -69,8 +69,7 @@ def _numbered(bundle: Bundle, params: Iterable[str]) -> dict[str, np.ndarray]:
 
 def _golden_image(bundle: Bundle) -> np.ndarray:
     model = bundle.manifest.model
-    resized = ResizeLongestSide(model.image_size).apply_image(bundle.golden["image"])
-    return preprocess(resized.transpose(2, 0, 1)[None], model)
+    return find_family(model.family).prepare(model, bundle.golden["image"])
 
 
 def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:

@@ -1,130 +1,61 @@
-"""The self-check of a bundle: a golden image with prompts, and what the model must make of them on any machine."""
+"""The self-check of a bundle: golden inputs, and the outputs that the model must give on any machine."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-from tvm_ahcq.models.sam.image import ResizeLongestSide, check_image, preprocess
+from tvm_ahcq.models.description import Check, ModelFamily, SessionLike, run_driver
 
-if TYPE_CHECKING:
-    from .session import SessionLike
+OUTPUT_TOLERANCE = 0.02
+"""Relative L2 error of an output. Integers agree exactly; float arithmetic may move a code by one here and there."""
 
-EMBEDDING_TOLERANCE = 0.02
-"""Relative L2 error of the embedding. Integers agree exactly; float glue may move a code by one here and there."""
-
-MASK_TOLERANCE = 0.99
-"""Least IoU of a mask with its golden one."""
-
-SCORE_TOLERANCE = 0.02
-"""Largest difference of a predicted IoU."""
+_SIDE, _SEED = 64, 0
+"""Side in pixels of the generated image of families without a check of their own, and its seed."""
 
 
-_SIDE = 8
-"""Rows and columns of the embedding that a golden pair keeps at least: an even choice of pixels, with all channels."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One comparison with the golden output.
-
-    Attributes
-    ----------
-    what : str
-        What was compared, for people.
-    value, limit : float
-        What was found, and what is allowed.
-    passed : bool
-        Whether the value is within the limit.
-    """
-
-    what: str
-    value: float
-    limit: float
-    passed: bool
-
-    def __str__(self) -> str:
-        return f"{self.what} {self.value:.4g} ({'' if self.passed else 'NOT '}within {self.limit:g})"
-
-
-def golden_pair(
-    session: SessionLike, image: np.ndarray, point_coords: np.ndarray, point_labels: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Make the golden pair by running a reference of the same model.
+def golden_arrays(family: ModelFamily, session: SessionLike) -> dict[str, np.ndarray]:
+    """Return golden inputs and outputs, made by a reference of the same model.
 
     Parameters
     ----------
+    family : ModelFamily
+        Decides by its own :class:`.GoldenCheck`; without one, the outputs of all calls of one sample are kept.
     session : SessionLike
         Executes the reference.
-    image : numpy.ndarray
-        ``(H, W, 3)`` uint8 RGB; kept at its own size or the model's, whichever is smaller.
-    point_coords : numpy.ndarray
-        ``(B, N, 2)`` float32 tokens in the model's frame, padding included.
-    point_labels : numpy.ndarray
-        ``(B, N)`` float32.
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        For ``write_bundle``; of the embedding, some pixels are kept as float16, masks as booleans.
     """
-    side, small = session.model.image_size, check_image(image)
-    if max(small.shape[:2]) > side:
-        small = ResizeLongestSide(side).apply_image(small)
-    embedding, masks, iou = _run(session, small, point_coords, point_labels)
-    return {
-        "image": small,
-        "point_coords": np.asarray(point_coords, np.float32),
-        "point_labels": np.asarray(point_labels, np.float32),
-        "embedding": _pixels(embedding, _kept_side(embedding.shape[-1])).astype(np.float16),
-        "masks": masks > session.model.mask_threshold,
-        "iou": iou,
-    }
+    if family.golden is not None:
+        return family.golden.make(session)
+    image = np.random.default_rng(_SEED).integers(0, 256, (_SIDE, _SIDE, 3), np.uint8)
+    return {"image": image, **_outputs(family, session, image)}
 
 
-def compare(session: SessionLike, golden: Mapping[str, np.ndarray]) -> tuple[Check, ...]:
-    """Run a golden pair on any executor, image to embedding to masks, each from the one before.
-
-    Returns
-    -------
-    tuple of Check
-        Relative L2 error of the embedding, lowest IoU of a mask, largest difference of a score.
-    """
-    embedding, masks, iou = _run(session, golden["image"], golden["point_coords"], golden["point_labels"])
-    expected = golden["embedding"].astype(np.float32)
-    kept = _pixels(embedding, expected.shape[-1])
-    error = float(np.linalg.norm(kept - expected)) / max(float(np.linalg.norm(expected)), 1e-30)
-    found, wanted = masks > session.model.mask_threshold, golden["masks"]
-    union = (found | wanted).sum(axis=(-2, -1))
-    overlap = (found & wanted).sum(axis=(-2, -1))
-    lowest = float(np.where(union == 0, 1.0, overlap / np.maximum(union, 1)).min())
-    difference = float(np.abs(iou - golden["iou"]).max())
-    # written so that NaN does not pass
-    return (
-        Check("embedding, relative error", error, EMBEDDING_TOLERANCE, error <= EMBEDDING_TOLERANCE),
-        Check("masks, lowest IoU", lowest, MASK_TOLERANCE, lowest >= MASK_TOLERANCE),
-        Check("scores, largest difference", difference, SCORE_TOLERANCE, difference <= SCORE_TOLERANCE),
-    )
+def compare(family: ModelFamily, session: SessionLike, golden: Mapping[str, np.ndarray]) -> tuple[Check, ...]:
+    """Run golden inputs on any executor and compare its outputs with the golden ones."""
+    if family.golden is not None:
+        return family.golden.compare(session, golden)
+    checks = []
+    for name, output in _outputs(family, session, golden["image"]).items():
+        difference = float(np.linalg.norm(output - golden[name]))
+        error = difference / max(float(np.linalg.norm(golden[name])), 1e-30)
+        # NaN does not pass
+        checks.append(Check(f"{name}, relative error", error, OUTPUT_TOLERANCE, error <= OUTPUT_TOLERANCE))
+    return tuple(checks)
 
 
-def _kept_side(grid: int) -> int:
-    """The least divisor of `grid` from ``_SIDE`` on; `grid` itself where it is smaller."""
-    return next((side for side in range(_SIDE, grid) if grid % side == 0), grid)
+def _outputs(family: ModelFamily, session: SessionLike, image: np.ndarray) -> dict[str, np.ndarray]:
+    """Outputs of all calls of one sample, by number of the call, function and output."""
+    arrays: dict[str, np.ndarray] = {}
+    calls = 0
 
+    def execute(function: str, *inputs: np.ndarray) -> Any:
+        nonlocal calls
+        outputs = session.run(function, *inputs)
+        arrays.update({f"{calls}.{function}.{place}": value for place, value in enumerate(outputs)})
+        calls += 1
+        return outputs[0] if len(outputs) == 1 else outputs
 
-def _pixels(embedding: np.ndarray, side: int) -> np.ndarray:
-    """`side` x `side` of the pixels of an embedding ``(1, C, h, w)``: those in the middle of squares of it."""
-    step = max(1, embedding.shape[-1] // side)
-    return embedding[..., step // 2 :: step, step // 2 :: step]
-
-
-def _run(
-    session: SessionLike, image: np.ndarray, coords: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    resized = ResizeLongestSide(session.model.image_size).apply_image(image)
-    embedding = session.encode(preprocess(resized.transpose(2, 0, 1)[None], session.model))
-    masks, iou = session.decode(embedding, coords, labels)
-    return embedding, masks, iou
+    run_driver(family.drive(session.model, family.prepare(session.model, image), _SEED), execute)
+    return arrays

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from tvm_ahcq.models.description import Driver
+
 from .executor import Program, Step, TorchExecutor
 from .simulate import Sites, using_sites
 
@@ -75,6 +77,35 @@ class Lockstep:
                 for values, sites in zip(pair, (self.streams.float, self.streams.quantized), strict=True):
                     with using_sites(sites):
                         step.run(values)
+
+
+def drive_in_step(
+    drivers: Sequence[Sequence[Driver]], execute: Callable[[str, list[tuple[Sequence[Any], ...]]], list[tuple]]
+) -> None:
+    """Run drivers that make the same calls, all calls of a kind at once.
+
+    Parameters
+    ----------
+    drivers : sequence of sequence of Driver
+        For each sample, a driver for each stream.
+    execute : callable
+        ``execute(function, inputs) -> outputs``: inputs and outputs of each sample, for each stream. It raises
+        :class:`Finished` to end the run.
+    """
+    try:
+        calls = [[next(driver) for driver in streams] for streams in drivers]
+        while calls:
+            outputs = execute(calls[0][0].function, [tuple(call.inputs for call in each) for each in calls])
+            calls = [
+                [driver.send(output) for driver, output in zip(*pair, strict=True)]
+                for pair in zip(drivers, outputs, strict=True)
+            ]
+    except (StopIteration, Finished):
+        return
+
+
+class Finished(Exception):
+    """Ends :func:`drive_in_step` before its drivers end."""
 
 
 @dataclass(frozen=True)

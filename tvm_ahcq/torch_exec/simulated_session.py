@@ -1,4 +1,4 @@
-"""A predictor's session that simulates the quantized model in torch (fake quantization)."""
+"""A session that simulates the quantized model in torch (fake quantization)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import tvm
 
+from tvm_ahcq.models.description import ModelSpec
 from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.quantizers.weight.weights import QuantizedWeight, encode_weight
-from tvm_ahcq.runtime.manifest import ModelSpec
 
 from .simulate import SimulatedSites, exact_layer_norm, using_sites
 from .torch_session import TorchSession
@@ -34,15 +34,10 @@ class SimulatedSession(TorchSession):
         super().__init__(model, module, params, hooks={"relax.nn.layer_norm": exact_layer_norm})
         self.sites = SimulatedSites(table.sites, quantized_layers(params, table))
 
-    def encode(self, image: np.ndarray) -> np.ndarray:
-        """As :meth:`TorchSession.encode`, quantized."""
+    def run(self, name: str, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        """As :meth:`TorchSession.run`, quantized."""
         with using_sites(self.sites):
-            return super().encode(image)
-
-    def decode(self, embedding, point_coords, point_labels, mask_input=None) -> tuple[np.ndarray, np.ndarray]:
-        """As :meth:`TorchSession.decode`, quantized."""
-        with using_sites(self.sites):
-            return super().decode(embedding, point_coords, point_labels, mask_input)
+            return super().run(name, *inputs)
 
 
 def quantized_layers(params: Mapping[str, np.ndarray], table: QuantTable) -> dict[str, QuantizedWeight]:

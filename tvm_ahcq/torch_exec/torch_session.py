@@ -1,4 +1,4 @@
-"""A predictor's session that runs a Relax module in torch: float and fake-quantized modules alike."""
+"""A session that runs a Relax module in torch: float and annotated modules alike."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import numpy as np
 import torch
 import tvm
 
-from tvm_ahcq.runtime.manifest import ModelSpec
+from tvm_ahcq.models.description import ModelSpec
 
 from .executor import TorchExecutor
 from .registry import Handler
 
 
 class TorchSession:
-    """Has the interface of :class:`tvm_ahcq.runtime.session.Session`, so a ``SamPredictor`` runs on it.
+    """Has the interface of :class:`tvm_ahcq.runtime.session.Session`, so predictors run on it.
 
     Parameters
     ----------
     model : ModelSpec
         Figures of the model.
     module : tvm.IRModule
-        With ``encode_image``, ``decode`` and ``decode_mask``.
+        With the model's functions.
     params, hooks
         As in :class:`TorchExecutor`.
     """
@@ -37,23 +37,8 @@ class TorchSession:
         self.model = model
         self.executor = TorchExecutor(module, params, hooks)
 
-    def encode(self, image: np.ndarray) -> np.ndarray:
-        """Image ``(1, 3, S, S)`` float32 -> embedding ``(1, C, h, w)`` float32."""
+    def run(self, name: str, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Call a function by name; inputs become float32. Return its outputs."""
         with torch.inference_mode():
-            return self.executor.run("encode_image", np.asarray(image, np.float32)).numpy()
-
-    def decode(
-        self,
-        embedding: np.ndarray,
-        point_coords: np.ndarray,
-        point_labels: np.ndarray,
-        mask_input: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Prompts -> ``(B, 4, 4h, 4w)`` mask logits and ``(B, 4)`` predicted IoU; see :class:`SamModel`."""
-        inputs: tuple[np.ndarray, ...] = (embedding, point_coords, point_labels)
-        function = "decode"
-        if mask_input is not None:
-            function, inputs = "decode_mask", (*inputs, mask_input)
-        with torch.inference_mode():
-            masks, iou = self.executor.run(function, *(np.asarray(value, np.float32) for value in inputs))
-        return masks.numpy(), iou.numpy()
+            outputs = self.executor.run(name, *(np.asarray(value, np.float32) for value in inputs))
+        return tuple(value.numpy() for value in (outputs if isinstance(outputs, tuple) else (outputs,)))

@@ -12,8 +12,8 @@ from pycocotools import mask as tools
 from pycocotools.coco import COCO
 
 from tvm_ahcq.evaluate.datasets.scene_files import PART, polygons, run_lengths, write_scenes
-from tvm_ahcq.evaluate.datasets.scenes import generate
 from tvm_ahcq.evaluate.metrics.iou import iou
+from tvm_ahcq.scenes import generate
 
 FIRST, COUNT = 0, 12
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tvm_ahcq.evaluate.datasets.scenes import generate
 from tvm_ahcq.evaluate.metrics.iou import iou
 from tvm_ahcq.evaluate.metrics.scene_accuracy import SceneMasks, mean_iou, prompted_objects
+from tvm_ahcq.scenes import generate
 
 
 def test_iou_of_known_masks():

@@ -11,8 +11,9 @@ import pytest
 
 from tvm_ahcq.errors import BundleError, EvaluationError
 from tvm_ahcq.evaluate.metrics.variants import check_coverage, compiled
+from tvm_ahcq.models.sam.spec import SamSpec
 from tvm_ahcq.runtime.bundle import write_bundle
-from tvm_ahcq.runtime.manifest import Manifest, ModelSpec, TargetSpec
+from tvm_ahcq.runtime.manifest import Manifest, TargetSpec
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def bundle(tmp_path: Path) -> Callable[..., Path]:
 
     def write(sites: tuple[int, int], **options: object) -> Path:
         manifest = Manifest(
-            ModelSpec("vit_x", 320, 20, 96, 0.0, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)),
+            SamSpec("vit_x", 320, 20, 96, 0.0, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)),
             TargetSpec("generic", f"{platform.machine()}-linux-gnu"),
             {},
             sites=sites,

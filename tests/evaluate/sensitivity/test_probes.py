@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from tvm_ahcq.errors import ImageError
-from tvm_ahcq.evaluate.datasets.scenes import generate
 from tvm_ahcq.evaluate.sensitivity.probes import BOXES, CLICKS, Probe, in_frame, random_probes, scene_probes
-from tvm_ahcq.runtime.manifest import ModelSpec
+from tvm_ahcq.models.sam.spec import SamSpec
+from tvm_ahcq.scenes import generate
 
-SPEC = ModelSpec("tiny", 128, 8, 32, 0.0, (123.0, 116.0, 103.0), (58.0, 57.0, 57.0))
+SPEC = SamSpec("tiny", 128, 8, 32, 0.0, (123.0, 116.0, 103.0), (58.0, 57.0, 57.0))
 PICTURE = np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype(np.uint8)
 
 

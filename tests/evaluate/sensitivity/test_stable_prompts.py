@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from tvm_ahcq.api import float_predictor
-from tvm_ahcq.evaluate.datasets.scenes import generate
 from tvm_ahcq.evaluate.sensitivity.probes import BOXES, CLICKS, in_frame, random_probes
 from tvm_ahcq.evaluate.sensitivity.stable_prompts import settled_probes, stability
+from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.models.sam.load import from_sam
+from tvm_ahcq.scenes import generate
 
 
 def test_stability_is_the_overlap_of_a_higher_and_a_lower_threshold():
@@ -27,7 +28,10 @@ def test_chosen_clicks_have_more_stable_masks_than_random_ones_and_boxes_lie_on_
     def mean_stability(probe) -> float:
         frame = in_frame(probe, model.spec)
         masks, scores = (
-            np.asarray(out) for out in session.decode(session.encode(frame.image), frame.coords, frame.labels)
+            np.asarray(out)
+            for out in SamFunctions(session).decode(
+                SamFunctions(session).encode(frame.image), frame.coords, frame.labels
+            )
         )
         best = masks[np.arange(CLICKS), 1 + scores[:CLICKS, 1:].argmax(1)]
         return float(stability(best, model.spec.mask_threshold).mean())

@@ -12,8 +12,8 @@ from torch import nn
 from tvm import relax
 
 from tvm_ahcq.errors import UnsupportedModelError
+from tvm_ahcq.models.description import FloatModel
 from tvm_ahcq.models.sam.export import export_function
-from tvm_ahcq.models.sam.load import SamModel
 from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 from tvm_ahcq.torch_exec.executor import TorchExecutor
 
@@ -21,7 +21,7 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def executor(model: SamModel) -> TorchExecutor:
+def executor(model: FloatModel) -> TorchExecutor:
     return TorchExecutor(model.module, model.params)
 
 
@@ -109,7 +109,7 @@ def calls(function: relax.Function) -> list[tuple[relax.Var, relax.Call]]:
     ]
 
 
-def test_parameters_are_named_after_the_state_dict(sam: Any, model: SamModel) -> None:
+def test_parameters_are_named_after_the_state_dict(sam: Any, model: FloatModel) -> None:
     state = sam.state_dict()
     for name, names in model.function_params.items():
         given = model.module[name].params
@@ -121,7 +121,7 @@ def test_parameters_are_named_after_the_state_dict(sam: Any, model: SamModel) ->
     assert set().union(*model.function_params.values()) == learned
 
 
-def test_no_weight_ends_up_in_the_module(model: SamModel) -> None:
+def test_no_weight_ends_up_in_the_module(model: FloatModel) -> None:
     constants = []
 
     def note(expr: tvm.ir.BaseExpr) -> None:
@@ -133,12 +133,12 @@ def test_no_weight_ends_up_in_the_module(model: SamModel) -> None:
     assert max(constant.size for constant in constants) == 8 * 8 * 32  # the dense positional encoding
 
 
-def test_index_tables_are_folded(model: SamModel) -> None:
+def test_index_tables_are_folded(model: FloatModel) -> None:
     ops = {call.op.name for name in model.function_params for _, call in calls(model.module[name])}
     assert not ops & {"relax.arange", "relax.astype"}
 
 
-def test_the_image_is_projected_once_for_all_prompts(model: SamModel) -> None:
+def test_the_image_is_projected_once_for_all_prompts(model: FloatModel) -> None:
     decode = model.module["decode"]
     weights = {var.name: var for var in decode.params}
     used = "mask_decoder_transformer_layers_0_cross_attn_token_to_image_k_proj_weight"
@@ -175,7 +175,7 @@ def build_float(module: tvm.IRModule) -> relax.VirtualMachine:
     return relax.VirtualMachine(built, tvm.cpu())
 
 
-def test_compiled_by_tvm_equals_upstream(sam: Any, model: SamModel, embedding: torch.Tensor) -> None:
+def test_compiled_by_tvm_equals_upstream(sam: Any, model: FloatModel, embedding: torch.Tensor) -> None:
     functions = ("encode_image", "decode")  # decode_mask differs only in where the dense prompt comes from
     machine = build_float(tvm.IRModule({name: model.module[name] for name in functions}))
 

@@ -10,15 +10,19 @@ import torch
 
 import tvm_ahcq as ahcq
 from tvm_ahcq.api import float_predictor
-from tvm_ahcq.calibrate.calibrate import Recorder, calibration_prompts
-from tvm_ahcq.evaluate.datasets.scenes import generate
+from tvm_ahcq.calibrate.recorder import Recorder
 from tvm_ahcq.evaluate.metrics.iou import iou
 from tvm_ahcq.evaluate.metrics.scene_accuracy import prompted_objects, segment_scene
+from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.sam.driver import calibration_prompts
+from tvm_ahcq.models.sam.family import SAM
+from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.models.sam.hard_model import HARD, Pathologies, attention_links, harden, norm_links
-from tvm_ahcq.models.sam.load import SamModel, from_module
+from tvm_ahcq.models.sam.load import from_module
 from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 from tvm_ahcq.quantizers.core.recipe import recipe
 from tvm_ahcq.relay_passes import pipeline
+from tvm_ahcq.scenes import generate
 from tvm_ahcq.torch_exec.executor import TorchExecutor
 from tvm_ahcq.torch_exec.simulate import using_sites
 
@@ -50,7 +54,7 @@ SINGLE = {
 
 
 @pytest.fixture(scope="module")
-def tiny() -> SamModel:
+def tiny() -> FloatModel:
     """A tiny SAM with random weights: windows with padding, a global block, relative positions that are not zero."""
     torch.manual_seed(1)
     sam = build_sam_vit_t(
@@ -66,30 +70,34 @@ def tiny() -> SamModel:
 
 
 @pytest.fixture(scope="module")
-def vit_t() -> SamModel:
+def vit_t() -> FloatModel:
     return ahcq.from_sam("vit_t")
 
 
-def outputs(model: SamModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def outputs(model: FloatModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Embedding of a random image, and mask logits and scores of random prompts."""
     session = float_predictor(model).session
-    image = np.random.default_rng(3).normal(size=(1, 3, model.image_size, model.image_size)).astype(np.float32)
-    embedding = session.encode(image)
-    return embedding, *session.decode(embedding, *calibration_prompts(model.image_size, seed=1))
+    image = (
+        np.random.default_rng(3).normal(size=(1, 3, model.spec.image_size, model.spec.image_size)).astype(np.float32)
+    )
+    embedding = SamFunctions(session).encode(image)
+    return embedding, *SamFunctions(session).decode(embedding, *calibration_prompts(model.spec.image_size, seed=1))
 
 
 def relative(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
-def at_sites(model: SamModel) -> dict[str, np.ndarray]:
+def at_sites(model: FloatModel) -> dict[str, np.ndarray]:
     """What passes each site on one image, rows of channels."""
     module = pipeline.canonicalise(pipeline.name_parameters(model.module, model.function_params))
-    executor, recorder = TorchExecutor(pipeline.annotate(module, recipe()), model.params), Recorder()
-    image = np.random.default_rng(3).normal(size=(1, 3, model.image_size, model.image_size)).astype(np.float32)
+    executor, recorder = TorchExecutor(pipeline.annotate(module, recipe(), SAM), model.params), Recorder()
+    image = (
+        np.random.default_rng(3).normal(size=(1, 3, model.spec.image_size, model.spec.image_size)).astype(np.float32)
+    )
     with using_sites(recorder), torch.no_grad():
         embedding = executor.run("encode_image", image)
-        executor.run("decode", embedding, *calibration_prompts(model.image_size, seed=1))
+        executor.run("decode", embedding, *calibration_prompts(model.spec.image_size, seed=1))
     return {site: np.concatenate(rows) for site, rows in recorder.rows.items()}
 
 

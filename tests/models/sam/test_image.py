@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tvm_ahcq.errors import ImageError
-from tvm_ahcq.models.sam.image import ResizeLongestSide, check_image, load_image, preprocess
+from tvm_ahcq.image_files import check_image, load_image
+from tvm_ahcq.models.sam.image import ResizeLongestSide, preprocess
+from tvm_ahcq.models.sam.spec import SamSpec
 from tvm_ahcq.models.torchvision_compat import ensure_torchvision
-from tvm_ahcq.runtime.manifest import ModelSpec
 
 ensure_torchvision()
 
@@ -189,7 +190,7 @@ def test_an_image_too_thin_for_upstream_keeps_one_pixel():
 
 
 def test_padding_comes_after_normalising():
-    model = ModelSpec("m", 8, 1, 8, 0.0, (100.0, 50.0, 0.0), (10.0, 5.0, 2.0))
+    model = SamSpec("m", 8, 1, 8, 0.0, (100.0, 50.0, 0.0), (10.0, 5.0, 2.0))
     out = preprocess(np.full((1, 3, 8, 5), 100, np.uint8), model)
     assert out.shape == (1, 3, 8, 8) and out.dtype == np.float32
     np.testing.assert_array_equal(out[0, :, 0, 0], [0, 10, 50])

@@ -12,12 +12,13 @@ from safetensors.torch import save_file
 
 import tvm_ahcq
 from tvm_ahcq.errors import CheckpointError, UnsupportedModelError
+from tvm_ahcq.models.description import FloatModel
 from tvm_ahcq.models.sam import load as sam_module
-from tvm_ahcq.models.sam.load import SamModel, build_module, from_module, from_sam
+from tvm_ahcq.models.sam.load import build_module, from_module, from_sam
 from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 
 
-def test_model_describes_itself(sam: Any, model: SamModel) -> None:
+def test_model_describes_itself(sam: Any, model: FloatModel) -> None:
     assert (model.image_size, model.grid, model.prompt_dim, model.mask_threshold) == (128, 8, 32, 0.0)
     assert model.pixel_mean == (123.675, 116.28, 103.53)
     assert model.pixel_std == (58.395, 57.12, 57.375)
@@ -25,7 +26,7 @@ def test_model_describes_itself(sam: Any, model: SamModel) -> None:
     assert all(getattr(spec, field) == getattr(model, field) for field in spec.__dataclass_fields__)
 
 
-def test_weights_are_shared_not_copied(sam: Any, model: SamModel) -> None:
+def test_weights_are_shared_not_copied(sam: Any, model: FloatModel) -> None:
     name = "image_encoder.blocks.0.attn.qkv.weight"
     assert model.params[name].dtype == np.float32
     assert model.params[name].ctypes.data == sam.state_dict()[name].data_ptr()

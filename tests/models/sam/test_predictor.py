@@ -10,8 +10,8 @@ import torch
 
 from tvm_ahcq.errors import ImageError, PromptError
 from tvm_ahcq.models.sam.predictor import SamPredictor
+from tvm_ahcq.models.sam.spec import SamSpec
 from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
-from tvm_ahcq.runtime.manifest import ModelSpec
 
 
 class TorchSession:
@@ -20,7 +20,7 @@ class TorchSession:
     def __init__(self, sam):
         size = sam.image_encoder.img_size
         self.sam = sam
-        self.model = ModelSpec(
+        self.model = SamSpec(
             "vit_t",
             size,
             size // 16,

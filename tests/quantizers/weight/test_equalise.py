@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from tvm_ahcq.errors import QuantTableError
+from tvm_ahcq.models.sam.exchanges import exchanges
 from tvm_ahcq.quantizers.weight.equalise import (
     Exchange,
     apply_equalisation,
     balance,
     column_magnitude,
-    exchanges,
     key_biases,
     rescale,
 )
@@ -60,12 +60,12 @@ def test_every_exchange_of_a_block_and_of_the_decoder_is_found(params):
 
 
 def test_keys_alone_have_biases_that_may_be_anything(params):
-    assert key_biases(params) == [(f"{BLOCK}.attn.qkv.bias", D, D), (f"{CROSS}.k_proj.bias", 0, 4)]
+    assert key_biases(exchanges(params)) == [(f"{BLOCK}.attn.qkv.bias", D, D), (f"{CROSS}.k_proj.bias", 0, 4)]
 
 
 def test_a_relu_layer_and_its_reader_compute_the_same(params):
     factors = np.random.default_rng(1).lognormal(size=16)
-    changed = apply_equalisation(params, {f"{LAYER}.mlp.lin1": factors})
+    changed = apply_equalisation(params, {f"{LAYER}.mlp.lin1": factors}, exchanges(params))
     x = np.random.default_rng(2).normal(size=(20, D)).astype(np.float32)
     before, after = (
         np.maximum(x @ p[f"{LAYER}.mlp.lin1.weight"].T + p[f"{LAYER}.mlp.lin1.bias"], 0)
@@ -85,7 +85,7 @@ def logits(params: dict[str, np.ndarray], x: np.ndarray) -> list[np.ndarray]:
 
 def test_queries_trade_with_keys_and_relative_positions(params):
     factors = np.tile(np.random.default_rng(1).lognormal(size=D // HEADS), HEADS)
-    changed = apply_equalisation(params, {f"{BLOCK}.attn.qk": factors})
+    changed = apply_equalisation(params, {f"{BLOCK}.attn.qk": factors}, exchanges(params))
     x = np.random.default_rng(2).normal(size=(6, D)).astype(np.float32)
     for after, before in zip(logits(changed, x), logits(params, x), strict=True):
         np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
@@ -101,8 +101,8 @@ def test_heads_that_share_relative_positions_must_agree(params):
 
 
 def test_an_offset_is_taken_from_the_keys_alone(params):
-    name, first, count = key_biases(params)[0]
-    changed = apply_equalisation(params, {name: np.ones(count)})
+    name, first, count = key_biases(exchanges(params))[0]
+    changed = apply_equalisation(params, {name: np.ones(count)}, exchanges(params))
     expected = params[name].copy()
     expected[first : first + count] -= 1
     np.testing.assert_array_equal(changed[name], expected)
@@ -111,14 +111,16 @@ def test_an_offset_is_taken_from_the_keys_alone(params):
 def test_signs_offsets_and_factors_of_the_same_keys_add_up_in_order(params):
     signs, offset, factors = np.float64([1, -1, -1, 1]), np.float64([1, 2, 3, 4]), np.float64([0.5, 1, 2, 4])
     bias = f"{CROSS}.k_proj.bias"
-    changed = apply_equalisation(params, {f"{CROSS}.signs": signs, bias: offset, f"{CROSS}.qk": factors})
+    changed = apply_equalisation(
+        params, {f"{CROSS}.signs": signs, bias: offset, f"{CROSS}.qk": factors}, exchanges(params)
+    )
     np.testing.assert_allclose(changed[bias], (params[bias] * signs - offset) * factors, rtol=1e-5)
     query = f"{CROSS}.q_proj.weight"
     np.testing.assert_allclose(changed[query], params[query] * (signs / factors)[:, None], rtol=1e-6)
 
 
 def test_a_sign_of_zero_erases_a_channel_of_both_sides(params):
-    changed = apply_equalisation(params, {f"{CROSS}.signs": np.float64([1, 0, -1, 1])})
+    changed = apply_equalisation(params, {f"{CROSS}.signs": np.float64([1, 0, -1, 1])}, exchanges(params))
     for role in "qk":
         weight = changed[f"{CROSS}.{role}_proj.weight"]
         assert np.isfinite(weight).all() and not weight[1].any() and weight[0].any()
@@ -126,7 +128,9 @@ def test_a_sign_of_zero_erases_a_channel_of_both_sides(params):
 
 def test_the_given_parameters_stay_and_unchanged_ones_are_shared(params):
     before = {name: array.copy() for name, array in params.items()}
-    changed = apply_equalisation(params, {f"{BLOCK}.norm1": np.full(D, 2.0), f"{CROSS}.k_proj.bias": np.ones(4)})
+    changed = apply_equalisation(
+        params, {f"{BLOCK}.norm1": np.full(D, 2.0), f"{CROSS}.k_proj.bias": np.ones(4)}, exchanges(params)
+    )
     touched = {name for name in params if changed[name] is not params[name]}
     assert touched == {
         f"{BLOCK}.norm1.weight",
@@ -141,7 +145,7 @@ def test_the_given_parameters_stay_and_unchanged_ones_are_shared(params):
 
 def test_changes_of_another_model_are_refused(params):
     with pytest.raises(QuantTableError, match="another model"):
-        apply_equalisation(params, {"image_encoder.blocks.7.norm1": np.ones(D)})
+        apply_equalisation(params, {"image_encoder.blocks.7.norm1": np.ones(D)}, exchanges(params))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])

@@ -13,6 +13,7 @@ from tvm_ahcq.cli.main import main
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.codegen.lower.tiles import AttentionTile, LinearTile
 from tvm_ahcq.errors import BundleError, TuningError
+from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.relay_passes import pipeline
 from tvm_ahcq.runtime.bundle import read_bundle
 from tvm_ahcq.runtime.offload import OffloadReport
@@ -40,7 +41,9 @@ def test_compile_uses_the_records_of_a_search_and_computes_the_same(capsys, acce
     compiled = ahcq.compile(accelerated.qmodel, "generic", None, folder, accelerator="sim_4x4", offload="all")
     compiled.save(tmp_path / "tuned.ahcq")
     tuned, default = ahcq.load(tmp_path / "tuned.ahcq").session, ahcq.load(accelerated.both).session
-    assert np.array_equal(tuned.encode(accelerated.image), default.encode(accelerated.image))
+    assert np.array_equal(
+        SamFunctions(tuned).encode(accelerated.image), SamFunctions(default).encode(accelerated.image)
+    )
 
     report = OffloadReport.from_dict(compiled.manifest.accelerator)
     assert all(place.tuned for place in report.offloaded())

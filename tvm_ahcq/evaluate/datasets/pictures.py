@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tvm_ahcq.errors import EvaluationError, ImageError
-from tvm_ahcq.models.sam.image import load_image
+from tvm_ahcq.image_files import load_image
 
 _ORIENTATION = 0x0112
 """EXIF tag; values from 5 on exchange width and height."""

@@ -17,8 +17,7 @@ from scipy.ndimage import binary_fill_holes
 from skimage.measure import approximate_polygon, find_contours
 
 from tvm_ahcq.evaluate.metrics.prompted import tight_box
-
-from .scenes import Scene, generate
+from tvm_ahcq.scenes import Scene, generate
 
 IMAGES, MASKS, INSTANCES, DETECTIONS = "images", "masks", "instances.json", "detections.json"
 """What :func:`write_scenes` writes in its folder."""

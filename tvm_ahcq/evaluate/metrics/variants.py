@@ -11,7 +11,7 @@ from tvm_ahcq.errors import EvaluationError
 
 if TYPE_CHECKING:
     from tvm_ahcq.api import QuantizedModel
-    from tvm_ahcq.models.sam.load import SamModel
+    from tvm_ahcq.models.description import FloatModel
     from tvm_ahcq.models.sam.predictor import SamPredictor
     from tvm_ahcq.runtime.accelerator import DeviceOptions
 
@@ -77,7 +77,7 @@ def compiled(
     )
 
 
-def float_model(model: SamModel) -> Candidate:
+def float_model(model: FloatModel) -> Candidate:
     """A model in float32, run by torch."""
     from tvm_ahcq.api import float_predictor
 

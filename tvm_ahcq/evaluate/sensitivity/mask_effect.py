@@ -12,9 +12,9 @@ from tvm.ir import IRModule
 
 from tvm_ahcq.errors import CalibrationError
 from tvm_ahcq.evaluate.metrics.iou import iou
+from tvm_ahcq.models.description import ModelSpec
 from tvm_ahcq.quantizers.core.params import QuantizerParams
 from tvm_ahcq.quantizers.weight.weights import QuantizedWeight
-from tvm_ahcq.runtime.manifest import ModelSpec
 from tvm_ahcq.torch_exec.executor import TorchExecutor
 from tvm_ahcq.torch_exec.partial import PartialSites
 from tvm_ahcq.torch_exec.simulate import exact_layer_norm, using_sites

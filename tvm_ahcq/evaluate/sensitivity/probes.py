@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tvm_ahcq.evaluate.datasets.scenes import Scene
 from tvm_ahcq.evaluate.metrics.scene_accuracy import prompted_objects
-from tvm_ahcq.models.sam.image import ResizeLongestSide, check_image, preprocess
-from tvm_ahcq.runtime.manifest import ModelSpec
+from tvm_ahcq.image_files import check_image
+from tvm_ahcq.models.description import ModelSpec
+from tvm_ahcq.models.sam.image import ResizeLongestSide, preprocess
+from tvm_ahcq.scenes import Scene
 
 CLICKS, BOXES = 6, 4
 """Prompts of a picture without annotation."""

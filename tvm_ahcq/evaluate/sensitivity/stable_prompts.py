@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from tvm_ahcq.api import float_predictor
-from tvm_ahcq.models.sam.load import SamModel
+from tvm_ahcq.api import float_session
+from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.sam.functions import SamFunctions
 
 from .probes import BOXES, CLICKS, Probe, in_frame, on_the_picture
 
@@ -25,13 +26,13 @@ Progress = Callable[[str, int, int], None]
 
 
 def settled_probes(
-    model: SamModel, images: Iterable[np.ndarray], seed: int = 0, progress: Progress = lambda *_: None
+    model: FloatModel, images: Iterable[np.ndarray], seed: int = 0, progress: Progress = lambda *_: None
 ) -> list[Probe]:
     """Clicks whose masks are the most stable of many, and boxes around these masks.
 
     Parameters
     ----------
-    model : SamModel
+    model : FloatModel
         Float.
     images : iterable of numpy.ndarray
         ``(H, W, 3)`` uint8, RGB.
@@ -45,13 +46,13 @@ def settled_probes(
     list of Probe
         One a picture, with `CLICKS` clicks and at most `BOXES` boxes.
     """
-    images, session, probes = list(images), float_predictor(model).session, []
+    images, functions, probes = list(images), SamFunctions(float_session(model)), []
     for number, image in enumerate(images):
         rng = np.random.default_rng([seed, number])
         height, width = image.shape[:2]
         tried = Probe(image, rng.uniform(0.05, 0.95, (CANDIDATES, 2)) * (width, height), np.zeros((0, 4)))
         frame = in_frame(tried, model.spec)
-        masks, scores = session.decode(session.encode(frame.image), frame.coords, frame.labels)
+        masks, scores = functions.decode(functions.encode(frame.image), frame.coords, frame.labels)
         best = np.asarray(masks)[np.arange(CANDIDATES), 1 + np.asarray(scores)[:, 1:].argmax(1)]
         logits = on_the_picture(best, frame, model.spec.image_size)
         order = np.argsort(-stability(logits, model.spec.mask_threshold), kind="stable")[:CLICKS]

@@ -18,10 +18,9 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from tvm_ahcq.ir.register import is_op
+from tvm_ahcq.models.description import FloatModel
 from tvm_ahcq.relay_passes import pipeline
 from tvm_ahcq.relay_passes.rewrite import bindings, functions
-
-from .load import SamModel
 
 Params = dict[str, np.ndarray]
 """Parameters by name, float64; the functions here change the entries in place of the old ones."""
@@ -147,18 +146,18 @@ class AttentionLink:
         return self.name.startswith("image_encoder.")
 
 
-def norm_links(model: SamModel) -> list[NormLink]:
+def norm_links(model: FloatModel) -> list[NormLink]:
     """The norms of an image encoder with the layers that read them; the last is the neck's."""
     links, prefix = [], "image_encoder.blocks"
     count = sum(name.startswith(prefix) and name.endswith("norm1.weight") for name in model.params)
     for block in (f"{prefix}.{i}" for i in range(count)):
         window = (len(model.params[f"{block}.attn.rel_pos_h"]) + 1) // 2
-        links.append(NormLink(f"{block}.norm1", f"{block}.attn.qkv", model.grid % window != 0))
+        links.append(NormLink(f"{block}.norm1", f"{block}.attn.qkv", model.spec.grid % window != 0))
         links.append(NormLink(f"{block}.norm2", f"{block}.mlp.lin1", False))
     return [*links, NormLink("image_encoder.neck.1", "image_encoder.neck.2", True)]
 
 
-def attention_links(model: SamModel) -> list[AttentionLink]:
+def attention_links(model: FloatModel) -> list[AttentionLink]:
     """Every attention of a model; its graph knows the head sizes, by the scale ``1 / sqrt(head_dim)``."""
     named = pipeline.name_parameters(model.module, model.function_params)
     scales = {
@@ -287,12 +286,12 @@ def spread_relu_units(params: Params, mlp: str, octaves: float, rng: np.random.G
     params[f"{mlp}.lin2.weight"] = params[f"{mlp}.lin2.weight"] / scale
 
 
-def harden(model: SamModel, pathologies: Pathologies, seed: int = 0) -> SamModel:
+def harden(model: FloatModel, pathologies: Pathologies, seed: int = 0) -> FloatModel:
     """A model with the same outputs that is harder to quantize.
 
     Parameters
     ----------
-    model : SamModel
+    model : FloatModel
         Any SAM; it is not changed.
     pathologies : Pathologies
         Which, and how strong.
@@ -301,7 +300,7 @@ def harden(model: SamModel, pathologies: Pathologies, seed: int = 0) -> SamModel
 
     Returns
     -------
-    SamModel
+    FloatModel
         Named after `model` with ``-hard`` appended; the graph is shared. Parameters are computed in float64 and rounded
         to float32 once; those that nothing changed are the originals.
     """
@@ -312,10 +311,11 @@ def harden(model: SamModel, pathologies: Pathologies, seed: int = 0) -> SamModel
         for number, link in enumerate(links):
             apply(params, link, strength, np.random.default_rng([seed, kind, number]))
     changed = {name: value.astype(np.float32) for name, value in params.items() if value is not before[name]}
-    return replace(model, name=f"{model.name}-hard", params={**model.params, **changed})
+    spec = replace(model.spec, name=f"{model.name}-hard")
+    return replace(model, spec=spec, params={**model.params, **changed})
 
 
-def _steps(model: SamModel, wanted: Pathologies) -> Iterator[tuple]:
+def _steps(model: FloatModel, wanted: Pathologies) -> Iterator[tuple]:
     """(function, what it acts on, strength) of every pathology, with nothing to act on where it is off."""
     *norms, neck = norm_links(model)
     moving = [link for link in norms if not link.padded]

@@ -4,62 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-import tvm
 
 from tvm_ahcq.errors import CheckpointError, UnsupportedModelError
+from tvm_ahcq.models.checkpoint import load_checkpoint
+from tvm_ahcq.models.description import FloatModel
 from tvm_ahcq.models.torchvision_compat import ensure_torchvision
-from tvm_ahcq.runtime.manifest import ModelSpec
 
 from .export import export_sam
+from .spec import SamSpec
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
 EMBEDDED_WEIGHTS = Path(__file__).parent / "weights" / "vit_t.safetensors"
 """Weights of ``vit_t``, trained on generated scenes; part of the package."""
-
-_OFFICIAL = "https://dl.fbaipublicfiles.com/segment_anything/"
-OFFICIAL_CHECKPOINTS = {
-    "vit_b": _OFFICIAL + "sam_vit_b_01ec64.pth",
-    "vit_l": _OFFICIAL + "sam_vit_l_0b3195.pth",
-    "vit_h": _OFFICIAL + "sam_vit_h_4b8939.pth",
-}
-"""Where Meta publishes the weights of each upstream model type."""
-
-
-@dataclass(frozen=True)
-class SamModel(ModelSpec):
-    """A float SAM as Relax functions with its weights beside them.
-
-    Attributes
-    ----------
-    name, image_size, grid, prompt_dim, mask_threshold, pixel_mean, pixel_std
-        As in :class:`.ModelSpec`.
-    module : tvm.IRModule
-        ``encode_image(image f32[1,3,S,S]) -> f32[1,C,h,w]``;
-        ``decode(embedding, point_coords f32[B,N,2], point_labels f32[B,N]) -> (masks f32[B,4,4h,4w], iou f32[B,4])``
-        with coordinates in model pixels (the graph adds the 0.5) and labels -1 padding, 0 background, 1 foreground, 2
-        and 3 box corners; ``decode_mask(..., mask_input f32[B,1,4h,4w])`` likewise. B and N are symbolic.
-    params : dict of str to np.ndarray
-        float32, by name in the SAM state dict.
-    function_params : dict of str to list of str
-        Names of the parameters that each function takes after its inputs, in order.
-    """
-
-    module: tvm.IRModule
-    params: dict[str, np.ndarray]
-    function_params: dict[str, list[str]]
-
-    @property
-    def spec(self) -> ModelSpec:
-        """The figures that pre- and post-processing need, without the model."""
-        return ModelSpec(**{field.name: getattr(self, field.name) for field in fields(ModelSpec)})
 
 
 def _builders() -> dict[str, Callable[[], Sam]]:
@@ -99,7 +61,7 @@ def build_module(model_type: str, device: str = "meta") -> Sam:
         return builders[model_type]().eval()
 
 
-def from_module(sam: Sam, name: str) -> SamModel:
+def from_module(sam: Sam, name: str) -> FloatModel:
     """Import an upstream torch module with its weights.
 
     Parameters
@@ -111,7 +73,7 @@ def from_module(sam: Sam, name: str) -> SamModel:
 
     Returns
     -------
-    SamModel
+    FloatModel
 
     Raises
     ------
@@ -127,18 +89,8 @@ def from_module(sam: Sam, name: str) -> SamModel:
     used = {param for names in function_params.values() for param in names}
     params = {key: value.detach().numpy() for key, value in sam.state_dict().items() if key in used}
     mean, std = _figures(sam.pixel_mean), _figures(sam.pixel_std)
-    return SamModel(
-        name,
-        size,
-        height,
-        sam.mask_decoder.transformer_dim,
-        float(sam.mask_threshold),
-        mean,
-        std,
-        module,
-        params,
-        function_params,
-    )
+    spec = SamSpec(name, size, height, sam.mask_decoder.transformer_dim, float(sam.mask_threshold), mean, std)
+    return FloatModel(spec, module, params, function_params)
 
 
 def _figures(channels: torch.Tensor) -> tuple[float, float, float]:
@@ -147,7 +99,7 @@ def _figures(channels: torch.Tensor) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def from_sam(model_type: str = "vit_t", checkpoint: str | os.PathLike | None = None) -> SamModel:
+def from_sam(model_type: str = "vit_t", checkpoint: str | os.PathLike | None = None) -> FloatModel:
     """Load a Segment Anything model.
 
     Parameters
@@ -159,7 +111,7 @@ def from_sam(model_type: str = "vit_t", checkpoint: str | os.PathLike | None = N
 
     Returns
     -------
-    SamModel
+    FloatModel
         Weights in float32, memory-mapped from the file where its format allows.
 
     Raises
@@ -169,15 +121,29 @@ def from_sam(model_type: str = "vit_t", checkpoint: str | os.PathLike | None = N
     CheckpointError
         When the checkpoint is missing, unreadable, or of another architecture.
     """
-    from tvm_ahcq.models.checkpoint import load_checkpoint
+    from .family import SAM
 
     sam = build_module(model_type)
     if checkpoint is None:
-        if model_type != "vit_t":
+        variant = SAM.variant(model_type)
+        if not variant.embedded:
+            known = ", ".join(each.name for each in SAM.variants if each.embedded)
             raise CheckpointError(
                 f"{model_type} needs a checkpoint; pass checkpoint=PATH, for instance of the file from "
-                f"{OFFICIAL_CHECKPOINTS[model_type]} (only vit_t comes with weights)"
+                f"{variant.checkpoint} (only {known} comes with weights)"
             )
         checkpoint = EMBEDDED_WEIGHTS
-    sam.load_state_dict(load_checkpoint(checkpoint, model_type), assign=True)
+    sam.load_state_dict(read_state(checkpoint, model_type), assign=True)
     return from_module(sam, model_type)
+
+
+def read_state(checkpoint: str | os.PathLike, model_type: str) -> dict[str, torch.Tensor]:
+    """Return the state dict in a checkpoint file of a model type; CheckpointError if it does not fit."""
+    from .family import SAM
+
+    return load_checkpoint(checkpoint, SAM, model_type, _shapes)
+
+
+def _shapes(model_type: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the state dict of a model type; takes no memory for weights."""
+    return {name: tuple(value.shape) for name, value in build_module(model_type).state_dict().items()}

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 
 from tvm_ahcq.errors import ImageError, PromptError
-from tvm_ahcq.runtime.accelerator import DeviceOptions
-from tvm_ahcq.runtime.bundle import read_bundle
-from tvm_ahcq.runtime.manifest import ModelSpec
-from tvm_ahcq.runtime.session import Session, SessionLike
+from tvm_ahcq.models.description import SessionLike
 
 from . import prompts
+from .functions import SamFunctions
 from .image import ResizeLongestSide, check_image, preprocess
 from .masks import resize_masks, threshold_masks
+from .spec import SamSpec
 
 _CELLS_A_CALL = 2**15
 """Image-embedding cells times prompts that one decoder call takes: 8 prompts at 64 x 64, about 250 MB inside."""
@@ -23,48 +21,6 @@ _CELLS_A_CALL = 2**15
 
 class ImageNotSetError(PromptError, RuntimeError):
     """A prediction was asked for before ``set_image``; a ``RuntimeError`` too, which upstream raises."""
-
-
-def load(
-    path: str | os.PathLike[str],
-    num_threads: int | None = None,
-    target: str | None = None,
-    device: str | None = None,
-    on_device_error: str = "raise",
-) -> SamPredictor:
-    """Load a compiled model.
-
-    Parameters
-    ----------
-    path : path-like
-        A bundle, as written by ``CompiledModel.save`` or ``tvm-ahcq compile``. It contains native code: load only what
-        you trust.
-    num_threads : int, optional
-        Threads that kernels use; ``TVM_NUM_THREADS``, else the physical cores by default.
-    target : str, optional
-        Which of several targets of the bundle to run; the best one for this machine by default.
-    device : str, optional
-        What runs the accelerator's part of a bundle that has one: ``"fsim"``, the functional simulator, by default;
-        ``"rtl"``, the simulated RTL; ``"board:/dev/uio0,/dev/udmabuf0"``; ``"rpc:HOST:PORT/"`` before any of them, on
-        another machine.
-    on_device_error : str
-        ``"raise"``, or ``"host"``: when the device fails, go on with the functional simulator on the host, which gives
-        the same masks.
-
-    Returns
-    -------
-    SamPredictor
-        Ready for ``set_image``.
-
-    Raises
-    ------
-    BundleError
-        The file is missing, damaged, of a newer format, or made for another CPU.
-    DeviceError
-        A runtime library is missing, or there is no such device.
-    """
-    options = None if device is None else DeviceOptions(device, on_device_error)
-    return SamPredictor(Session(read_bundle(path, target=target), num_threads, options))
 
 
 class SamPredictor:
@@ -93,6 +49,7 @@ class SamPredictor:
 
     def __init__(self, session: SessionLike) -> None:
         self.session = session
+        self._functions = SamFunctions(session)
         self.transform = ResizeLongestSide(session.model.image_size)
         self.features: np.ndarray | None = None
         self.original_size: tuple[int, int] | None = None
@@ -100,7 +57,7 @@ class SamPredictor:
         self.reset_image()
 
     @property
-    def model(self) -> ModelSpec:
+    def model(self) -> SamSpec:
         """Figures of the model (``mask_threshold``, ``image_format``, ...)."""
         return self.session.model
 
@@ -150,7 +107,7 @@ class SamPredictor:
             )
         self.reset_image()
         height, width = (int(length) for length in original_image_size)
-        features = self.session.encode(preprocess(image, self.model))
+        features = self._functions.encode(preprocess(image, self.model))
         self.original_size, self.input_size = (height, width), (image.shape[2], image.shape[3])
         self.features, self.is_image_set = features, True
 
@@ -300,7 +257,9 @@ class SamPredictor:
         parts = []
         for start in range(0, batch, step):
             part = slice(start, start + step)
-            low, iou = self.session.decode(features, coords[part], labels[part], None if masks is None else masks[part])
+            low, iou = self._functions.decode(
+                features, coords[part], labels[part], None if masks is None else masks[part]
+            )
             parts.append((low[:, chosen], iou[:, chosen]))
         low, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         side = self.model.image_size

@@ -37,10 +37,6 @@ FAULTS = ("doubled_energy", "zero_sign")
 is exactly 0. The others are switches of functions; docs/quantizers.md#published-method lists them."""
 
 
-PATCH_EMBEDDING = "patch_embed.proj"
-"""Last parts of the name of the layer that reads pixels."""
-
-
 @dataclass(frozen=True)
 class Recipe:
     """The choices that turn a float model into a quantized one.
@@ -74,8 +70,8 @@ class Recipe:
     raised : mapping of str to int, or its items
         Bits of single sites and weights by name, in place of the recipe's; stored as sorted items.
     pixels : int or None
-        Least bits of the patch embedding's input and weight; at 8, its codes are the pixels. None: it stays in float,
-        as in the published methods (and in recipes that were saved without this field).
+        Bits of the input and the weight of layers that read pixels, at least: with 8, codes are the pixels. None: they
+        stay in float, as in the published methods (and in recipes that were saved without this field).
     """
 
     name: str
@@ -128,20 +124,17 @@ class Recipe:
         _check("The site kind", site_kind, SITE_KINDS)
         return getattr(self, site_kind)
 
-    def bits_of_site(self, site: str) -> int:
-        """Return the code width at a site."""
-        return self._bits(site, self.bits_activations)
+    def bits_of_site(self, site: str, pixels: bool = False) -> int:
+        """Return the code width at a site; `pixels` is True for the input of a layer that reads pixels."""
+        return self._bits(site, self.bits_activations, pixels)
 
-    def bits_of_weight(self, weight: str) -> int:
-        """Return the code width of a weight."""
-        return self._bits(weight, self.bits_weights)
+    def bits_of_weight(self, weight: str, pixels: bool = False) -> int:
+        """Return the code width of a weight; `pixels` is True for that of a layer that reads pixels."""
+        return self._bits(weight, self.bits_weights, pixels)
 
-    def _bits(self, name: str, bits: int) -> int:
-        """Return the bits of a site or weight, whose name is that of its layer and one more part."""
-        width = dict(self.raised).get(name, bits)
-        if self.pixels is None or not name.rpartition(".")[0].endswith(PATCH_EMBEDDING):
-            return width
-        return max(width, self.pixels)
+    def _bits(self, name: str, bits: int, pixels: bool) -> int:
+        raised = dict(self.raised).get(name, bits)
+        return max(raised, self.pixels) if pixels and self.pixels is not None else raised
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

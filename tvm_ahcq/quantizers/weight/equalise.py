@@ -1,4 +1,4 @@
-"""Equalisation, the mathematics: function-preserving changes of a SAM's parameters and their factors.
+"""Function-preserving rescaling of channels: which parameters change together, and by how much.
 
 A channel that a LayerNorm or a linear layer produces and that linear layers alone read can be divided by any factor if
 the readers' columns are multiplied by it. Queries and keys exchange factors with each other, with the relative
@@ -9,7 +9,6 @@ model.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -30,7 +29,7 @@ class Exchange:
     Attributes
     ----------
     name : str
-        Name of the exchange, such as ``image_encoder.blocks.0.norm1``.
+        Of the place: the module that produces the channels, or the attention and ``qk`` or ``v``.
     rows : tuple of (str, int)
         Parameters that produce the channels, and their first row (output) that does; divided by the factors.
     columns : tuple of str
@@ -43,6 +42,11 @@ class Exchange:
         Number of heads that share the factors; 1 where each channel has its own.
     channels : int
         Number of channels.
+    share : float
+        Part of the difference between channels that goes to the readers (:func:`balance`).
+    measured_at_producer : bool
+        True to measure the channels at the outputs of the rows that produce them, False at the input of the layer that
+        reads them (behind a ReLU, if there is one).
     """
 
     name: str
@@ -52,50 +56,8 @@ class Exchange:
     counter_rows: tuple[tuple[str, int], ...] = ()
     counter_tables: tuple[str, ...] = ()
     heads: int = 1
-
-
-def exchanges(params: Mapping[str, np.ndarray]) -> list[Exchange]:
-    """Return every exchange of a SAM, by the names of its parameters."""
-    found = []
-    for block in _modules(params, r"image_encoder\.blocks\.\d+"):
-        for norm, reader in (("norm1", "attn.qkv"), ("norm2", "mlp.lin1")):
-            rows = (f"{block}.{norm}.weight", 0), (f"{block}.{norm}.bias", 0)
-            columns = (f"{block}.{reader}.weight",)
-            found.append(Exchange(f"{block}.{norm}", rows, columns, len(params[rows[0][0]])))
-        found += _encoder_attention(params, f"{block}.attn")
-    for layer in _modules(params, r"mask_decoder\.transformer\.layers\.\d+"):
-        rows = (f"{layer}.mlp.lin1.weight", 0), (f"{layer}.mlp.lin1.bias", 0)
-        channels = len(params[rows[0][0]])
-        found.append(Exchange(f"{layer}.mlp.lin1", rows, (f"{layer}.mlp.lin2.weight",), channels))
-    for attention in _modules(params, r"mask_decoder\.transformer\.(?:layers\.\d+\.)?(?:self|cross|final)_attn\w*"):
-        found += _decoder_attention(params, attention)
-    return found
-
-
-def _modules(params: Mapping[str, np.ndarray], pattern: str) -> list[str]:
-    """Return the modules whose whole name matches `pattern`, in the order of the parameters."""
-    matches = (re.match(rf"({pattern})\.", name) for name in params)
-    return list(dict.fromkeys(match.group(1) for match in matches if match))
-
-
-def _encoder_attention(params: Mapping[str, np.ndarray], name: str) -> list[Exchange]:
-    qkv, dim = f"{name}.qkv", len(params[f"{name}.proj.weight"])
-    parts = [tuple((f"{qkv}.{kind}", role * dim) for kind in ("weight", "bias")) for role in range(3)]
-    tables = tuple(f"{name}.rel_pos_{axis}" for axis in "hw" if f"{name}.rel_pos_{axis}" in params)
-    heads = dim // params[tables[0]].shape[-1] if tables else 1
-    return [
-        Exchange(f"{name}.qk", parts[0], (), dim, parts[1], tables, heads),
-        Exchange(f"{name}.v", parts[2], (f"{name}.proj.weight",), dim),
-    ]
-
-
-def _decoder_attention(params: Mapping[str, np.ndarray], name: str) -> list[Exchange]:
-    q, k, v = (tuple((f"{name}.{role}_proj.{kind}", 0) for kind in ("weight", "bias")) for role in "qkv")
-    channels = len(params[f"{name}.q_proj.weight"])
-    return [
-        Exchange(f"{name}.qk", q, (), channels, k),
-        Exchange(f"{name}.v", v, (f"{name}.out_proj.weight",), channels),
-    ]
+    share: float = 0.5
+    measured_at_producer: bool = False
 
 
 def rescale(params: Params, place: Exchange, factors: np.ndarray) -> None:
@@ -120,31 +82,35 @@ def rescale(params: Params, place: Exchange, factors: np.ndarray) -> None:
         params[name] = (params[name].astype(np.float64) * head_factors).astype(np.float32)
 
 
-def key_biases(params: Mapping[str, np.ndarray]) -> list[tuple[str, int, int]]:
-    """Return the biases of keys alone, as (parameter, first row, rows); softmax ignores their value."""
-    keys = [place.counter_rows[1] + (place.channels,) for place in exchanges(params) if place.counter_rows]
+def key_biases(exchanges: Iterable[Exchange]) -> list[tuple[str, int, int]]:
+    """Return the biases that are added to keys alone: (parameter, first row, rows). Softmax does not see them."""
+    keys = [(*place.counter_rows[1], place.channels) for place in exchanges if place.counter_rows]
     return [(name, first, count) for name, first, count in keys]
 
 
-def apply_equalisation(params: Mapping[str, np.ndarray], changes: Mapping[str, np.ndarray]) -> Params:
-    """Return parameters changed by `changes`, which compute the same function.
+def apply_equalisation(
+    params: Mapping[str, np.ndarray], changes: Mapping[str, np.ndarray], exchanges: Iterable[Exchange]
+) -> Params:
+    """Parameters that compute the same function after `changes`.
 
     Parameters
     ----------
     params : mapping of str to numpy.ndarray
         Parameters of the model; not modified.
     changes : mapping of str to numpy.ndarray
-        In order: factors ``(channels,)`` by the name of an exchange, signs of queries and keys by that name with
-        ``SIGNS`` in place of ``qk``, or a subtrahend ``(rows,)`` by the name of a key bias.
+        In order: factors of an exchange by its name, ``(channels,)``, signs of queries and keys by the name with
+        ``SIGNS`` in place of ``qk``; or by a key bias's name what is subtracted from it, ``(rows,)``.
+    exchanges : iterable of Exchange
+        Places of the model where channels can be rescaled (:attr:`tvm_ahcq.models.description.ModelFamily.exchanges`).
 
     Returns
     -------
     dict of str to numpy.ndarray
         All parameters; unchanged ones are the same arrays.
     """
-    result, places = dict(params), {place.name: place for place in exchanges(params)}
+    result, places = dict(params), {place.name: place for place in exchanges}
+    biases = {name: (first, count) for name, first, count in key_biases(places.values())}
     places |= {name.removesuffix("qk") + SIGNS: place for name, place in places.items() if place.counter_rows}
-    biases = {name: (first, count) for name, first, count in key_biases(params)}
     for name, values in changes.items():
         if name in biases:
             first, count = biases[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tvm_ahcq.evaluate.datasets.scenes import MIN_VISIBLE_AREA, generate, scenes
+from tvm_ahcq.scenes import MIN_VISIBLE_AREA, generate, scenes
 
 
 def test_a_scene_depends_on_its_seed_alone():

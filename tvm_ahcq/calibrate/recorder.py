@@ -1,0 +1,112 @@
+"""Recording of a sample of the values at every quantization site while the float model runs."""
+
+from __future__ import annotations
+
+import mmap
+from collections import defaultdict
+
+import numpy as np
+import torch
+
+from tvm_ahcq.errors import CalibrationError
+from tvm_ahcq.models.description import run_driver
+from tvm_ahcq.progress import Progress
+from tvm_ahcq.quantizers.published.average_range import AverageRange
+from tvm_ahcq.torch_exec.executor import TorchExecutor
+from tvm_ahcq.torch_exec.simulate import Sites, attention_logits, using_sites
+
+from .samples import Samples
+
+ROWS_AN_IMAGE = 64
+"""Rows (tokens) of an activation site that are kept of each image."""
+
+ROWS_A_SITE = 2048
+"""Rows of an activation site that are kept in all."""
+
+PROBABILITY_SLICES = (4, 16)
+"""Heads and queries of an attention whose probabilities are kept of each pass."""
+
+
+class Recorder(Sites):
+    """Keeps a random sample (seeded) of what passes each site, and leaves everything in float."""
+
+    def __init__(self, seed: int = 0):
+        self.rng = np.random.default_rng(seed)
+        self.rows: dict[str, list[np.ndarray]] = defaultdict(list)
+        self.slices: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
+        self.ranges: dict[str, tuple[AverageRange, AverageRange]] = {}
+        """Of each channel, and of the whole tensor."""
+
+    def activation(self, site: str, x: torch.Tensor, activation: str = "identity") -> torch.Tensor:
+        """Keep the range of each channel and some rows, among them those with the least and greatest element."""
+        x = super().activation(site, x, activation)
+        rows = x.detach().flatten(0, -2)
+        ends = torch.stack(rows.aminmax(dim=0)).numpy()
+        self._observe_range(site, ends)
+        if len(self.rows[site]) * ROWS_AN_IMAGE < ROWS_A_SITE:
+            chosen = self.rng.choice(len(rows), min(len(rows), ROWS_AN_IMAGE), replace=False)
+            # looked for in their own column only
+            chosen[:2] = int(rows[:, ends[0].argmin()].argmin()), int(rows[:, ends[1].argmax()].argmax())
+            self.rows[site].append(_kept(rows[torch.from_numpy(chosen)]))
+        return x
+
+    def _observe_range(self, site: str, ends: np.ndarray) -> None:
+        if site not in self.ranges:
+            self.ranges[site] = AverageRange(per_channel=True), AverageRange()
+        if not np.isfinite(ends).all():
+            raise CalibrationError(
+                f"{site} sees NaN or infinite values on the calibration images; check the checkpoint and the images."
+            )
+        for observed in self.ranges[site]:
+            observed.update(ends)
+
+    def attention(self, name, q, k, v, scale, rel_h, rel_w) -> torch.Tensor:
+        """Keep the probabilities of some queries of some heads, with the values that they weigh."""
+        heads, queries = (min(limit, size) for limit, size in zip(PROBABILITY_SLICES, q.shape[:2], strict=True))
+        kept = self.slices[f"{name}.probs"]
+        if len(kept) < ROWS_A_SITE // (PROBABILITY_SLICES[0] * PROBABILITY_SLICES[1]):
+            head = torch.from_numpy(self.rng.choice(len(q), heads, replace=False))
+            rows = torch.from_numpy(self.rng.choice(q.shape[1], queries, replace=False))
+            some = [x.detach()[head] for x in (q, k, v)]
+            probs = attention_logits(some[0], some[1], scale, rel_h, rel_w)[:, rows].softmax(-1)
+            kept.append((_kept(probs), _kept(some[2])))
+        return super().attention(name, q, k, v, scale, rel_h, rel_w)
+
+    def attention_sample(self, site: str) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities ``(S, R, K)`` and values ``(S, K, d)`` of a site; shorter samples are filled with zeros."""
+        kept = self.slices[site]
+        queries, keys = (max(p.shape[axis] for p, _ in kept) for axis in (1, 2))
+        probs = [np.pad(p, ((0, 0), (0, queries - p.shape[1]), (0, keys - p.shape[2]))) for p, _ in kept]
+        values = [np.pad(v, ((0, 0), (0, keys - v.shape[1]), (0, 0))) for _, v in kept]
+        return np.concatenate(probs), np.concatenate(values)
+
+
+def _kept(values: torch.Tensor) -> np.ndarray:
+    """A copy in a mapping of its own.
+
+    On the heap, what lasts would lie scattered among the activations that come and go, and keep their pages: 0.3 GB for
+    each image of 1024 x 1024.
+    """
+    passing = values.numpy()
+    memory = mmap.mmap(-1, max(1, passing.nbytes))
+    lasting = np.frombuffer(memory, passing.dtype, passing.size).reshape(passing.shape)
+    lasting[...] = passing
+    return lasting
+
+
+def observe(executor: TorchExecutor, samples: Samples, progress: Progress) -> Recorder:
+    """Run every function of the model on each sample; return what was recorded.
+
+    Raises
+    ------
+    CalibrationError
+        If there are no samples, or a site sees values that are not finite.
+    """
+    if not samples:
+        raise CalibrationError("There are no calibration images; pass a folder or an iterable of pictures.")
+    recorder = Recorder()
+    with using_sites(recorder), torch.no_grad():
+        for count, driver in enumerate(samples.drivers(), 1):
+            run_driver(driver, executor.run)
+            progress("calibrate: images", count, len(samples))
+    return recorder
