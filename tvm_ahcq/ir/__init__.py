@@ -5,8 +5,6 @@ import sys
 import tvm.relax.script
 import tvm.relax.script.parser
 
-from tvm_ahcq.torch_exec import ahcq_ops as torch_semantics  # noqa: F401  (registers them)
-
 from .attention import attention, log_attention
 from .conv2d import conv2d, im2col
 from .hypernet_matmul import hypernet_matmul

@@ -19,7 +19,7 @@ from tvm import relax, tirx
 
 from tvm_ahcq.errors import UnsupportedModelError
 
-from . import relax_ops as torch_ops  # noqa: F401  (fills the registry)
+from . import ahcq_ops, relax_ops  # noqa: F401  (fill the registry)
 from .registry import TORCH_OPS, Handler, torch_op
 
 __all__ = ["TorchExecutor", "torch_op"]
@@ -158,8 +158,6 @@ class TorchExecutor:
 
     def handler(self, op: str) -> Handler:
         """The handler that this executor uses for the operator `op`."""
-        if op.startswith("relax.ahcq."):
-            from tvm_ahcq import ir as _ahcq_operators  # noqa: F401  (registers their torch semantics)
         handler = self.hooks.get(op) or TORCH_OPS.get(op)
         if handler is None:
             raise UnsupportedModelError(
