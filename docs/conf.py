@@ -26,6 +26,7 @@ extensions = [
 ]
 exclude_patterns = ["_ext", "generated/commands.md"]
 root_doc = "index"
+smartquotes = False
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 4

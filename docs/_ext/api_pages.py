@@ -1,11 +1,13 @@
 """One API page a folder of the package, written before each build.
 
-Docstrings may hold tables in Markdown. A cross-reference to a name of the package that does not exist is a warning.
+Docstrings may hold tables in Markdown, and name sections of the quantizer page by path. A cross-reference to a name of
+the package that does not exist is a warning.
 """
 
 from __future__ import annotations
 
 import pkgutil
+import re
 from collections.abc import Iterator
 from importlib import import_module
 from itertools import pairwise
@@ -21,6 +23,9 @@ from sphinx.util import logging
 
 PACKAGE = "tvm_ahcq"
 FOLDER = Path("generated", "api")
+
+SECTION = re.compile(r"docs/quantizers\.md#([\w-]+)")
+"""Reference to a section of the page on quantizers."""
 
 logger = logging.getLogger(__name__)
 
@@ -66,10 +71,11 @@ def write_pages(app: Sphinx) -> None:
             path.write_text(text)
 
 
-def convert_tables(app: Sphinx, kind: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Replace Markdown tables in a docstring by ``list-table`` directives."""
+def convert_docstring(app: Sphinx, kind: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Convert what docstrings have of Markdown: tables, and references to sections of the quantizer page."""
     converted: list[str] = []
     for line, following in pairwise([*lines, ""]):
+        line = SECTION.sub(r":ref:`quantizers-\1`", line)
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if following.startswith("|---"):
             converted += [".. list-table::", "   :header-rows: 1", ""]
@@ -77,6 +83,8 @@ def convert_tables(app: Sphinx, kind: str, name: str, obj: Any, options: Any, li
             converted.append(line)
         elif not line.startswith("|---"):
             converted += [f"   {'  -' if column else '* -'} {cell}" for column, cell in enumerate(cells)]
+    if kind in ("attribute", "data"):
+        converted = ["..", "", *converted]  # napoleon takes the start of a first line with a colon for a type
     lines[:] = converted
 
 
@@ -95,6 +103,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.setup_extension("sphinx.ext.autodoc")
     app.add_domain(Domain, override=True)
     app.connect("builder-inited", write_pages)
-    app.connect("autodoc-process-docstring", convert_tables)
+    app.connect("autodoc-process-docstring", convert_docstring)
     app.connect("missing-reference", warn_of_unknown_names)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

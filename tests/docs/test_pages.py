@@ -19,6 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("[a-z]*/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 PAGES = [page for page in PAGES if "generated" not in page.parts]
+PAGES += sorted(
+    [*(ROOT / "benchmarks").rglob("*.md"), *(ROOT / "codegen").rglob("*.md"), *ROOT.glob("tutorials/*/*.md")]
+)
 TOP = ("benchmarks", "codegen", "docs", "relay_passes", "tests", "training", "tutorials", "tvm_ahcq", ".ci")
 SUFFIXES = "py|md|sv|v|cc|h|yaml|yml|svg|png|json|toml|vlt"
 COMMON_ABBREVIATIONS = {
