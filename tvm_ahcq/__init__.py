@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from ._deprecated import install as _install_old_names
 from .errors import AhcqError
 
 __version__ = "0.1.0"
@@ -19,6 +20,8 @@ _LAZY = {
 """Public names by home module; loaded on first use, so that ``load`` needs neither torch nor the compiler."""
 
 __all__ = ["AhcqError", "__version__", *_LAZY]
+
+_install_old_names()
 
 
 def __getattr__(name: str) -> Any:
