@@ -88,13 +88,23 @@ def convert_docstring(app: Sphinx, kind: str, name: str, obj: Any, options: Any,
     lines[:] = converted
 
 
-def warn_of_unknown_names(
+def resolve_attribute(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, contents: nodes.TextElement
 ) -> nodes.reference | None:
-    """Warn of a reference to a name of this package that no page documents."""
+    """Link a reference to an attribute of a class to the class; warn of a name of this package that does not exist."""
+    target = node.get("reftarget", "")
     by_role = "refwarn" in node  # types of signatures name private aliases and type variables too
-    if by_role and node["reftarget"].startswith(f"{PACKAGE}."):
-        logger.warning("no such name: %s", node["reftarget"], location=node, type="ref", subtype="unknown")
+    if not by_role or not target.startswith(f"{PACKAGE}."):
+        return None
+    parent, _, name = target.rpartition(".")
+    module, _, cls = parent.rpartition(".")
+    try:
+        if name in getattr(import_module(module), cls).__annotations__:
+            domain = env.domains.python_domain
+            return domain.resolve_xref(env, node["refdoc"], app.builder, "class", parent, node, contents)
+    except (ImportError, AttributeError):
+        pass
+    logger.warning("no such name: %s", target, location=node, type="ref", subtype="unknown")
     return None
 
 
@@ -104,5 +114,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_domain(Domain, override=True)
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-process-docstring", convert_docstring)
-    app.connect("missing-reference", warn_of_unknown_names)
+    app.connect("missing-reference", resolve_attribute)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -76,7 +76,7 @@ def paths_in(text: str) -> set[str]:
     """Paths from the root of the repository that a page names: files anywhere, folders as inline code."""
     files = set(re.findall(rf"(?<![\w./:<-])(?:{'|'.join(TOP)})/[\w./-]+\.(?:{SUFFIXES})\b", text))
     folders = {path for path in quoted(text) if re.fullmatch(rf"(?:{'|'.join(TOP)})(?:/[\w.-]+)+/?", path)}
-    return files | folders
+    return {path for path in files | folders if not re.search(r"/[A-Z]+/|/[A-Z]+$", path)}  # placeholders
 
 
 def modules_in(text: str) -> set[str]:
