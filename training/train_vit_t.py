@@ -1,9 +1,9 @@
 """Train ``vit_t`` on generated scenes: ``python training/train_vit_t.py --steps 6000 --out run/``.
 
-Follows SAM's recipe (arXiv 2304.02643, appendix A): focal + dice loss on the best of three masks for an ambiguous
+Follows SAM's recipe (arXiv 2304.02643, appendix A): focal and dice loss on the best of three masks for an ambiguous
 prompt, mean squared error on the predicted IoU, and a second pass with a corrective click and the first pass's logits.
-The learning rate warms up, stays, and decays linearly over the last part of the run, so a run can be lengthened by
-resuming it with more ``--steps``. A killed run goes on from its last checkpoint.
+The learning rate warms up, stays constant, and decays linearly over the last part of the run; resume with more
+``--steps`` to lengthen a run. The same command resumes an interrupted run from its last checkpoint.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ from tvm_ahcq.scenes import scenes
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 
-# 1. A model. vit_t comes with the package; for SAM's own weights, give their checkpoint:
+# 1. Load a model. vit_t comes with the package; for SAM's own weights, pass their checkpoint:
 #    ahcq.from_sam("vit_b", checkpoint="sam_vit_b_01ec64.pth").
-#    What comes back is a Relax module with three functions, and the weights by the names of the state dict.
+#    The result is a Relax module with three functions, and the weights by their names in the state dict.
 model = ahcq.from_sam("vit_t")
 print("functions:", ", ".join(var.name_hint for var in model.module.get_global_vars()))
 print(
@@ -30,24 +30,24 @@ print(
     model.params["image_encoder.blocks.0.attn.qkv.weight"].shape,
 )
 
-# 2. Pictures to calibrate on: an iterable of (H, W, 3) uint8 arrays, or the path of a folder of photos. Only their
-#    statistics are used, so there is nothing to annotate. vit_t was trained on generated scenes, so a few of those do.
+# 2. Choose calibration pictures: an iterable of (H, W, 3) uint8 arrays, or the path of a folder of photos. Calibration
+#    uses their statistics only, no annotation. vit_t was trained on generated scenes, so a few of those are enough.
 images = [scene.image for scene in scenes(first=500_000, count=8)]
 
-# 3. Quantize. A recipe says which quantizer goes where; "ahcq" puts channel groups (CAG) after LayerNorm, log-uniform
-#    steps (HLUQ) after GELU and ReLU, and learned levels (LNQ) on attention probabilities.
+# 3. Quantize. A recipe chooses the quantizer at each site; "ahcq" puts channel groups (CAG) behind LayerNorm,
+#    log-uniform levels (HLUQ) behind GELU and ReLU, and logarithmic levels (LNQ) on attention probabilities.
 qmodel = ahcq.quantize(model, calibration=images, recipe=ahcq.recipe("ahcq", bits=4))
 print("quantized:", qmodel.table.summary())
 print("sites on integers: {} of {}".format(*qmodel.sites))
 
-# 4. Compile for this processor, and save. target="generic" makes code for any x86-64 machine instead.
+# 4. Compile for this processor, and save. target="generic" compiles for any x86-64 machine instead.
 bundle = folder / "lesson.ahcq"
 ahcq.compile(qmodel, target="native").save(bundle)
 floats = sum(array.nbytes for array in model.params.values())
 print(f"bundle: {bundle.stat().st_size} bytes, the float weights alone: {floats}")
 
-# 5. Load and predict. From here on neither torch nor the compiler is needed: this part runs in a process of its own,
-#    on another machine. The calls are those of segment_anything's SamPredictor.
+# 5. Load and predict. This part needs neither torch nor the compiler and can run in another process on another
+#    machine. The calls are those of segment_anything's SamPredictor.
 predictor = ahcq.load(bundle)
 image = np.repeat(data.coins()[..., None], 3, axis=2)
 click, on_the_object = np.array([[213, 191]]), np.array([1])
@@ -58,7 +58,7 @@ best = scores.argmax()
 for mask, score in zip(masks, scores, strict=True):
     print(f"candidate of {mask.sum()} pixels, score {score:.2f}")
 
-# 6. Look at it, and compare with the same model in float.
+# 6. Draw the mask, and compare it with that of the float model.
 Image.fromarray(overlay(image, masks[best], click, on_the_object)).save(folder / "lesson.png")
 reference = qmodel.float_predictor()
 reference.set_image(image)

@@ -1,4 +1,4 @@
-"""Lesson 3: measure how the matrix products run fastest on this machine, and compile with what was found.
+"""Lesson 3: measure schedules of the matrix products on this machine, and compile with the fastest.
 
 Run it with ``python tutorials/03_tune.py``; it writes ``tuned.ahcq`` and the records of the search to the current
 folder, or to the one given as an argument. It needs the extra ``tune``: ``pip install 'tvm-ahcq[tune]'``.
@@ -21,8 +21,8 @@ from tvm_ahcq.tune.records import LinearWorkload, read
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 
-# 1. A quantized model, as in lesson 1, and the shapes of its matrix products: outputs, inputs, and how many groups of
-#    channels have a scale of their own. (`tvm-ahcq tune F.ahcq` takes them from a compiled bundle.)
+# 1. Quantize a model, as in lesson 1, and list the shapes of its matrix products: outputs, inputs, channel groups.
+#    (`tvm-ahcq tune F.ahcq` takes them from a compiled bundle.)
 qmodel = ahcq.quantize(ahcq.from_sam("vit_t"), [scene.image for scene in scenes(first=500_000, count=1)])
 host = resolve_target("native")
 weights = [each for each in qmodel.realise(host.layout).tensors.values() if isinstance(each, QLinearWeight)]
@@ -30,7 +30,7 @@ shapes = {LinearWorkload(len(w.codes), sum(w.group_sizes), len(w.group_sizes), w
 largest = max(shapes, key=lambda shape: (shape.outputs * shape.channels, shape))
 print(f"{len(weights)} weights of {len(shapes)} shapes; the largest is {largest}")
 
-# 2. What can be chosen: how a product is cut into blocks. The result is the same whatever is chosen.
+# 2. The search space: how a product is divided into blocks. Every choice gives the same result.
 space = linear_space(host)
 print(f"{host.name}: {len(space)} schedules to choose from, for example {space[-1]}")
 if len(space) == 1:
@@ -38,11 +38,11 @@ if len(space) == 1:
     ahcq.compile(qmodel, target="native").save(folder / "tuned.ahcq")
     sys.exit()
 
-# 3. Search. The default is measured first, then schedules drawn at random, then those that a model of what was measured
-#    (xgboost) expects to be fast. Every measurement is a line of records.jsonl before the next begins: after a kill,
-#    resume=True goes on. Two candidates for one shape are enough for a lesson; 40 for each shape is the default of
+# 3. Search. The tuner measures the default first, then random schedules, then those that a cost model (xgboost) ranks
+#    fastest. Each measurement is appended to records.jsonl before the next begins; resume=True continues an interrupted
+#    run. Two candidates for one shape are enough for a lesson; 40 for each shape is the default of
 #        tvm-ahcq tune F.ahcq --trials 40 --out tuning/
-#    which can also measure on a board, through TVM's RPC tracker (--rpc HOST:PORT --key K).
+#    which can also measure on a board through TVM's RPC tracker (--rpc HOST:PORT --key K).
 records = folder / "tuning"
 tokens = qmodel.model.spec.grid**2  # rows of the product
 found = tune(host, {largest: tokens}, 2, records, make_runner(host), resume=records.exists())
@@ -55,7 +55,7 @@ print(f"{len(read(records))} measurements in {records}")
 tuned = folder / "tuned.ahcq"
 ahcq.compile(qmodel, target="native", tuning=records).save(tuned)
 
-# 5. The masks of the model as it is simulated in torch: a schedule changes the time, never a result.
+# 5. Compare masks with the simulation in torch: a schedule changes the time, never a result.
 image, click, on_the_object = generate(7).image, np.array([[128, 128]]), np.array([1])
 masks = []
 for predictor in (ahcq.load(tuned), qmodel.fake_quant_predictor()):

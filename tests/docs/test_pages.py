@@ -6,6 +6,7 @@ import importlib
 import inspect
 import re
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -85,18 +86,18 @@ def modules_in(text: str) -> set[str]:
 
 
 def resolves(name: str) -> bool:
-    """True if `name` is a module, or an attribute path in one."""
+    """True if `name` is a module, or an attribute path in one; deprecated names are not."""
     parts = name.split(".")
     for end in range(len(parts), 0, -1):
         try:
-            found = importlib.import_module(".".join(parts[:end]))
-        except ImportError:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                found = importlib.import_module(".".join(parts[:end]))
+                for part in parts[end:]:
+                    found = getattr(found, part)
+        except (ImportError, AttributeError):
             continue
-        for part in parts[end:]:
-            if not hasattr(found, part):
-                return False
-            found = getattr(found, part)
-        return True
+        return not any("tvm_ahcq" in str(warning.message) for warning in caught)
     return False
 
 
