@@ -9,9 +9,9 @@ import torch
 from tvm_ahcq.bench.peers import OURS, PEERS, Peer, choose
 from tvm_ahcq.bench.task import Task
 from tvm_ahcq.errors import BenchmarkError
-from tvm_ahcq.models.checkpoint import load_checkpoint
 from tvm_ahcq.models.sam.functions import SamFunctions
-from tvm_ahcq.models.sam.load import EMBEDDED_WEIGHTS, build_module
+from tvm_ahcq.models.sam.load import build_module, read_state
+from tvm_ahcq.models.sam.variants import EMBEDDED_WEIGHTS
 
 CLICK = tuple[np.ndarray, np.ndarray]
 
@@ -38,12 +38,12 @@ def test_an_unknown_peer_is_refused_with_the_names_that_there_are() -> None:
 
 
 def test_a_peer_says_which_packages_it_lacks() -> None:
-    assert Peer("x", ("numpy", "surely_absent"), "ours", "").missing() == ["surely_absent"]
+    assert Peer("x", ("numpy", "surely_absent"), "ahcq_peer", "").missing() == ["surely_absent"]
 
 
 def test_torch_in_float32_is_the_upstream_model(task: Task, model_input: np.ndarray, prompt: CLICK) -> None:
     sam = build_module("vit_t")
-    sam.load_state_dict(load_checkpoint(EMBEDDED_WEIGHTS, "vit_t"), assign=True)
+    sam.load_state_dict(read_state(EMBEDDED_WEIGHTS, "vit_t"), assign=True)
     session = next(peer for peer in PEERS if peer.name == "torch float32").open(task)
     embedding = SamFunctions(session).encode(model_input)
     with torch.no_grad():

@@ -56,7 +56,7 @@ class Peer:
 
 _EXPORT = ("onnx", "onnxscript")
 PEERS = (
-    Peer(OURS, (), "ours", "bundle"),
+    Peer(OURS, (), "ahcq_peer", "bundle"),
     Peer("torch float32", (), "torch_peer", "float32"),
     Peer("torch bfloat16", (), "torch_peer", "bfloat16"),
     Peer("ONNX Runtime float32", (*_EXPORT, "onnxruntime"), "onnx_peer", "float32"),

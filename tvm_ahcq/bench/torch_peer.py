@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from tvm_ahcq.models.sam.export import wrapper
-from tvm_ahcq.models.sam.load import EMBEDDED_WEIGHTS, build_module, read_state
+from tvm_ahcq.models.sam.load import build_module, read_state
+from tvm_ahcq.models.sam.variants import EMBEDDED_WEIGHTS
 
 from .task import Task
 

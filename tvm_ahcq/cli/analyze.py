@@ -9,9 +9,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tvm_ahcq.models.registry import embedded_model
+
 from .arguments import UsageError, input_file, input_path, output_file
-from .compile import EMBEDDED, GENERATED_FIRST_SEED, GENERATED_IMAGES, MODELS, generated_images
+from .compile import GENERATED_FIRST_SEED, GENERATED_IMAGES, generated_images
 from .console import duration, progress_bar, result, size
+from .models import add_checkpoint_option, add_model_option, check_weights, is_embedded, load_model, print_model
 
 if TYPE_CHECKING:
     from tvm_ahcq.api import QuantizedModel
@@ -55,14 +58,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "model, and write a report that shows which layer hurts.",
         epilog=EXAMPLES,
     )
-    parser.add_argument(
-        "--model",
-        required=True,
-        choices=MODELS,
-        metavar="NAME",
-        help=f"one of {', '.join(MODELS)}; {EMBEDDED} comes with the package",
-    )
-    parser.add_argument("--checkpoint", metavar="F", type=input_file, help="the model's weights")
+    add_model_option(parser, required=True)
+    add_checkpoint_option(parser)
     parser.add_argument("--recipe", help="which quantizer goes where (default: ahcq)")
     parser.add_argument("--bits", type=int, help="bits of weights and activations (default: 4)")
     source = parser.add_mutually_exclusive_group()
@@ -70,7 +67,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--calibration",
         metavar="DIR",
         type=input_path,
-        help=f"folder of pictures to calibrate on; default for {EMBEDDED}: generated scenes",
+        help=f"folder of pictures to calibrate on; default for {embedded_model()}: generated scenes",
     )
     source.add_argument(
         "--table",
@@ -83,7 +80,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="DIR",
         type=input_path,
         help="folder of pictures to measure on, better none that calibration has seen; default: "
-        f"the calibration folder, for {EMBEDDED} other generated scenes",
+        f"the calibration folder, for {embedded_model()} other generated scenes",
     )
     parser.add_argument(
         "--pictures",
@@ -141,8 +138,8 @@ def _quantize(args: argparse.Namespace) -> QuantizedModel:
 
     recipe = ahcq.recipe(args.recipe or "ahcq", bits=4 if args.bits is None else args.bits)
     table = None if args.table is None else QuantTable.load(args.table)
-    model = ahcq.from_sam(args.model, checkpoint=args.checkpoint)
-    result("model", f"{model.name}, {model.spec.image_size}x{model.spec.image_size}")
+    model = load_model(args)
+    print_model(model)
     if table is not None:
         qmodel = ahcq.quantize(model, table)
     else:
@@ -200,17 +197,13 @@ def _outputs(args: argparse.Namespace) -> tuple[Path, list[Path]]:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what would fail only after minutes of work."""
-    if args.model != EMBEDDED and args.checkpoint is None:
-        raise UsageError(
-            f"analyze: {args.model} comes without weights; give its checkpoint with --checkpoint F "
-            f"(only {EMBEDDED} is part of the package)"
-        )
-    if args.model != EMBEDDED and args.calibration is None and args.table is None:
+    check_weights("analyze", args.model, args.checkpoint)
+    if not is_embedded(args.model) and args.calibration is None and args.table is None:
         raise UsageError(
             f"analyze: {args.model} needs pictures to calibrate on; give a folder with --calibration DIR, "
             "or a table with --table T.json"
         )
-    if args.model != EMBEDDED and args.calibration is None and args.images is None:
+    if not is_embedded(args.model) and args.calibration is None and args.images is None:
         raise UsageError(f"analyze: {args.model} needs pictures to measure on; give a folder with --images DIR")
     if args.table is not None and (args.recipe or args.bits is not None):
         raise UsageError(

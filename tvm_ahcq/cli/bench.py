@@ -7,9 +7,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tvm_ahcq.models.registry import embedded_model
+
 from .arguments import UsageError, count, input_file, new_folder, output_file
-from .compile import EMBEDDED
 from .console import progress_bar, result, table
+from .models import is_embedded
 
 if TYPE_CHECKING:
     from tvm_ahcq.bench.runner import Comparison
@@ -45,7 +47,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--checkpoint",
         metavar="F",
         type=input_file,
-        help=f"float weights that the bundle was made from; {EMBEDDED} needs none",
+        help=f"float weights that the bundle was made from; {embedded_model()} needs none",
     )
     parser.add_argument("--peers", nargs="+", metavar="NAME", help="parts of the names of peers (default: all)")
     parser.add_argument("--repeats", metavar="N", type=count, default=5, help="rounds (default: %(default)s)")
@@ -83,7 +85,7 @@ def _task(args: argparse.Namespace, temporary: Path) -> tuple[Task, str]:
 
     bundle = read_bundle(args.bundle, target=args.target)
     name = bundle.manifest.model.name
-    if args.checkpoint is None and name != EMBEDDED:
+    if args.checkpoint is None and not is_embedded(name):
         raise UsageError(f"bench: peers need the float weights of {name}; give its checkpoint with --checkpoint F")
     checkpoint = None if args.checkpoint is None else args.checkpoint.resolve()
     folder = (args.work_dir or temporary).resolve()

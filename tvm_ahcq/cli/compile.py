@@ -7,15 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .arguments import UsageError, input_file, input_folder, input_path, new_folder, output_file
+from tvm_ahcq.models.registry import embedded_model
+
+from .arguments import UsageError, input_folder, input_path, new_folder, output_file
 from .console import duration, progress_bar, ratio, result, size
 from .info import print_offload
-
-MODELS = ("vit_t", "vit_b", "vit_l", "vit_h")
-"""As in ``tvm_ahcq.models``, which is not imported here: that takes seconds."""
-
-EMBEDDED = "vit_t"
-"""The model whose weights come with the package."""
+from .models import add_checkpoint_option, add_model_option, check_weights, is_embedded, load_model, print_model
 
 GENERATED_IMAGES, GENERATED_FIRST_SEED = 16, 500_000
 """Scenes to calibrate the embedded model on; their seeds are used for neither training nor evaluation."""
@@ -44,19 +41,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "compile",
         help="compile a checkpoint to one deployable file",
-        description="Quantize a SAM checkpoint and compile it to one deployable file.",
+        description="Quantize a checkpoint and compile it to one deployable file.",
         epilog=EXAMPLES,
     )
-    parser.add_argument(
-        "--model",
-        required=True,
-        choices=MODELS,
-        metavar="NAME",
-        help=f"one of {', '.join(MODELS)}; {EMBEDDED} comes with the package",
-    )
-    parser.add_argument(
-        "--checkpoint", metavar="F", type=input_file, help="the model's weights, a .pth as SAM publishes them"
-    )
+    add_model_option(parser, required=True)
+    add_checkpoint_option(parser, "the model's weights, a file as its authors publish it")
     parser.add_argument("--recipe", help="which quantizer goes where: ahcq (default), paper, ptq4sam, minmax, ...")
     parser.add_argument("--bits", type=int, help="bits of weights and activations: 4 (default), 5, 6 or 8")
     parser.add_argument(
@@ -64,7 +53,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="DIR",
         type=input_path,
         help="folder of pictures, or a table written with --table; "
-        f"default for {EMBEDDED}: {GENERATED_IMAGES} generated scenes",
+        f"default for {embedded_model()}: {GENERATED_IMAGES} generated scenes",
     )
     parser.add_argument(
         "--effort",
@@ -135,8 +124,8 @@ def run(args: argparse.Namespace) -> None:
 
         named(args.accelerator)  # refused before minutes of work
     targets = resolve_targets(args.target)
-    model = ahcq.from_sam(args.model, checkpoint=args.checkpoint)
-    result("model", f"{model.name}, {model.spec.image_size}x{model.spec.image_size}")
+    model = load_model(args)
+    print_model(model)
 
     start = time.perf_counter()
     with progress_bar("calibrate") as update:
@@ -229,12 +218,8 @@ def generated_images() -> list:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what would fail only after minutes of work."""
-    if args.model != EMBEDDED and args.checkpoint is None:
-        raise UsageError(
-            f"compile: {args.model} comes without weights; give its checkpoint with --checkpoint F "
-            f"(only {EMBEDDED} is part of the package)"
-        )
-    if args.model != EMBEDDED and args.calibration is None:
+    check_weights("compile", args.model, args.checkpoint)
+    if not is_embedded(args.model) and args.calibration is None:
         raise UsageError(
             f"compile: {args.model} needs pictures to calibrate on; give a folder of 16 to 32 photos "
             "with --calibration DIR"

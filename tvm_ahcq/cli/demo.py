@@ -10,8 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tvm_ahcq.models.registry import embedded_model, find_model
+
 from .arguments import output_folder
-from .compile import EMBEDDED, generated_images
+from .compile import generated_images
 from .console import duration, progress_bar, ratio, result, size
 
 if TYPE_CHECKING:
@@ -58,7 +60,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Quantize, compile, save, load, segment, compare with the float model, draw."""
-    bundle, photo, picture = (args.out_dir / name for name in (f"{EMBEDDED}-w4a4.ahcq", "coins.png", "demo.png"))
+    bundle, photo, picture = (
+        args.out_dir / name for name in (f"{embedded_model()}-w4a4.ahcq", "coins.png", "demo.png")
+    )
     _compile(bundle)
 
     import numpy as np
@@ -99,8 +103,9 @@ def _compile(bundle: Path) -> None:
     from tvm_ahcq.runtime.threads import thread_count
     from tvm_ahcq.target import resolve_target
 
-    model = ahcq.from_sam(EMBEDDED)
-    result("model", f"{EMBEDDED} (embedded), {model.spec.image_size}x{model.spec.image_size}, W4A4, recipe ahcq")
+    name = embedded_model()
+    model = find_model(name)[0].load(name, None)
+    result("model", f"{name} (embedded), {model.spec.input_text}, W4A4, recipe ahcq")
     result("target", f"{resolve_target('native').name}, {thread_count(None)} threads")
     images = generated_images()
     with progress_bar("calibrate") as update:
@@ -122,15 +127,16 @@ def _torch_predictor(threads: int) -> Any:
     """Upstream's own predictor with the same weights in float, on as many threads: what there is to compare with."""
     import torch
 
-    from tvm_ahcq.models.sam.load import EMBEDDED_WEIGHTS, build_module, read_state
+    from tvm_ahcq.models.sam.load import build_module, read_state
+    from tvm_ahcq.models.sam.variants import EMBEDDED_WEIGHTS
     from tvm_ahcq.models.torchvision_compat import ensure_torchvision
 
     ensure_torchvision()
     from segment_anything import SamPredictor
 
     torch.set_num_threads(threads)
-    sam = build_module(EMBEDDED, device="cpu")
-    sam.load_state_dict(read_state(EMBEDDED_WEIGHTS, EMBEDDED))
+    sam = build_module(embedded_model(), device="cpu")
+    sam.load_state_dict(read_state(EMBEDDED_WEIGHTS, embedded_model()))
     return SamPredictor(sam)
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tvm_ahcq.models.registry import embedded_model, model_names
+
 from .arguments import (
     UsageError,
     add_device_options,
@@ -20,8 +22,9 @@ from .arguments import (
     input_path,
     output_file,
 )
-from .compile import EMBEDDED, MODELS, calibration_source
+from .compile import calibration_source
 from .console import duration, progress_bar, result, table
+from .models import add_checkpoint_option, add_model_option, check_weights, is_embedded, load_model
 
 if TYPE_CHECKING:
     from tvm_ahcq.evaluate.metrics.coco_accuracy import CocoAccuracy
@@ -94,10 +97,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     data.add_argument("--limit", metavar="N", type=count, help="only the first N pictures")
     torch = parser.add_argument_group(f"{FLOAT} and {FAKE_QUANT}")
-    torch.add_argument(
-        "--model", choices=MODELS, metavar="NAME", help=f"one of {', '.join(MODELS)}; {EMBEDDED} comes with the package"
-    )
-    torch.add_argument("--checkpoint", metavar="F", type=input_file, help="the model's weights")
+    add_model_option(torch, required=False)
+    add_checkpoint_option(torch)
     torch.add_argument("--recipe", help=f"{FAKE_QUANT}: which quantizer goes where (default: ahcq)")
     torch.add_argument("--bits", type=int, help=f"{FAKE_QUANT}: bits of weights and activations (default: 4)")
     torch.add_argument(
@@ -105,7 +106,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="DIR",
         type=input_path,
         help=f"{FAKE_QUANT}: folder of pictures, or a table from `compile --table`; default for "
-        f"{EMBEDDED}: generated scenes",
+        f"{embedded_model()}: generated scenes",
     )
     add_device_options(parser)
     parser.add_argument("--json", metavar="OUT.json", type=output_file, help="write all figures to this file too")
@@ -283,7 +284,7 @@ def _candidates(args: argparse.Namespace, bundles: dict[Path, Candidate], recipe
     import tvm_ahcq as ahcq
     from tvm_ahcq.evaluate.metrics.variants import fake_quant, float_model
 
-    model = ahcq.from_sam(args.model, checkpoint=args.checkpoint)
+    model = load_model(args)
     candidates = []
     for name in args.models:
         if isinstance(name, Path):
@@ -332,15 +333,11 @@ def _check(args: argparse.Namespace) -> None:
 
 def _check_torch(args: argparse.Namespace, in_torch: list[str]) -> None:
     if args.model is None:
-        raise UsageError(f"eval: {in_torch[0]} of which model? say --model NAME, one of {', '.join(MODELS)}")
-    if args.model != EMBEDDED and args.checkpoint is None:
-        raise UsageError(
-            f"eval: {args.model} comes without weights; give its checkpoint with --checkpoint F "
-            f"(only {EMBEDDED} is part of the package)"
-        )
+        raise UsageError(f"eval: {in_torch[0]} of which model? say --model NAME, one of {', '.join(model_names())}")
+    check_weights("eval", args.model, args.checkpoint)
     if FAKE_QUANT not in in_torch:
         return
-    if args.model != EMBEDDED and args.calibration is None:
+    if not is_embedded(args.model) and args.calibration is None:
         raise UsageError(
             f"eval: {args.model} needs pictures to calibrate on; give a folder of 16 to 32 photos with "
             "--calibration DIR, or a table from `tvm-ahcq compile --table`"

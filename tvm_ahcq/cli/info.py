@@ -44,11 +44,7 @@ def run(args: argparse.Namespace) -> None:
         f"{args.bundle}  {size(args.bundle.stat().st_size)}, format {manifest.format_version}, "
         f"by {manifest.created_by}",
     )
-    result(
-        "model",
-        f"{model.name}, image {model.image_size}x{model.image_size}, "
-        f"embedding {model.prompt_dim}x{model.grid}x{model.grid}",
-    )
+    result("model", f"{model.name}, {model.summary}")
     result("numbers", precision(manifest.bits, manifest.recipe.get("name", ""), manifest.weight_bits))
     if manifest.sites[1]:
         result("sites", f"{manifest.sites[0]}/{manifest.sites[1]} on integers")

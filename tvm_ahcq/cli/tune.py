@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tvm_ahcq.errors import TuningError
+from tvm_ahcq.models.registry import encoders
 
 from .arguments import UsageError, count, input_file, new_folder
 from .console import duration, result
@@ -43,12 +44,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         description="Measure schedules of a bundle's kernels and keep the fastest.",
         epilog=EXAMPLES,
     )
+    every = list(encoders())
+    tiled = [name for name, sizes in encoders().items() if sizes.attention]
     parser.add_argument("bundle", metavar="F.ahcq", type=input_file, nargs="?", help="bundle whose shapes to tune for")
     parser.add_argument(
         "--model",
         metavar="NAME",
-        help="without a bundle: tune for the image encoder of vit_b, vit_l, vit_h, hiera_t, hiera_s, "
-        "hiera_b+ or hiera_l at 1024 x 1024 and 4 bits; with --accelerator, of the first three",
+        help="without a bundle: tune for the image encoder of "
+        f"{', '.join(every[:-1])} or {every[-1]} at 1024 x 1024 and 4 bits; with --accelerator, of {', '.join(tiled)}",
     )
     parser.add_argument("--target", help="processor to tune for (default: native)")
     parser.add_argument(
@@ -94,10 +97,10 @@ def _run_host(args: argparse.Namespace) -> None:
 
     target = resolve_target(args.target or "native")
     if args.bundle is None:
-        from tvm_ahcq.tune.host.shapes import ENCODERS, encoder_workloads
+        from tvm_ahcq.tune.host.shapes import encoder_workloads
 
-        if args.model not in ENCODERS:
-            raise UsageError(f"tune: --model {args.model} is none of {', '.join(ENCODERS)}")
+        if args.model not in encoders():
+            raise UsageError(f"tune: --model {args.model} is none of {', '.join(encoders())}")
         work = encoder_workloads(args.model)
     else:
         work = workloads(read_bundle(args.bundle, check_cpu=False))
@@ -117,17 +120,17 @@ def _run_accelerator(args: argparse.Namespace) -> None:
     from tvm_ahcq.codegen.isa.config import named
     from tvm_ahcq.runtime.bundle import read_bundle
     from tvm_ahcq.tune.accelerator.runner import CycleRunner
-    from tvm_ahcq.tune.accelerator.shapes import TILE_ENCODERS, encoder_shapes
+    from tvm_ahcq.tune.accelerator.shapes import encoder_shapes, tile_encoders
     from tvm_ahcq.tune.accelerator.tuner import bundle_shapes, tune_tiles
 
     config = named(args.accelerator)
     if args.bundle is not None:
         shapes = bundle_shapes(read_bundle(args.bundle, check_cpu=False), config)
-    elif args.model in TILE_ENCODERS:
+    elif args.model in tile_encoders():
         shapes = encoder_shapes(args.model, config)
     else:
         raise UsageError(
-            f"tune: with --accelerator, --model {args.model} is none of {', '.join(TILE_ENCODERS)}; of "
+            f"tune: with --accelerator, --model {args.model} is none of {', '.join(tile_encoders())}; of "
             "any other model, give a bundle that was compiled for the accelerator"
         )
     result("tune", f"{len(shapes)} shapes for {config.name}, {args.trials} candidates each")

@@ -13,17 +13,19 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
-import numpy as np
-
 from tvm_ahcq.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
+    import numpy as np
     from tvm.ir import IRModule
 
     from tvm_ahcq.quantizers.activation.pixels import PixelRange
     from tvm_ahcq.quantizers.weight.equalise import Exchange
+
+    from .shapes import EncoderSizes
 
 FLOAT = "float"
 """Role of a layer that stays in floating point by choice."""
@@ -62,6 +64,16 @@ class ModelSpec:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, the family's name among them."""
         return {"family": self.family, **asdict(self)}
+
+    @property
+    def input_text(self) -> str:
+        """Size of the model's input, for people."""
+        return ""
+
+    @property
+    def summary(self) -> str:
+        """The figures in a line, for people."""
+        return self.input_text
 
     @classmethod
     def from_dict(cls: type[Spec], stored: Mapping[str, Any]) -> Spec:
@@ -176,13 +188,21 @@ class Variant:
         As a user types it.
     checkpoint : str
         Address of the published checkpoint; "" if none is published.
-    embedded : bool
-        True if its weights are part of the package.
+    weights : Path or None
+        File of its weights where they are part of the package.
+    encoder : EncoderSizes or None
+        Layers of its image encoder, where tuning knows them without a bundle.
     """
 
     name: str
     checkpoint: str = ""
-    embedded: bool = False
+    weights: Path | None = None
+    encoder: EncoderSizes | None = None
+
+    @property
+    def embedded(self) -> bool:
+        """True if its weights are part of the package."""
+        return self.weights is not None
 
 
 class Call(NamedTuple):

@@ -7,9 +7,12 @@ from importlib import import_module
 from tvm_ahcq.errors import UnsupportedModelError
 
 from .description import ModelFamily, Variant
+from .sam2 import shapes as sam2_shapes
+from .shapes import EncoderSizes
 
-_HOMES = {"sam": "tvm_ahcq.models.sam.family"}
-"""Modules of the families of this package; imported on first use, when they register themselves."""
+_HOMES = {"sam": "tvm_ahcq.models.sam"}
+"""Packages of the families of this package: ``variants`` imports nothing heavy; ``family``, imported on first use,
+registers the family."""
 
 _FAMILIES: dict[str, ModelFamily] = {}
 
@@ -29,7 +32,7 @@ def find_family(name: str) -> ModelFamily:
         If there is none.
     """
     if name not in _FAMILIES and name in _HOMES:
-        import_module(_HOMES[name])
+        import_module(f"{_HOMES[name]}.family")
     if name not in _FAMILIES:
         raise UnsupportedModelError(f"unknown model family {name!r}; known are {', '.join(family_names())}")
     return _FAMILIES[name]
@@ -40,9 +43,22 @@ def family_names() -> tuple[str, ...]:
     return tuple(dict.fromkeys([*_HOMES, *_FAMILIES]))
 
 
+def variants() -> tuple[Variant, ...]:
+    """Return every model type of every family; imports nothing heavy."""
+    found: list[Variant] = []
+    for name in family_names():
+        found += _FAMILIES[name].variants if name in _FAMILIES else import_module(f"{_HOMES[name]}.variants").VARIANTS
+    return tuple(found)
+
+
 def model_names() -> tuple[str, ...]:
-    """Return every model type of every family."""
-    return tuple(variant.name for name in family_names() for variant in find_family(name).variants)
+    """Return the names of every model type of every family."""
+    return tuple(variant.name for variant in variants())
+
+
+def encoders() -> dict[str, EncoderSizes]:
+    """Return the sizes of all image encoders that tuning knows without a bundle, by model type."""
+    return {each.name: each.encoder for each in variants() if each.encoder is not None} | sam2_shapes.ENCODERS
 
 
 def find_model(name: str) -> tuple[ModelFamily, Variant]:
@@ -62,4 +78,4 @@ def find_model(name: str) -> tuple[ModelFamily, Variant]:
 
 def embedded_model() -> str:
     """Return the model type whose weights are part of the package."""
-    return next(variant.name for name in family_names() for variant in find_family(name).variants if variant.embedded)
+    return next(variant.name for variant in variants() if variant.embedded)

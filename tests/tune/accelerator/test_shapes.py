@@ -8,10 +8,10 @@ from torch import nn
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.codegen.lower.tiles import AttentionShape, LinearShape
 from tvm_ahcq.models.sam.load import build_module
-from tvm_ahcq.tune.accelerator.shapes import TILE_ENCODERS, encoder_shapes
+from tvm_ahcq.tune.accelerator.shapes import encoder_shapes, tile_encoders
 
 
-@pytest.mark.parametrize("name", TILE_ENCODERS)
+@pytest.mark.parametrize("name", tile_encoders())
 def test_encoders_have_these_operators(name: str):
     encoder = build_module(name).image_encoder
     shapes = encoder_shapes(name, named("ecp5_16x16"))

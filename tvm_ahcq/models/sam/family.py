@@ -20,7 +20,6 @@ from tvm_ahcq.models.description import (
     SessionLike,
     SymbolicDim,
     TensorDescription,
-    Variant,
 )
 from tvm_ahcq.models.registry import register_family
 from tvm_ahcq.quantizers.activation.pixels import PixelRange, pixel_range
@@ -30,8 +29,7 @@ from .exchanges import exchanges
 from .golden import compare, make_golden
 from .image import prepare
 from .spec import SamSpec
-
-_OFFICIAL = "https://dl.fbaipublicfiles.com/segment_anything/"
+from .variants import VARIANTS
 
 _ENCODER, _DECODER = r"image_encoder\.blocks\.\d+", r"mask_decoder\.transformer"
 _DECODER_ATTENTION = (
@@ -70,12 +68,7 @@ SAM = register_family(
     ModelFamily(
         name="sam",
         title="SAM",
-        variants=(
-            Variant("vit_t", embedded=True),
-            Variant("vit_b", _OFFICIAL + "sam_vit_b_01ec64.pth"),
-            Variant("vit_l", _OFFICIAL + "sam_vit_l_0b3195.pth"),
-            Variant("vit_h", _OFFICIAL + "sam_vit_h_4b8939.pth"),
-        ),
+        variants=VARIANTS,
         spec=SamSpec,
         functions=(
             FunctionDescription(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,9 +18,6 @@ from .spec import SamSpec
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
-
-EMBEDDED_WEIGHTS = Path(__file__).parent / "weights" / "vit_t.safetensors"
-"""Weights of ``vit_t``, trained on generated scenes; part of the package."""
 
 
 def _builders() -> dict[str, Callable[[], Sam]]:
@@ -126,13 +122,13 @@ def from_sam(model_type: str = "vit_t", checkpoint: str | os.PathLike | None = N
     sam = build_module(model_type)
     if checkpoint is None:
         variant = SAM.variant(model_type)
-        if not variant.embedded:
+        if variant.weights is None:
             known = ", ".join(each.name for each in SAM.variants if each.embedded)
             raise CheckpointError(
                 f"{model_type} needs a checkpoint; pass checkpoint=PATH, for instance of the file from "
                 f"{variant.checkpoint} (only {known} comes with weights)"
             )
-        checkpoint = EMBEDDED_WEIGHTS
+        checkpoint = variant.weights
     sam.load_state_dict(read_state(checkpoint, model_type), assign=True)
     return from_module(sam, model_type)
 

@@ -43,6 +43,16 @@ class SamSpec(ModelSpec):
         """Channel order of the model input; ``"RGB"`` for every SAM."""
         return "RGB"
 
+    @property
+    def input_text(self) -> str:
+        """Size of the model's input, for people."""
+        return f"{self.image_size}x{self.image_size}"
+
+    @property
+    def summary(self) -> str:
+        """Sizes of image and embedding, for people."""
+        return f"image {self.input_text}, embedding {self.prompt_dim}x{self.grid}x{self.grid}"
+
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> SamSpec:
         """Return the inverse of :meth:`to_dict`.

@@ -1,0 +1,57 @@
+"""Options of the commands that take a float model, and the checks and the loading that they share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from tvm_ahcq.models.registry import embedded_model, find_model, model_names
+
+from .arguments import UsageError, input_file
+from .console import result
+
+if TYPE_CHECKING:
+    from tvm_ahcq.models.description import FloatModel
+
+
+def add_model_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup, required: bool) -> None:
+    """Add ``--model NAME``."""
+    names = model_names()
+    parser.add_argument(
+        "--model",
+        required=required,
+        choices=names,
+        metavar="NAME",
+        help=f"one of {', '.join(names)}; {embedded_model()} comes with the package",
+    )
+
+
+def add_checkpoint_option(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup, text: str = "the model's weights"
+) -> None:
+    """Add ``--checkpoint F``."""
+    parser.add_argument("--checkpoint", metavar="F", type=input_file, help=text)
+
+
+def is_embedded(model: str) -> bool:
+    """Return True if the weights of a model type are part of the package."""
+    return find_model(model)[1].embedded
+
+
+def check_weights(command: str, model: str, checkpoint: object) -> None:
+    """Refuse a model without weights; UsageError."""
+    if checkpoint is None and not is_embedded(model):
+        raise UsageError(
+            f"{command}: {model} comes without weights; give its checkpoint with --checkpoint F "
+            f"(only {embedded_model()} is part of the package)"
+        )
+
+
+def load_model(args: argparse.Namespace) -> FloatModel:
+    """Return the float model of ``--model`` and ``--checkpoint``."""
+    return find_model(args.model)[0].load(args.model, args.checkpoint)
+
+
+def print_model(model: FloatModel) -> None:
+    """Print the name and the input size of a model."""
+    result("model", f"{model.name}, {model.spec.input_text}")

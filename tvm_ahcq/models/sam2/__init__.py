@@ -1,0 +1,1 @@
+"""SAM 2: sizes of its image encoders."""
