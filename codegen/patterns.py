@@ -1,4 +1,4 @@
-"""Which operators of an integer module the accelerator can take: Relax patterns, and what they match as numbers."""
+"""Relax patterns of the operators that the accelerator can take, and the lowering of a match."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from tvm import relax, tirx
 from tvm.relax.dpl import DFPattern, is_const, is_op, wildcard
 
 from tvm_ahcq.codegen.isa.config import Config
+from tvm_ahcq.codegen.lower.attention.operator import lower_attention
+from tvm_ahcq.codegen.lower.linear.layer import LinearLayer
+from tvm_ahcq.codegen.lower.linear.operator import lower_linear, lower_mlp
 from tvm_ahcq.codegen.lower.offloaded_op import OffloadedOp
-from tvm_ahcq.codegen.lower.operators import NO_TILES, LinearConstants, lower_attention, lower_linear, lower_mlp
-from tvm_ahcq.codegen.lower.tiles import Tiles
+from tvm_ahcq.codegen.lower.tiles import NO_TILES, Tiles
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.ir.register import is_op as is_call
 from tvm_ahcq.quantizers.core.reference import AttentionConstants
@@ -36,7 +38,7 @@ def _attention(constants: int) -> DFPattern:
 
 
 def patterns() -> list[tuple[str, DFPattern]]:
-    """Composite name and pattern, the largest first."""
+    """Return composite names and patterns, the largest pattern first."""
     first = _grouped_linear(wildcard())
     encoded = is_op("relax.ahcq.encode_intervals")(first, is_const(), is_const())
     return [
@@ -47,16 +49,20 @@ def patterns() -> list[tuple[str, DFPattern]]:
     ]
 
 
+Parameters = LinearLayer | list[np.ndarray]
+"""Constants of a call: of a linear layer, and the arguments of any other operator as they are."""
+
+
 def lower(
     config: Config,
     kind: str,
     calls: list[relax.Call],
-    constants: list[list[np.ndarray]],
+    parameters: list[Parameters],
     operands: np.ndarray | None = None,
     tiles: Tiles = NO_TILES,
     shape_of: ShapeOf | None = None,
 ) -> OffloadedOp:
-    """Instructions for one match of a pattern.
+    """Lower one match of a pattern.
 
     Parameters
     ----------
@@ -66,12 +72,12 @@ def lower(
         Name of the composite.
     calls : list of Call
         Its calls, in order.
-    constants : list of list of numpy.ndarray
-        The constant arguments of each.
+    parameters : list of LinearLayer or list of numpy.ndarray
+        Constants of each call.
     operands : numpy.ndarray, optional
         Of a linear layer behind an interval encoder: the encoder's table.
     tiles : mapping of Shape to Tile
-        What tuning found.
+        Tiles that tuning chose.
     shape_of : callable, optional
         Gives a tensor's shape in a call with one prompt; needed where another axis than the first is symbolic.
 
@@ -88,7 +94,7 @@ def lower(
     TuningError
         If a tile does not fit.
     """
-    lowered = _lower(config, kind, calls, constants, operands, tiles, shape_of or one_prompt)
+    lowered = _lower(config, kind, calls, parameters, operands, tiles, shape_of or one_prompt)
     symbolic = [not isinstance(dim, tirx.IntImm) for dim in calls[0].args[0].ty.shape.values]
     if not any(symbolic):
         return lowered
@@ -106,28 +112,30 @@ def _lower(
     config: Config,
     kind: str,
     calls: list[relax.Call],
-    constants: list[list[np.ndarray]],
+    parameters: list[Parameters],
     operands: np.ndarray | None,
     tiles: Tiles,
     shape_of: ShapeOf,
 ) -> OffloadedOp:
-    if kind == ATTENTION:
-        call, (scalars, thresholds, table, out_scale, *rel) = calls[0], constants[0]
-        heads, queries, channels = matrix_shape(shape_of(call.args[0]))
-        keys = matrix_shape(shape_of(call.args[1]))[1]
-        numbers = AttentionConstants.of(scalars, thresholds, table, float(out_scale[0]))
+    first, *others = parameters
+    if not isinstance(first, LinearLayer):
+        scalars, thresholds, table, out_scale, *rel = first
+        heads, queries, channels = matrix_shape(shape_of(calls[0].args[0]))
+        keys = matrix_shape(shape_of(calls[0].args[1]))[1]
+        constants = AttentionConstants.of(scalars, thresholds, table, float(out_scale[0]))
         rel_h, rel_w = rel or (None, None)
-        return lower_attention(config, (heads, queries, keys, channels), numbers, rel_h, rel_w, tiles)
+        return lower_attention(config, (heads, queries, keys, channels), constants, rel_h, rel_w, tiles)
     batch, rows, _ = matrix_shape(shape_of(calls[0].args[0]))
-    first = LinearConstants(*constants[0])
     if kind == LINEAR:
         return lower_linear(config, batch * rows, first, operands, tiles)
-    thresholds, values = constants[1]
-    return lower_mlp(config, batch * rows, first, thresholds, values, LinearConstants(*constants[2]), tiles)
+    encoder, second = others
+    assert isinstance(second, LinearLayer) and not isinstance(encoder, LinearLayer)
+    thresholds, values = encoder
+    return lower_mlp(config, batch * rows, first, thresholds, values, second, tiles)
 
 
 def one_prompt(expr: relax.Expr) -> list[int]:
-    """Shape of what a tensor holds of one prompt; its own where all axes are static.
+    """Return the shape of a tensor's part for one prompt; the whole shape where all axes are static.
 
     Raises
     ------
@@ -142,13 +150,13 @@ def one_prompt(expr: relax.Expr) -> list[int]:
 
 
 def matrix_shape(shape: list[int]) -> tuple[int, int, int]:
-    """All axes but the last two taken together."""
+    """Return a shape with all axes but the last two merged."""
     *batch, rows, channels = shape
     return int(np.prod(batch, dtype=np.int64)), rows, channels
 
 
 def multiply_adds(call: relax.Call, shape_of: ShapeOf = one_prompt) -> int:
-    """Of a linear layer, an attention or a product of matrices.
+    """Return the multiply-adds of a linear layer, an attention or a product of matrices.
 
     Parameters
     ----------

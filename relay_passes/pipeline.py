@@ -43,7 +43,7 @@ from tvm_ahcq.relay_passes.lower.legalise import legalise
 from tvm_ahcq.relay_passes.lower.schedule import schedule_pass
 from tvm_ahcq.relay_passes.lower.sink_transposes import sink_transposes
 from tvm_ahcq.runtime.offload import OffloadReport
-from tvm_ahcq.runtime.weights import QLinearWeight, expand
+from tvm_ahcq.runtime.weights import QLinearWeight
 from tvm_ahcq.target import HostTarget
 from tvm_ahcq.torch_exec.executor import TorchExecutor
 from tvm_ahcq.tune.records import DEFAULTS, Tuning
@@ -183,16 +183,15 @@ def partition(
 
     from .partition import partition_for_ahcq
 
-    params: dict[str, np.ndarray] = {}
+    params: dict[str, np.ndarray | QLinearWeight] = {}
     records: dict[str, list[tuple[str, list[str]]]] = {}
     for function, names in realised.function_params.items():
         flat = iter(map(str, realised.module[function].attrs[PARAM_NAMES]))
         records[function] = []
         for name in names:
             tensor = realised.tensors[name]
-            arrays = expand(tensor) if isinstance(tensor, QLinearWeight) else (tensor,)
-            parts = [next(flat) for _ in arrays]
-            params |= dict(zip(parts, arrays, strict=True))
+            parts = [next(flat) for _ in range(3 if isinstance(tensor, QLinearWeight) else 1)]  # packed, scales
+            params[parts[0]] = tensor
             records[function].append((name, parts))
     tiles = {} if tuning is None else best_tiles(tuning, named(config))
     found = partition_for_ahcq(realised.module, config, params, CostModel.named(offload), chain, tiles)

@@ -81,7 +81,7 @@ class OffloadedOp:
         Its constants, and the size of its scratch.
     inputs, output
         Between the host's tensors and device memory.
-    shape : hashable or None
+    token_key : hashable or None
         Equal for operators whose instructions differ in nothing but the numbers that they compute with, so that their
         tokens are equal too.
     shapes : tuple of Shape
@@ -101,7 +101,7 @@ class OffloadedOp:
     memory: DeviceMemory
     inputs: tuple[InputLayout, ...]
     output: OutputLayout
-    shape: Hashable = None
+    token_key: Hashable = None
     shapes: tuple[Shape, ...] = ()
     tuned: bool = False
     batched: bool = False
@@ -110,13 +110,13 @@ class OffloadedOp:
     @cached_property
     def tokens(self) -> list[Tokens]:
         """Tokens of the instructions."""
-        if self.shape is None:
+        if self.token_key is None:
             return dependency_tokens(self.entries, self.config)
-        if self.shape not in _known_tokens:
+        if self.token_key not in _known_tokens:
             if len(_known_tokens) == _MOST_KNOWN:
                 _known_tokens.pop(next(iter(_known_tokens)))
-            _known_tokens[self.shape] = dependency_tokens(self.entries, self.config)
-        return _known_tokens[self.shape]
+            _known_tokens[self.token_key] = dependency_tokens(self.entries, self.config)
+        return _known_tokens[self.token_key]
 
     @cached_property
     def program(self) -> bytes:

@@ -44,8 +44,8 @@ def program_image(config: Config, functions: Mapping[str, OffloadedOp]) -> bytes
         table.append((name, *placed[same], lowered))
     ordered: set[Hashable] = set()  # addresses of constants move together: what is no race stays none
     for _, _, program, lowered in table:
-        verify(program, config, scratch + size, order=lowered.shape not in ordered)
-        ordered |= {lowered.shape} - {None}
+        verify(program, config, scratch + size, order=lowered.token_key not in ordered)
+        ordered |= {lowered.token_key} - {None}
     body = struct.pack("<I", config.hash) + _text(config.name) + struct.pack("<QI", scratch, len(table))
     body += b"".join(_function(*entry) for entry in table) + b"".join(pieces)
     return _MAGIC + struct.pack("<II", _VERSION, zlib.crc32(body)) + body

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tvm_ahcq.codegen.isa.config import Config
+from tvm_ahcq.errors import TuningError
+
 
 @dataclass(frozen=True, order=True)
 class LinearShape:
@@ -119,3 +122,13 @@ Tile = LinearTile | AttentionTile
 
 Tiles = Mapping[Shape, Tile]
 """What was found by tuning; the compiler's own choice holds where there is nothing."""
+
+NO_TILES: Tiles = {}
+
+
+def tile_misfit(config: Config, shape: Shape, tile: Tile) -> TuningError:
+    """Return the error of a recorded tile that does not fit its operator."""
+    return TuningError(
+        f"{shape}: the tile that was recorded for {config.name} ({tile}) does not fit it; tune again in "
+        "an empty folder, or compile without --tuning"
+    )

@@ -3,33 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from tvm_ahcq.codegen.lower.operators import LinearConstants
-from tvm_ahcq.runtime.weights import pack
+from tvm_ahcq.codegen.lower.linear.layer import LinearLayer
+from tvm_ahcq.quantizers.core.reference import grouped_linear
+from tvm_ahcq.runtime.weights import QLinearWeight, expand
 
 
 @pytest.fixture
-def layer() -> Callable[..., tuple[LinearConstants, np.ndarray]]:
-    """Makes constants as the compiler does, and the int8 weight they are of.
+def layer() -> Callable[..., LinearLayer]:
+    """Makes layers with random parameters.
 
     The least and the greatest weight of `bits` bits occur; the last two channels of each group are padding.
     """
 
-    def make(rng, outputs, sizes, zero_points, bits=4, layout="vnni16") -> tuple[LinearConstants, np.ndarray]:
-        low = -(2 ** (bits - 1))
-        weight = rng.integers(low, low + 2**bits, (outputs, sum(sizes))).astype(np.int8)
-        weight[0], weight[1] = low, low + 2**bits - 1
-        bounds = np.cumsum([0, *sizes]).astype(np.int32)
-        for end in bounds[1:]:
-            weight[:, end - 2 : end] = 0
-        sums = np.stack([weight[:, a:b].sum(1, dtype=np.int32) for a, b in pairwise(bounds)])
-        correction = (-np.asarray(zero_points, np.int32)[:, None] * sums).astype(np.int32)
-        multiplier = rng.uniform(1e-4, 1e-2, correction.shape).astype(np.float32)
-        bias = rng.normal(size=outputs).astype(np.float32)
-        return LinearConstants(pack(weight, layout), bounds, multiplier, correction, bias), weight
+    def make(rng, outputs, sizes, zero_points, bits=4) -> LinearLayer:
+        index, columns = [], 0
+        for size in sizes:
+            index += [*range(columns, columns + size - 2), -1, -1]
+            columns += size - 2
+        codes = rng.integers(0, 2**bits, (outputs, columns)).astype(np.uint8)
+        codes[0], codes[1] = 0, 2**bits - 1
+        weight = QLinearWeight(
+            codes,
+            bits,
+            scale=rng.uniform(1e-3, 1e-2, outputs).astype(np.float32),
+            zero_point=np.full(outputs, 2 ** (bits - 1), np.uint8),
+            index=np.array(index, np.int32),
+            group_sizes=tuple(sizes),
+            group_scale=rng.uniform(0.1, 1, len(sizes)).astype(np.float32),
+            group_zero_point=np.asarray(zero_points, np.int32),
+            layout="rows",
+        )
+        return LinearLayer(weight, rng.normal(size=outputs).astype(np.float32))
 
     return make
+
+
+@pytest.fixture
+def host_linear() -> Callable[[np.ndarray, LinearLayer], np.ndarray]:
+    """Computes a layer as the host's kernels do."""
+
+    def compute(codes: np.ndarray, layer: LinearLayer) -> np.ndarray:
+        packed, multiplier, correction = expand(layer.weight)
+        return grouped_linear(codes, packed, layer.weight.group_sizes, multiplier, correction, layer.bias)
+
+    return compute

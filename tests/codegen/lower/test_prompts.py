@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,13 @@ import pytest
 
 import tvm_ahcq
 from tvm_ahcq.codegen.isa.config import named
+from tvm_ahcq.codegen.lower.attention.operator import lower_attention
+from tvm_ahcq.codegen.lower.linear.layer import LinearLayer
+from tvm_ahcq.codegen.lower.linear.operator import lower_linear
 from tvm_ahcq.codegen.lower.offloaded_op import OffloadedOp
-from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_attention, lower_linear
 from tvm_ahcq.codegen.lower.program_image import program_image
 from tvm_ahcq.errors import DeviceError
-from tvm_ahcq.quantizers.core.reference import AttentionConstants, attention_logit_scale, grouped_linear, log_attention
+from tvm_ahcq.quantizers.core.reference import AttentionConstants, attention_logit_scale, log_attention
 from tvm_ahcq.runtime.accelerator import prepare
 from tvm_ahcq.runtime.ffi import ahcq_library
 
@@ -29,31 +31,22 @@ pytestmark = pytest.mark.skipif(
 
 
 class Layer:
-    """A linear layer of two channel groups, and what the host makes of its codes."""
+    """A linear layer of two channel groups, and its results on the host."""
 
-    def __init__(self) -> None:
-        rng = np.random.default_rng(0)
-        self.weight = rng.integers(-8, 8, (OUTPUTS, sum(SIZES))).astype(np.int8)
-        bounds = np.cumsum([0, *SIZES]).astype(np.int32)
-        sums = np.stack([self.weight[:, a:b].sum(1, dtype=np.int32) for a, b in pairwise(bounds)])
-        correction = (-np.array(ZEROS, np.int32)[:, None] * sums).astype(np.int32)
-        multiplier = rng.uniform(1e-4, 1e-2, sums.shape).astype(np.float32)
-        bias = rng.normal(size=OUTPUTS).astype(np.float32)
-        self.constants = LinearConstants(self.weight, bounds, multiplier, correction, bias)
+    def __init__(self, parameters: LinearLayer, host_linear: Callable[[np.ndarray, LinearLayer], np.ndarray]) -> None:
+        self.parameters, self.host_linear = parameters, host_linear
 
     def lowered(self, rows: int = ROWS) -> OffloadedOp:
-        return replace(lower_linear(CONFIG, rows, self.constants), batched=True)
+        return replace(lower_linear(CONFIG, rows, self.parameters), batched=True)
 
     def host(self, codes: np.ndarray) -> np.ndarray:
-        own = self.constants
-        rows = codes.reshape(-1, sum(SIZES))
-        flat = grouped_linear(rows, self.weight, SIZES, own.multiplier, own.correction, own.bias)
+        flat = self.host_linear(codes.reshape(-1, sum(SIZES)), self.parameters)
         return flat.reshape(*codes.shape[:-1], OUTPUTS)
 
 
-@pytest.fixture(scope="module")
-def layer() -> Layer:
-    return Layer()
+@pytest.fixture
+def layer(layer, host_linear) -> Layer:
+    return Layer(layer(np.random.default_rng(0), OUTPUTS, SIZES, ZEROS), host_linear)
 
 
 def module(functions: dict[str, OffloadedOp], device: str = "fsim", on_error: str = "raise", seconds: float = 60.0):
@@ -119,7 +112,7 @@ def test_runs_go_on_across_prompts_so_that_little_of_them_is_padding(layer):
 
 
 def test_a_prompt_of_several_runs_is_the_hosts_in_every_bit(layer):
-    lowered = lower_linear(CONFIG, 120, layer.constants)
+    lowered = lower_linear(CONFIG, 120, layer.parameters)
     shorter = replace(
         lowered,
         inputs=(replace(lowered.inputs[0], total=260),),
@@ -133,7 +126,7 @@ def test_a_prompt_of_several_runs_is_the_hosts_in_every_bit(layer):
 
 
 def test_a_program_for_any_number_of_rows_is_the_hosts_in_every_bit(layer):
-    lowered = lower_linear(CONFIG, 7, layer.constants)
+    lowered = lower_linear(CONFIG, 7, layer.parameters)
     single = replace(
         lowered,
         inputs=(replace(lowered.inputs[0], total=1),),

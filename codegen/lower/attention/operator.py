@@ -1,0 +1,108 @@
+"""Attention as an offloaded operator: program, constants, and the layout of its tensors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from tvm_ahcq.codegen.isa.config import Config
+from tvm_ahcq.codegen.lower.address_space import DeviceMemory
+from tvm_ahcq.codegen.lower.linear.operator import SAME_CODES
+from tvm_ahcq.codegen.lower.linear.stage import WORD_BITS, Field
+from tvm_ahcq.codegen.lower.offloaded_op import InputLayout, OffloadedOp, OutputLayout
+from tvm_ahcq.codegen.lower.tiles import NO_TILES, AttentionShape, AttentionTile, Tiles, tile_misfit
+from tvm_ahcq.errors import DeviceError
+from tvm_ahcq.quantizers.core.reference import AttentionConstants
+
+from .plan import AttentionStage, Plan, sides_of
+from .stream import largest_plan, stream_entries
+
+_TILES_OF_A_RUN = 160
+"""Least tiles of queries that a program of attention takes at a time, where there are so many."""
+
+
+def lower_attention(
+    config: Config,
+    shape: tuple[int, int, int, int],
+    constants: AttentionConstants,
+    rel_h: np.ndarray | None = None,
+    rel_w: np.ndarray | None = None,
+    tiles: Tiles = NO_TILES,
+) -> OffloadedOp:
+    """Lower an attention: 4-bit codes of queries, keys and values in, float32 out.
+
+    Parameters
+    ----------
+    config : Config
+        Accelerator.
+    shape : (int, int, int, int)
+        Heads (batch included), queries, keys, channels.
+    constants : AttentionConstants
+        Constants of the site.
+    rel_h, rel_w : numpy.ndarray, optional
+        ``(2 height - 1, channels)`` and ``(2 width - 1, channels)`` int8 tables of relative positions.
+    tiles : mapping of Shape to Tile
+        Tiles that tuning chose.
+
+    Raises
+    ------
+    DeviceError
+        If it does not fit the accelerator.
+    TuningError
+        If a tile does not fit.
+    """
+    heads, queries, keys, channels = shape
+    whole = AttentionStage(heads, queries, keys, channels, constants, rel_h, rel_w)
+    key = attention_shape(config, whole)
+    batch = heads_of_a_run(_plan(config, whole, key, tiles))
+    plan = _plan(config, replace(whole, heads=batch), key, tiles)
+    memory, dim = DeviceMemory(), config.dim
+    inputs = []
+    for rows, row_at in ((queries, plan.query_rows()), (keys, plan.key_rows()), (keys, plan.key_rows())):
+        at, channel_at = memory.scratch(batch * len(row_at) * channels // 2), np.arange(channels)
+        inputs.append(InputLayout(at, heads * rows, batch, rows, channels, dim, row_at, channel_at, SAME_CODES))
+    plan.place(memory.constant, memory.scratch)
+    result = memory.scratch(batch * plan.padded_queries * channels * 4)
+    plan.at |= {"sums": result} | {name: given.address for name, given in zip("qkv", inputs, strict=True)}
+    output = OutputLayout(
+        address=result,
+        total=heads * queries,
+        batch=batch,
+        rows=queries,
+        blocks=plan.parts,
+        dim=dim,
+        row_at=plan.query_rows(),
+        fields=(Field(0, 0, WORD_BITS),),
+        multiplier=np.full((1, channels), constants.out_scale, np.float32),
+        bias=np.zeros(channels, np.float32),
+    )
+    tables = None if rel_h is None or rel_w is None else (len(rel_h), len(rel_w))
+    token_key = config, tiles.get(key), batch, queries, keys, channels, tables
+    entries = stream_entries(plan)
+    return OffloadedOp(config, entries, memory, tuple(inputs), output, token_key, (key,), key in tiles)
+
+
+def attention_shape(config: Config, stage: AttentionStage) -> AttentionShape:
+    """Tuning key of an attention."""
+    sides = () if stage.rel_h is None else sides_of(config, stage)
+    return AttentionShape(stage.heads, stage.queries, stage.keys, stage.channels, sides)
+
+
+def _plan(config: Config, stage: AttentionStage, shape: AttentionShape, tiles: Tiles) -> Plan:
+    """Plan that tuning chose for an attention, of which the stage may be some heads, else the default."""
+    tile = tiles.get(shape)
+    if tile is None:
+        return largest_plan(config, stage)
+    if not isinstance(tile, AttentionTile):
+        raise tile_misfit(config, shape, tile)
+    try:
+        return Plan(config, stage, tile.queries, tile.lines, tile.lag)
+    except DeviceError as error:
+        raise tile_misfit(config, shape, tile) from error
+
+
+def heads_of_a_run(plan: Plan) -> int:
+    """Heads that a program takes at a time: those of so many tiles that its start and end hardly count."""
+    fewest, heads = -(-_TILES_OF_A_RUN // plan.tiles), plan.stage.heads
+    return next(count for count in range(min(fewest, heads), heads + 1) if heads % count == 0)
