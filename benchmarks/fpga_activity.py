@@ -19,7 +19,7 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +33,10 @@ from tvm_ahcq.codegen.hardware.baseline import model, sources
 from tvm_ahcq.codegen.hardware.baseline.simulator import counting_core, simulate
 from tvm_ahcq.codegen.hardware.toggle_count import Register, flip_flops, registers
 from tvm_ahcq.codegen.isa.config import Config, named
-from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES
-from tvm_ahcq.codegen.isa.layout import code_blocks, pack_codes
-from tvm_ahcq.codegen.lower.address_space import move_constants
+from tvm_ahcq.codegen.lower.linear.layer import LinearLayer
+from tvm_ahcq.codegen.lower.linear.operator import lower_linear
 from tvm_ahcq.codegen.lower.offloaded_op import OffloadedOp
-from tvm_ahcq.codegen.lower.operators import LinearConstants, lower_linear
+from tvm_ahcq.codegen.lower.standalone import packed_inputs, standalone
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.models.sam.image import ResizeLongestSide, preprocess
 from tvm_ahcq.quantizers.core.table import QuantTable
@@ -97,7 +96,7 @@ class Layer:
     ----------
     codes : numpy.ndarray
         ``(M, Kp)`` uint8, as ``ahcq.grouped_linear`` takes them.
-    constants : LinearConstants
+    parameters : LinearLayer
         Of that operator.
     operands : numpy.ndarray or None
         All values that `codes` may have, where these are operands of an interval encoder's table.
@@ -106,7 +105,7 @@ class Layer:
     """
 
     codes: np.ndarray
-    constants: LinearConstants
+    parameters: LinearLayer
     operands: np.ndarray | None
     values: np.ndarray
     weight: np.ndarray
@@ -205,36 +204,30 @@ def real_layer(qmodel: QuantizedModel, name: str, rows: slice, outputs: int | No
     integer = TorchExecutor(realised.module, flat_tensors(realised.tensors), {"relax.nn.layer_norm": exact_layer_norm})
     with using_sites(SimulatedSites({})):  # what stays in float, as the quantized model has it
         arguments, operands = arguments_of(integer, image, "relax.ahcq.grouped_linear", name)
-    codes, packed, bounds, multiplier, correction, bias = arguments
-    constants = LinearConstants(
-        packed[:outputs], bounds, multiplier[:, :outputs], correction[:, :outputs], bias[:outputs]
-    )
+    codes, *_, bias = arguments
+    weight = realised.tensors[f"{name}.weight"]
+    assert isinstance(weight, QLinearWeight)
+    rows_of = {part: getattr(weight, part)[:outputs] for part in ("codes", "scale", "zero_point")}
+    parameters = LinearLayer(replace(weight, **rows_of), bias[:outputs])
     floats = TorchExecutor(qmodel.annotated, qmodel.model.params)
-    (values, weight, _), _ = arguments_of(floats, image, "relax.ahcq.linear", name)
+    (values, float_weight, _), _ = arguments_of(floats, image, "relax.ahcq.linear", name)
     return Layer(
         codes.reshape(-1, codes.shape[-1])[rows],
-        constants,
+        parameters,
         operands,
         values.reshape(-1, values.shape[-1])[rows],
-        weight[:outputs],
+        float_weight[:outputs],
     )
 
 
-def device_memory(lowered: OffloadedOp, codes: np.ndarray) -> tuple[bytes, int, int]:
+def device_memory(operator: OffloadedOp, codes: np.ndarray) -> tuple[bytes, int, int]:
     """External memory of a program that takes all rows in one run; address and length of the program."""
-    (given,), output = lowered.inputs, lowered.output
-    if lowered.runs != 1 or output.total != len(codes):
-        raise DeviceError(f"{len(codes)} rows take {lowered.runs} runs of the program; give fewer.")
-    padded = np.zeros((len(given.row_at), len(given.channel_at)), np.uint8)
-    used = given.channel_at >= 0
-    padded[: len(codes), used] = given.code_of[codes[:, given.channel_at[used]]]
-    base = -(-lowered.memory.scratch_bytes // 64) * 64
-    constants, program = lowered.memory.constants, move_constants(lowered.program, base)
-    memory = bytearray(base) + constants + program
-    packed = np.ascontiguousarray(pack_codes(code_blocks(padded, given.dim))).tobytes()
-    memory[given.address : given.address + len(packed)] = packed
+    if operator.runs != 1 or operator.output.total != len(codes):
+        raise DeviceError(f"{len(codes)} rows take {operator.runs} runs of the program; give fewer.")
+    program = standalone(operator.memory, operator.program)
+    memory = program.image(packed_inputs(operator, codes))
     memory += bytes(-len(memory) % _PAGE_BYTES)
-    return bytes(memory), base + len(constants), len(program) // INSTRUCTION_BYTES
+    return bytes(memory), program.start, program.length
 
 
 def run(device: Device, memory: bytes, start: int, length: int) -> tuple[bytes, dict[str, int]]:
@@ -254,7 +247,7 @@ def accelerator_activity(config: Config, layer: Layer, folder: Path) -> Activity
     DeviceError
         If memory after the program is not that of the functional simulator.
     """
-    lowered = lower_linear(config, len(layer.codes), layer.constants, layer.operands)
+    lowered = lower_linear(config, len(layer.codes), layer.parameters, layer.operands)
     memory, start, length = device_memory(lowered, layer.codes)
     path = folder / "accelerator.saif"
     library = simulator.build(config, True)

@@ -1,12 +1,14 @@
-"""How busy the array of the accelerator is in the layers of a SAM-B encoder block; cycles of fsim against the RTL.
+"""Share of cycles in which the array of the accelerator is busy, in the layers of a SAM-B encoder block.
 
     python benchmarks/fpga_busy.py --config ecp5_16x16 --rows 512
 
-Each program runs on the functional simulator, which counts cycles, and a shorter one of the same kind on it and on the
-Verilated RTL: memory and every counter are compared. GEMMs have their full depth K; rows and outputs can be cut, as the
-program repeats one loop over tiles of both. Start and end are included. Attention has relative positions: windows of
-14 x 14 tokens, and a picture of 64 x 64 of which only some tiles of queries are computed, each against all 4096 keys;
-an array of 4 x 4 takes what its scratchpads hold. Memory: a beat of the bus in a cycle, latency 40.
+Each operator is lowered as the compiler lowers it and runs on the functional simulator, which counts cycles; a shorter
+one of the same kind runs on it and on the Verilated RTL: memory and every counter are compared. Linear layers have
+their full depth K; rows and outputs can be cut, as a program repeats one loop over tiles of both. Start and end are
+included. Linear layers give accumulators, as they do where MLPs are not chained. Attention has relative positions:
+windows of 14 x 14 tokens, and one head over a picture of 64 x 64; an array of 4 x 4 takes what its scratchpads hold.
+Where an operator takes several runs of its program, one is simulated, and cycles are those of all. Memory: a beat of
+the bus in a cycle, latency 40.
 
 Writes ``benchmarks/results/fpga_busy_<config>.md``; exits with 1 if RTL and functional simulator disagree.
 """
@@ -18,20 +20,23 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from tvm_ahcq.codegen.devices.device import open_device
-from tvm_ahcq.codegen.hardware.linear import Linear, linear_program
 from tvm_ahcq.codegen.isa.config import Config, named
-from tvm_ahcq.codegen.isa.memory_image import MemoryImage, instruction_count
-from tvm_ahcq.codegen.lower.attention.plan import PictureHeads
-from tvm_ahcq.codegen.lower.attention.stream import stream_program
+from tvm_ahcq.codegen.lower.attention.operator import lower_attention
+from tvm_ahcq.codegen.lower.linear.layer import LinearLayer
+from tvm_ahcq.codegen.lower.linear.operator import lower_linear
+from tvm_ahcq.codegen.lower.offloaded_op import OffloadedOp
+from tvm_ahcq.codegen.lower.standalone import packed_inputs, standalone
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
 from tvm_ahcq.quantizers.activation.lnq import LnqParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
+from tvm_ahcq.runtime.weights import QLinearWeight
 
 LAYERS = {
     "qkv, 4 groups": (768, 2304, 4),
@@ -42,125 +47,127 @@ LAYERS = {
 """Name -> (K, N, channel groups)."""
 
 PICTURES = {
-    4: {"window attention": ((12, 12), 12, 16), "global attention": ((32, 32), 4, 16)},
-    16: {"window attention": ((14, 14), 28, 64), "global attention": ((64, 64), 16, 64)},
-    32: {"window attention": ((14, 14), 28, 64), "global attention": ((64, 64), 32, 64)},
+    4: {"window attention": ((12, 12), 16), "global attention": ((32, 32), 16)},
+    16: {"window attention": ((14, 14), 64), "global attention": ((64, 64), 64)},
+    32: {"window attention": ((14, 14), 64), "global attention": ((64, 64), 64)},
 }
-"""Dim -> name -> (height and width, queries of a tile, channels of a head)."""
+"""Dim -> name -> (height and width, channels of a head)."""
+
+WINDOWS, SHORT_WINDOWS = 25, 3
+"""Heads of a window attention, and of a shorter one."""
+
+SHORT_PICTURE = 4
+"""A shorter global attention has a picture of this part of the height."""
+
+SHORT_ROWS = 128
+"""Rows of a shorter linear layer."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A program of which `make` places any number of pieces (rows, heads or tiles) into an image."""
+    """An operator, and a shorter one of the same kind for the RTL."""
 
     name: str
-    make: Callable[[MemoryImage, int], tuple[bytes, str]]
-    pieces: int
-    rtl_pieces: int
+    size: str
+    operator: Callable[[], OffloadedOp]
+    shorter: Callable[[], OffloadedOp]
 
 
-def layer(rows: int, inputs: int, outputs: int, groups: int) -> Linear:
-    """Random operands of a linear layer."""
+def linear(config: Config, rows: int, inputs: int, outputs: int, groups: int) -> OffloadedOp:
+    """Return a linear layer with random weights."""
     rng = np.random.default_rng(0)
-    return Linear(
-        codes=rng.integers(0, 16, (rows, inputs)).astype(np.uint8),
-        weight=rng.integers(0, 16, (outputs, inputs)).astype(np.uint8),
-        zero=rng.integers(0, 16, outputs).astype(np.uint8),
+    weight = QLinearWeight(
+        codes=rng.integers(0, 16, (outputs, inputs)).astype(np.uint8),
+        bits=4,
+        scale=rng.uniform(1e-4, 1e-3, outputs).astype(np.float32),
+        zero_point=np.full(outputs, 8, np.uint8),
+        index=np.arange(inputs, dtype=np.int32),
         group_sizes=(inputs // groups,) * groups,
-        tables=np.arange(16) - rng.integers(0, 16, (groups, 1)),
-        multiplier=rng.uniform(1e-4, 1e-3, (groups, outputs)),
-        bias=rng.normal(size=outputs),
-        fraction_bits=12,
-        thresholds=np.sort(rng.integers(-(2**14), 2**14, 15)).astype(np.int32),
-        out_codes=np.arange(16),
+        group_scale=np.ones(groups, np.float32),
+        group_zero_point=rng.integers(0, 16, groups).astype(np.int32),
     )
+    return lower_linear(config, rows, LinearLayer(weight, rng.normal(size=outputs).astype(np.float32)))
 
 
-def picture(count: int, sides: tuple[int, int], channels: int) -> PictureHeads:
-    """Random operands of heads with relative positions."""
-    rng = np.random.default_rng(0)
+def attention(config: Config, heads: int, sides: tuple[int, int], channels: int) -> OffloadedOp:
+    """Return an attention with random tables of relative positions."""
+    rng, tokens = np.random.default_rng(0), sides[0] * sides[1]
     q, k, v = (UniformParams(bits=4, scale=0.2, zero_point=8) for _ in range(3))
+    quantizers = AttentionQuantizers(q, k, v, LnqParams(bits=4, alpha=20.0, scale=0.7))
     tables = [rng.normal(size=(2 * side - 1, channels)) for side in sides]
-    constants, rel_h, rel_w = attention_constants(
-        AttentionQuantizers(q, k, v, LnqParams(bits=4, alpha=20.0, scale=0.7)),
-        scale=channels**-0.5,
-        head_dim=channels,
-        rel_h=tables[0],
-        rel_w=tables[1],
-    )
-    codes = rng.integers(0, 16, (3, count, sides[0] * sides[1], channels)).astype(np.uint8)
-    return PictureHeads(codes[0], codes[1], codes[2], constants, sides, rel_h, rel_w)
+    numbers = attention_constants(quantizers, scale=channels**-0.5, head_dim=channels, rel_h=tables[0], rel_w=tables[1])
+    return lower_attention(config, (heads, tokens, tokens, channels), *numbers)
 
 
 def cases(config: Config, rows: int, outputs: int) -> list[Case]:
-    """What is measured on a configuration."""
+    """Return the operators that are measured on a configuration."""
     found = []
     for name, (inputs, size, groups) in LAYERS.items():
-        found.append(Case(name, linear_maker(config, inputs, min(size, outputs), groups), rows, min(rows, 128)))
-    for name, (sides, tile, channels) in PICTURES.get(config.dim, {}).items():
-        whole = name.startswith("global")
-        make = picture_maker(config, sides, tile, channels, whole)
-        found.append(Case(name, make, 48 if whole else 25, 6 if whole else 3))
+        columns = min(size, outputs)
+        make = partial(linear, config, inputs=inputs, outputs=columns, groups=groups)
+        shape = f"{rows} x {inputs} x {columns}"
+        found.append(Case(name, shape, partial(make, rows=rows), partial(make, rows=min(rows, SHORT_ROWS))))
+    for name, ((height, width), channels) in PICTURES.get(config.dim, {}).items():
+        is_global = name.startswith("global")
+        heads, shorter_heads = (1, 1) if is_global else (WINDOWS, SHORT_WINDOWS)
+        shorter_sides = (height // SHORT_PICTURE if is_global else height, width)
+        size = f"{heads} heads, {height} x {width} queries and keys, {channels} channels"
+        operator = partial(attention, config, heads, (height, width), channels)
+        found.append(Case(name, size, operator, partial(attention, config, shorter_heads, shorter_sides, channels)))
     return found
 
 
-def linear_maker(
-    config: Config, inputs: int, outputs: int, groups: int
-) -> Callable[[MemoryImage, int], tuple[bytes, str]]:
-    """Programs of some rows of a layer."""
+@dataclass(frozen=True)
+class Placed:
+    """A program in memory."""
 
-    def make(image: MemoryImage, rows: int) -> tuple[bytes, str]:
-        return linear_program(config, image, layer(rows, inputs, outputs, groups))[0], f"{rows} x {inputs} x {outputs}"
+    memory: bytes
+    start: int
+    length: int
 
-    return make
-
-
-def picture_maker(
-    config: Config, sides: tuple[int, int], tile: int, channels: int, whole: bool
-) -> Callable[[MemoryImage, int], tuple[bytes, str]]:
-    """Programs of some heads, or of some tiles of one head."""
-
-    def make(image: MemoryImage, pieces: int) -> tuple[bytes, str]:
-        heads = picture(1 if whole else pieces, sides, channels)
-        program, _ = stream_program(config, image, heads, tile, pieces if whole else None)
-        tokens = sides[0] * sides[1]
-        size = f"{tile * pieces} of {tokens}" if whole else f"{pieces} heads, {tokens}"
-        return program, f"{size} queries, {tokens} keys, {channels} channels"
-
-    return make
+    @classmethod
+    def of(cls, operator: OffloadedOp) -> Placed:
+        """Return the program of an operator, with random codes as its inputs."""
+        rng, program = np.random.default_rng(1), standalone(operator.memory, operator.program)
+        shapes = [(given.batch * given.rows, given.channels) for given in operator.inputs]
+        codes = [rng.integers(0, 16, shape).astype(np.uint8) for shape in shapes]
+        return cls(bytes(program.image(packed_inputs(operator, *codes))), program.start, program.length)
 
 
-def run(
-    config: Config, backend: str, memory: bytearray, start: int, length: int, estimate: bool = True
-) -> tuple[bytes, dict[str, int], float]:
-    """Memory, counters and CPU seconds of a program."""
-    with open_device(backend, config, memory_bytes=len(memory), threads=1, estimate=estimate) as device:
-        device.copy_in(0, memory)
+def run(config: Config, backend: str, program: Placed, estimate: bool = True) -> tuple[bytes, dict[str, int], float]:
+    """Return memory, counters and CPU seconds of a program."""
+    size = len(program.memory)
+    with open_device(backend, config, memory_bytes=size, threads=1, estimate=estimate) as device:
+        device.copy_in(0, program.memory)
         begin = time.process_time()
-        result = device.run(start, length, 3600)
+        result = device.run(program.start, program.length, 3600)
         seconds = time.process_time() - begin
         if result.error != "none":
             raise DeviceError(f"{config.name}: {backend} ends with {result}.")
-        return device.copy_out(0, len(memory)), device.counters(), seconds
+        return device.copy_out(0, size), device.counters(), seconds
+
+
+def cycles(config: Config, operator: OffloadedOp) -> int:
+    """Return the cycles of all runs of an operator on the functional simulator."""
+    return operator.runs * run(config, "fsim", Placed.of(operator))[1]["cycles"]
 
 
 def measure(config: Config, case: Case, rtl: bool) -> str:
-    """A row of the table."""
-    image = MemoryImage()
-    program, size = case.make(image, case.pieces)
-    start, length = image.place(program), instruction_count(program)
-    memory = image.finish()
-    _, counters, both = run(config, "fsim", memory, start, length)
-    _, _, blind = run(config, "fsim", memory, start, length, estimate=False)
+    """Return a row of the table."""
+    operator = case.operator()
+    program = Placed.of(operator)
+    _, counters, both = run(config, "fsim", program)
+    _, _, blind = run(config, "fsim", program, estimate=False)
     cycles, products = counters["cycles"], counters["array_busy"] * config.dim**2 / 1e9
     speed, clock = products / blind, cycles / 1e6 / (both - blind)
     cells = [
         case.name,
-        size,
-        cycles,
+        case.size,
+        operator.runs * cycles,
         f"{counters['array_busy'] / cycles:.1%}",
         f"{counters['vector_busy'] / cycles:.0%}",
         f"{8 * counters['load_chunks'] / cycles:.2f}",
+        f"{8 * counters['store_chunks'] / cycles:.2f}",
         f"{speed:.1f}",
         f"{clock:.1f}",
         f"{min(speed, products / (both - blind)):.1f}",
@@ -170,28 +177,25 @@ def measure(config: Config, case: Case, rtl: bool) -> str:
 
 
 def compare(config: Config, case: Case) -> list[str]:
-    """Cells of the table about a shorter program on RTL and functional simulator.
+    """Return cells of the table about the shorter operator on RTL and functional simulator.
 
     Raises
     ------
     DeviceError
         If memory, or a counter that does not depend on time, differs.
     """
-    image = MemoryImage()
-    program, _ = case.make(image, case.rtl_pieces)
-    start, length = image.place(program), instruction_count(program)
-    memory = image.finish()
-    found, counters, seconds = run(config, "rtl", memory, start, length)
-    wanted, estimate, _ = run(config, "fsim", memory, start, length)
-    if found != wanted:
+    program = Placed.of(case.shorter())
+    memory, counters, seconds = run(config, "rtl", program)
+    expected, estimate, _ = run(config, "fsim", program)
+    if memory != expected:
         raise DeviceError(f"{config.name}: memory of RTL and functional simulator differs after {case.name}.")
-    cycles = counters["cycles"]
+    count = counters["cycles"]
     equal = sum(counters[name] == estimate[name] for name in counters)
     return [
-        str(cycles),
-        f"{estimate['cycles'] / cycles - 1:+.2%}",
+        str(count),
+        f"{estimate['cycles'] / count - 1:+.2%}",
         f"{equal}/{len(counters)}",
-        f"{cycles / seconds / 1e3:.0f}",
+        f"{count / seconds / 1e3:.0f}",
     ]
 
 
@@ -211,10 +215,10 @@ def main() -> int:
         "",
         "fsim computes with one thread and counts cycles with another; with two CPUs the slower decides.",
         "",
-        "| layer | simulated | cycles | array busy | vector busy | bytes loaded a cycle "
+        "| layer | operator | cycles | array busy | vector busy | bytes loaded a cycle | bytes stored a cycle "
         "| fsim: GMAC of a CPU second | Mcycles of a CPU second | GMAC/s of two CPUs "
-        "| shorter program: RTL cycles | fsim cycles off by | counters equal | RTL kcycles of a CPU second |",
-        "|---" * 13 + "|",
+        "| shorter operator: RTL cycles | fsim cycles off by | counters equal | RTL kcycles of a CPU second |",
+        "|---" * 14 + "|",
     ]
     print("\n".join(table), flush=True)
     failed = False
@@ -222,7 +226,7 @@ def main() -> int:
         try:
             table.append(measure(config, case, not options.no_rtl))
         except DeviceError as error:
-            table.append(f"| {case.name} | {error} |" + " |" * 11)
+            table.append(f"| {case.name} | {error} |" + " |" * 12)
             failed = failed or "differs" in str(error)
         print(table[-1], flush=True)
     path = Path(__file__).resolve().parent / "results" / f"fpga_busy_{config.name}.md"

@@ -84,7 +84,7 @@ def speed(records: list[dict[str, Any]]) -> list[str]:
         "## One SAM-B encoder block, against floating-point cores on the same device",
         "",
         "Cycles (`benchmarks/fpga_baseline.py`; its text says how) by the routed clock. Times of the floating-point",
-        "cores have no softmax, no GELU and no memory in them; those of the accelerator have all.",
+        "cores have no softmax and no memory in them; those of the accelerator have both. GELU is in neither.",
         "",
         *([PROVISIONAL, ""] if any("fmax_mhz" not in record for record in records) else []),
         *lines,

@@ -1,4 +1,4 @@
-"""Is a device what it says? One small matrix product, compared with the numpy model in every bit."""
+"""The self-test of a device: one small program, whose results must equal those of the numpy model in every bit."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from functools import lru_cache
 
 import numpy as np
 
-from tvm_ahcq.codegen.hardware.linear import Linear, linear_program
 from tvm_ahcq.codegen.hardware.model.machine import Machine, Result
 from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.isa.memory_image import MemoryImage, instruction_count
+from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES
+from tvm_ahcq.codegen.lower.linear.layer import LinearLayer
+from tvm_ahcq.codegen.lower.linear.operator import lower_mlp
+from tvm_ahcq.codegen.lower.standalone import packed_inputs, standalone
 from tvm_ahcq.errors import DeviceError
+from tvm_ahcq.runtime.weights import QLinearWeight
 
 from .device import Device, relocate
 
@@ -21,7 +24,7 @@ _ROWS, _SEED = 16, 20
 
 @dataclass(frozen=True)
 class GoldenProgram:
-    """A program and what it must do.
+    """A program and the memory that it must leave.
 
     Attributes
     ----------
@@ -42,31 +45,36 @@ class GoldenProgram:
 
 @lru_cache(maxsize=8)
 def golden_program(config: Config) -> GoldenProgram:
-    """A linear layer of two groups, ``(16, 2 Dim) x (2 Dim, 2 Dim)``: loads, array, scales, encoder and stores."""
+    """Return an MLP of 16 rows and 2 Dim channels: loads, array, scales with and without encoder, and stores."""
     rng, size = np.random.default_rng(_SEED), 2 * config.dim
-    layer = Linear(
-        codes=rng.integers(0, 16, (_ROWS, size)).astype(np.uint8),
-        weight=rng.integers(0, 16, (size, size)).astype(np.uint8),
-        zero=rng.integers(0, 16, size).astype(np.uint8),
-        group_sizes=(config.dim, config.dim),
-        tables=np.arange(16) - rng.integers(0, 16, (2, 1)),
-        multiplier=rng.uniform(1e-3, 1e-2, (2, size)),
-        bias=rng.normal(size=size),
-        fraction_bits=12,
-        thresholds=np.sort(rng.integers(-(2**15), 2**15, 31)).astype(np.int32),
-        out_codes=rng.integers(0, 16, 32),
-    )
-    image = MemoryImage()
-    program, _ = linear_program(config, image, layer)
-    start = image.place(program)
-    memory = image.finish()
+    layers = [_random_layer(rng, size, groups) for groups in ((config.dim, config.dim), (size,))]
+    thresholds = np.sort(rng.normal(size=31)).astype(np.float32)
+    operands = rng.permutation(np.repeat(rng.choice(256, 16, replace=False), 2)).astype(np.uint8)
+    operator = lower_mlp(config, _ROWS, layers[0], thresholds, operands, layers[1])
+    program = standalone(operator.memory, operator.program)
+    memory = program.image(packed_inputs(operator, rng.integers(0, 16, (_ROWS, size)).astype(np.uint8)))
     before = bytes(memory)
-    result = Machine(config, memory).run(start, instruction_count(program))
-    return GoldenProgram(before, bytes(memory), start, instruction_count(program), result)
+    result = Machine(config, memory).run(program.start, program.length)
+    return GoldenProgram(before, bytes(memory), program.start, program.length, result)
+
+
+def _random_layer(rng: np.random.Generator, size: int, groups: tuple[int, ...]) -> LinearLayer:
+    """A square layer whose results are near 1."""
+    weight = QLinearWeight(
+        codes=rng.integers(0, 16, (size, size)).astype(np.uint8),
+        bits=4,
+        scale=rng.uniform(0.5, 1.5, size).astype(np.float32) / (25 * np.sqrt(size)).astype(np.float32),
+        zero_point=rng.integers(4, 12, size).astype(np.uint8),
+        index=np.arange(size, dtype=np.int32),
+        group_sizes=groups,
+        group_scale=rng.uniform(0.5, 1.5, len(groups)).astype(np.float32),
+        group_zero_point=rng.integers(4, 12, len(groups)).astype(np.int32),
+    )
+    return LinearLayer(weight, rng.normal(size=size).astype(np.float32))
 
 
 def self_test(device: Device, config: Config, seconds: float = 60.0) -> None:
-    """Runs the known program on a device.
+    """Run the golden program on a device.
 
     Parameters
     ----------
@@ -83,15 +91,15 @@ def self_test(device: Device, config: Config, seconds: float = 60.0) -> None:
         The device has another configuration, fails, takes longer, or computes something else.
     """
     device.require_config(config)
-    known = golden_program(config)
-    at = device.allocate(len(known.before))
+    golden = golden_program(config)
+    at = device.allocate(len(golden.before))
     try:
-        device.copy_in(at, known.before)
-        size = known.length * 32
-        device.copy_in(at + known.start, relocate(known.before[known.start : known.start + size], at))
-        found = device.run(at + known.start, known.length, seconds)
+        device.copy_in(at, golden.before)
+        size = golden.length * INSTRUCTION_BYTES
+        device.copy_in(at + golden.start, relocate(golden.before[golden.start : golden.start + size], at))
+        found = device.run(at + golden.start, golden.length, seconds)
         # results lie in front of the program, whose addresses are those of this device
-        memory = device.copy_out(at, known.start)
+        memory = device.copy_out(at, golden.start)
     except DeviceError:
         with suppress(DeviceError):  # the reason is in the first one
             device.soft_reset()
@@ -100,9 +108,9 @@ def self_test(device: Device, config: Config, seconds: float = 60.0) -> None:
         device.release(at)
     if found.error != "none":
         device.soft_reset()
-        raise DeviceError(f"the known program ended with {found.error} at instruction {found.error_index}.")
-    wrong = sum(a != b for a, b in zip(memory, known.after, strict=False))
+        raise DeviceError(f"the golden program ended with {found.error} at instruction {found.error_index}.")
+    wrong = sum(a != b for a, b in zip(memory, golden.after, strict=False))
     if wrong:
-        raise DeviceError(f"{wrong} of {known.start} bytes differ from the numpy model's.")
-    if found.counters != known.result.counters:
-        raise DeviceError(f"it counts {found.counters}; the numpy model {known.result.counters}.")
+        raise DeviceError(f"{wrong} of {golden.start} bytes differ from the numpy model's.")
+    if found.counters != golden.result.counters:
+        raise DeviceError(f"it counts {found.counters}; the numpy model {golden.result.counters}.")

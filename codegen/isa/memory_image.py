@@ -1,15 +1,12 @@
-"""A picture of external memory, and the simplest way to put a program into it."""
+"""External memory of one program, laid out piece by piece."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from tvm_ahcq.codegen.isa.generated.isa import INSTRUCTIONS
 from tvm_ahcq.errors import DeviceError
 
-from .encoding import INSTRUCTION_BYTES, instruction
+from .encoding import INSTRUCTION_BYTES
 
 
 class MemoryImage:
@@ -37,30 +34,6 @@ class MemoryImage:
         if size is not None and size < self._size:
             raise DeviceError(f"The image has {self._size} bytes; {size} were asked for.")
         return bytearray(b"".join(self._pieces) + bytes((size or self._size) - self._size))
-
-
-class SerialProgram:
-    """A program in which every instruction waits for the one before it: no overlap, nothing to prove."""
-
-    def __init__(self) -> None:
-        self._entries: list[tuple[str, dict[str, Any]]] = []
-
-    def add(self, name: str, **values: Any) -> None:
-        """Appends an instruction."""
-        self._entries.append((name, values))
-
-    def finish(self) -> bytes:
-        """The bytes of the program, FINISH included."""
-        units = [INSTRUCTIONS[name]["unit"] for name, _ in self._entries]
-        out = []
-        for i, (name, values) in enumerate(self._entries):
-            pop = [units[i - 1]] if i and units[i - 1] != units[i] else []
-            push = [units[i + 1]] if i + 1 < len(units) and units[i + 1] != units[i] else []
-            out.append(instruction(name, pop=pop, push=push, **values))
-        return b"".join([*out, instruction("finish")])
-
-    def __len__(self) -> int:
-        return len(self._entries) + 1
 
 
 def instruction_count(program: bytes) -> int:

@@ -34,6 +34,11 @@ class StandaloneProgram:
     start: int
     length: int
 
+    @property
+    def program(self) -> bytes:
+        """The instructions."""
+        return self.data[self.start - self.base :]
+
     def image(self, inputs: dict[int, bytes] | None = None, size: int = 0) -> bytearray:
         """Return all of external memory.
 

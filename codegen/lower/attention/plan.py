@@ -49,37 +49,6 @@ class AttentionStage:
 
 
 @dataclass(frozen=True)
-class PictureHeads:
-    """Heads of one or several pictures (windows) of the same size, with the same constants.
-
-    Attributes
-    ----------
-    q, k, v : numpy.ndarray
-        ``(heads, height * width, d)`` uint8 codes of 4 bits, d a multiple of Dim.
-    constants : AttentionConstants
-        Of the site.
-    sides : (int, int)
-        Height and width that the tokens tile.
-    rel_h, rel_w : numpy.ndarray or None
-        ``(2 height - 1, d)`` and ``(2 width - 1, d)`` int8, of all heads; both or neither.
-    """
-
-    q: np.ndarray
-    k: np.ndarray
-    v: np.ndarray
-    constants: AttentionConstants
-    sides: tuple[int, int]
-    rel_h: np.ndarray | None = None
-    rel_w: np.ndarray | None = None
-
-    @property
-    def stage(self) -> AttentionStage:
-        """Without the codes."""
-        count, tokens, channels = self.q.shape
-        return AttentionStage(count, tokens, tokens, channels, self.constants, self.rel_h, self.rel_w)
-
-
-@dataclass(frozen=True)
 class Segment:
     """Queries of a tile with the same height: `count` from column `x` on, at row `at` of the tile."""
 

@@ -11,56 +11,15 @@ every distance go to memory and come back with a pitch one number short, which s
 
 from __future__ import annotations
 
-import numpy as np
-
 from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.isa.dependency_tokens import Entry, insert_dependency_tokens
-from tvm_ahcq.codegen.isa.layout import code_blocks, pack_codes
-from tvm_ahcq.codegen.isa.memory_image import MemoryImage
+from tvm_ahcq.codegen.isa.dependency_tokens import Entry
 from tvm_ahcq.errors import DeviceError
 
-from .plan import AttentionStage, PictureHeads, Plan, sides_of
+from .plan import AttentionStage, Plan, sides_of
 from .writer import Step, Tile, Writer, tables
 
 
-def stream_program(
-    config: Config, image: MemoryImage, heads: PictureHeads, rows: int | None = None, tiles: int | None = None
-) -> tuple[bytes, int]:
-    """Program of the heads, and the address of its sums: int32 ``(heads, d / Dim, tokens, Dim)``.
-
-    Tokens come in the order of :meth:`.attention_plan.Plan.query_rows`.
-
-    Parameters
-    ----------
-    config : Config
-        Accelerator.
-    image : MemoryImage
-        Receives operands and results.
-    heads : PictureHeads
-        Inputs.
-    rows : int, optional
-        Queries of a tile: whole picture rows, or a part of one; by default the most that fit.
-    tiles : int, optional
-        Only so many tiles, for measurements; sums of the others stay 0.
-
-    Raises
-    ------
-    DeviceError
-        If a head does not fit the scratchpads.
-    """
-    stage, dim = heads.stage, config.dim
-    plan = Plan(config, stage, rows) if rows else largest_plan(config, stage)
-    plan.place(image.place, image.reserve)
-    for name, codes, at in zip(
-        "qkv", (heads.q, heads.k, heads.v), (plan.query_rows(), *[plan.key_rows()] * 2), strict=True
-    ):
-        padded = np.where(at[None, :, None] >= 0, codes[:, np.maximum(at, 0)], 0)
-        plan.at[name] = image.place(pack_codes(np.stack([code_blocks(head, dim) for head in padded])))
-    plan.at["sums"] = image.reserve(stage.heads * stage.channels * plan.padded_queries * 4)
-    return insert_dependency_tokens(stream_entries(plan, tiles), config), plan.at["sums"]
-
-
-def stream_entries(plan: Plan, tiles: int | None = None) -> list[Entry]:
+def stream_entries(plan: Plan) -> list[Entry]:
     """Instructions of the heads, without tokens.
 
     Parameters
@@ -69,10 +28,8 @@ def stream_entries(plan: Plan, tiles: int | None = None) -> list[Entry]:
         Whose tables are placed; its ``at`` also has the addresses of the codes of queries ("q") ``(heads, d / Dim,
         padded queries, Dim)``, of keys and values ("k", "v") in the order of :meth:`Plan.key_rows`, and of the sums
         ("sums"), int32 in the order of the queries.
-    tiles : int, optional
-        Only so many tiles.
     """
-    starts = [(head, index) for head in range(plan.stage.heads) for index in range(plan.tiles)][:tiles]
+    starts = [(head, index) for head in range(plan.stage.heads) for index in range(plan.tiles)]
     every = _Tiles([Tile(head, index, number) for number, (head, index) in enumerate(starts)])
     writer = Writer(plan)
     steps = [Step(None, [*tables(plan), *writer.queries(every[0])])]

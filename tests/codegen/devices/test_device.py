@@ -9,18 +9,15 @@ import pytest
 
 from tvm_ahcq.codegen.devices.device import Device, Timing, open_device, relocate
 from tvm_ahcq.codegen.hardware import cosim as agreement
-from tvm_ahcq.codegen.hardware.attention import Head, attention_program
 from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.codegen.isa.encoding import fields_of, instruction
-from tvm_ahcq.codegen.isa.memory_image import MemoryImage, instruction_count
-from tvm_ahcq.codegen.lower.attention.plan import PictureHeads
-from tvm_ahcq.codegen.lower.attention.stream import stream_program
+from tvm_ahcq.codegen.lower.attention.operator import lower_attention
+from tvm_ahcq.codegen.lower.standalone import packed_inputs, standalone
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
 from tvm_ahcq.quantizers.activation.lnq import LnqParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
-from tvm_ahcq.quantizers.core import reference
 
 CONFIG = named("sim_4x4")
 BACKENDS = ["fsim", "rtl"]
@@ -39,28 +36,6 @@ def run(device: Device, *instructions: bytes) -> tuple[str, int]:
     device.copy_in(0, b"".join(instructions))
     result = device.run(0, len(instructions))
     return result.error, result.error_index
-
-
-def test_attention_has_the_references_integers(device: Device) -> None:
-    rng = np.random.default_rng(7)
-    q, k, v = (UniformParams(bits=4, scale=0.31, zero_point=zero) for zero in (8, 6, 9))
-    constants, rel_h, rel_w = attention_constants(
-        AttentionQuantizers(q, k, v, LnqParams(bits=4, alpha=20.0, scale=0.7)),
-        scale=8**-0.5,
-        head_dim=8,
-        rel_h=rng.normal(size=(9, 8)),
-        rel_w=rng.normal(size=(13, 8)),
-    )
-    head = Head(*rng.integers(0, 16, (3, 35, 8)).astype(np.uint8), constants, (5, 7), rel_h, rel_w)
-    image = MemoryImage()
-    program, address = attention_program(CONFIG, image, head)
-    start = image.place(program)
-    device.copy_in(0, image.finish())
-    assert device.run(start, instruction_count(program)).error == "none"
-    operands = reference.attention_operands(head.q, head.k, constants, rel_h, rel_w)
-    want = operands.astype(np.int64) @ (head.v.astype(np.int64) - constants.v_zero)
-    sums = np.frombuffer(device.copy_out(address, want.size * 4), np.int32).reshape(2, -1, 4)
-    np.testing.assert_array_equal(np.concatenate(list(sums), -1), want)
 
 
 def test_identification_says_what_was_built(device: Device) -> None:
@@ -148,14 +123,13 @@ def test_streamed_attention_keeps_the_array_busy_and_has_the_models_memory(devic
     q, k, v = (UniformParams(bits=4, scale=0.2, zero_point=8) for _ in range(3))
     probs = LnqParams(bits=4, alpha=20.0, scale=0.7)
     constants, _, _ = attention_constants(AttentionQuantizers(q, k, v, probs), scale=0.25, head_dim=16)
-    image = MemoryImage()
-    heads = PictureHeads(*rng.integers(0, 16, (3, 1, 128, 16)).astype(np.uint8), constants, (8, 16))
-    program, _ = stream_program(CONFIG, image, heads, rows=16)
-    start, length = image.place(program), instruction_count(program)
-    memory = image.finish(1 << 16)
+    operator = lower_attention(CONFIG, (1, 128, 128, 16), constants)
+    program = standalone(operator.memory, operator.program)
+    codes = rng.integers(0, 16, (3, 128, 16)).astype(np.uint8)
+    memory = program.image(packed_inputs(operator, *codes), 1 << 16)
     device.copy_in(0, memory)
-    found = device.run(start, length)
-    assert found == Machine(CONFIG, memory).run(start, length)
+    result = device.run(program.start, program.length)
+    assert result == Machine(CONFIG, memory).run(program.start, program.length)
     assert device.copy_out(0, len(memory)) == memory
     counters = device.counters()
     # one head: the first and the last tile have nothing to overlap with

@@ -12,7 +12,7 @@ from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.codegen.isa.generated.isa import CONFIGS
 from tvm_ahcq.codegen.isa.layout import fixed_scale
-from tvm_ahcq.codegen.isa.memory_image import MemoryImage, SerialProgram
+from tvm_ahcq.codegen.isa.memory_image import MemoryImage
 from tvm_ahcq.errors import DeviceError
 
 
@@ -41,7 +41,7 @@ def test_programs_with_a_fault_end_as_the_model_says(fault: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ecp5_16x16", "zu_64x64"])
-def test_threads_share_the_rows_of_an_instruction_and_change_nothing(name: str) -> None:
+def test_threads_share_the_rows_of_an_instruction_and_change_nothing(name: str, serial_program) -> None:
     config, image, rng = named(name), MemoryImage(), np.random.default_rng(0)
     rows, blocks = 200, 3
     scales = fixed_scale(rng.uniform(1e-3, 1e-2, blocks * config.dim), 4)
@@ -52,7 +52,7 @@ def test_threads_share_the_rows_of_an_instruction_and_change_nothing(name: str) 
         "encode": np.sort(rng.integers(-4000, 4000, 64)).astype(np.int32).tobytes(),
         "vec": scales.tobytes(),
     }
-    program, result = SerialProgram(), image.reserve(rows * config.dim // 2)
+    program, result = serial_program, image.reserve(rows * config.dim // 2)
     for memory, data in operands.items():
         program.add("load", memory=memory, rows=1, length=len(data) // 8, address=image.place(data))
     program.add("gemm", rows=rows, steps=1, blocks=blocks, zero=7, wgt_block=config.dim, acc_block=rows)

@@ -18,7 +18,7 @@ from tvm_ahcq.codegen.isa.layout import (
     unpack_codes,
     weight_tiles,
 )
-from tvm_ahcq.codegen.isa.memory_image import MemoryImage, SerialProgram
+from tvm_ahcq.codegen.isa.memory_image import MemoryImage
 from tvm_ahcq.quantizers.activation.hluq import HluqParams
 from tvm_ahcq.quantizers.core import reference
 from tvm_ahcq.quantizers.core.intervals import interval_encoder
@@ -27,19 +27,19 @@ FRACTION = 12
 CONFIGS = [named("sim_4x4"), named("ecp5_16x16")]
 
 
-def load_codes(program: SerialProgram, image: MemoryImage, memory: str, blocks: np.ndarray, sp: int = 0) -> None:
+def load_codes(program, image: MemoryImage, memory: str, blocks: np.ndarray, sp: int = 0) -> None:
     """LOAD of contiguous words."""
     data = pack_codes(blocks)
     data += bytes(-len(data) % 8)
     program.add("load", memory=memory, rows=1, length=len(data) // 8, sp=sp, address=image.place(data))
 
 
-def load_numbers(program: SerialProgram, image: MemoryImage, memory: str, values: np.ndarray, sp: int = 0) -> None:
+def load_numbers(program, image: MemoryImage, memory: str, values: np.ndarray, sp: int = 0) -> None:
     data = np.asarray(values, np.int32).tobytes()
     program.add("load", memory=memory, rows=1, length=len(data) // 8, sp=sp, address=image.place(data))
 
 
-def run(config: Config, image: MemoryImage, program: SerialProgram) -> tuple[bytearray, Machine]:
+def run(config: Config, image: MemoryImage, program) -> tuple[bytearray, Machine]:
     start = image.place(program.finish())
     memory = image.finish()
     machine = Machine(config, memory)
@@ -53,7 +53,9 @@ def accumulators(machine: Machine, rows: int, blocks: int, at: int = 0) -> np.nd
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
-def test_grouped_linear_has_the_references_accumulators_and_its_value_within_rounding(config: Config) -> None:
+def test_grouped_linear_has_the_references_accumulators_and_its_value_within_rounding(
+    config: Config, serial_program
+) -> None:
     rng = np.random.default_rng(0)
     dim, rows, outputs = config.dim, 12, 2 * config.dim
     sizes = [2 * dim, dim, 3 * dim]
@@ -62,7 +64,7 @@ def test_grouped_linear_has_the_references_accumulators_and_its_value_within_rou
     weight, zero = rng.integers(0, 16, (outputs, inputs)), rng.integers(0, 16, outputs)
     points, multiplier = np.array([3, 0, 15]), rng.uniform(1e-4, 1e-2, (3, outputs))
     bias = rng.normal(size=outputs)
-    image, program = MemoryImage(), SerialProgram()
+    image, program = MemoryImage(), serial_program
     load_codes(program, image, "act", code_blocks(codes, dim))
     load_codes(program, image, "wgt", weight_tiles(weight.astype(np.uint8), dim))
     zeros_at = inputs * outputs // dim
@@ -121,11 +123,11 @@ def test_grouped_linear_has_the_references_accumulators_and_its_value_within_rou
     assert (np.abs(y / 2**FRACTION - want) <= room + 1e-5).all()
 
 
-def test_eight_bit_codes_are_two_planes_into_one_accumulator() -> None:
+def test_eight_bit_codes_are_two_planes_into_one_accumulator(serial_program) -> None:
     config, rng = named("sim_4x4"), np.random.default_rng(1)
     codes = rng.integers(0, 256, (8, 16)).astype(np.uint8)
     weight = rng.integers(0, 16, (4, 16)).astype(np.uint8)
-    image, program = MemoryImage(), SerialProgram()
+    image, program = MemoryImage(), serial_program
     for plane, table, sp in zip(planes(codes), (16 * np.arange(16) - 131, np.arange(16)), (0, 64), strict=True):
         load_codes(program, image, "act", code_blocks(plane, 4), sp=sp)
         load_numbers(program, image, "decode", decode_table(table), sp=0 if sp == 0 else 8)
@@ -148,14 +150,14 @@ def test_eight_bit_codes_are_two_planes_into_one_accumulator() -> None:
     np.testing.assert_array_equal(machine.state.acc[:8], want)
 
 
-def test_gelu_and_hluq_are_one_interval_table_and_its_codes_feed_the_next_gemm() -> None:
+def test_gelu_and_hluq_are_one_interval_table_and_its_codes_feed_the_next_gemm(serial_program) -> None:
     config, rng = named("sim_4x4"), np.random.default_rng(2)
     book = HluqParams(bits=4, log_levels=4, step=3, delta=0.02, offset=-0.17).codebook()
     thresholds, operands = interval_encoder(book, "gelu")
     codes = np.array([int(np.flatnonzero(book.table == operand)[0]) for operand in operands])
     act = rng.integers(0, 16, (32, 8)).astype(np.uint8)
     weight = rng.integers(0, 16, (4, 8)).astype(np.uint8)
-    image, program = MemoryImage(), SerialProgram()
+    image, program = MemoryImage(), serial_program
     load_codes(program, image, "act", code_blocks(act, 4))
     load_codes(program, image, "wgt", weight_tiles(weight, 4))
     load_numbers(program, image, "decode", np.concatenate([decode_table(np.arange(16) - 8), decode_table(book.table)]))
@@ -177,9 +179,9 @@ def test_gelu_and_hluq_are_one_interval_table_and_its_codes_feed_the_next_gemm()
     np.testing.assert_array_equal(machine.state.acc[64:96], want @ (weight[:, :4].astype(int) - 8).T)
 
 
-def test_residual_add_saturates() -> None:
+def test_residual_add_saturates(serial_program) -> None:
     config = named("sim_4x4")
-    image, program = MemoryImage(), SerialProgram()
+    image, program = MemoryImage(), serial_program
     load_codes(program, image, "act", np.full((1, 4, 4), 15, np.uint8))
     load_codes(program, image, "wgt", np.full((1, 1, 4, 4), 15, np.uint8))
     load_numbers(program, image, "decode", decode_table(np.arange(16)))

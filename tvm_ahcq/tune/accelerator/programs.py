@@ -9,8 +9,7 @@ import numpy as np
 
 from tvm_ahcq.codegen.isa.config import Config
 from tvm_ahcq.codegen.isa.dependency_tokens import Entry, insert_dependency_tokens
-from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES
-from tvm_ahcq.codegen.lower.address_space import DeviceMemory, move_constants
+from tvm_ahcq.codegen.lower.address_space import DeviceMemory
 from tvm_ahcq.codegen.lower.attention.operator import heads_of_a_run
 from tvm_ahcq.codegen.lower.attention.plan import AttentionStage, Plan
 from tvm_ahcq.codegen.lower.attention.stream import stream_entries
@@ -18,6 +17,7 @@ from tvm_ahcq.codegen.lower.linear.layer import rows_of_a_run
 from tvm_ahcq.codegen.lower.linear.program import linear_entries
 from tvm_ahcq.codegen.lower.linear.stage import Encoder, Field, LinearStage
 from tvm_ahcq.codegen.lower.linear.tiling import tiling_of
+from tvm_ahcq.codegen.lower.standalone import StandaloneProgram, standalone
 from tvm_ahcq.codegen.lower.tile_space import TileSpace, attention_space, linear_space
 from tvm_ahcq.codegen.lower.tiles import AttentionShape, AttentionTile, LinearShape, LinearTile, Shape, Tile
 from tvm_ahcq.codegen.lower.verify import verify
@@ -32,29 +32,19 @@ _FIELD_BITS = 5
 _TABLES = ("rel_h", "rel_w")
 
 
-@dataclass(frozen=True)
-class TileProgram:
-    """A program, and the memory that it runs in.
+@dataclass(frozen=True, kw_only=True)
+class TileProgram(StandaloneProgram):
+    """A program for one tile.
 
     Attributes
     ----------
     config : str
         Name of the configuration.
-    base : int
-        Bytes of scratch, from address 0 on.
-    data : bytes
-        What lies behind them: constants, then the program.
-    start, length : int
-        Address of the program; its instructions.
     runs : int
-        How often it runs until the operator is done, each time on the next rows or heads.
+        Runs until the operator is done, each on the next rows or heads.
     """
 
     config: str
-    base: int
-    data: bytes
-    start: int
-    length: int
     runs: int
 
 
@@ -108,12 +98,9 @@ class TileTask:
             entries, runs = self._attention(memory, self.stage, tile)
         else:
             raise DeviceError(f"{tile} is no tile of {self.shape}")
-        base = -(-memory.scratch_bytes // 64) * 64
-        constants = memory.constants
-        program = move_constants(insert_dependency_tokens(entries, self.config), base)
-        verify(program, self.config, base + len(constants))
-        length = len(program) // INSTRUCTION_BYTES
-        return TileProgram(self.config.name, base, constants + program, base + len(constants), length, runs)
+        placed = standalone(memory, insert_dependency_tokens(entries, self.config))
+        verify(placed.program, self.config, placed.start)
+        return TileProgram(**vars(placed), config=self.config.name, runs=runs)
 
     def _linear(self, memory: DeviceMemory, stage: LinearStage, tile: LinearTile) -> tuple[list[Entry], int]:
         tiling = tiling_of(self.config, stage, tile)

@@ -87,7 +87,8 @@ def load(path: Path) -> TileProgram:
     """Inverse of :func:`save`."""
     with np.load(path) as stored:
         base, start, length, runs = map(int, stored["numbers"])
-        return TileProgram(str(stored["config"]), base, stored["data"].tobytes(), start, length, runs)
+        config, data = str(stored["config"]), stored["data"].tobytes()
+        return TileProgram(base, data, start, length, config=config, runs=runs)
 
 
 def measure_tiles(task: TileTask, tiles: Sequence[Tile], runner: PyRunner) -> list[TileRecord]:

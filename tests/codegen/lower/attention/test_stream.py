@@ -7,9 +7,11 @@ import pytest
 
 from tvm_ahcq.codegen.devices.device import open_device
 from tvm_ahcq.codegen.isa.config import named
-from tvm_ahcq.codegen.isa.memory_image import MemoryImage, instruction_count
-from tvm_ahcq.codegen.lower.attention.plan import PictureHeads, Plan
-from tvm_ahcq.codegen.lower.attention.stream import largest_plan, stream_program
+from tvm_ahcq.codegen.lower.attention.operator import attention_shape, lower_attention
+from tvm_ahcq.codegen.lower.attention.plan import AttentionStage, Plan
+from tvm_ahcq.codegen.lower.attention.stream import largest_plan
+from tvm_ahcq.codegen.lower.standalone import packed_inputs, standalone
+from tvm_ahcq.codegen.lower.tiles import AttentionTile
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
 from tvm_ahcq.quantizers.activation.lnq import LnqParams
@@ -17,47 +19,55 @@ from tvm_ahcq.quantizers.activation.uniform import UniformParams
 from tvm_ahcq.quantizers.core import reference
 
 
-def random_heads(count: int, sides: tuple[int, int], channels: int, relative: bool = True) -> PictureHeads:
-    rng = np.random.default_rng(sum(sides) + channels)
+def random_stage(heads: int, sides: tuple[int, int], channels: int, relative: bool = True) -> AttentionStage:
+    rng, tokens = np.random.default_rng(sum(sides) + channels), sides[0] * sides[1]
     q, k, v = (UniformParams(bits=4, scale=0.31, zero_point=zero) for zero in (8, 6, 9))
     tables = [rng.normal(size=(2 * side - 1, channels)) if relative else None for side in sides]
+    quantizers = AttentionQuantizers(q, k, v, LnqParams(bits=4, alpha=20.0, scale=0.7))
     constants, rel_h, rel_w = attention_constants(
-        AttentionQuantizers(q, k, v, LnqParams(bits=4, alpha=20.0, scale=0.7)),
-        scale=channels**-0.5,
-        head_dim=channels,
-        rel_h=tables[0],
-        rel_w=tables[1],
+        quantizers, scale=channels**-0.5, head_dim=channels, rel_h=tables[0], rel_w=tables[1]
     )
-    codes = rng.integers(0, 16, (3, count, sides[0] * sides[1], channels)).astype(np.uint8)
-    return PictureHeads(*codes, constants, sides, rel_h, rel_w)
+    return AttentionStage(heads, tokens, tokens, channels, constants, rel_h, rel_w)
 
 
-def expected(heads: PictureHeads) -> np.ndarray:
-    """Integer sums ``(heads, tokens, d)`` of the reference."""
-    found = []
-    for q, k, v in zip(heads.q, heads.k, heads.v, strict=True):
-        operands = reference.attention_operands(q, k, heads.constants, heads.rel_h, heads.rel_w)
-        found.append(operands.astype(np.int64) @ (v.astype(np.int64) - heads.constants.v_zero))
-    return np.stack(found)
+def random_codes(stage: AttentionStage) -> np.ndarray:
+    """``(3, heads, tokens, channels)``: queries, keys, values."""
+    return np.random.default_rng(1).integers(0, 16, (3, stage.heads, stage.queries, stage.channels)).astype(np.uint8)
 
 
-def run(backend: str, name: str, heads: PictureHeads, rows: int | None) -> tuple[np.ndarray, dict[str, int]]:
-    """Sums ``(heads, tokens, d)`` and all counters."""
-    config, image = named(name), MemoryImage()
-    program, address = stream_program(config, image, heads, rows)
-    start, length = image.place(program), instruction_count(program)
-    memory = image.finish()
-    count, tokens, channels = heads.q.shape
+def expected(stage: AttentionStage, codes: np.ndarray) -> np.ndarray:
+    """Integer sums ``(heads, tokens, channels)`` of the reference."""
+    sums = []
+    for q, k, v in zip(*codes, strict=True):
+        operands = reference.attention_operands(q, k, stage.constants, stage.rel_h, stage.rel_w)
+        sums.append(operands.astype(np.int64) @ (v.astype(np.int64) - stage.constants.v_zero))
+    return np.stack(sums)
+
+
+def run(backend: str, name: str, stage: AttentionStage, queries: int | None) -> tuple[np.ndarray, dict[str, int]]:
+    """Sums ``(heads, tokens, channels)`` and all counters; tiles of so many queries, else the default."""
+    config, codes = named(name), random_codes(stage)
+    tiles = {}
+    if queries is not None:
+        plan = Plan(config, stage, queries)
+        tiles = {attention_shape(config, stage): AttentionTile(queries, plan.chunk_rows, plan.lag)}
+    shape = stage.heads, stage.queries, stage.keys, stage.channels
+    operator = lower_attention(config, shape, stage.constants, stage.rel_h, stage.rel_w, tiles)
+    assert operator.runs == 1 and operator.tuned == (queries is not None)
+    program, output = standalone(operator.memory, operator.program), operator.output
+    memory = program.image(packed_inputs(operator, *codes.reshape(3, -1, stage.channels)))
+    places = stage.heads, output.blocks, len(output.row_at), output.dim
     with open_device(backend, config, memory_bytes=len(memory)) as device:
         device.copy_in(0, memory)
-        assert device.run(start, length).error == "none"
-        counters, data = device.counters(), device.copy_out(address, heads.q.size * 4)
-    sums = np.frombuffer(data, np.int32).reshape(count, channels // config.dim, tokens, config.dim)
-    return sums.swapaxes(1, 2).reshape(count, tokens, channels), counters
+        assert device.run(program.start, program.length).error == "none"
+        counters, data = device.counters(), device.copy_out(output.address, 4 * int(np.prod(places)))
+    sums = np.frombuffer(data, np.int32).reshape(places).swapaxes(1, 2)
+    order = [list(output.row_at).index(query) for query in range(stage.queries)]
+    return sums.reshape(stage.heads, -1, stage.channels)[:, order], counters
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "sides", "channels", "relative", "rows"),
+    ("name", "heads", "sides", "channels", "relative", "queries"),
     [
         ("sim_4x4", 2, (8, 7), 8, True, None),
         ("sim_4x4", 2, (8, 7), 8, False, None),
@@ -72,43 +82,29 @@ def run(backend: str, name: str, heads: PictureHeads, rows: int | None) -> tuple
     ],
 )
 def test_sums_are_those_of_the_reference(
-    name: str, count: int, sides: tuple[int, int], channels: int, relative: bool, rows: int | None
+    name: str, heads: int, sides: tuple[int, int], channels: int, relative: bool, queries: int | None
 ) -> None:
-    heads = random_heads(count, sides, channels, relative)
-    sums, _ = run("fsim", name, heads, rows)
-    np.testing.assert_array_equal(sums, expected(heads))
+    stage = random_stage(heads, sides, channels, relative)
+    sums, _ = run("fsim", name, stage, queries)
+    np.testing.assert_array_equal(sums, expected(stage, random_codes(stage)))
 
 
 def test_the_rtl_agrees_in_sums_and_in_every_counter_and_its_array_is_busy() -> None:
-    heads = random_heads(2, (12, 12), 16)
-    sums, counters = run("rtl", "sim_4x4", heads, 12)
-    wanted, estimated = run("fsim", "sim_4x4", heads, 12)
-    np.testing.assert_array_equal(sums, wanted)
+    stage = random_stage(2, (12, 12), 16)
+    sums, counters = run("rtl", "sim_4x4", stage, 12)
+    simulated, estimated = run("fsim", "sim_4x4", stage, 12)
+    np.testing.assert_array_equal(sums, simulated)
     assert counters == estimated
     assert counters["array_busy"] / counters["cycles"] > 0.9
 
 
-def test_only_some_tiles_leave_the_sums_of_the_others() -> None:
-    config, heads, image = named("sim_4x4"), random_heads(1, (8, 8), 8), MemoryImage()
-    program, address = stream_program(config, image, heads, rows=16, tiles=2)
-    start, length = image.place(program), instruction_count(program)
-    memory = image.finish()
-    with open_device("fsim", config, memory_bytes=len(memory)) as device:
-        device.copy_in(0, memory)
-        assert device.run(start, length).error == "none"
-        sums = np.frombuffer(device.copy_out(address, 64 * 8 * 4), np.int32).reshape(2, 64, 4)
-    want = expected(heads)[0].reshape(64, 2, 4).swapaxes(0, 1)
-    np.testing.assert_array_equal(sums[:, :32], want[:, :32])
-    assert not sums[:, 32:].any()
-
-
 def test_the_largest_plan_takes_as_many_queries_as_fit() -> None:
-    assert largest_plan(named("ecp5_16x16"), random_heads(1, (14, 14), 64).stage).rows == 28
-    assert largest_plan(named("ecp5_16x16"), random_heads(1, (64, 64), 64).stage).rows == 16
+    assert largest_plan(named("ecp5_16x16"), random_stage(1, (14, 14), 64)).rows == 28
+    assert largest_plan(named("ecp5_16x16"), random_stage(1, (64, 64), 64)).rows == 16
 
 
 @pytest.mark.parametrize(
-    ("sides", "channels", "rows", "message"),
+    ("sides", "channels", "queries", "message"),
     [
         ((64, 64), 16, 4, "lgt"),
         ((14, 14), 64, 28, "wgt"),
@@ -116,6 +112,8 @@ def test_the_largest_plan_takes_as_many_queries_as_fit() -> None:
         ((14, 14), 6, 28, "blocks of 4 channels"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(sides: tuple[int, int], channels: int, rows: int, message: str) -> None:
+def test_what_does_not_fit_is_refused_by_name(
+    sides: tuple[int, int], channels: int, queries: int, message: str
+) -> None:
     with pytest.raises(DeviceError, match=message):
-        Plan(named("sim_4x4"), random_heads(1, sides, channels).stage, rows)
+        Plan(named("sim_4x4"), random_stage(1, sides, channels), queries)

@@ -10,13 +10,13 @@ import pytest
 from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.codegen.isa.dependency_tokens import insert_dependency_tokens
-from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES
 from tvm_ahcq.codegen.isa.layout import code_blocks, pack_codes, unpack_codes
 from tvm_ahcq.codegen.lower.address_space import DeviceMemory, move_constants
 from tvm_ahcq.codegen.lower.fixed_scales import fraction_bits, stage_reference
 from tvm_ahcq.codegen.lower.linear.program import linear_entries
 from tvm_ahcq.codegen.lower.linear.stage import Encoder, Field, LinearStage, pack_fields
 from tvm_ahcq.codegen.lower.linear.tiling import candidates, choose_tiling, tiling_of
+from tvm_ahcq.codegen.lower.standalone import standalone
 from tvm_ahcq.codegen.lower.tile_space import linear_space
 from tvm_ahcq.codegen.lower.verify import verify
 from tvm_ahcq.errors import DeviceError
@@ -24,8 +24,8 @@ from tvm_ahcq.errors import DeviceError
 CONFIG = named("sim_4x4")
 
 
-def random_stage(rng, rows, outputs, groups, encoded) -> LinearStage:
-    inputs, dim = sum(groups), CONFIG.dim
+def random_stage(rng, rows, outputs, groups, encoded, dim=CONFIG.dim) -> LinearStage:
+    inputs = sum(groups)
     weight, zero = rng.integers(0, 16, (outputs, inputs)), rng.integers(0, 16, outputs)
     tables = rng.integers(-15, 16, (len(groups), 16))
     assert all(size % dim == 0 for size in groups)
@@ -53,16 +53,12 @@ def random_encoder(rng, groups, outputs, largest) -> Encoder:
     return Encoder(multiplier, bias, bits, edges, rng.integers(0, 16, 32).astype(np.uint8))
 
 
-def run(entries, memory: DeviceMemory, inputs: dict[int, bytes]) -> bytearray:
+def run(entries, memory: DeviceMemory, inputs: dict[int, bytes], config=CONFIG) -> bytearray:
     """External memory after the program, scratch first."""
-    base = -(-memory.scratch_bytes // 64) * 64
-    program = move_constants(insert_dependency_tokens(entries, CONFIG), base)
-    verify(program, CONFIG, base + len(memory.constants))
-    at = base + len(memory.constants)
-    external = bytearray(bytes(base) + memory.constants + program)
-    for address, data in inputs.items():
-        external[address : address + len(data)] = data
-    result = Machine(CONFIG, external).run(at, len(program) // INSTRUCTION_BYTES)
+    program = standalone(memory, insert_dependency_tokens(entries, config))
+    verify(program.program, config, program.start)
+    external = program.image(inputs)
+    result = Machine(config, external).run(program.start, program.length)
     assert result.error == "none", result
     return external
 
@@ -195,6 +191,32 @@ def test_the_codes_of_one_layer_are_the_input_of_the_next():
     stored = unpack_codes(bytes(external[at[1] : at[1] + between.size // 2])).reshape(-1, 40, CONFIG.dim)
     assert np.array_equal(stored.swapaxes(0, 1).reshape(40, 24), between)
     assert np.array_equal(accumulators(external, at[2], second), stage_reference(second, between))
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "outputs", "groups"),
+    [
+        ("sim_4x4", 8, 4, (4,)),
+        ("sim_4x4", 200, 40, (256,)),
+        ("sim_4x4", 72, 44, (32, 4, 160, 12)),
+        ("ecp5_16x16", 136, 80, (64, 448, 16)),
+        ("ecp5_16x16", 16, 640, (64,)),  # many short results, more than a token counter holds
+        ("ecp5_32x32", 264, 96, (128, 64)),
+        ("zu_64x64", 40, 128, (192,)),
+    ],
+)
+def test_codes_on_every_configuration_are_those_of_the_reference(name, rows, outputs, groups):
+    config, rng = named(name), np.random.default_rng(rows)
+    stage = random_stage(rng, rows, outputs, groups, True, config.dim)
+    codes = rng.integers(0, 16, (rows, sum(groups))).astype(np.uint8)
+    memory = DeviceMemory()
+    source, result = memory.scratch(codes.size // 2), memory.scratch(stage.result_bytes())
+    entries = linear_entries(memory, choose_tiling(config, stage), source, result)
+    external = run(entries, memory, {source: pack_codes(code_blocks(codes, config.dim))}, config)
+    stored = unpack_codes(bytes(external[result : result + stage.result_bytes()])).reshape(-1, rows, config.dim)
+    assert np.array_equal(stored.swapaxes(0, 1).reshape(rows, outputs), stage_reference(stage, codes))
+    fed = sum(f["rows"] * f["steps"] * f["blocks"] for name, f in entries if name == "gemm")
+    assert fed == rows * outputs * sum(groups) // config.dim**2
 
 
 def test_codes_are_those_of_real_numbers_but_within_what_fixed_point_rounds():
