@@ -16,9 +16,10 @@ from tvm.ir import IRModule
 
 from tvm_ahcq import ir as ahcq
 from tvm_ahcq.ir.register import is_op
-from tvm_ahcq.models.description import PIXELS, SITE_ROLES, ModelFamily
+from tvm_ahcq.models.description import ATTENTION, PIXELS, SITE_ROLES, ModelFamily
 from tvm_ahcq.quantizers.core.recipe import Recipe
 
+from .coverage import require_coverage
 from .rewrite import Definitions, bindings, functions, rewrite_module
 
 ACTIVATIONS = {"relax.nn.gelu": "gelu", "relax.nn.relu": "relu"}
@@ -42,32 +43,44 @@ def annotate(mod: IRModule, recipe: Recipe, family: ModelFamily) -> IRModule:
     -------
     tvm.IRModule
         The same functions with ``ahcq.quantize`` at every site; float results are unchanged until quantizers are set.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If an operator has no role in the description, or a form that cannot be quantized as its role says; all such
+        operators are listed (:mod:`.coverage`).
     """
-    return rewrite_module(mod, lambda defs: _plan(defs, recipe, family))
+    annotated = rewrite_module(mod, lambda defs: _plan(defs, recipe, family))
+    require_coverage(annotated, recipe, family)
+    return annotated
 
 
 def _plan(defs: Definitions, recipe: Recipe, family: ModelFamily) -> dict[relax.Var, relax.Expr]:
     plan = {}
     for binding in bindings(defs.func):
         value = binding.value
-        if is_op(value, "relax.ahcq.linear") or is_op(value, "relax.ahcq.conv2d"):
-            role = family.role(str(value.attrs["name"]))
-            if role is not None and role.role in SITE_ROLES:
-                if (quantizer := _quantizer(value, role.role, recipe)) is not None:
-                    plan[binding.var] = _with_quantized_input(defs, value, recipe, quantizer)
-        elif is_op(value, "relax.ahcq.attention"):
+        layer = is_op(value, "relax.ahcq.linear") or is_op(value, "relax.ahcq.conv2d")
+        if not layer and not is_op(value, "relax.ahcq.attention"):
+            continue
+        role = family.role(str(value.attrs["name"]))
+        if role is None:
+            continue
+        if layer and role.role in SITE_ROLES:
+            if (quantizer := _quantizer(value, role.role, recipe)) is not None:
+                plan[binding.var] = _with_quantized_input(defs, value, recipe, quantizer)
+        elif not layer and role.role == ATTENTION:
             plan[binding.var] = _with_quantized_operands(value, recipe)
     return plan
 
 
-def _quantizer(layer: relax.Call, kind: str, recipe: Recipe) -> str | None:
-    """Kind of quantizer in front of a layer; None where the recipe leaves it in float.
+def _quantizer(layer: relax.Call, role: str, recipe: Recipe) -> str | None:
+    """Return the kind of quantizer in front of a layer; None where the layer cannot have one, or the recipe has none.
 
-    Patches that do not overlap are a linear layer (SAM). A convolution whose patches do (SAM 2: 7 x 7, stride 4) stays
-    in float: ``ahcq.im2col`` takes stride 1, and the layer has 0.1 % of the encoder's products.
+    Layers that read pixels are quantized as linear layers, that is, if their patches do not overlap: ``ahcq.im2col``
+    takes stride 1.
     """
-    if kind != PIXELS:
-        return recipe.quantizer_for(kind)
+    if role != PIXELS:
+        return recipe.quantizer_for(role)
     return PIXELS if recipe.pixels is not None and is_op(layer, "relax.ahcq.linear") else None
 
 

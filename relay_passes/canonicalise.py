@@ -264,14 +264,3 @@ def match_permutation(defs: Definitions, value: relax.Expr) -> relax.Expr | None
         return None
     axes = [int(inner.attrs.axes[int(a)]) for a in value.attrs.axes]
     return inner.args[0] if axes == list(range(len(axes))) else relax.op.permute_dims(inner.args[0], axes)
-
-
-def uncovered(mod: IRModule) -> list[str]:
-    """Matrix products and softmaxes on activations that no ``ahcq`` operator stands for, by description."""
-    left = []
-    for var, func in ((v, f) for v, f in mod.functions.items() if isinstance(f, relax.Function)):
-        for binding in bindings(func):
-            if is_op(binding.value, "relax.nn.softmax") or is_op(binding.value, "relax.nn.conv2d"):
-                shape = ", ".join(str(int(d)) if isinstance(d, tvm.tirx.IntImm) else str(d) for d in _dims(binding.var))
-                left.append(f"{var.name_hint}: {binding.value.op.name} of shape ({shape})")
-    return left

@@ -28,7 +28,6 @@ from tvm_ahcq.quantizers.weight.weights import encode_weight
 from tvm_ahcq.runtime.weights import QLinearWeight
 
 from .annotate import sites
-from .canonicalise import uncovered
 from .rewrite import PARAM_NAMES, Definitions, bindings, functions, replace_values
 
 Tensor = np.ndarray | QLinearWeight
@@ -48,9 +47,10 @@ class Realised:
     function_params : dict
         Names of the records of each function, in order.
     covered, total : int
-        Quantization sites on integers, and in all.
+        Quantization sites on integers, and in all. Annotation has made sure that every layer and attention which the
+        description wants quantized has its sites (:mod:`.coverage`).
     missing : list of str
-        What is not on integers.
+        Sites that are not on integers.
     """
 
     module: IRModule
@@ -94,7 +94,7 @@ def realise(mod: IRModule, params: Mapping[str, np.ndarray], table: QuantTable, 
         result[var.name_hint], function_params[var.name_hint] = realiser.signature(var.name_hint, rewritten)
         tensors |= {name: realiser.tensors[name] for name in function_params[var.name_hint]}
         done |= realiser.done
-    missing = [site for site in wanted if site not in done] + uncovered(mod)
+    missing = [site for site in wanted if site not in done]
     return Realised(result, tensors, function_params, len(done), len(done) + len(missing), missing)
 
 

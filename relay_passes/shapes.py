@@ -36,3 +36,10 @@ def rows_of(expr: relax.Expr) -> tuple[relax.Expr, Dim]:
     *leading, last = dims(expr)
     rows = product(leading)
     return (expr if len(leading) == 1 else relax.op.reshape(expr, [rows, last])), rows
+
+
+def text(expr: relax.Expr) -> str:
+    """Shape of a tensor for people, such as "[B, 4, 16]"; "[?]" where it is not known, or where it is no tensor."""
+    if not isinstance(expr.ty, relax.TensorType) or not isinstance(expr.ty.shape, relax.ShapeExpr):
+        return "[?]"
+    return f"[{', '.join(str(int(dim)) if isinstance(dim, tirx.IntImm) else str(dim) for dim in dims(expr))}]"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import tvm
 from tvm import relax, tirx
 
-from .shapes import dims
+from .shapes import dims, text
 
 POINTS = 2
 """Points of the prompt that work is counted for: a click and the padding behind it, or the corners of a box."""
@@ -36,7 +36,7 @@ class PromptSizes:
 
     def text(self, expr: relax.Expr) -> str:
         """Shape of a tensor for people, such as "[B, 4, 16]"."""
-        return f"[{', '.join(str(int(dim)) if isinstance(dim, tirx.IntImm) else str(dim) for dim in dims(expr))}]"
+        return text(expr)
 
     def depends(self, operands: Sequence[relax.Expr]) -> bool:
         """Whether the size of any of them depends on the prompts."""

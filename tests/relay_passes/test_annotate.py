@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import torch
+import tvm
+from tvm.script import ir as I
+from tvm.script import relax as R
 
+import tvm_ahcq.ir  # noqa: F401  (registers R.ahcq)
+from tvm_ahcq.models.description import ATTENTION, FLOAT
 from tvm_ahcq.models.sam.family import SAM
 from tvm_ahcq.quantizers.core.recipe import recipe
 from tvm_ahcq.relay_passes.annotate import annotate, sites
@@ -15,6 +20,50 @@ from tvm_ahcq.torch_exec.executor import TorchExecutor
 def annotated(model, name="ahcq"):
     named = name_parameters(model.module, model.function_params)
     return annotate(canonicalise(named), recipe(name), SAM)
+
+
+def test_sites_go_before_layers_and_attentions_with_a_role_and_take_in_non_linearities(make_family):
+    @I.ir_module
+    class Canonical:
+        @R.function
+        def main(
+            x: R.Tensor((2, 5, 8), "float32"),
+            w: R.Tensor((8, 8), "float32"),
+            b: R.Tensor((8,), "float32"),
+        ):
+            R.func_attr({"ahcq_param_names": ["fc.weight", "fc.bias"]})
+            with R.dataflow():
+                q = R.ahcq.linear(x, w, b, name="attn.q")
+                mixed = R.ahcq.attention(q, x, x, name="attn", scale=0.5)
+                hidden = R.ahcq.linear(R.nn.gelu(mixed), w, b, name="mlp")
+                y = R.ahcq.linear(hidden, w, b, name="head")
+                R.output(y)
+            return y
+
+    @I.ir_module
+    class Expected:
+        @R.function
+        def main(
+            x: R.Tensor((2, 5, 8), "float32"),
+            w: R.Tensor((8, 8), "float32"),
+            b: R.Tensor((8,), "float32"),
+        ):
+            R.func_attr({"ahcq_param_names": ["fc.weight", "fc.bias"]})
+            with R.dataflow():
+                normed = R.ahcq.quantize(x, site="attn.q.input", kind="cag", bits=4)
+                projected = R.ahcq.linear(normed, w, b, name="attn.q")
+                q = R.ahcq.quantize(projected, site="attn.q", kind="uniform", bits=4)
+                k = R.ahcq.quantize(x, site="attn.k", kind="uniform", bits=4)
+                v = R.ahcq.quantize(x, site="attn.v", kind="uniform", bits=4)
+                mixed = R.ahcq.attention(q, k, v, name="attn", scale=0.5, kind="lnq", bits=4)
+                activated = R.ahcq.quantize(mixed, site="mlp.input", kind="hluq", bits=4, activation="gelu")
+                hidden = R.ahcq.linear(activated, w, b, name="mlp")
+                y = R.ahcq.linear(hidden, w, b, name="head")
+                R.output(y)
+            return y
+
+    family = make_family({r"attn\.q": "norm", "attn": ATTENTION, "mlp": "activation", "head": FLOAT})
+    tvm.ir.assert_structural_equal(annotate(Canonical, recipe("ahcq"), family), Expected)
 
 
 def test_published_methods_leave_the_pixels_in_float_and_ours_takes_them_at_eight_bits(tiny_model):

@@ -12,7 +12,7 @@ from tvm.script import relax as R
 
 from tvm_ahcq.api import QuantizedModel, quantize
 from tvm_ahcq.errors import QuantTableError, UnsupportedModelError
-from tvm_ahcq.models.sam.family import SAM
+from tvm_ahcq.models.description import ATTENTION
 from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.quantizers.activation.cag import CagParams
 from tvm_ahcq.quantizers.activation.lnq import LnqParams
@@ -147,11 +147,12 @@ def attention_over(keys: int) -> tvm.IRModule:
     return Attention
 
 
-def test_attention_whose_sums_could_leave_int32_is_refused():
+def test_attention_whose_sums_could_leave_int32_is_refused(make_family):
     assert MAX_KEYS << EXP_BITS < 2**31 <= (MAX_KEYS + 1) << EXP_BITS
     sites = {f"attn.{role}": UniformParams(4, 0.1, 7) for role in "qkv"} | {"attn.probs": LnqParams(4, 20.0, 0.7)}
     table = QuantTable("one attention", recipe("ahcq", 4), sites)
-    longest = realise(annotate(attention_over(MAX_KEYS), table.recipe, SAM), {}, table, "rows")
+    family = make_family({"attn": ATTENTION})
+    longest = realise(annotate(attention_over(MAX_KEYS), table.recipe, family), {}, table, "rows")
     assert (longest.covered, longest.missing) == (4, [])
     with pytest.raises(UnsupportedModelError, match=r"attn: attends to 8192 keys.* at most 8191"):
-        realise(annotate(attention_over(MAX_KEYS + 1), table.recipe, SAM), {}, table, "rows")
+        realise(annotate(attention_over(MAX_KEYS + 1), table.recipe, family), {}, table, "rows")
