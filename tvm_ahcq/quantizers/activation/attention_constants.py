@@ -50,11 +50,9 @@ def attention_constants(
     Parameters
     ----------
     quantizers : AttentionQuantizers
-        Quantizers of the sites.
-    scale : float
-        Factor of the attention on q.k (usually ``head_dim ** -0.5``); relative positions are not scaled.
-    head_dim : int
-        Channels of a head.
+        Of the four sites.
+    scale, head_dim : float, int
+        Factor of q.k (usually ``head_dim ** -0.5``; relative positions are not scaled), and channels of a head.
     rel_h, rel_w : numpy.ndarray, optional
         ``(2 h - 1, d)``, ``(2 w - 1, d)`` float32 tables; each gets one scale, ``max|.| / 127``.
 
@@ -71,11 +69,9 @@ def attention_constants(
     """
     q, k, v = quantizers.q, quantizers.k, quantizers.v
     qk = (head_dim * _max_step(q) * _max_step(k), q.scale * k.scale * scale * LOG2_E)
-    rel: tuple[int, float, float] | None = None
-    tables: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
+    rel, rows, columns = None, None, None
     if rel_h is not None and rel_w is not None:
         (rows, h_scale), (columns, w_scale) = _int8_table(rel_h), _int8_table(rel_w)
-        tables = rows, columns
         rel = (head_dim * _max_step(q) * 127, q.scale * h_scale * LOG2_E, q.scale * w_scale * LOG2_E)
     codebook = _probability_codebook(quantizers.probs)
     constants = AttentionConstants(
@@ -87,7 +83,7 @@ def attention_constants(
         out_scale=np.float32(codebook.scale) * np.float32(v.scale),
         **attention_logit_scale(qk, rel),
     )
-    return constants, *tables
+    return constants, rows, columns
 
 
 def _max_step(params: UniformParams) -> int:
