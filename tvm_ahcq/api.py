@@ -17,7 +17,8 @@ from tvm.ir import IRModule
 
 from tvm_ahcq.calibrate.images import load_calibration
 from tvm_ahcq.calibrate.samples import Samples
-from tvm_ahcq.models.description import FloatModel, ModelSpec, SessionLike
+from tvm_ahcq.models.description import FloatModel, ModelSpec
+from tvm_ahcq.models.execution import SessionLike
 from tvm_ahcq.progress import Progress
 from tvm_ahcq.quantizers.core.float16_storage import round_to_float16
 from tvm_ahcq.quantizers.core.recipe import Recipe

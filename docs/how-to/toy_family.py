@@ -15,8 +15,6 @@ from tvm_ahcq.models.description import (
     DECODE,
     ENCODE,
     FLOAT,
-    Call,
-    Driver,
     FloatModel,
     FunctionDescription,
     LayerRole,
@@ -26,6 +24,7 @@ from tvm_ahcq.models.description import (
     TensorDescription,
     Variant,
 )
+from tvm_ahcq.models.execution import Call, Driver
 from tvm_ahcq.models.export import export_module
 from tvm_ahcq.models.registry import register_family
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tvm_ahcq.errors import BenchmarkError
-from tvm_ahcq.models.description import SessionLike
+from tvm_ahcq.models.execution import SessionLike
 
 from .task import Task
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tvm_ahcq.models.description import SessionLike
+from tvm_ahcq.models.execution import SessionLike
 from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.models.sam.image import prepare
 from tvm_ahcq.models.sam.predictor import SamPredictor

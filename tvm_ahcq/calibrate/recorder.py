@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tvm_ahcq.errors import CalibrationError
-from tvm_ahcq.models.description import run_driver
+from tvm_ahcq.models.execution import run_driver
 from tvm_ahcq.progress import Progress
 from tvm_ahcq.quantizers.published.average_range import AverageRange
 from tvm_ahcq.torch_exec.executor import TorchExecutor

@@ -8,7 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from tvm_ahcq.models.description import Driver, ModelFamily, ModelSpec
+from tvm_ahcq.models.description import ModelFamily, ModelSpec
+from tvm_ahcq.models.execution import Driver
 from tvm_ahcq.models.registry import find_family
 
 

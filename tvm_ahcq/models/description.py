@@ -8,10 +8,10 @@ or function name of a model stands anywhere else. This module imports neither to
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from tvm_ahcq.errors import UnsupportedModelError
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tvm_ahcq.quantizers.activation.pixels import PixelRange
     from tvm_ahcq.quantizers.weight.equalise import Exchange
 
+    from .evaluation import Prompting, Timing
+    from .execution import Driver, GoldenCheck, SessionLike
     from .shapes import EncoderSizes
 
 FLOAT = "float"
@@ -205,78 +207,6 @@ class Variant:
         return self.weights is not None
 
 
-class Call(NamedTuple):
-    """A request of a driver: run a function with these inputs."""
-
-    function: str
-    inputs: tuple[Any, ...]
-
-
-Driver = Generator[Call, Any, None]
-"""A calibration sample on its way through the model: yields calls and is sent the outputs of each. An output that is
-not used is not asked for; arrays are numpy arrays or torch tensors, whichever executes the calls."""
-
-
-class SessionLike(Protocol):
-    """An executor of a model's functions: compiled, or simulated in torch."""
-
-    @property
-    def model(self) -> Any:
-        """Figures of the model, of the family's own class."""
-
-    def run(self, name: str, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Call a function by name with its inputs; return its outputs."""
-
-
-def run_driver(driver: Driver, execute: Callable[..., Any]) -> None:
-    """Run all calls of a driver; ``execute(function, *inputs)`` returns the output, or a tuple of several."""
-    try:
-        call = next(driver)
-        while True:
-            call = driver.send(execute(call.function, *call.inputs))
-    except StopIteration:
-        return
-
-
-@dataclass(frozen=True)
-class Check:
-    """One comparison with a golden output.
-
-    Attributes
-    ----------
-    what : str
-        What was compared, for people.
-    value, limit : float
-        The value, and the limit it is held against.
-    passed : bool
-        True if the value is within the limit.
-    """
-
-    what: str
-    value: float
-    limit: float
-    passed: bool
-
-    def __str__(self) -> str:
-        return f"{self.what} {self.value:.4g} ({'' if self.passed else 'NOT '}within {self.limit:g})"
-
-
-@dataclass(frozen=True)
-class GoldenCheck:
-    """How a bundle checks itself.
-
-    Attributes
-    ----------
-    make : callable
-        ``make(session) -> arrays``: inputs, and what a reference session makes of them, by name.
-    compare : callable
-        ``compare(session, arrays) -> checks``: the same on another session, compared.
-    """
-
-    make: Callable[[SessionLike], dict[str, np.ndarray]]
-    compare: Callable[[SessionLike, Mapping[str, np.ndarray]], tuple[Check, ...]]
-
-
 @dataclass(frozen=True, eq=False)
 class ModelFamily:
     """All models of one architecture.
@@ -321,6 +251,10 @@ class ModelFamily:
         Regular expression for the key sites whose ranges the published method searches.
     foldable_signs : str
         Regular expression for the attentions whose key signs BIG may fold into the projections.
+    prompting : Prompting or None
+        Prompts and masks of promptable segmentation, for sensitivity analysis and mixed precision.
+    timing : Timing or None
+        Calls to time, for profiles and benchmarks.
     """
 
     name: str
@@ -341,6 +275,8 @@ class ModelFamily:
     input_range: Callable[[Any], PixelRange | None] = lambda spec: None
     searched_keys: str = r"(?!)"
     foldable_signs: str = r"(?!)"
+    prompting: Prompting | None = None
+    timing: Timing | None = None
 
     def function(self, purpose: str) -> FunctionDescription:
         """Return the function of a purpose.

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from tvm_ahcq.errors import BundleError, DeviceError
-from tvm_ahcq.models.description import Check, ModelFamily
+from tvm_ahcq.models.description import ModelFamily
+from tvm_ahcq.models.execution import Check
 from tvm_ahcq.models.registry import find_family
 
 from . import cpu, threads

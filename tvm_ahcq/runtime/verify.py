@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tvm_ahcq.models.description import Check, ModelFamily, SessionLike, run_driver
+from tvm_ahcq.models.description import ModelFamily
+from tvm_ahcq.models.execution import Check, SessionLike, run_driver
 
 OUTPUT_TOLERANCE = 0.02
 """Relative L2 error of an output. Integers agree exactly; float arithmetic may move a code by one here and there."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tvm_ahcq.models.description import Driver
+from tvm_ahcq.models.execution import Driver
 
 from .executor import Program, Step, TorchExecutor
 from .simulate import Sites, using_sites

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tvm_ahcq.models.description import Call, Driver
+from tvm_ahcq.models.execution import Call, Driver
 
 from .spec import SamSpec
 

@@ -14,13 +14,12 @@ from tvm_ahcq.models.description import (
     REFINE,
     FloatModel,
     FunctionDescription,
-    GoldenCheck,
     LayerRole,
     ModelFamily,
-    SessionLike,
     SymbolicDim,
     TensorDescription,
 )
+from tvm_ahcq.models.execution import GoldenCheck, SessionLike
 from tvm_ahcq.models.registry import register_family
 from tvm_ahcq.quantizers.activation.pixels import PixelRange, pixel_range
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tvm_ahcq.models.description import SessionLike
+from tvm_ahcq.models.execution import SessionLike
 
 
 class SamFunctions:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tvm_ahcq.models.description import Check, SessionLike
+from tvm_ahcq.models.execution import Check, SessionLike
 from tvm_ahcq.scenes import generate
 
 from .driver import calibration_prompts

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tvm_ahcq.errors import ImageError, PromptError
-from tvm_ahcq.models.description import SessionLike
+from tvm_ahcq.models.execution import SessionLike
 
 from . import prompts
 from .functions import SamFunctions
