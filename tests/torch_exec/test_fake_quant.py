@@ -31,8 +31,8 @@ def test_layers_agree_to_the_last_places_of_float32():
         fast = FakeQuantSites(QUANTIZERS, {name: (torch.from_numpy(quantized.dequantize()), None)})
         values = exact.activation(f"{name}.input", x, activation)
         assert torch.equal(values, fast.activation(f"{name}.input", x, activation))
-        found = [sites.linear(name, values, torch.from_numpy(weight), bias) for sites in (exact, fast)]
-        torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+        results = [sites.linear(name, values, torch.from_numpy(weight), bias) for sites in (exact, fast)]
+        torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
 
 
 def test_a_given_bias_takes_the_place_of_the_models():
@@ -46,5 +46,5 @@ def test_attention_agrees_but_for_fixed_point_logits():
     q, k, v = (torch.randn(3, 20, 16, generator=generator) for _ in range(3))
     exact, fast = SimulatedSites(QUANTIZERS), FakeQuantSites(QUANTIZERS)
     operands = [exact.activation(f"a.{role}", x) for role, x in zip("qkv", (q, k, v), strict=True)]
-    found = [sites.attention("a", *operands, 0.25, None, None) for sites in (exact, fast)]
-    assert (found[0] - found[1]).abs().mean() < 0.01 * found[0].abs().mean()
+    results = [sites.attention("a", *operands, 0.25, None, None) for sites in (exact, fast)]
+    assert (results[0] - results[1]).abs().mean() < 0.01 * results[0].abs().mean()

@@ -65,10 +65,10 @@ def test_with_everything_chosen_it_equals_the_simulation_bit_for_bit(quantizers,
 
 def test_with_nothing_chosen_it_equals_float_bit_for_bit_or_is_closer():
     expected = everything(Sites())
-    for got, wanted in zip(everything(PartialSites({}, accumulator=torch.float32)), expected, strict=True):
-        np.testing.assert_array_equal(got.numpy(), wanted.numpy())
-    for got, wanted in zip(everything(PartialSites({})), expected, strict=True):
-        np.testing.assert_allclose(got.numpy(), wanted.numpy(), atol=2e-5)
+    for got, reference in zip(everything(PartialSites({}, accumulator=torch.float32)), expected, strict=True):
+        np.testing.assert_array_equal(got.numpy(), reference.numpy())
+    for got, reference in zip(everything(PartialSites({})), expected, strict=True):
+        np.testing.assert_allclose(got.numpy(), reference.numpy(), atol=2e-5)
 
 
 @pytest.mark.parametrize("kind", INPUTS)

@@ -107,8 +107,8 @@ def test_trained_quantizers_round_as_the_sites_do(name, factor):
     sites, x = TrainableSites(LEARNED, {}, {}, (name,)), 2 * normal(400, 6)
     with torch.no_grad():
         sites.scales[name].mul_(factor)
-        found = sites.activation(name, x).numpy()
-    np.testing.assert_array_equal(found, sites.trained(name).fake_quant(x.numpy()))
+        value = sites.activation(name, x).numpy()
+    np.testing.assert_array_equal(value, sites.trained(name).fake_quant(x.numpy()))
 
 
 @pytest.mark.parametrize("name", LEARNED)
@@ -125,9 +125,9 @@ def test_dropping_leaves_elements_in_float_while_training():
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         rounded, mixed = plain.activation("uniform", x), dropping.activation("uniform", x)
-    kept = mixed == x
-    assert 0.4 < kept.float().mean() < 0.6
-    assert torch.equal(mixed[~kept], rounded[~kept])
+    dropped = mixed == x
+    assert 0.4 < dropped.float().mean() < 0.6
+    assert torch.equal(mixed[~dropped], rounded[~dropped])
 
 
 def test_other_sites_and_layers_are_as_ever():

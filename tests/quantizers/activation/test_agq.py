@@ -89,8 +89,8 @@ def test_more_bits_are_better():
     probs, values = attention()
     losses = []
     for bits in (3, 4, 6):
-        found = calibrate_agq(probs, values, bits)
-        losses.append(deployed_loss(probs, values, bits, found.tau, found.scale))
+        params = calibrate_agq(probs, values, bits)
+        losses.append(deployed_loss(probs, values, bits, params.tau, params.scale))
     assert losses[0] > losses[1] > losses[2]
 
 

@@ -75,9 +75,9 @@ def test_thinned_calibration_finds_nearly_the_same_loss():
     probs = (probs / probs.sum(-1, keepdims=True)).astype(np.float32)
     values = rng.normal(size=(12, 196, 16)).astype(np.float32)
     ours = calibrate_lnq(probs, values, 4)
-    found = deployed_loss(probs, values, 4, ours.alpha, ours.scale)
+    our_loss = deployed_loss(probs, values, 4, ours.alpha, ours.scale)
     best = min(deployed_loss(probs, values, 4, a, probs.max() * f) for a in ALPHAS for f in (1, 0.9, 0.7, 0.5, 0.3))
-    assert found <= 1.05 * best
+    assert our_loss <= 1.05 * best
 
 
 def test_degenerate_and_wrong_inputs():

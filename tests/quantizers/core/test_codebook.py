@@ -61,8 +61,8 @@ def test_rounded_thresholds_decide_as_the_exact_ones(x, v):
 
 def test_bisection_marks_predicates_that_never_or_always_hold():
     limits = np.array([-5.0, 0.1, 5.0])
-    found = last_float32(lambda x: x.astype(np.float64) <= limits, -1.0, 1.0, 3)
-    np.testing.assert_array_equal(found, np.float32([-np.inf, float32_at_most(np.array(0.1)), np.inf]))
+    points = last_float32(lambda x: x.astype(np.float64) <= limits, -1.0, 1.0, 3)
+    np.testing.assert_array_equal(points, np.float32([-np.inf, float32_at_most(np.array(0.1)), np.inf]))
 
 
 @pytest.mark.parametrize(

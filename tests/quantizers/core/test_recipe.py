@@ -31,10 +31,10 @@ def test_our_recipes_take_pixels_at_eight_bits_whatever_the_rest_has_and_publish
     for name in recipe_names():
         made = recipe(name, 6)
         assert made.pixels == (8 if name.startswith("ahcq") else None)
-        assert made.bits_of_site(site) == made.bits_of_weight(weight) == (made.pixels or 6)
+        assert made.bits_of_site(site, pixels=True) == made.bits_of_weight(weight, pixels=True) == (made.pixels or 6)
         assert made.bits_of_weight("image_encoder.blocks.0.attn.proj.weight") == 6
-    assert replace(recipe(), pixels=4, raised={site: 6}).bits_of_site(site) == 6
-    assert replace(recipe(), raised={site: 6}).bits_of_site(site) == 8
+    assert replace(recipe(), pixels=4, raised={site: 6}).bits_of_site(site, pixels=True) == 6
+    assert replace(recipe(), raised={site: 6}).bits_of_site(site, pixels=True) == 8
 
 
 def test_a_recipe_that_was_saved_before_pixels_were_a_choice_leaves_them_in_float():

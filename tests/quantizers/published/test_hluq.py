@@ -76,9 +76,9 @@ def test_deployed_codes_are_the_published_ones_and_values_within_half_a_step_of_
     x = (params.fp_min + x).astype(np.float32)
     codes = encode_published(x, params.scales)
     np.testing.assert_array_equal(params.codebook().encode(x), codes)
-    wanted = params.scales.table().astype(np.float64)[codes]
+    expected = params.scales.table().astype(np.float64)[codes]
     rounding = 2e-7 * max(abs(params.fp_min), top)
-    assert np.abs(params.codebook().fake_quant(x) - wanted).max() <= 0.5 * params.delta + rounding
+    assert np.abs(params.codebook().fake_quant(x) - expected).max() <= 0.5 * params.delta + rounding
     assert params_from_dict(params.to_dict()) == params
 
 

@@ -27,14 +27,14 @@ def layer(seed: int = 0, rows: int = 2048, inputs: int = 48, noise: float = 0.2)
 @pytest.mark.parametrize("bits", [4, 8])
 def test_the_rounded_layer_answers_as_the_float_layer_does(bits):
     weight, bias, sample, (x, quantized) = layer()
-    found = round_layer(weight, bias, sample, bits)
+    result = round_layer(weight, bias, sample, bits)
     unseen = LayerSample(x[1536:], quantized[1536:], np.zeros(512, bool))
-    error = output_error(unseen, weight, bias, found.weight.dequantize(), found.bias)
+    error = output_error(unseen, weight, bias, result.weight.dequantize(), result.bias)
     plain = round_layer(weight, bias, LayerSample(sample.float_inputs, sample.float_inputs, sample.held_out), bits)
     uncorrected = output_error(unseen, weight, bias, plain.weight.dequantize(), plain.bias)
     assert error < 0.25 * uncorrected
-    assert found.error == pytest.approx(error, rel=0.3) and found.error < found.nearest_error
-    assert found.ridge is not None
+    assert result.error == pytest.approx(error, rel=0.3) and result.error < result.nearest_error
+    assert result.ridge is not None
 
 
 @pytest.mark.parametrize("rows", [30, 48, 500])
@@ -43,26 +43,26 @@ def test_the_input_correction_minimises_its_objective(rows):
     weight, _, sample, _ = layer()
     x, q = sample.float_inputs[:rows], sample.quantized_inputs[:rows]
     statistics = InputStatistics(LayerSample(x, q, np.zeros(rows, bool)), centred=False)
-    found = statistics.corrected(weight, 0.1).astype(np.float64)
+    corrected = statistics.corrected(weight, 0.1).astype(np.float64)
     unit = np.square(q, dtype=np.float64).mean()
-    gradient = (found @ q.T - weight @ x.T) @ q / rows + 0.1 * unit * (found - weight)
+    gradient = (corrected @ q.T - weight @ x.T) @ q / rows + 0.1 * unit * (corrected - weight)
     start = (weight @ q.T - weight @ x.T) @ q / rows
     assert np.abs(gradient).max() < 1e-4 * np.abs(start).max()
 
 
 def test_values_of_codes_give_the_codes_back():
     weight, bias, sample, _ = layer()
-    found = round_layer(weight, bias, sample, 4).weight
-    again = encode_weight(found.dequantize(), found.scale, found.zero_point, 4)
-    np.testing.assert_array_equal(again.codes, found.codes)
+    result = round_layer(weight, bias, sample, 4).weight
+    again = encode_weight(result.dequantize(), result.scale, result.zero_point, 4)
+    np.testing.assert_array_equal(again.codes, result.codes)
 
 
 def test_undisturbed_inputs_cost_no_more_than_rounding():
     weight, bias, sample, _ = layer()
     clean = LayerSample(sample.float_inputs, sample.float_inputs, sample.held_out)
-    found = round_layer(weight, bias, clean, 8)
-    assert found.error < 1e-4
-    assert output_error(clean, weight, bias, found.weight.dequantize(), found.bias) < 1e-4
+    result = round_layer(weight, bias, clean, 8)
+    assert result.error < 1e-4
+    assert output_error(clean, weight, bias, result.weight.dequantize(), result.bias) < 1e-4
 
 
 def test_a_layer_without_bias_gets_none():
@@ -73,16 +73,16 @@ def test_a_layer_without_bias_gets_none():
 def test_few_samples_fall_back_to_what_they_can_support():
     weight, bias, sample, (x, quantized) = layer()
     few = LayerSample(sample.float_inputs[:6], sample.quantized_inputs[:6], np.array([False] * 3 + [True] * 3))
-    found = round_layer(weight, bias, few, 4)
+    result = round_layer(weight, bias, few, 4)
     unseen = LayerSample(x[1536:], quantized[1536:], np.zeros(512, bool))
-    error = output_error(unseen, weight, bias, found.weight.dequantize(), found.bias)
+    error = output_error(unseen, weight, bias, result.weight.dequantize(), result.bias)
     assert np.isfinite(error) and error < 1
 
 
 @pytest.mark.parametrize("rows", [np.zeros((40, 8), np.float32), np.ones((40, 8), np.float32)])
 def test_constant_inputs_give_finite_layers(rows):
     weight, bias = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32), np.zeros(5, np.float32)
-    found = round_layer(weight, bias, LayerSample(rows, rows, np.arange(40) > 30), 4)
-    values = found.weight.dequantize()
-    assert np.isfinite(values).all() and np.isfinite(found.bias).all()
-    np.testing.assert_allclose(rows @ values.T + found.bias, rows @ weight.T + bias, atol=1e-3)
+    result = round_layer(weight, bias, LayerSample(rows, rows, np.arange(40) > 30), 4)
+    values = result.weight.dequantize()
+    assert np.isfinite(values).all() and np.isfinite(result.bias).all()
+    np.testing.assert_allclose(rows @ values.T + result.bias, rows @ weight.T + bias, atol=1e-3)

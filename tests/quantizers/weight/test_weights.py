@@ -27,8 +27,8 @@ def test_published_search_reproduces_ranges_scores_and_codes(vectors, name, bits
     ours = calibrate_weight(w, bits, "search")
     low, high = (end * ours.scale for end in (-1.0 * ours.zero_point, 2**bits - 1.0 - ours.zero_point))
     same = ours.zero_point == d[f"{key}_zp"]
-    for found, reference in ((ours.scale, "scale"), (low, "min"), (high, "max")):
-        same &= np.isclose(found, d[f"{key}_{reference}"], rtol=1e-4)
+    for computed, reference in ((ours.scale, "scale"), (low, "min"), (high, "max")):
+        same &= np.isclose(computed, d[f"{key}_{reference}"], rtol=1e-4)
     assert np.mean(same) >= 0.95
     assert (power_loss(ours, w, 2.4) <= d[f"{key}_score"] * (1 + 1e-3)).all()
     given_range = encode_weight(w, d[f"{key}_scale"], d[f"{key}_zp"], bits)
