@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tvm_ahcq import kernels
+from tvm_ahcq.kernels.attention.context import AttentionShape
 from tvm_ahcq.kernels.common.peak import PeakLoop, peak_loops
 from tvm_ahcq.kernels.gemm.workload import LinearWorkload
 from tvm_ahcq.target import HostTarget, resolve_target
@@ -97,7 +98,7 @@ def attention_cases(rng: np.random.Generator, target: HostTarget) -> list[Case]:
             np.ones(1, np.float32),
             empty(q.shape),
         )
-        func = kernels.log_attention(heads, nq, nk, d, grid, 15, target)
+        func = kernels.log_attention(AttentionShape(heads, nq, nk, d, grid, 15), target)
         shape = f"{heads} heads, {nq} x {nk} x {d}{', relative' if grid else ''}"
         cases.append(Case("log_attention", shape, func, arguments, 2 * heads * nq * nk * d, "int8"))
     return cases

@@ -24,6 +24,14 @@ def sizes(expr: relax.Expr) -> list[int]:
     return [int(dim) for dim in dims(expr)]
 
 
+def grid_of(tables: list[relax.Expr]) -> tuple[int, int] | None:
+    """Height and width of the grid of `tables` of relative positions, ``(2 h - 1, d)`` and ``(2 w - 1, d)``, if any."""
+    if not tables:
+        return None
+    height, width = ((sizes(table)[0] + 1) // 2 for table in tables)
+    return height, width
+
+
 def product(dims: list[Dim]) -> Dim:
     """Product of dimensions: an int where all are constant, else an expression."""
     if all(isinstance(d, (int, tirx.IntImm)) for d in dims):

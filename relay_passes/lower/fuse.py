@@ -22,12 +22,13 @@ from tvm import relax, tirx
 
 from tvm_ahcq import kernels
 from tvm_ahcq.ir.register import is_op
+from tvm_ahcq.kernels.attention.context import AttentionShape
 from tvm_ahcq.kernels.common.vector import LANES
 from tvm_ahcq.kernels.common.windows import Windows
 from tvm_ahcq.kernels.gemm.epilogue import MAX_THRESHOLDS
 from tvm_ahcq.kernels.gemm.workload import LinearWorkload
 from tvm_ahcq.relay_passes.rewrite import Definitions, bindings
-from tvm_ahcq.relay_passes.shapes import Dim, dims, product, sizes
+from tvm_ahcq.relay_passes.shapes import Dim, dims, grid_of, product, sizes
 
 from .kernel_builder import ANY_ROWS, KernelBuilder
 
@@ -193,10 +194,11 @@ class Fuser:
             kernels.linear_heads, options, [*linear.args, *scales, *zeros], [3, batch, tokens, d], "uint8"
         )
         rel = list(attention.args[7:])
-        grid = tuple((sizes(table)[0] + 1) // 2 for table in rel) or None
-        shape = (batch, tokens, tokens, d, grid, sizes(attention.args[4])[0], self.builder.target, heads)
+        shape = AttentionShape(batch, tokens, tokens, d, grid_of(rel), sizes(attention.args[4])[0], heads)
         args = [parts, *rel, *attention.args[3:7]]
-        out = self.builder.call(kernels.log_attention, shape, args, [sequences, tokens, line], "float32")
+        out = self.builder.call(
+            kernels.log_attention, (shape, self.builder.target), args, [sequences, tokens, line], "float32"
+        )
         return relax.op.reshape(out, dims(var))
 
     def heads_of(self, operands: list[relax.Expr]) -> tuple[_Linear, int] | None:

@@ -35,11 +35,11 @@ class KernelBuilder:
         self.target, self.tuning = target, tuning
         self._used_names = set(used_names)
         self._builder = relax.BlockBuilder()
-        self._kernels: dict[tuple, tvm.ir.GlobalVar] = {}
+        self._kernels: dict[str, tvm.ir.GlobalVar] = {}
 
     def call(self, factory: Callable, options: tuple, args: list[relax.Expr], shape: list, dtype: str) -> relax.Call:
         """Call the kernel ``factory(*options)`` with output type (`shape`, `dtype`)."""
-        key = (factory.__name__, *[str(o) if isinstance(o, tvm.ir.Expr) else o for o in options])
+        key = factory.__name__ + repr(options)  # expressions have no equality of their own
         if key not in self._kernels:
             name = next(n for i in itertools.count() if (n := f"{factory.__name__}_{i}") not in self._used_names)
             self._used_names.add(name)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from tvm import relax
 
 from tvm_ahcq import kernels
+from tvm_ahcq.kernels.attention.context import AttentionShape
 from tvm_ahcq.kernels.gemm.workload import LinearWorkload
-from tvm_ahcq.relay_passes.shapes import dims, product, rows_of
+from tvm_ahcq.relay_passes.shapes import dims, grid_of, product, rows_of
 
 from .kernel_builder import ANY_ROWS, KernelBuilder, legalises
 
@@ -57,10 +58,8 @@ def _log_attention(builder: KernelBuilder, call: relax.Call) -> relax.Expr:
     operands = [relax.op.reshape(arg, [product(dims(arg)[:-2]), *dims(arg)[-2:]]) for arg in call.args[:3]]
     batch = product(dims(call.args[0])[:-2])
     queries, keys = (product([dims(arg)[-2]]) for arg in call.args[:2])
-    head_dim = int(dims(call.args[0])[-1])
-    rel = list(call.args[7:])
-    grid = tuple((int(dims(table)[0]) + 1) // 2 for table in rel) or None
-    options = (batch, queries, keys, head_dim, grid, int(dims(call.args[4])[0]), builder.target)
+    d, rel = int(dims(call.args[0])[-1]), list(call.args[7:])
+    shape = AttentionShape(batch, queries, keys, d, grid_of(rel), int(dims(call.args[4])[0]))
     args = [*operands, *rel, *call.args[3:7]]
-    out = builder.call(kernels.log_attention, options, args, [batch, queries, head_dim], "float32")
+    out = builder.call(kernels.log_attention, (shape, builder.target), args, [batch, queries, d], "float32")
     return relax.op.reshape(out, dims(call.args[0]))

@@ -16,13 +16,10 @@ from tvm.ir import IRModule
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import ScheduleError
 
+from tvm_ahcq.kernels.common.parallel import SERIAL_ELEMENTS
+
 TILE = 16
 """Side of a tile of a transposition: one cache line of float32."""
-
-
-LITTLE_WORK = 1 << 14
-"""Steps up to which a loop runs on the calling thread: waking the others takes longer, and very long where the machine
-is busy. Sizes that are not known yet (prompts, points) count as 1."""
 
 
 def schedule(mod: IRModule) -> IRModule:
@@ -83,7 +80,7 @@ def _schedule_block(sch: Schedule, name: str, fuse: bool) -> None:
     reduction = [loop for loop, kind in zip(loops, kinds, strict=False) if kind != tirx.IterVar.DataPar]
     if len(loops) != len(kinds) or not spatial:
         return
-    parallel = _work(sch, loops) > LITTLE_WORK
+    parallel = _work(sch, loops) > SERIAL_ELEMENTS
     if not reduction and parallel and (across := _contiguous_source(sch, block)) is not None:
         _schedule_tiles(sch, loops, across)
         return

@@ -8,6 +8,7 @@ import tvm
 from tvm.tirx import Var
 
 from tvm_ahcq.kernels import grouped_linear, log_attention
+from tvm_ahcq.kernels.attention.context import AttentionShape
 from tvm_ahcq.kernels.gemm.workload import LinearWorkload
 from tvm_ahcq.quantizers.core import reference
 from tvm_ahcq.runtime.weights import pack
@@ -44,7 +45,7 @@ def test_attention_equals_the_reference(emulate, foreign: HostTarget):
         table=np.array([0, 9, 70, 255], np.uint8),
         out_scale=np.float32(0.3),
     )
-    run = emulate(log_attention(1, Var("nq", "int64"), Var("nk", "int64"), 16, None, 3, foreign))
+    run = emulate(log_attention(AttentionShape(1, Var("nq", "int64"), Var("nk", "int64"), 16, None, 3), foreign))
     q, k, v = (rng.integers(0, 16, (1, size, 16), dtype=np.uint8) for size in (5, 70, 70))
     constants = np.array([3, 8, 5, c.qk_shift, c.rel_shift, c.qk_multiplier, 0, 0, c.shift], np.int32)
     arguments = (q, k, v, constants, c.log_thresholds, c.table, np.array([c.out_scale], np.float32))

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from tvm.ir import Expr
 from tvm.script import tirx as T
+from tvm.tirx import Buffer
 
 from tvm_ahcq.kernels.common.vector import LANES, SIGN_BITS, vpdpbusd
 
-from .softmax_codes import AttentionShape
+from .context import AttentionShape
 
 _WASTE = 1.25
 """Lines of keys are padded to whole vectors where that makes them at most so much more."""
@@ -21,7 +22,7 @@ _WASTE = 1.25
 
 @dataclass(frozen=True)
 class KeyVectors:
-    """Which keys lie in which vector of 16.
+    """Assignment of keys to vectors of 16.
 
     Where there is a grid, each of its lines begins a vector, if not too much is lost to padding: a vector then has one
     vertical relative position. Otherwise keys follow one another.
@@ -42,10 +43,10 @@ class KeyVectors:
 
     @classmethod
     def of(cls, shape: AttentionShape) -> KeyVectors:
-        """For an attention."""
+        """Assignment for an attention."""
         h, w = shape.grid or (0, 1)
         padded = h * -(-w // LANES) * LANES
-        return cls(shape.tokens, h if shape.grid and padded <= _WASTE * h * w else 0, w)
+        return cls(shape.keys, h if shape.grid and padded <= _WASTE * h * w else 0, w)
 
     @property
     def in_line(self) -> int:
@@ -65,7 +66,7 @@ class KeyVectors:
         return T.min(vector * LANES + lane, self.tokens - 1)
 
     def is_key(self, vector: Expr) -> Expr:
-        """Whether each lane of a vector holds a key of its own."""
+        """True in each lane of a vector that holds a key of its own."""
         if self.lines:
             return T.ramp(vector % self.in_line * LANES, 1, LANES) < T.broadcast(self.width, LANES)
         first = T.cast(vector * LANES, "int32")
@@ -85,42 +86,111 @@ def four_values(v, b: Expr, tokens: list[Expr], channel: Expr, lanes: int = LANE
     return T.bitwise_xor(packed, sign if lanes == 1 else T.broadcast(sign, LANES))
 
 
+@dataclass(frozen=True)
+class PackedKeys:
+    """Packed keys and values of one or several heads.
+
+    Attributes
+    ----------
+    packed : Buffer
+        Keys, int8 ``(vectors, d / 4, 16, 4)``.
+    offset : Buffer
+        What packing and zero points leave out of products with each key, int32 ``(vectors * 16,)``.
+    values : Buffer
+        Four values a lane, int32 ``(4 * vectors, vectors of channels, 16)``.
+    """
+
+    packed: Buffer
+    offset: Buffer
+    values: Buffer
+
+
+@dataclass(frozen=True)
+class PackedRelative:
+    """Packed relative positions of both axes, vertical ones first.
+
+    Attributes
+    ----------
+    packed : Buffer
+        int8 ``(vectors, d / 4, 16, 4)``.
+    offset : Buffer
+        What zero points leave out of products, int32 ``(vectors * 16,)``.
+    scale : Buffer
+        Factors of shifted products, int32 ``(vectors * 16,)``.
+    """
+
+    packed: Buffer
+    offset: Buffer
+    scale: Buffer
+
+
+@dataclass(frozen=True)
+class RelativeTable:
+    """Relative positions of one axis.
+
+    Attributes
+    ----------
+    rel : Buffer
+        int8 ``(count, d)``.
+    count : int
+        Positions.
+    first : int
+        Place of the first one among those of both axes.
+    backwards : bool
+        True if the last position comes first.
+    multiplier : Expr
+        Factor of shifted products.
+    """
+
+    rel: Buffer
+    count: int
+    first: int
+    backwards: bool
+    multiplier: Expr
+
+    def place(self, t: Expr) -> Expr:
+        """Place of position `t` among those of both axes."""
+        return self.first + (self.count - 1 - t if self.backwards else t)
+
+
 @T.inline
-def pack_vector(k, v, constants, b, place, vector, first, d, keys, offset, values):
+def pack_vector(attn, b, place, vector, first, keys):
     """Pack the keys and values of one vector of head `b` to position ``first + vector``."""
+    d = T.meta_var(attn.shape.d)
     sums = T.alloc_buffer((1,), "int32x16", scope="local")
     for lane in range(LANES):
         for c in range(d // 4):
-            keys[first + vector, c, lane, T.ramp(0, 1, 4)] = T.reinterpret(
+            keys.packed[first + vector, c, lane, T.ramp(0, 1, 4)] = T.reinterpret(
                 "int8x4",
                 T.bitwise_xor(
-                    T.reinterpret("int32", k[b, place.token(vector, lane), T.ramp(c * 4, 1, 4)]), T.int32(SIGN_BITS)
+                    T.reinterpret("int32", attn.k[b, place.token(vector, lane), T.ramp(c * 4, 1, 4)]),
+                    T.int32(SIGN_BITS),
                 ),
             )
     sums[0] = T.broadcast(128 * d, LANES)
     for c in range(d // 4):
-        sums[0] = vpdpbusd(sums[0], T.broadcast(T.uint8(1), 64), keys[first + vector, c, 0, T.ramp(0, 1, 64)])
-    offset[T.ramp((first + vector) * LANES, 1, LANES)] = (T.broadcast(d * constants[1], LANES) - sums[0]) * T.broadcast(
-        constants[0], LANES
-    )
+        sums[0] = vpdpbusd(sums[0], T.broadcast(T.uint8(1), 64), keys.packed[first + vector, c, 0, T.ramp(0, 1, 64)])
+    keys.offset[T.ramp((first + vector) * LANES, 1, LANES)] = (
+        T.broadcast(d * attn.k_zero, LANES) - sums[0]
+    ) * T.broadcast(attn.q_zero, LANES)
     for t, part in T.grid(4, d // LANES):
-        values[(first + vector) * 4 + t, part, T.ramp(0, 1, LANES)] = four_values(
-            v, b, [place.token(vector, t * 4 + i) for i in range(4)], part * LANES
+        keys.values[(first + vector) * 4 + t, part, T.ramp(0, 1, LANES)] = four_values(
+            attn.v, b, [place.token(vector, t * 4 + i) for i in range(4)], part * LANES
         )
     if d % LANES > 0:
         for t, lane in T.grid(4, d % LANES):
-            values[(first + vector) * 4 + t, d // LANES, lane] = four_values(
-                v, b, [place.token(vector, t * 4 + i) for i in range(4)], d // LANES * LANES + lane, 1
+            keys.values[(first + vector) * 4 + t, d // LANES, lane] = four_values(
+                attn.v, b, [place.token(vector, t * 4 + i) for i in range(4)], d // LANES * LANES + lane, 1
             )
 
 
 @T.inline
-def pack_relative(rel, count, first, backwards, d, constants, multiplier, packed, offset, scale):
-    """Pack `count` relative positions from place `first` on, the last one first if `backwards`."""
-    for t in range(count):
-        place = first + (count - 1 - t if backwards else t)
-        scale[place] = multiplier
-        offset[place] = 0
-        for c in range(d):
-            packed[place // LANES, c // 4, place % LANES, c % 4] = rel[t, c]
-            offset[place] = offset[place] - constants[0] * T.cast(rel[t, c], "int32")
+def pack_relative(attn, table, relative):
+    """Pack the relative positions of one axis."""
+    for t in range(table.count):
+        place = table.place(t)
+        relative.scale[place] = table.multiplier
+        relative.offset[place] = 0
+        for c in range(attn.shape.d):
+            relative.packed[place // LANES, c // 4, place % LANES, c % 4] = table.rel[t, c]
+            relative.offset[place] = relative.offset[place] - attn.q_zero * T.cast(table.rel[t, c], "int32")

@@ -1,4 +1,4 @@
-"""The part of log-domain attention between the two matrix products, with AVX-512: rows of logits to operands.
+"""Rows of logits to probability operands with AVX-512, between the two matrix products of log-domain attention.
 
 The operands of 64 keys are stored in the order that packing instructions give: those of keys ``16 m + 4 s`` and on,
 four by four, in places ``16 s + 4 m`` and on.
@@ -6,14 +6,17 @@ four by four, in places ``16 s + 4 m`` and on.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tvm.ir import Expr
 from tvm.script import tirx as T
+from tvm.tirx import Buffer
 
 from tvm_ahcq.kernels.common.fixed_point import exp2_fixed_avx512, log2_fixed
 from tvm_ahcq.kernels.common.vector import LANES, vpdpbusd
 from tvm_ahcq.target import HostTarget
 
-from .softmax_codes import operand_coder, reduce_vector
+from .softmax_codes import CoderBuffers, operand_coder, reduce_vector
 
 KEYS = 4 * LANES
 """Keys whose operands are found together."""
@@ -25,22 +28,59 @@ MAX_MINUS_LOG2 = 2**15 - 2
 """Largest threshold that 16-bit lanes can tell from what exceeds it."""
 
 
+@dataclass(frozen=True)
+class RowBuffers:
+    """Buffers of a tile of query rows, from logits to operands.
+
+    Attributes
+    ----------
+    logits : Buffer
+        Base-2 logits, int32 ``(rows, keys)``.
+    highest : Buffer
+        Largest logits of each row, int32x16 ``(rows,)``.
+    sums : Buffer
+        Sums of powers of two, int32 ``(rows,)``.
+    shift : Buffer
+        The ``c`` of ``-log2(p) = c - logit``, int32 ``(rows,)``.
+    operands : Buffer
+        Operands, uint8 ``(rows, keys)``.
+    totals : Buffer
+        Sums of the operands, int32 ``(rows,)``.
+    """
+
+    logits: Buffer
+    highest: Buffer
+    sums: Buffer
+    shift: Buffer
+    operands: Buffer
+    totals: Buffer
+
+
+@dataclass(frozen=True)
+class RowCoderBuffers(CoderBuffers):
+    """Buffers that a row coder reads; `words` are 64 int16 elements that its `prepare` fills."""
+
+    words: Buffer
+
+
 @T.inline
-def normalise_rows(logits, highest, rows, vectors, sums, offset):
-    """``offset[r]``: the ``c`` of ``-log2(p) = c - logit`` in row `r`, whose largest logits ``highest[r]`` holds."""
+def normalise_rows(rows, count, vectors):
+    """Find ``shift`` of each row."""
     top = T.alloc_buffer((1,), "int32", scope="local")
     total = T.alloc_buffer((1,), "int32x16", scope="local")
     result = T.alloc_buffer((1,), "int32", scope="local")
-    for r in range(rows):
-        top[0] = reduce_vector("smax", highest[r])
-        offset[r] = top[0]
+    for r in range(count):
+        top[0] = reduce_vector("smax", rows.highest[r])
+        rows.shift[r] = top[0]
         total[0] = T.broadcast(0, LANES)
         for i in range(vectors):
-            total[0] = total[0] + exp2_fixed_avx512(T.broadcast(top[0], LANES) - logits[r, T.ramp(i * LANES, 1, LANES)])
-        sums[r] = reduce_vector("add", total[0])
-    for r in range(rows):
-        log2_fixed(sums[r], result)
-        offset[r] = offset[r] + result[0]
+            total[0] = total[0] + exp2_fixed_avx512(
+                T.broadcast(top[0], LANES) - rows.logits[r, T.ramp(i * LANES, 1, LANES)]
+            )
+        rows.sums[r] = reduce_vector("add", total[0])
+    for r in range(count):
+        log2_fixed(rows.sums[r], result)
+        rows.shift[r] = rows.shift[r] + result[0]
 
 
 def _words(first: Expr, second: Expr) -> Expr:
@@ -74,10 +114,10 @@ class RowCoder:
     scratch : int
         int32 elements that :attr:`prepare` fills, once for several rows.
     prepare : callable
-        Inline function ``(scratch, words, thresholds, table)``; `words` are 64 int16 elements.
+        Inline function of :class:`RowCoderBuffers`.
     encode : callable
-        Inline function ``(logits, r, blocks, offset, scratch, words, thresholds, table, out, totals)``: operands of the
-        ``64 * blocks`` keys of row `r` to ``out[r]``, their sum to ``totals[r]``.
+        Inline function ``(buffers, rows, r, blocks)``, with :class:`RowBuffers` `rows`: operands of the
+        ``64 * blocks`` keys of row `r`, and their sum.
     """
 
     def __init__(self, n: int, target: HostTarget):
@@ -90,40 +130,50 @@ class RowCoder:
             self.prepare, self.encode = _vector_by_vector(coder)
 
 
+def _minus_log2(rows: RowBuffers, r: Expr, first: Expr) -> Expr:
+    """``-log2(p)`` of 16 keys of row `r`."""
+    return T.broadcast(rows.shift[r], LANES) - rows.logits[r, T.ramp(first, 1, LANES)]
+
+
+def _bit(steps: int, s: Expr) -> Expr:
+    """What step `s` of a search in `steps` steps may add to the code, in every lane."""
+    return T.broadcast(T.cast(T.shift_right(T.int32(1 << (steps - 1)), s), "int16"), _WORDS)
+
+
+@T.inline
+def _search(buffers, steps, minus_log2, code, place):
+    """Operands of 32 keys to ``code[place]``."""
+    code[place] = T.Select(
+        T.broadcast(buffers.words[1 << (steps - 1)], _WORDS) >= minus_log2[0],
+        _bit(steps, 0),
+        T.broadcast(T.int16(0), _WORDS),
+    )
+    for s in T.unroll(steps - 1):
+        code[place] = code[place] + T.Select(
+            _choose(buffers.words[T.ramp(0, 1, _WORDS)], code[place] + _bit(steps, s + 1)) >= minus_log2[0],
+            _bit(steps, s + 1),
+            T.broadcast(T.int16(0), _WORDS),
+        )
+    code[place] = _choose(buffers.words[T.ramp(_WORDS, 1, _WORDS)], code[place])
+
+
 def _searching(n: int):
     """Thresholds that fit in a register: a binary search in 16-bit lanes."""
     steps = n.bit_length()
 
-    def bit(s: Expr) -> Expr:
-        """What step `s` may add to the code, in every lane."""
-        return T.broadcast(T.cast(T.shift_right(T.int32(1 << (steps - 1)), s), "int16"), _WORDS)
-
     @T.inline
-    def prepare(scratch, words, thresholds, table):
+    def prepare(buffers):
         # lane c of the first register holds threshold c - 1, so that lane and code agree
         for t in range(_WORDS):
-            words[t] = T.if_then_else(
+            buffers.words[t] = T.if_then_else(
                 T.And(t > 0, t <= n),
-                T.cast(T.min(thresholds[T.min(T.max(t - 1, 0), n - 1)], MAX_MINUS_LOG2), "int16"),
+                T.cast(T.min(buffers.thresholds[T.min(T.max(t - 1, 0), n - 1)], MAX_MINUS_LOG2), "int16"),
                 T.int16(-(2**15)),
             )
-            words[_WORDS + t] = T.cast(table[T.min(t, n)], "int16")
+            buffers.words[_WORDS + t] = T.cast(buffers.table[T.min(t, n)], "int16")
 
     @T.inline
-    def search(minus_log2, words, code, place):
-        code[place] = T.Select(
-            T.broadcast(words[1 << (steps - 1)], _WORDS) >= minus_log2[0], bit(0), T.broadcast(T.int16(0), _WORDS)
-        )
-        for s in T.unroll(steps - 1):
-            code[place] = code[place] + T.Select(
-                _choose(words[T.ramp(0, 1, _WORDS)], code[place] + bit(s + 1)) >= minus_log2[0],
-                bit(s + 1),
-                T.broadcast(T.int16(0), _WORDS),
-            )
-        code[place] = _choose(words[T.ramp(_WORDS, 1, _WORDS)], code[place])
-
-    @T.inline
-    def encode(logits, r, blocks, offset, scratch, words, thresholds, table, out, totals):
+    def encode(buffers, rows, r, blocks):
         minus_log2 = T.alloc_buffer((1,), "int16x32", scope="local")
         code = T.alloc_buffer((2,), "int16x32", scope="local")
         sums = T.alloc_buffer((1,), "int32x16", scope="local")
@@ -131,13 +181,13 @@ def _searching(n: int):
         for i in range(blocks):
             for half in T.unroll(2):
                 minus_log2[0] = _words(
-                    T.broadcast(offset[r], LANES) - logits[r, T.ramp(i * KEYS + half * _WORDS, 1, LANES)],
-                    T.broadcast(offset[r], LANES) - logits[r, T.ramp(i * KEYS + half * _WORDS + LANES, 1, LANES)],
+                    _minus_log2(rows, r, i * KEYS + half * _WORDS),
+                    _minus_log2(rows, r, i * KEYS + half * _WORDS + LANES),
                 )
-                search(minus_log2, words, code, half)
-            out[r, T.ramp(i * KEYS, 1, KEYS)] = _bytes(code[0], code[1])
-            sums[0] = vpdpbusd(sums[0], out[r, T.ramp(i * KEYS, 1, KEYS)], T.broadcast(T.int8(1), KEYS))
-        totals[r] = reduce_vector("add", sums[0])
+                _search(buffers, steps, minus_log2, code, half)
+            rows.operands[r, T.ramp(i * KEYS, 1, KEYS)] = _bytes(code[0], code[1])
+            sums[0] = vpdpbusd(sums[0], rows.operands[r, T.ramp(i * KEYS, 1, KEYS)], T.broadcast(T.int8(1), KEYS))
+        rows.totals[r] = reduce_vector("add", sums[0])
 
     return prepare, encode
 
@@ -146,25 +196,19 @@ def _vector_by_vector(coder):
     """Any number of thresholds, by the coder for 16 keys."""
 
     @T.inline
-    def prepare(scratch, words, thresholds, table):
-        coder.prepare(scratch, thresholds, table)
-
-    @T.inline
-    def encode(logits, r, blocks, offset, scratch, words, thresholds, table, out, totals):
+    def encode(buffers, rows, r, blocks):
         found = T.alloc_buffer((4,), "int32x16", scope="local")
         operands = T.alloc_buffer((1,), "int32x16", scope="local")
         place = T.alloc_buffer((1,), "int32", scope="local")
         sums = T.alloc_buffer((1,), "int32x16", scope="local")
         sums[0] = T.broadcast(0, LANES)
-        place[0] = offset[r]
+        place[0] = rows.shift[r]
         for i in range(blocks):
             for m in T.unroll(4):
-                coder.encode(
-                    logits[r, T.ramp(i * KEYS + m * LANES, 1, LANES)], place, scratch, thresholds, table, operands
-                )
+                coder.encode(buffers, rows.logits[r, T.ramp(i * KEYS + m * LANES, 1, LANES)], place, operands)
                 found[m] = operands[0]
                 sums[0] = sums[0] + operands[0]
-            out[r, T.ramp(i * KEYS, 1, KEYS)] = _bytes(_words(found[0], found[1]), _words(found[2], found[3]))
-        totals[r] = reduce_vector("add", sums[0])
+            rows.operands[r, T.ramp(i * KEYS, 1, KEYS)] = _bytes(_words(found[0], found[1]), _words(found[2], found[3]))
+        rows.totals[r] = reduce_vector("add", sums[0])
 
-    return prepare, encode
+    return coder.prepare, encode

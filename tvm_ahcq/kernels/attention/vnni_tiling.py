@@ -1,20 +1,29 @@
-"""How log-domain attention with AVX512-VNNI is cut into tiles, blocks and parallel tasks."""
+"""Tiling of log-domain attention with AVX512-VNNI: register tiles, blocks and parallel tasks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tvm.ir import Expr
 
 from tvm_ahcq.kernels.common.vector import LANES
 from tvm_ahcq.target import HostTarget
 
-from .softmax_codes import AttentionShape
+from .context import AttentionShape
 from .vnni_pack import KeyVectors
 from .vnni_softmax_codes import RowCoder
 
-_TILES = ((4, 6), (7, 4), (5, 5), (6, 4), (3, 8), (2, 12), (1, 12))
-"""Vectors of keys and query rows of a register tile, best first; the vectors must divide those of all keys."""
+
+class RegisterTile(NamedTuple):
+    """Vectors of keys or relative positions by query rows whose products are in registers together."""
+
+    vectors: int
+    rows: int
+
+
+_TILES = tuple(RegisterTile(*size) for size in ((4, 6), (7, 4), (5, 5), (6, 4), (3, 8), (2, 12), (1, 12)))
+"""Register tiles, best first; the vectors must divide those of all keys."""
 
 _CHUNK = 48
 """About so many query rows are a parallel task, which allocates its memory once for all of them."""
@@ -35,10 +44,10 @@ class AttentionTiling:
         Where keys lie.
     coder : RowCoder
         From logits to operands.
-    tile : (int, int)
-        Vectors of keys and query rows of a register tile.
-    relative_tile : (int, int)
-        Vectors of relative positions and query rows of a register tile.
+    tile : RegisterTile
+        For keys.
+    relative_tile : RegisterTile
+        For relative positions.
     relative_blocks : int
         Such tiles for all relative positions.
     chunk_rows : int or Expr
@@ -52,8 +61,8 @@ class AttentionTiling:
     shape: AttentionShape
     place: KeyVectors
     coder: RowCoder
-    tile: tuple[int, int]
-    relative_tile: tuple[int, int]
+    tile: RegisterTile
+    relative_tile: RegisterTile
     relative_blocks: int
     chunk_rows: int | Expr
     value_vectors: int
@@ -63,7 +72,7 @@ class AttentionTiling:
     @property
     def count(self) -> int:
         """Query rows of a tile."""
-        return self.tile[1]
+        return self.tile.rows
 
     @property
     def vectors(self) -> int | Expr:
@@ -86,48 +95,38 @@ class AttentionTiling:
         return self.shape.grid is not None
 
     @property
-    def height(self) -> int:
-        """Lines of the grid, 1 where there is none."""
-        return self.shape.grid[0] if self.shape.grid else 1
-
-    @property
-    def width(self) -> int:
-        """Tokens of a line of the grid, 1 where there is none."""
-        return self.shape.grid[1] if self.shape.grid else 1
-
-    @property
     def full_tiles(self) -> int | Expr:
         """Tiles that are full of keys, where these follow one another."""
-        return self.place.tokens // (self.tile[0] * LANES)
+        return self.place.tokens // (self.tile.vectors * LANES)
 
     @property
     def chunks(self) -> int | Expr:
         """Parallel tasks of a head."""
-        return (self.shape.rows + self.chunk_rows - 1) // self.chunk_rows
+        return (self.shape.queries + self.chunk_rows - 1) // self.chunk_rows
 
     @property
     def relative_vectors(self) -> int:
         """Vectors of all relative positions."""
-        return self.relative_blocks * self.relative_tile[0]
+        return self.relative_blocks * self.relative_tile.vectors
 
 
 def attention_tiling(shape: AttentionShape, target: HostTarget) -> AttentionTiling:
     """How a shape is cut for a target."""
     place, tile = KeyVectors.of(shape), _TILES[0]
     if place.lines:
-        tile = next(t for t in _TILES if place.count % t[0] == 0)
-    count, (h, w) = tile[1], shape.grid or (1, 1)
+        tile = next(t for t in _TILES if place.count % t.vectors == 0)
+    count, (h, w) = tile.rows, shape.grid or (1, 1)
     relative_width = 4 if count <= 6 else 2 if count <= 12 else 1
     value_vectors = -(-shape.d // LANES)
-    whole = isinstance(shape.rows, int) and isinstance(shape.tokens, int) and max(shape.rows, shape.tokens) <= _SMALL
+    whole = isinstance(shape.queries, int) and isinstance(shape.keys, int) and max(shape.queries, shape.keys) <= _SMALL
     return AttentionTiling(
         shape,
         place,
         RowCoder(shape.n_thresholds, target),
         tile,
-        (relative_width, count),
+        RegisterTile(relative_width, count),
         -(-(2 * h + 2 * w - 2) // (relative_width * LANES)),
-        shape.rows if whole else -(-_CHUNK // count) * count,
+        shape.queries if whole else -(-_CHUNK // count) * count,
         value_vectors,
         next(width for width in (4, 3, 2, 1) if value_vectors % width == 0 and width * count <= 28),
         whole,

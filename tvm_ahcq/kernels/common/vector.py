@@ -12,9 +12,6 @@ LANES = 16
 SIGN_BITS = -0x7F7F7F80
 """int32 whose bytes are 128: a code with this bit flipped is, as int8, the code minus 128."""
 
-FEW = 1 << 14
-"""Elements up to which waking other threads takes longer than the work, and very much longer on a busy machine."""
-
 
 def extent(size: int | Expr, name: str) -> int | Var:
     """`size` if it is constant, else a fresh shape variable, so that a kernel owns its variables."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from tvm.ir import Expr
 from tvm.script import tirx as T
-from tvm.tirx import PrimFunc
+from tvm.tirx import Buffer, PrimFunc
 
-from tvm_ahcq.kernels.common.vector import FEW, LANES, extent, rint
+from tvm_ahcq.kernels.common.parallel import SERIAL_ELEMENTS
+from tvm_ahcq.kernels.common.vector import LANES, extent, rint
 
 _BLOCK_ROWS = 32
 
@@ -29,74 +33,179 @@ def uniform_codes(x: Expr, scale: Expr, zero_point: Expr, top: int, lanes: int) 
     return T.cast(T.cast(T.min(T.max(shifted, low), high), wide), narrow)
 
 
+@dataclass(frozen=True)
+class AffineEncoder:
+    """A channel-grouped uniform quantizer.
+
+    Attributes
+    ----------
+    channels, padded : int
+        Input channels K, and output channels Kp.
+    groups, bits : int
+        Channel groups, and bits of a code.
+    index, bounds, scale, zero_point : Buffer
+        Arguments of :func:`encode_affine`; no index where the channels keep their order.
+    """
+
+    channels: int
+    padded: int
+    groups: int
+    bits: int
+    index: Buffer | None
+    bounds: Buffer
+    scale: Buffer
+    zero_point: Buffer
+
+    @property
+    def top(self) -> int:
+        """Largest code."""
+        return 2**self.bits - 1
+
+
+@dataclass(frozen=True)
+class ChannelBuffers:
+    """Buffers of a task that encodes rows whose channels change places.
+
+    Attributes
+    ----------
+    scale, zero : Buffer
+        Scale and zero point of each input channel, float32 ``(K,)``.
+    source : Buffer
+        Input channel of each output channel, int32 ``(Kp,)``; ``K`` for padding.
+    codes : Buffer
+        Codes of a row in the order of the input, and the code of padding, uint8 ``(K + 1,)``.
+    """
+
+    scale: Buffer
+    zero: Buffer
+    source: Buffer
+    codes: Buffer
+
+
 @T.inline
-def _encode_row(source, source_row, out, row, bounds, scale, zero_point, groups, top):
+def _encode_row(encoder, x, out, row):
     """Encode the ordered channels of one row, group by group."""
-    for g in range(groups):
-        low = bounds[g]
-        size = bounds[g + 1] - low
-        zero = T.cast(zero_point[g], "float32")
+    for g in range(encoder.groups):
+        low = encoder.bounds[g]
+        size = encoder.bounds[g + 1] - low
+        zero = T.cast(encoder.zero_point[g], "float32")
         for j in range(size // LANES):
             out[row, T.ramp(low + j * LANES, 1, LANES)] = uniform_codes(
-                source[source_row, T.ramp(low + j * LANES, 1, LANES)], scale[g], zero, top, LANES
+                x[row, T.ramp(low + j * LANES, 1, LANES)], encoder.scale[g], zero, encoder.top, LANES
             )
         for j in range(size % LANES):
             out[row, low + size // LANES * LANES + j] = uniform_codes(
-                source[source_row, low + size // LANES * LANES + j], scale[g], zero, top, 1
+                x[row, low + size // LANES * LANES + j], encoder.scale[g], zero, encoder.top, 1
             )
 
 
 @T.inline
-def _encode_all(x, out, count, scale, zero, top, loop):
+def _encode_all(encoder, x, out, count, loop):
     """Encode `count` values with one scale and zero point."""
     for task in loop((count + _BLOCK - 1) // _BLOCK):
         for j in range(T.min(count - task * _BLOCK, _BLOCK) // LANES):
             out[T.ramp(task * _BLOCK + j * LANES, 1, LANES)] = uniform_codes(
-                x[T.ramp(task * _BLOCK + j * LANES, 1, LANES)], scale[0], T.cast(zero[0], "float32"), top, LANES
+                x[T.ramp(task * _BLOCK + j * LANES, 1, LANES)],
+                encoder.scale[0],
+                T.cast(encoder.zero_point[0], "float32"),
+                encoder.top,
+                LANES,
             )
         for j in range(T.min(count - task * _BLOCK, _BLOCK) % LANES):
             out[task * _BLOCK + T.min(count - task * _BLOCK, _BLOCK) - 1 - j] = uniform_codes(
                 x[task * _BLOCK + T.min(count - task * _BLOCK, _BLOCK) - 1 - j],
-                scale[0],
-                T.cast(zero[0], "float32"),
-                top,
+                encoder.scale[0],
+                T.cast(encoder.zero_point[0], "float32"),
+                encoder.top,
                 1,
             )
 
 
 @T.inline
-def prepare_channels(index, bounds, scale, zero_point, groups, k, kp, scale_of, zero_of, source):
-    """Scale and zero point of each input channel, and where each output channel comes from (`k`: from nowhere)."""
-    for c in range(k):
-        scale_of[c] = T.float32(1)
-        zero_of[c] = T.float32(0)
-    for g in range(groups):
+def prepare_channels(encoder, channels):
+    """Find scale and zero point of each input channel, and the source of each output channel."""
+    index = T.meta_var(encoder.index)
+    bounds = T.meta_var(encoder.bounds)
+    for c in range(encoder.channels):
+        channels.scale[c] = T.float32(1)
+        channels.zero[c] = T.float32(0)
+    for g in range(encoder.groups):
         for j in range(bounds[g + 1] - bounds[g]):
             if index[bounds[g] + j] >= 0:
-                scale_of[index[bounds[g] + j]] = scale[g]
-                zero_of[index[bounds[g] + j]] = T.cast(zero_point[g], "float32")
-    for j in range(kp):
-        source[j] = T.Select(index[j] < 0, k, index[j])
+                channels.scale[index[bounds[g] + j]] = encoder.scale[g]
+                channels.zero[index[bounds[g] + j]] = T.cast(encoder.zero_point[g], "float32")
+    for j in range(encoder.padded):
+        channels.source[j] = T.Select(index[j] < 0, encoder.channels, index[j])
 
 
 @T.inline
-def encode_gathered_row(x, row, k, kp, scale_of, zero_of, source, codes, out, out_row, top):
+def encode_gathered_row(encoder, channels, x, row, out, out_row):
     """Encode a row in its own order, then put the codes, and zeros that pad, in the order of the groups."""
+    k = T.meta_var(encoder.channels)
     for j in range(k // LANES):
-        codes[T.ramp(j * LANES, 1, LANES)] = uniform_codes(
+        channels.codes[T.ramp(j * LANES, 1, LANES)] = uniform_codes(
             x[row, T.ramp(j * LANES, 1, LANES)],
-            scale_of[T.ramp(j * LANES, 1, LANES)],
-            zero_of[T.ramp(j * LANES, 1, LANES)],
-            top,
+            channels.scale[T.ramp(j * LANES, 1, LANES)],
+            channels.zero[T.ramp(j * LANES, 1, LANES)],
+            encoder.top,
             LANES,
         )
     for j in range(k % LANES):
-        codes[k // LANES * LANES + j] = uniform_codes(
-            x[row, k // LANES * LANES + j], scale_of[k // LANES * LANES + j], zero_of[k // LANES * LANES + j], top, 1
+        channels.codes[k // LANES * LANES + j] = uniform_codes(
+            x[row, k // LANES * LANES + j],
+            channels.scale[k // LANES * LANES + j],
+            channels.zero[k // LANES * LANES + j],
+            encoder.top,
+            1,
         )
-    codes[k] = T.uint8(0)
-    for j in range(kp):
-        out[out_row, j] = codes[source[j]]
+    channels.codes[k] = T.uint8(0)
+    for j in range(encoder.padded):
+        out[out_row, j] = channels.codes[channels.source[j]]
+
+
+@T.inline
+def _ordered_rows(encoder, x, out, rows, loop):
+    """Encode rows whose channels keep their order."""
+    for task in loop((rows + _BLOCK_ROWS - 1) // _BLOCK_ROWS):
+        for i in range(T.min(rows - task * _BLOCK_ROWS, _BLOCK_ROWS)):
+            row = task * _BLOCK_ROWS + i
+            _encode_row(encoder, x, out, row)
+
+
+@T.inline
+def _gathered_rows(encoder, x, out, rows, loop):
+    """Encode rows whose channels change places."""
+    for task in loop((rows + _BLOCK_ROWS - 1) // _BLOCK_ROWS):
+        scale = T.alloc_buffer((encoder.channels,), "float32")
+        zero = T.alloc_buffer((encoder.channels,), "float32")
+        source = T.alloc_buffer((encoder.padded,), "int32")
+        codes = T.alloc_buffer((encoder.channels + 1,), "uint8")
+        channels = T.meta_var(ChannelBuffers(scale, zero, source, codes))
+        prepare_channels(encoder, channels)
+        for i in range(T.min(rows - task * _BLOCK_ROWS, _BLOCK_ROWS)):
+            row = task * _BLOCK_ROWS + i
+            encode_gathered_row(encoder, channels, x, row, out, row)
+
+
+@T.inline
+def _encode_rows(encoder, x, out, rows, loop):
+    if encoder.index is not None:
+        _gathered_rows(encoder, x, out, rows, loop)
+    elif encoder.groups == 1:
+        count = T.meta_var(rows * encoder.channels)
+        flat_x = T.decl_buffer((count,), "float32", data=x.data, align=4)
+        flat_out = T.decl_buffer((count,), "uint8", data=out.data, align=1)
+        _encode_all(encoder, flat_x, flat_out, count, loop)
+    else:
+        _ordered_rows(encoder, x, out, rows, loop)
+
+
+@T.inline
+def _serial_or_parallel(encoder, x, out, rows):
+    if rows * encoder.padded <= SERIAL_ELEMENTS:
+        _encode_rows(encoder, x, out, rows, T.serial)
+    else:
+        _encode_rows(encoder, x, out, rows, T.parallel)
 
 
 def encode_affine(m: int | Expr, k: int, kp: int, groups: int, bits: int, identity: bool) -> PrimFunc:
@@ -119,58 +228,40 @@ def encode_affine(m: int | Expr, k: int, kp: int, groups: int, bits: int, identi
     identity : bool
         The channels keep their order and nothing is padded (``Kp`` = `k`), so that there is no index to follow.
     """
-    rows, top = extent(m, "m"), 2**bits - 1
-    tasks = (rows + _BLOCK_ROWS - 1) // _BLOCK_ROWS
+    rows = extent(m, "m")
 
     @T.inline
-    def blocks(x, index, bounds, scale, zero, out, loop):
-        if identity and groups == 1:
-            flat_x = T.decl_buffer((rows * k,), "float32", data=x.data, align=4)
-            flat_out = T.decl_buffer((rows * k,), "uint8", data=out.data, align=1)
-            _encode_all(flat_x, flat_out, rows * k, scale, zero, top, loop)
-        elif identity:
-            for task in loop(tasks):
-                for i in range(T.min(rows - task * _BLOCK_ROWS, _BLOCK_ROWS)):
-                    row = task * _BLOCK_ROWS + i
-                    _encode_row(x, row, out, row, bounds, scale, zero, groups, top)
-        else:
-            for task in loop(tasks):
-                scale_of = T.alloc_buffer((k,), "float32")
-                zero_of = T.alloc_buffer((k,), "float32")
-                source = T.alloc_buffer((kp,), "int32")
-                codes = T.alloc_buffer((k + 1,), "uint8")
-                prepare_channels(index, bounds, scale, zero, groups, k, kp, scale_of, zero_of, source)
-                for i in range(T.min(rows - task * _BLOCK_ROWS, _BLOCK_ROWS)):
-                    row = task * _BLOCK_ROWS + i
-                    encode_gathered_row(x, row, k, kp, scale_of, zero_of, source, codes, out, row, top)
-
-    @T.inline
-    def encode(x_handle, index, bounds_handle, scale_handle, zero_handle, out_handle):
+    def encode(x_handle, index, quantizer, out_handle):
         x = T.match_buffer(x_handle, (rows, k), "float32", align=4)
-        bounds = T.match_buffer(bounds_handle, (groups + 1,), "int32", align=4)
-        scale = T.match_buffer(scale_handle, (groups,), "float32", align=4)
-        zero = T.match_buffer(zero_handle, (groups,), "int32", align=4)
+        bounds = T.match_buffer(quantizer[0], (groups + 1,), "int32", align=4)
+        scale = T.match_buffer(quantizer[1], (groups,), "float32", align=4)
+        zero = T.match_buffer(quantizer[2], (groups,), "int32", align=4)
         out = T.match_buffer(out_handle, (rows, kp), "uint8", align=1)
-        if rows * kp <= FEW:
-            blocks(x, index, bounds, scale, zero, out, T.serial)
-        else:
-            blocks(x, index, bounds, scale, zero, out, T.parallel)
+        _serial_or_parallel(AffineEncoder(k, kp, groups, bits, index, bounds, scale, zero), x, out, rows)
 
-    if identity:
+    return _ordered_kernel(encode) if identity else _gathered_kernel(encode, kp)
 
-        @T.prim_func(s_tir=True)
-        def ordered(x: T.handle, bounds: T.handle, scale: T.handle, zero_point: T.handle, out: T.handle):
-            T.func_attr({"global_symbol": "ahcq_encode_affine", "tirx.noalias": True, "tirx.is_scheduled": True})
-            encode(x, None, bounds, scale, zero_point, out)
 
-        return ordered
+def _ordered_kernel(encode: Callable[..., None]) -> PrimFunc:
+    """The kernel around `encode` without an index."""
 
     @T.prim_func(s_tir=True)
-    def gathered(
+    def main(x: T.handle, bounds: T.handle, scale: T.handle, zero_point: T.handle, out: T.handle):
+        T.func_attr({"global_symbol": "ahcq_encode_affine", "tirx.noalias": True, "tirx.is_scheduled": True})
+        encode(x, None, (bounds, scale, zero_point), out)
+
+    return main
+
+
+def _gathered_kernel(encode: Callable[..., None], kp: int) -> PrimFunc:
+    """The kernel around `encode` with an index of `kp` channels."""
+
+    @T.prim_func(s_tir=True)
+    def main(
         x: T.handle, index_handle: T.handle, bounds: T.handle, scale: T.handle, zero_point: T.handle, out: T.handle
     ):
         T.func_attr({"global_symbol": "ahcq_encode_affine", "tirx.noalias": True, "tirx.is_scheduled": True})
         index = T.match_buffer(index_handle, (kp,), "int32", align=4)
-        encode(x, index, bounds, scale, zero_point, out)
+        encode(x, index, (bounds, scale, zero_point), out)
 
-    return gathered
+    return main

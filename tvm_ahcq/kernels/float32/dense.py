@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from tvm.ir import Expr
 from tvm.script import tirx as T
-from tvm.tirx import PrimFunc
+from tvm.tirx import Buffer, PrimFunc
 
 from tvm_ahcq.errors import AhcqError
+from tvm_ahcq.kernels.common.parallel import SERIAL_MACS
 from tvm_ahcq.kernels.common.vector import LANES, extent, fma
 from tvm_ahcq.target import HostTarget
 
@@ -19,9 +20,6 @@ _BLOCK_ROWS = 96
 
 _FEW_ROWS = 16
 """Below so many rows it does not pay to pack the weight."""
-
-_LITTLE_WORK = 1 << 18
-"""Multiply-adds up to which waking other threads takes longer than the work."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +76,63 @@ def _tile(target: HostTarget, dtype: str, k: int) -> _Tile:
     return _Tile(2, 1, dtype, False, depth)
 
 
+@dataclass(frozen=True)
+class _Product:
+    """A matrix product in the making: its tile, and the arguments of the kernel."""
+
+    tile: _Tile
+    rows: int | Expr
+    n: int
+    k: int
+    x: Buffer
+    w: Buffer
+    bias: Buffer
+    out: Buffer
+
+    @property
+    def panels(self) -> int:
+        """Panels of `tile.columns` outputs."""
+        return -(-self.n // self.tile.columns)
+
+    def row(self, first_row: Expr, r: Expr) -> Expr:
+        """Row `r` of a tile that begins at `first_row`; past the end, the last row again."""
+        return T.min(first_row + r, self.rows - 1)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums of a tile, whose columns begin at `first`, after `depth` blocks of steps.
+
+    Attributes
+    ----------
+    acc : Buffer
+        Vectors of sums.
+    staged : Buffer
+        Where rows of a partial panel are taken apart, float32.
+    first, depth : Expr
+        First column, and block of steps.
+    width : int
+        Columns that exist.
+    """
+
+    acc: Buffer
+    staged: Buffer
+    first: Expr
+    depth: Expr
+    width: int
+
+
 @T.inline
-def _few_rows(x, w, bias, out, rows, n, k, tile, loop):
+def _few_rows(product, loop):
     """Dot products of rows as they are stored."""
-    for task in loop((n + LANES - 1) // LANES):
+    tile = T.meta_var(product.tile)
+    x = T.meta_var(product.x)
+    w = T.meta_var(product.w)
+    k = T.meta_var(product.k)
+    for task in loop((product.n + LANES - 1) // LANES):
         acc = T.alloc_buffer((LANES,), tile.dtype, scope="local")
-        for row in range(rows):
-            for j in range(T.min(n - task * LANES, LANES)):
+        for row in range(product.rows):
+            for j in range(T.min(product.n - task * LANES, LANES)):
                 acc[T.ramp(0, 1, LANES)] = T.broadcast(T.cast(0, tile.dtype), LANES)
                 for i in range(k // LANES):
                     acc[T.ramp(0, 1, LANES)] = tile.multiply_add(
@@ -96,76 +144,110 @@ def _few_rows(x, w, bias, out, rows, n, k, tile, loop):
                     acc[i] = acc[i] + tile.wide(x[row, k - 1 - i], 1) * tile.wide(w[task * LANES + j, k - 1 - i], 1)
                 for i in range(LANES - 1):
                     acc[0] = acc[0] + acc[i + 1]
-                out[row, task * LANES + j] = tile.narrow(acc[0] + tile.wide(bias[task * LANES + j], 1), 1)
+                product.out[row, task * LANES + j] = tile.narrow(
+                    acc[0] + tile.wide(product.bias[task * LANES + j], 1), 1
+                )
 
 
 @T.inline
-def _pack(w, packed, n, k, tile):
+def _pack(product, packed):
     """Panels of `tile.columns` outputs, step by step of the sum; outputs past the end repeat the last one."""
-    for panel in T.parallel((n + tile.columns - 1) // tile.columns):
+    tile = T.meta_var(product.tile)
+    k = T.meta_var(product.k)
+    for panel in T.parallel((product.n + tile.columns - 1) // tile.columns):
         for start in range((k + LANES - 1) // LANES):
             for j in range(tile.columns):
                 for i in range(T.min(k - start * LANES, LANES)):
                     packed[panel * k + start * LANES + i, j] = tile.wide(
-                        w[T.min(panel * tile.columns + j, n - 1), start * LANES + i], 1
+                        product.w[T.min(panel * tile.columns + j, product.n - 1), start * LANES + i], 1
                     )
 
 
 @T.inline
-def _load_sums(acc, staged, bias, out, row, r, first, depth, tile, width):
-    """Row `r` of a tile, whose `width` columns begin at `first`: the bias, or what earlier steps left in `out`."""
-    for v in T.unroll(width // tile.lanes):
-        acc[r * tile.vectors + v] = tile.wide(
+def _load_sums(product, sums, row, r):
+    """Load row `r` of a tile: the bias, or what earlier steps left in `out`."""
+    tile = T.meta_var(product.tile)
+    whole = T.meta_var(sums.width // tile.lanes)
+    for v in T.unroll(whole):
+        sums.acc[r * tile.vectors + v] = tile.wide(
             T.if_then_else(
-                depth == 0,
-                bias[T.ramp(first + v * tile.lanes, 1, tile.lanes)],
-                out[row, T.ramp(first + v * tile.lanes, 1, tile.lanes)],
+                sums.depth == 0,
+                product.bias[T.ramp(sums.first + v * tile.lanes, 1, tile.lanes)],
+                product.out[row, T.ramp(sums.first + v * tile.lanes, 1, tile.lanes)],
             ),
             tile.lanes,
         )
-    if width < tile.columns:
-        for j in range(width % tile.lanes):
-            staged[r, width // tile.lanes * tile.lanes + j] = T.if_then_else(
-                depth == 0,
-                bias[first + width // tile.lanes * tile.lanes + j],
-                out[row, first + width // tile.lanes * tile.lanes + j],
+    if sums.width < tile.columns:
+        for j in range(sums.width % tile.lanes):
+            sums.staged[r, whole * tile.lanes + j] = T.if_then_else(
+                sums.depth == 0,
+                product.bias[sums.first + whole * tile.lanes + j],
+                product.out[row, sums.first + whole * tile.lanes + j],
             )
-        for v in T.unroll(tile.vectors - width // tile.lanes):
-            acc[r * tile.vectors + width // tile.lanes + v] = tile.wide(
-                staged[r, T.ramp((width // tile.lanes + v) * tile.lanes, 1, tile.lanes)], tile.lanes
+        for v in T.unroll(tile.vectors - whole):
+            sums.acc[r * tile.vectors + whole + v] = tile.wide(
+                sums.staged[r, T.ramp((whole + v) * tile.lanes, 1, tile.lanes)], tile.lanes
             )
 
 
 @T.inline
-def _store_sums(acc, staged, out, row, r, first, tile, width):
-    """Row `r` of a tile to the `width` columns of `out` that begin at `first`."""
-    for v in T.unroll(width // tile.lanes):
-        out[row, T.ramp(first + v * tile.lanes, 1, tile.lanes)] = tile.narrow(acc[r * tile.vectors + v], tile.lanes)
-    if width % tile.lanes > 0:
-        staged[r, T.ramp(width // tile.lanes * tile.lanes, 1, tile.lanes)] = tile.narrow(
-            acc[r * tile.vectors + width // tile.lanes], tile.lanes
+def _store_sums(product, sums, row, r):
+    """Store row `r` of a tile to the columns of `out` that exist."""
+    tile = T.meta_var(product.tile)
+    whole = T.meta_var(sums.width // tile.lanes)
+    for v in T.unroll(whole):
+        product.out[row, T.ramp(sums.first + v * tile.lanes, 1, tile.lanes)] = tile.narrow(
+            sums.acc[r * tile.vectors + v], tile.lanes
         )
-        for j in range(width % tile.lanes):
-            out[row, first + width // tile.lanes * tile.lanes + j] = staged[r, width // tile.lanes * tile.lanes + j]
+    if sums.width % tile.lanes > 0:
+        sums.staged[r, T.ramp(whole * tile.lanes, 1, tile.lanes)] = tile.narrow(
+            sums.acc[r * tile.vectors + whole], tile.lanes
+        )
+        for j in range(sums.width % tile.lanes):
+            product.out[row, sums.first + whole * tile.lanes + j] = sums.staged[r, whole * tile.lanes + j]
 
 
 @T.inline
-def _add_steps(x, packed, bias, out, first_row, rows, panel, depth, k, tile, width):
+def _add_steps(product, packed, first_row, panel, depth, width):
     """Add up to `tile.depth` steps to a tile of which `width` columns exist; rows past the end repeat the last one."""
+    tile = T.meta_var(product.tile)
     acc = T.alloc_buffer((tile.rows * tile.vectors,), f"{tile.dtype}x{tile.lanes}", scope="local")
     staged = T.alloc_buffer((tile.rows, tile.columns), "float32", scope="local")
+    sums = T.meta_var(_Sums(acc, staged, panel * tile.columns, depth, width))
     for r in T.unroll(tile.rows):
-        _load_sums(acc, staged, bias, out, T.min(first_row + r, rows - 1), r, panel * tile.columns, depth, tile, width)
-    for i in range(T.min(k - depth * tile.depth, tile.depth)):
+        _load_sums(product, sums, product.row(first_row, r), r)
+    for i in range(T.min(product.k - depth * tile.depth, tile.depth)):
         for r in T.unroll(tile.rows):
             for v in T.unroll(tile.vectors):
                 acc[r * tile.vectors + v] = tile.multiply_add(
-                    T.broadcast(tile.wide(x[T.min(first_row + r, rows - 1), depth * tile.depth + i], 1), tile.lanes),
-                    packed[panel * k + depth * tile.depth + i, T.ramp(v * tile.lanes, 1, tile.lanes)],
+                    T.broadcast(tile.wide(product.x[product.row(first_row, r), depth * tile.depth + i], 1), tile.lanes),
+                    packed[panel * product.k + depth * tile.depth + i, T.ramp(v * tile.lanes, 1, tile.lanes)],
                     acc[r * tile.vectors + v],
                 )
     for r in T.unroll(tile.rows):
-        _store_sums(acc, staged, out, T.min(first_row + r, rows - 1), r, panel * tile.columns, tile, width)
+        _store_sums(product, sums, product.row(first_row, r), r)
+
+
+@T.inline
+def _panels(product):
+    """Tiles of blocks of rows by panels of columns."""
+    tile = T.meta_var(product.tile)
+    panels = T.meta_var(product.panels)
+    whole = T.meta_var(product.n // tile.columns)
+    packed = T.alloc_buffer((panels * product.k, tile.columns), tile.dtype)
+    _pack(product, packed)
+    for task in T.parallel((product.rows + _BLOCK_ROWS - 1) // _BLOCK_ROWS * panels):
+        start = task // panels * _BLOCK_ROWS
+        panel = task % panels
+        for depth in range(-(-product.k // tile.depth)):
+            for i in range((T.min(product.rows - start, _BLOCK_ROWS) + tile.rows - 1) // tile.rows):
+                if whole > 0:
+                    if panel < whole:
+                        _add_steps(product, packed, start + i * tile.rows, panel, depth, tile.columns)
+                if whole < panels:
+                    if panel >= whole:
+                        last = T.meta_var(product.n - whole * tile.columns)
+                        _add_steps(product, packed, start + i * tile.rows, panel, depth, last)
 
 
 def matmul(m: int | Expr, n: int, k: int, target: HostTarget, accumulate: str = "float32") -> PrimFunc:
@@ -190,9 +272,6 @@ def matmul(m: int | Expr, n: int, k: int, target: HostTarget, accumulate: str = 
     if accumulate not in ("float32", "float64"):
         raise AhcqError(f"matmul cannot sum in {accumulate!r}; give accumulate='float32' or 'float64'")
     rows, tile = extent(m, "m"), _tile(target, accumulate, k)
-    panels, whole = -(-n // tile.columns), n // tile.columns
-    row_blocks = (rows + _BLOCK_ROWS - 1) // _BLOCK_ROWS
-    depths = -(-k // tile.depth)
 
     @T.prim_func(s_tir=True)
     def main(x_handle: T.handle, w_handle: T.handle, bias_handle: T.handle, out_handle: T.handle):
@@ -201,47 +280,12 @@ def matmul(m: int | Expr, n: int, k: int, target: HostTarget, accumulate: str = 
         w = T.match_buffer(w_handle, (n, k), "float32", align=4)
         bias = T.match_buffer(bias_handle, (n,), "float32", align=4)
         out = T.match_buffer(out_handle, (rows, n), "float32", align=4)
-        if rows < _FEW_ROWS and rows * n * k <= _LITTLE_WORK:
-            _few_rows(x, w, bias, out, rows, n, k, tile, T.serial)
+        product = T.meta_var(_Product(tile, rows, n, k, x, w, bias, out))
+        if rows < _FEW_ROWS and rows * n * k <= SERIAL_MACS:
+            _few_rows(product, T.serial)
         elif rows < _FEW_ROWS:
-            _few_rows(x, w, bias, out, rows, n, k, tile, T.parallel)
+            _few_rows(product, T.parallel)
         else:
-            packed = T.alloc_buffer((panels * k, tile.columns), tile.dtype)
-            _pack(w, packed, n, k, tile)
-            for task in T.parallel(row_blocks * panels):
-                start = task // panels * _BLOCK_ROWS
-                panel = task % panels
-                for depth in range(depths):
-                    for i in range((T.min(rows - start, _BLOCK_ROWS) + tile.rows - 1) // tile.rows):
-                        if whole > 0:
-                            if panel < whole:
-                                _add_steps(
-                                    x,
-                                    packed,
-                                    bias,
-                                    out,
-                                    start + i * tile.rows,
-                                    rows,
-                                    panel,
-                                    depth,
-                                    k,
-                                    tile,
-                                    tile.columns,
-                                )
-                        if whole < panels:
-                            if panel >= whole:
-                                _add_steps(
-                                    x,
-                                    packed,
-                                    bias,
-                                    out,
-                                    start + i * tile.rows,
-                                    rows,
-                                    panel,
-                                    depth,
-                                    k,
-                                    tile,
-                                    n - whole * tile.columns,
-                                )
+            _panels(product)
 
     return main

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tvm.ir import Expr
 from tvm.script import tirx as T
-from tvm.tirx import PrimFunc
+from tvm.tirx import Buffer, PrimFunc
 
-from tvm_ahcq.kernels.common.vector import FEW, LANES, extent
+from tvm_ahcq.kernels.common.parallel import SERIAL_ELEMENTS
+from tvm_ahcq.kernels.common.vector import LANES, extent
 
 _BLOCK_ROWS = 32
 
@@ -17,6 +20,26 @@ def _value(x: Expr, mean: Expr) -> Expr:
 
 def _square(x: Expr, mean: Expr) -> Expr:
     return (x - mean) * (x - mean)
+
+
+@dataclass(frozen=True)
+class RowNorm:
+    """Layer normalisation of rows of `k` channels.
+
+    Attributes
+    ----------
+    k : int
+        Channels.
+    eps : float
+        Added to the variance.
+    gamma, beta : Buffer
+        float32 ``(k,)``.
+    """
+
+    k: int
+    eps: float
+    gamma: Buffer
+    beta: Buffer
 
 
 @T.inline
@@ -36,19 +59,19 @@ def _row_sum(term, x, row, k, mean, total):
 
 
 @T.inline
-def normalise_row(x, row, k, eps, gamma, beta, out, out_row):
+def normalise_row(norm, x, row, out, out_row):
     """Layer normalisation of one row of ``x`` to one of ``out``."""
     total = T.alloc_buffer((1,), "float64", scope="local")
     mean = T.alloc_buffer((1,), "float64", scope="local")
     scale = T.alloc_buffer((1,), "float64", scope="local")
-    _row_sum(_value, x, row, k, T.float64(0), total)
-    mean[0] = total[0] / T.float64(k)
-    _row_sum(_square, x, row, k, mean[0], total)
-    scale[0] = T.float64(1) / T.sqrt(total[0] / T.float64(k) + T.float64(eps))
-    for j in range(k):
+    _row_sum(_value, x, row, norm.k, T.float64(0), total)
+    mean[0] = total[0] / T.float64(norm.k)
+    _row_sum(_square, x, row, norm.k, mean[0], total)
+    scale[0] = T.float64(1) / T.sqrt(total[0] / T.float64(norm.k) + T.float64(norm.eps))
+    for j in range(norm.k):
         out[out_row, j] = T.cast(
-            (T.cast(x[row, j], "float64") - mean[0]) * scale[0] * T.cast(gamma[j], "float64")
-            + T.cast(beta[j], "float64"),
+            (T.cast(x[row, j], "float64") - mean[0]) * scale[0] * T.cast(norm.gamma[j], "float64")
+            + T.cast(norm.beta[j], "float64"),
             "float32",
         )
 
@@ -78,13 +101,14 @@ def layer_norm(m: int | Expr, k: int, eps: float) -> PrimFunc:
         gamma = T.match_buffer(gamma_handle, (k,), "float32", align=4)
         beta = T.match_buffer(beta_handle, (k,), "float32", align=4)
         out = T.match_buffer(out_handle, (rows, k), "float32", align=4)
-        if rows * k <= FEW:
+        norm = T.meta_var(RowNorm(k, eps, gamma, beta))
+        if rows * k <= SERIAL_ELEMENTS:
             for row in range(rows):
-                normalise_row(x, row, k, eps, gamma, beta, out, row)
+                normalise_row(norm, x, row, out, row)
         else:
             for task in T.parallel((rows + _BLOCK_ROWS - 1) // _BLOCK_ROWS):
                 for i in range(T.min(rows - task * _BLOCK_ROWS, _BLOCK_ROWS)):
                     row = task * _BLOCK_ROWS + i
-                    normalise_row(x, row, k, eps, gamma, beta, out, row)
+                    normalise_row(norm, x, row, out, row)
 
     return main

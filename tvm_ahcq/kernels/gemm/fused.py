@@ -6,6 +6,8 @@ outputs. Outputs are a multiple of 16 and weights are in layout "vnni16".
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tvm.ir import Expr
 from tvm.script import tirx as T
 from tvm.tirx import PrimFunc
@@ -177,6 +179,11 @@ def linear_heads(
     """
     d = workload.outputs // (3 * count)
     run = packed_linear(m, workload, target, schedule, heads(tokens, count, d, bits))
+    return _heads_kernel(run, (3, m // tokens * count, tokens, d))
+
+
+def _heads_kernel(run: Callable[..., None], shape: tuple[int, ...]) -> PrimFunc:
+    """The kernel around `run` with codes of `shape`."""
 
     @T.prim_func(s_tir=True)
     def main(
@@ -201,7 +208,7 @@ def linear_heads(
         q_zero = T.match_buffer(q_zero_handle, (1,), "int32", align=4)
         k_zero = T.match_buffer(k_zero_handle, (1,), "int32", align=4)
         v_zero = T.match_buffer(v_zero_handle, (1,), "int32", align=4)
-        out = T.match_buffer(out_handle, (3, m // tokens * count, tokens, d), "uint8", align=1)
+        out = T.match_buffer(out_handle, shape, "uint8", align=1)
         scales = (q_scale, k_scale, v_scale)
         zeros = (q_zero, k_zero, v_zero)
         run((a, w, bounds, multiplier, correction, bias), (scales, zeros, out))

@@ -106,7 +106,19 @@ def tune(
         raise TuningError(f"target {target.name!r} has one schedule only; tune for one of {', '.join(INSTRUCTIONS)}")
     prepare_folder(folder, resume)
     earlier = read(folder) if (folder / FILE).exists() else []
-    return [_search(target, each, rows, trials, folder, runner, earlier, progress) for each, rows in work.items()]
+    session = _Session(target, trials, folder, runner, progress)
+    return [_search(session, workload, rows, earlier) for workload, rows in work.items()]
+
+
+@dataclass(frozen=True)
+class _Session:
+    """Arguments of :func:`tune` that all searches share."""
+
+    target: HostTarget
+    trials: int
+    folder: Path
+    runner: PyRunner
+    progress: Callable[[Progress], None]
 
 
 def prepare_folder(folder: Path, resume: bool) -> None:
@@ -124,29 +136,21 @@ def prepare_folder(folder: Path, resume: bool) -> None:
         raise TuningError(f"{folder} has {lines} records; go on with --resume, or choose another folder")
 
 
-def _search(
-    target: HostTarget,
-    workload: LinearWorkload,
-    rows: int,
-    trials: int,
-    folder: Path,
-    runner: PyRunner,
-    earlier: Iterable[Record],
-    progress: Callable[[Progress], None],
-) -> Progress:
+def _search(session: _Session, workload: LinearWorkload, rows: int, earlier: Iterable[Record]) -> Progress:
     """Measure one workload; in the end the winner once more, together with the default."""
+    target = session.target
     space = linear_space(target)
     features = np.stack([_features(schedule) for schedule in space])
     records = [r for r in earlier if (r.target, r.workload, r.rows) == (target.name, workload, rows)]
-    rng, total = np.random.default_rng(len(records)), min(trials, len(space))
+    rng, total = np.random.default_rng(len(records)), min(session.trials, len(space))
 
-    def add(chosen: list[LinearSchedule]) -> None:
-        new = measure(target, workload, rows, chosen, runner)
-        append(folder, new)
+    def add(candidates: list[LinearSchedule]) -> None:
+        new = measure(target, workload, rows, candidates, session.runner)
+        append(session.folder, new)
         records.extend(new)
         if new[0].schedule == DEFAULT and new[0].seconds is None:
             raise TuningError(f"{workload}: the default schedule fails on {target.name!r}: {new[0].error}")
-        progress(_state(workload, records, total))
+        session.progress(_state(workload, records, total))
 
     while (missing := total - len({record.schedule for record in records})) > 0:
         costs = dict.fromkeys(record.schedule for record in records) | _times(records)
