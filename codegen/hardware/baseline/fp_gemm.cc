@@ -1,7 +1,7 @@
 // Runs tiles on the core. In: number of tiles, of chunks, of results, percent of cycles without a chunk (uint32 each);
-// rows and steps of each tile (uint32); whether a chunk is of weights (uint32), then its 8 bytes. Out: cycles (uint32) from
-// the first cycle in which something is offered to the one with the last result; results. Where toggles are counted, they
-// are those of these cycles, and go to the file of the first argument.
+// rows and steps of each tile (uint32); whether a chunk is of weights (uint32), then its 8 bytes. Out: cycles (uint32)
+// from the first cycle in which something is offered to the one with the last result; results. Where toggles are
+// counted, they are those of these cycles, and go to the file of the first argument.
 #include <cstdint>
 #include <cstdio>
 #include <cstring>

@@ -25,9 +25,9 @@
 namespace ahcq {
 namespace {
 
-constexpr size_t kRegisterBytes = 4096;       // a page, the least that can be mapped
-constexpr uint32_t kId = 0x41484351;          // "AHCQ"
-constexpr int kPollMilliseconds = 5;          // how long a wait for the interrupt lasts
+constexpr size_t kRegisterBytes = 4096;  // a page, the least that can be mapped
+constexpr uint32_t kId = 0x41484351;     // "AHCQ"
+constexpr int kPollMilliseconds = 5;     // how long a wait for the interrupt lasts
 constexpr int kReadbackMicroseconds = 10;
 constexpr std::chrono::seconds kCommand{2};  // how long a command may take to be obeyed
 

@@ -99,8 +99,7 @@ void DefineDevice() {
            [](DeviceObj* self, int64_t program, int64_t length) {
              Guard([&] { self->Open().Submit(static_cast<uint64_t>(program), static_cast<uint32_t>(length)); });
            })
-      .def("wait",
-           [](DeviceObj* self, double seconds) { return Guard([&] { return self->Open().Wait(seconds); }); })
+      .def("wait", [](DeviceObj* self, double seconds) { return Guard([&] { return self->Open().Wait(seconds); }); })
       .def("soft_reset",
            [](DeviceObj* self, double seconds) { return Guard([&] { return self->Open().SoftReset(seconds); }); })
       .def("set_faults",

@@ -33,7 +33,8 @@ class FsimDevice : public Device {
         machine_(config_, &memory_, static_cast<uint32_t>(options.Number("threads", 0, 0, 256)), KernelsOf(options)),
         timed_(options.Number("timing", 1, 0, 1) != 0) {
     timing_.latency = static_cast<uint32_t>(options.Number("latency", timing_.latency, 1, 1 << 20));
-    timing_.bytes_per_cycle = static_cast<uint32_t>(options.Number("width", 0, 0, isa::kChunkBytes * config_.bus_chunks));
+    timing_.bytes_per_cycle =
+        static_cast<uint32_t>(options.Number("width", 0, 0, isa::kChunkBytes * config_.bus_chunks));
     hang_ = options.Number("hang", 0);
     registers_[isa::reg::kWatchdog / 4] = kWatchdog;
   }

@@ -18,17 +18,17 @@ namespace fsim {
 struct Encoder {
   int32_t thresholds[32];  // the last is unused
   uint8_t codes[32];
-  bool ascending;          // so that the interval is the number of thresholds exceeded
-  int32_t used;            // thresholds before the run of INT32_MAX at the end, which nothing exceeds
+  bool ascending;  // so that the interval is the number of thresholds exceeded
+  int32_t used;    // thresholds before the run of INT32_MAX at the end, which nothing exceeds
 };
 
 /*! \brief Where the words of one column block of a SCALE lie. */
 struct ScaleBlock {
   const int32_t* acc;
-  const int32_t* scales;   // one word
-  const int32_t* bias;     // one word, or null
-  const int32_t* addend;   // a word a row, or null
-  int32_t* numbers;        // one of the two results
+  const int32_t* scales;  // one word
+  const int32_t* bias;    // one word, or null
+  const int32_t* addend;  // a word a row, or null
+  int32_t* numbers;       // one of the two results
   uint8_t* codes;
   uint32_t pre;
 };
@@ -36,8 +36,8 @@ struct ScaleBlock {
 /*! \brief One row of a LOGIT. */
 struct LogitRow {
   const int32_t* acc;
-  uint64_t acc_block;      // elements from one column block to the next
-  const int32_t* rel_w;    // a word a block, or null
+  uint64_t acc_block;    // elements from one column block to the next
+  const int32_t* rel_w;  // a word a block, or null
   int64_t rel_h;
   int32_t* out;
   uint32_t blocks, valid, pre, shift;

@@ -49,9 +49,7 @@ struct Narrow {
   __m128i v;
   static Narrow Load(const int32_t* at) { return {_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))}; }
   static Narrow Zero() { return {_mm_setzero_si128()}; }
-  void Add(Narrow weights, int32_t pair) {
-    v = _mm_add_epi32(v, _mm_madd_epi16(weights.v, _mm_set1_epi32(pair)));
-  }
+  void Add(Narrow weights, int32_t pair) { v = _mm_add_epi32(v, _mm_madd_epi16(weights.v, _mm_set1_epi32(pair))); }
   void Store(int32_t* at) const { _mm_storeu_si128(reinterpret_cast<__m128i*>(at), v); }
 };
 #else

@@ -12,8 +12,8 @@
 #include <deque>
 #include <vector>
 
-#include "fsim_operations.h"
 #include "../device/instruction.h"
+#include "fsim_operations.h"
 
 namespace ahcq {
 namespace fsim {

@@ -13,7 +13,7 @@ namespace {
 
 using isa::Memory;
 
-constexpr uint32_t kStepsAtOnce = 64;      // bounds the buffer of operands and a packed column block
+constexpr uint32_t kStepsAtOnce = 64;  // bounds the buffer of operands and a packed column block
 constexpr uint64_t kProductsToShare = 1 << 17;
 constexpr uint64_t kNumbersToShare = 1 << 12;
 constexpr uint32_t kRowGrain = 8;
@@ -146,8 +146,8 @@ void Operations::GemmBlock(const Instruction& f, uint32_t block, uint32_t step, 
     std::memset(zeros, static_cast<int>(zero & 15), dim_);
   }
   for (uint32_t s = 0; s < steps; ++s) {
-    const uint64_t word = f[isa::gemm::kWgt] + uint64_t{block} * f[isa::gemm::kWgtBlock] +
-                          uint64_t{step + s} * f[isa::gemm::kWgtStride];
+    const uint64_t word =
+        f[isa::gemm::kWgt] + uint64_t{block} * f[isa::gemm::kWgtBlock] + uint64_t{step + s} * f[isa::gemm::kWgtStride];
     kernels_.pack(&state_.wgt[word * dim_], zeros, f[isa::gemm::kTranspose] != 0, dim_,
                   &packed[size_t{s} * pairs * dim_]);
   }

@@ -8,9 +8,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "../device/instruction.h"
 #include "fsim_state.h"
 #include "fsim_threads.h"
-#include "../device/instruction.h"
 
 namespace ahcq {
 namespace fsim {

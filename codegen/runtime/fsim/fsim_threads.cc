@@ -46,7 +46,9 @@ void Threads::For(uint32_t size, uint32_t grain, const Body& body) {
   unfinished_ = pieces;
   offer_ = ((offer_ >> 32) + 1) << 32 | pieces;
   if (sleepers_ != 0) {
-    { std::lock_guard<std::mutex> lock(mutex_); }  // whoever is about to sleep has looked, or will
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+    }  // whoever is about to sleep has looked, or will
     wake_.notify_all();
   }
   TakePieces();

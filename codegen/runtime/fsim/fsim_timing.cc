@@ -18,13 +18,13 @@ constexpr uint64_t kStopInterval = 4096;
 
 /*! \brief ahcq_fetch.sv and ahcq_check.sv: instructions on their way to the queues. */
 struct FrontEnd {
-  uint32_t left, owed = 0;       // instructions not yet asked for; asked for and not yet dispatched
-  uint32_t beats = 0;            // of the instruction that is arriving
-  uint32_t arrived = 0;          // instructions that wait for the check
-  size_t next = 0;               // instruction that is checked
-  uint32_t wait = 0;             // cycles until it is dispatched
+  uint32_t left, owed = 0;  // instructions not yet asked for; asked for and not yet dispatched
+  uint32_t beats = 0;       // of the instruction that is arriving
+  uint32_t arrived = 0;     // instructions that wait for the check
+  size_t next = 0;          // instruction that is checked
+  uint32_t wait = 0;        // cycles until it is dispatched
   bool checking = false, drain = false;
-  bool room = false;             // in the queue of the instruction that is checked, a cycle ago
+  bool room = false;                  // in the queue of the instruction that is checked, a cycle ago
   bool asking = false, more = false;  // an address is offered; instructions are left to ask for
 };
 
@@ -86,8 +86,7 @@ class Clock {
 };
 
 void Clock::LookAtUnits() {
-  const bool ready[kUnits] = {!load_.Busy(), gemm_.StartReady(), vector_.StartReady(),
-                              !store_.active && !store_.done};
+  const bool ready[kUnits] = {!load_.Busy(), gemm_.StartReady(), vector_.StartReady(), !store_.active && !store_.done};
   const bool busy[kUnits] = {!ready[kLoad], gemm_.Busy(), vector_.Busy(), !ready[kStore]};
   const bool gives[kUnits] = {load_.done, gemm_.GiveValid(now_), vector_.GiveValid(), store_.done};
   if (gives[kLoad]) mask_[kLoad] = load_.push;

@@ -7,8 +7,8 @@
 
 #include <cstdint>
 
-#include "fsim_timing_dma.h"
 #include "../device/instruction.h"
+#include "fsim_timing_dma.h"
 
 namespace ahcq {
 namespace fsim {

@@ -45,7 +45,8 @@ void Bursts::Clock(bool stop, bool taken) {
     return;
   }
   if (!ready) {
-    beats = std::min({left_, kBurstBeats, (kPageBytes - static_cast<uint32_t>(at_ % kPageBytes) - 1) / beat_bytes_ + 1});
+    beats =
+        std::min({left_, kBurstBeats, (kPageBytes - static_cast<uint32_t>(at_ % kPageBytes) - 1) / beat_bytes_ + 1});
     ready = !stop;
   } else if (taken) {
     ready = false;

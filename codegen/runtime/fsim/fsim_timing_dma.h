@@ -34,7 +34,7 @@ class Ring {
 struct Bursts {
   bool active = false, ready = false;
   bool starting = false;  // the first cycle: fields are looked at
-  uint32_t beats = 0;  // of the burst that is offered
+  uint32_t beats = 0;     // of the burst that is offered
 
   void Start(const Instruction& f, uint32_t bus_chunks);
   /*! \brief One cycle; `stop`: offer nothing new; `taken`: the offer of this cycle was accepted. */
@@ -54,9 +54,9 @@ struct ReadPort {
   };
   static constexpr int kLoad = 0, kFetch = 1;
   Ring<Burst, 256> bursts[2];
-  int current = -1;   // whose burst is being answered
+  int current = -1;    // whose burst is being answered
   bool valid = false;  // a beat is offered
-  uint64_t free = 0;  // first cycle with bandwidth for a beat
+  uint64_t free = 0;   // first cycle with bandwidth for a beat
 
   void Drive(uint64_t now, uint32_t beat_cycles);
   /*! \brief The offered beat was taken; true if it was the last of its burst. */
@@ -102,7 +102,7 @@ struct StoreUnit {
   bool Wants() const { return reads_ != 0 && !arriving_ && !next_; }
   void ClockReader(bool vec_free, bool fifo_ready);
   bool arriving_ = false, next_ = false, vec_ = false, sending_ = false;
-  uint64_t reads_ = 0;  // left
+  uint64_t reads_ = 0;                                  // left
   uint32_t held_ = 0, parts_ = 1, sub_ = 0, subs_ = 1;  // held: beats that are left of what was read
   uint32_t fifo_ = 0, beats_ = 0, flying_ = 0, wanted_ = 0;
   uint64_t free_ = 0;

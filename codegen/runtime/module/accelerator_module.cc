@@ -23,10 +23,10 @@
 #include <utility>
 #include <vector>
 
-#include "accelerator_program.h"
 #include "../device/device.h"
 #include "../device/instruction.h"
 #include "../device/shared_device.h"
+#include "accelerator_program.h"
 
 namespace ahcq {
 namespace {
@@ -38,10 +38,10 @@ struct Counter {
   uint32_t offset;
 };
 constexpr Counter kCounters[] = {
-    {"cycles", isa::reg::kCycles},           {"array_busy", isa::reg::kArrayBusy},
-    {"load_busy", isa::reg::kLoadBusy},      {"gemm_busy", isa::reg::kGemmBusy},
-    {"vector_busy", isa::reg::kVectorBusy},  {"store_busy", isa::reg::kStoreBusy},
-    {"load_chunks", isa::reg::kLoadChunks},  {"store_chunks", isa::reg::kStoreChunks},
+    {"cycles", isa::reg::kCycles},          {"array_busy", isa::reg::kArrayBusy},
+    {"load_busy", isa::reg::kLoadBusy},     {"gemm_busy", isa::reg::kGemmBusy},
+    {"vector_busy", isa::reg::kVectorBusy}, {"store_busy", isa::reg::kStoreBusy},
+    {"load_chunks", isa::reg::kLoadChunks}, {"store_chunks", isa::reg::kStoreChunks},
 };
 
 /*! \brief How often a call has a program's rows, by the size of its first input; `Elements` checks all tensors. */
@@ -211,8 +211,8 @@ class AcceleratorModule : public ffi::ModuleObj {
 
   /*! \brief From here on, the functional simulator stands in for the device. */
   void FallBack(const char* reason) {
-    std::fprintf(stderr, "tvm-ahcq: %s: %s; going on with the functional simulator on the host\n",
-                 device_name_.c_str(), reason);
+    std::fprintf(stderr, "tvm-ahcq: %s: %s; going on with the functional simulator on the host\n", device_name_.c_str(),
+                 reason);
     device_.Fail();
     device_name_ = "fsim";
     fall_back_ = false;

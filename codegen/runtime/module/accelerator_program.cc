@@ -15,7 +15,8 @@ namespace {
 
 constexpr char kMagic[] = "AHCQACC";  // with its final zero, 8 bytes
 constexpr uint32_t kVersion = 3;
-/*! \brief Oldest that is read: codes were of one part there, sums had no corrections, no program was for each prompt. */
+/*! \brief Oldest that is read: codes were of one part there, sums had no corrections, no program was for each prompt.
+ */
 constexpr uint32_t kOldest = 2;
 constexpr uint32_t kMostParts = 2;
 constexpr size_t kInstructionBytes = 32;

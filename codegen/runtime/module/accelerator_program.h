@@ -1,6 +1,7 @@
 /*!
  * \file accelerator_program.h
- * \brief What codegen/lower/program_image.py writes: instruction streams, constants, and how tensors lie in device memory.
+ * \brief What codegen/lower/program_image.py writes: instruction streams, constants, and how tensors lie in device
+ * memory.
  */
 #ifndef AHCQ_ACCELERATOR_PROGRAM_H_
 #define AHCQ_ACCELERATOR_PROGRAM_H_
@@ -31,8 +32,8 @@ class ArtifactError : public std::runtime_error {
 struct CodesInput {
   uint64_t address;
   uint32_t total, batch, rows, channels, blocks, dim;
-  std::vector<int32_t> row_at;      /*!< row of a batch in each place; -1: code 0 */
-  std::vector<int32_t> channel_at;  /*!< channel in each of blocks * dim places; -1: code 0 */
+  std::vector<int32_t> row_at;     /*!< row of a batch in each place; -1: code 0 */
+  std::vector<int32_t> channel_at; /*!< channel in each of blocks * dim places; -1: code 0 */
   /*! Of each part of the blocks, code of each value; above 15: no value of this tensor. */
   std::vector<std::array<uint8_t, 256>> code_of;
 
@@ -56,10 +57,10 @@ struct SumField {
 struct SumsOutput {
   uint64_t address;
   uint32_t total, batch, rows, channels, blocks, dim, words;
-  std::vector<int32_t> row_at;   /*!< row of a batch in each place; -1: padding */
-  std::vector<SumField> fields;  /*!< of each group, in the order in which they are added up */
-  std::vector<float> multiplier; /*!< (groups, channels) */
-  std::vector<float> bias;       /*!< (channels) */
+  std::vector<int32_t> row_at;     /*!< row of a batch in each place; -1: padding */
+  std::vector<SumField> fields;    /*!< of each group, in the order in which they are added up */
+  std::vector<float> multiplier;   /*!< (groups, channels) */
+  std::vector<float> bias;         /*!< (channels) */
   std::vector<int32_t> correction; /*!< (groups, channels) */
 
   size_t Elements() const { return size_t{total} * channels; }

@@ -35,6 +35,7 @@ class Connection {
    */
   std::string Call(int64_t device, Operation operation, int64_t first, int64_t second, const std::string& data,
                    double seconds);
+
  private:
   struct Shared;
   void Close();

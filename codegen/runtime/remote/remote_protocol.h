@@ -22,7 +22,7 @@ constexpr uint32_t kVersion = 1;
 
 enum class Operation : int64_t {
   kHello = 0,
-  kOpen = 1,           // data: name; gives Opened and then the device's name for messages
+  kOpen = 1,  // data: name; gives Opened and then the device's name for messages
   kClose = 2,
   kCopyIn = 3,         // first: address; data
   kCopyOut = 4,        // first: address, second: bytes
@@ -31,7 +31,7 @@ enum class Operation : int64_t {
   kSubmit = 7,         // first: program, second: length
   kWait = 8,           // first: milliseconds; gives a byte, 1 if the program has ended
   kPass = 9,
-  kSetFaults = 10,     // first, second: as SetFaults
+  kSetFaults = 10,  // first, second: as SetFaults
 };
 
 struct Opened {

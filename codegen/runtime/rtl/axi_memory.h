@@ -15,9 +15,9 @@ namespace ahcq {
 
 /*! \brief How the memory behaves. */
 struct AxiTiming {
-  uint32_t latency = 40;         /*!< cycles from address to first beat, and from last beat to answer */
-  uint32_t bytes_per_cycle = 0;  /*!< of each direction, a divisor of the bytes of a beat; 0: all of them */
-  uint32_t stall_permille = 0;   /*!< chance of each handshake to be refused for a cycle */
+  uint32_t latency = 40;        /*!< cycles from address to first beat, and from last beat to answer */
+  uint32_t bytes_per_cycle = 0; /*!< of each direction, a divisor of the bytes of a beat; 0: all of them */
+  uint32_t stall_permille = 0;  /*!< chance of each handshake to be refused for a cycle */
   uint32_t seed = 1;
 };
 

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "../device/device_options.h"
 #include "Vahcq_top.h"
 #include "axi_memory.h"
-#include "../device/device_options.h"
 #if VM_TRACE
 #include "verilated_saif_c.h"
 #endif
@@ -166,7 +166,8 @@ extern "C" {
 
 AHCQ_PUBLIC uint32_t ahcq_device_abi() { return ahcq::kDeviceAbi; }
 
-/*! \brief DeviceOpener; options `memory`, `latency`, `width`, `stalls` (permille), `seed`; `toggles` if it counts them. */
+/*! \brief DeviceOpener; options `memory`, `latency`, `width`, `stalls` (permille), `seed`; `toggles` if it counts them.
+ */
 AHCQ_PUBLIC ahcq::Device* ahcq_open_device(const char* text, char* error, size_t error_bytes) {
   try {
     std::vector<std::string> names = {"memory", "latency", "width", "stalls", "seed"};
@@ -179,8 +180,7 @@ AHCQ_PUBLIC ahcq::Device* ahcq_open_device(const char* text, char* error, size_t
     timing.bytes_per_cycle = static_cast<uint32_t>(options.Number("width", 0, 0, ahcq::kBeat));
     timing.stall_permille = static_cast<uint32_t>(options.Number("stalls", timing.stall_permille, 0, 999));
     timing.seed = static_cast<uint32_t>(options.Number("seed", timing.seed));
-    auto device =
-        std::make_unique<ahcq::RtlDevice>(options.Number("memory", 1 << 26, 32, ahcq::kMaxMemory), timing);
+    auto device = std::make_unique<ahcq::RtlDevice>(options.Number("memory", 1 << 26, 32, ahcq::kMaxMemory), timing);
 #if VM_TRACE
     if (options.Has("toggles")) device->CountToggles(options.Text("toggles"));
 #endif
