@@ -40,7 +40,26 @@ def test_ci_runs_the_readme_test_line() -> None:
     assert line in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
-def test_rooms_outside_the_package_folder_are_its_subpackages() -> None:
+@pytest.mark.parametrize("check", ["ruff check", "ruff format", "mypy", "clang-format", ".ci/lint_rtl.py"])
+def test_ci_and_hooks_run_the_same_checks(check: str) -> None:
+    for file in (".ci/run", ".pre-commit-config.yaml"):
+        assert check in (ROOT / file).read_text()
+
+
+@pytest.mark.parametrize("name", ["relay_passes", "codegen"])
+def test_top_folders_are_linked_into_the_package(name: str) -> None:
+    assert (ROOT / "tvm_ahcq" / name).readlink() == Path("..") / name
+
+
+def test_wheel_leaves_out_files_that_exist() -> None:
+    (table,) = re.findall(
+        r"^wheel\.exclude = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE
+    )
+    patterns = re.findall(r'"(.+?)"', table)
+    assert patterns and all(list(ROOT.glob(pattern)) for pattern in patterns)
+
+
+def test_top_folders_are_subpackages() -> None:
     code = "import tvm_ahcq.relay_passes as a, tvm_ahcq.codegen as b; print(a.__name__, b.__name__)"
     assert printed_by(code).split() == ["tvm_ahcq.relay_passes", "tvm_ahcq.codegen"]
 
