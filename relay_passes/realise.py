@@ -24,7 +24,7 @@ from tvm_ahcq.quantizers.activation.uniform import UniformParams
 from tvm_ahcq.quantizers.core.intervals import interval_encoder
 from tvm_ahcq.quantizers.core.reference import MAX_KEYS
 from tvm_ahcq.quantizers.core.table import QuantTable
-from tvm_ahcq.quantizers.weight.weights import encode_weight
+from tvm_ahcq.quantizers.weight.weights import QuantizedWeight
 from tvm_ahcq.runtime.weights import QLinearWeight
 
 from .annotate import sites
@@ -69,9 +69,9 @@ def realise(mod: IRModule, params: Mapping[str, np.ndarray], table: QuantTable, 
     mod : tvm.IRModule
         From :func:`.annotate.annotate`.
     params : mapping of str to numpy.ndarray
-        Float parameters.
+        Float parameters; weights that have codes are not read.
     table : QuantTable
-        Quantizers of all sites and weights.
+        Quantizers of all sites, and codes of all weights (:meth:`.QuantTable.with_codes`).
     layout : str
         Of packed weights (:func:`tvm_ahcq.runtime.weights.pack`).
 
@@ -218,23 +218,21 @@ class _Realiser:
             codes = relax.op.broadcast_to(codes, repeated.args[1])
         return codes, groups, 0.0
 
-    def _codes_of_weight(self, name: str, matrix: np.ndarray):
-        if name not in self.table.weights:
+    def _quantized(self, weight: str) -> QuantizedWeight:
+        """Return the weight from the table."""
+        if weight not in self.table.weights:
             raise QuantTableError(
-                f"The quantization table has no ranges for the weight {name!r}; calibrate this model again."
+                f"The quantization table has no ranges for the weight {weight!r}; calibrate this model again."
             )
-        ranges = self.table.weights[name]
-        if len(ranges.scale) != len(matrix):
-            raise QuantTableError(
-                f"The table has {len(ranges.scale)} scales for {name!r}, which has {len(matrix)} output channels; "
-                "it belongs to another model."
-            )
-        return encode_weight(matrix, *ranges.arrays(), ranges.bits)
+        return self.table.weight(weight)
 
-    def _layer(self, name: str, operands, groups: _Groups, offset: float, weight: str, matrix, bias) -> relax.Expr:
-        quantized = self._codes_of_weight(weight, matrix)
+    def _layer(
+        self, name: str, encoded: tuple[relax.Expr, _Groups, float], weight: str, codes: np.ndarray, bias: np.ndarray
+    ) -> relax.Expr:
+        """Return the product of `encoded` inputs and a weight, whose `codes` are a matrix ``(N, K)`` here."""
+        (operands, groups, offset), quantized = encoded, self._quantized(weight)
         record = QLinearWeight(
-            quantized.codes,
+            codes,
             quantized.bits,
             quantized.scale,
             quantized.zero_point,
@@ -257,16 +255,16 @@ class _Realiser:
         name, weight = str(call.attrs["name"]), self._parameter(call.args[1])
         bias_name = self.defs.param(call.args[2])
         bias = call.args[2].value.numpy() if bias_name is None else self.params[bias_name]
-        matrix = self.params[weight].reshape(len(self.params[weight]), -1)
-        return self._layer(name, *self._encode(*found), weight, matrix, bias)
+        codes = self._quantized(weight).codes
+        return self._layer(name, self._encode(*found), weight, codes.reshape(len(codes), -1), bias)
 
     def _conv2d(self, call: relax.Call) -> relax.Expr | None:
         found = self._site(call.args[0])
         if found is None:
             return None
         name, weight = str(call.attrs["name"]), self._parameter(call.args[1])
-        tensor = self.params[weight]
-        outputs, channels, kernel, _ = tensor.shape
+        weight_codes = self._quantized(weight).codes
+        outputs, channels, kernel, _ = weight_codes.shape
         codes, groups, offset = self._encode(*found)
         if not groups.identity or len(groups.sizes) > 1:
             raise UnsupportedModelError(
@@ -282,8 +280,8 @@ class _Realiser:
             groups.zero_point,
             True,
         )
-        matrix = tensor.transpose(0, 2, 3, 1).reshape(outputs, -1)
-        return self._layer(name, patches, taps, offset, weight, matrix, np.zeros(outputs, np.float32))
+        matrix = weight_codes.transpose(0, 2, 3, 1).reshape(outputs, -1)
+        return self._layer(name, (patches, taps, offset), weight, matrix, np.zeros(outputs, np.float32))
 
     def _attention(self, call: relax.Call) -> relax.Expr | None:
         operands = [site for site in map(self._site, call.args[:3]) if site is not None]

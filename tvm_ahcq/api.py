@@ -67,7 +67,12 @@ class QuantizedModel:
     def params(self) -> dict[str, np.ndarray]:
         """The prepared model's parameters, with those in place that conditioning and rounding changed, and large ones
         that stay in float rounded to what a bundle stores of them."""
-        return round_to_float16({**self.prepared.params, **self.table.params}, self.table.weights)
+        return round_to_float16({**self.prepared.params, **self.table.changed_params()}, self.table.weights)
+
+    @cached_property
+    def coded_table(self) -> QuantTable:
+        """The table with codes for every weight."""
+        return self.table.with_codes(self.prepared.params)
 
     @cached_property
     def prepared(self) -> FloatModel:
@@ -88,7 +93,7 @@ class QuantizedModel:
         UnsupportedModelError
             If a quantization site could not be put on integers.
         """
-        realised = pipeline.realise(self.annotated, self.params, self.table, layout)
+        realised = pipeline.realise(self.annotated, self.params, self.coded_table, layout)
         if realised.missing:
             raise UnsupportedModelError(
                 f"only {realised.covered}/{realised.total} quantization sites are on integers; left in float: "
@@ -103,7 +108,7 @@ class QuantizedModel:
 
     def fake_quant_session(self) -> SessionLike:
         """Session that simulates the quantized model in torch; codes equal those of the compiled module."""
-        return SimulatedSession(self.model.spec, self.annotated, self.params, self.table)
+        return SimulatedSession(self.model.spec, self.annotated, self.params, self.coded_table)
 
     def fake_quant_predictor(self) -> Any:
         """Predictor that simulates the quantized model in torch; codes equal those of the compiled module."""

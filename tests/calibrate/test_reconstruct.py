@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tvm.ir import IRModule
 
 from tvm_ahcq.api import QuantizedModel, quantize
 from tvm_ahcq.calibrate.images import load_calibration
-from tvm_ahcq.calibrate.reconstruct import Effort, Reconstruction, reconstruct, unit_of
+from tvm_ahcq.calibrate.reconstruct import Effort, Reconstruction, reconstruct
 from tvm_ahcq.calibrate.samples import Samples
 from tvm_ahcq.errors import CalibrationError, QuantTableError
 from tvm_ahcq.models.sam.functions import SamFunctions
@@ -56,14 +55,14 @@ def learned(start, all_images) -> Reconstruction:
     )
 
 
-def unit_names(module: IRModule, params: dict[str, np.ndarray]) -> list[str]:
-    executor = TorchExecutor(module, params)
+def unit_names(model: QuantizedModel) -> list[str]:
+    executor, unit_of = TorchExecutor(model.annotated, model.prepared.params), model.model.family.unit
     return [unit.name for name in ("encode_image", "decode") for unit in units(executor.program(name), unit_of)]
 
 
 def test_every_unit_is_visited(start, learned):
     transformer = "mask_decoder.transformer"
-    assert list(learned.units) == unit_names(start.annotated, start.prepared.params)
+    assert list(learned.units) == unit_names(start)
     assert set(learned.units) == {
         *(f"image_encoder.{part}" for part in ("blocks.0", "blocks.1", "neck")),
         *(f"{transformer}.{part}" for part in ("layers.0", "layers.1", "final_attn_token_to_image")),
@@ -85,7 +84,8 @@ def test_a_unit_that_is_not_kept_stays_as_it_was(start, images):
     for site, params in found.table.sites.items():
         if any(site.startswith(f"{name}.") for name in thrown):
             assert params == start.table.sites[site]
-    for weight in found.table.params:
+    assert not found.table.params
+    for weight in found.table.codes:
         assert not any(weight.startswith(f"{name}.") for name in thrown)
 
 
@@ -93,16 +93,13 @@ def test_all_learned_weights_are_hard(start, learned):
     table = learned.table
     kept = [name for name, result in learned.units.items() if result.kept]
     changed = {name for name in table.weights if any(name.startswith(f"{unit}.") for unit in kept)}
-    assert changed and changed == set(table.params)
+    assert changed and changed == set(table.codes)
     moved = 0
     for name in changed:
-        ranges = table.weights[name]
-        quantized = encode_weight(table.params[name], *ranges.arrays(), ranges.bits)
-        np.testing.assert_array_equal(quantized.dequantize(), table.params[name])
         before = start.table.weights[name]
         codes = encode_weight(start.prepared.params[name], *before.arrays(), before.bits).codes.astype(int)
-        moved += int((quantized.codes != codes).sum())
-        assert np.abs(quantized.codes - codes).max() <= 1
+        moved += int((table.codes[name] != codes).sum())
+        assert np.abs(table.codes[name] - codes).max() <= 1
     assert moved > 0
 
 
@@ -155,9 +152,11 @@ def run(
 
 
 def assert_same_table(one: QuantTable, other: QuantTable) -> None:
-    assert one == other and set(one.params) == set(other.params)
-    for name, array in one.params.items():
-        np.testing.assert_array_equal(other.params[name], array)
+    assert one == other
+    for arrays, others in ((one.params, other.params), (one.codes, other.codes)):
+        assert set(arrays) == set(others)
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(others[name], array)
 
 
 def test_a_killed_run_goes_on_after_the_last_finished_unit(start, images, tmp_path):

@@ -48,12 +48,25 @@ def test_what_reads_pixels_is_rounded_to_the_nearest_and_its_bias_takes_up_the_f
     assert (np.abs(found.bias - wanted) <= rounded).all()
 
 
-def test_changed_weights_hold_values_of_their_codes(nearest, rounding):
-    table = rounding.table
-    assert set(table.sites) == set(nearest.table.sites) and set(table.weights) <= set(table.params)
-    for name, ranges in table.weights.items():
-        quantized = encode_weight(table.params[name], *ranges.arrays(), ranges.bits)
-        np.testing.assert_array_equal(quantized.dequantize(), table.params[name])
+def test_the_table_holds_codes_of_every_weight_and_the_biases(nearest, rounding):
+    table, by_name = rounding.table, layers(nearest.annotated)
+    assert set(table.sites) == set(nearest.table.sites) and set(table.codes) == set(table.weights)
+    assert not set(table.params) & set(table.weights)
+    for name, layer in rounding.layers.items():
+        weight = table.weight(by_name[name].weight)
+        assert weight.codes.shape == nearest.model.params[by_name[name].weight].shape
+        np.testing.assert_array_equal(weight.codes.reshape(layer.weight.codes.shape), layer.weight.codes)
+        np.testing.assert_array_equal(weight.scale, layer.weight.scale)
+        np.testing.assert_array_equal(weight.zero_point, layer.weight.zero_point)
+        if layer.bias is not None:
+            np.testing.assert_array_equal(table.params[by_name[name].bias], layer.bias)
+
+
+def test_values_of_changed_weights_have_the_same_codes_again(rounding):
+    changed = rounding.table.changed_params()
+    for name, ranges in rounding.table.weights.items():
+        again = encode_weight(changed[name], *ranges.arrays(), ranges.bits)
+        np.testing.assert_array_equal(again.codes, rounding.table.codes[name])
 
 
 def test_the_embedding_of_other_pictures_comes_nearer_to_the_float_model(nearest, rounding, tiny_model):
@@ -76,5 +89,6 @@ def test_the_embedding_of_other_pictures_comes_nearer_to_the_float_model(nearest
 
 
 def test_a_recipe_asks_for_it(tiny_model, pictures):
-    assert quantize(tiny_model, pictures[:1], recipe("ahcq")).table.params
-    assert not quantize(tiny_model, pictures[:1], recipe("minmax")).table.params
+    rounded, nearest = (quantize(tiny_model, pictures[:1], recipe(name)).table for name in ("ahcq", "minmax"))
+    assert rounded.params and rounded.codes
+    assert not nearest.params and not nearest.codes

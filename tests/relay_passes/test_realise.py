@@ -68,7 +68,7 @@ def assert_equals_the_simulation(quantized: QuantizedModel, prompts, layout: str
     hooks = {"relax.nn.layer_norm": exact_layer_norm}
     integer = TorchExecutor(realised.module, flat_tensors(realised.tensors), hooks)
     model = quantized.model
-    simulated = SimulatedSession(model.spec, quantized.annotated, quantized.params, quantized.table)
+    simulated = SimulatedSession(model.spec, quantized.annotated, quantized.params, quantized.coded_table)
     with using_sites(SimulatedSites({})):  # float layers summed in float64, as the simulation does
         got = integer.run("encode_image", *prompts["encode_image"]).numpy()
         np.testing.assert_array_equal(got, SamFunctions(simulated).encode(*prompts["encode_image"]))

@@ -19,7 +19,7 @@ import torch
 from tvm.ir import IRModule
 
 from tvm_ahcq.progress import Progress, silent
-from tvm_ahcq.quantizers.core.table import QuantTable, WeightRange
+from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.quantizers.weight.round_layer import RoundedLayer, round_layer
 from tvm_ahcq.relay_passes.annotate import PIXELS, sites
 
@@ -29,14 +29,14 @@ from .samples import Samples
 
 @dataclass(frozen=True)
 class Rounding:
-    """What the pass found.
+    """The rounded table, and each layer's result.
 
     Attributes
     ----------
     table : QuantTable
-        With new ranges and parameters.
+        With new ranges, codes and biases.
     layers : dict of str to RoundedLayer
-        Each layer's result, by name.
+        Results by name of the layer.
     """
 
     table: QuantTable
@@ -66,7 +66,8 @@ def round_weights(
     progress : callable
         Told of every layer.
     """
-    walk, found, kinds = LayerWalk(mod, params, table), {}, sites(mod)
+    walk, kinds = LayerWalk(mod, params, table), sites(mod)
+    results: dict[str, RoundedLayer] = {}
     conditioned = table.recipe.conditioning == "chosen"
 
     def visit(name: str, inputs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
@@ -85,15 +86,15 @@ def round_weights(
         )
         values = torch.from_numpy(rounded.weight.dequantize().reshape(weight.shape))
         walk.sites.layers[name] = values, None if rounded.bias is None else torch.from_numpy(rounded.bias)
-        found[name] = rounded
-        progress("round: layers", len(found), len(walk.layers))
+        results[name] = rounded
+        progress("round: layers", len(results), len(walk.layers))
 
     walk.run(samples, visit)
-    changed, ranges = dict(table.params), dict(table.weights)
-    for name, rounded in found.items():
+    weights, biases = {}, {}
+    for name, rounded in results.items():
         layer = walk.layers[name]
-        ranges[layer.weight] = WeightRange.of(rounded.weight)
-        changed[layer.weight] = rounded.weight.dequantize().reshape(params[layer.weight].shape)
+        codes = rounded.weight.codes.reshape(params[layer.weight].shape)
+        weights[layer.weight] = replace(rounded.weight, codes=codes)
         if layer.bias is not None and rounded.bias is not None:
-            changed[layer.bias] = rounded.bias
-    return Rounding(replace(table, weights=ranges, params=changed), found)
+            biases[layer.bias] = rounded.bias
+    return Rounding(table.with_rounded(weights, biases), results)

@@ -9,14 +9,14 @@ import tvm
 
 from tvm_ahcq.models.description import ModelSpec
 from tvm_ahcq.quantizers.core.table import QuantTable
-from tvm_ahcq.quantizers.weight.weights import QuantizedWeight, encode_weight
+from tvm_ahcq.quantizers.weight.weights import QuantizedWeight
 
 from .simulate import SimulatedSites, exact_layer_norm, using_sites
 from .torch_session import TorchSession
 
 
 class SimulatedSession(TorchSession):
-    """Weights rounded to their codes, every site quantized; codes equal those of the integer graph.
+    """Session with quantized weights and sites, whose codes equal those of the integer graph.
 
     Parameters
     ----------
@@ -25,24 +25,21 @@ class SimulatedSession(TorchSession):
     module : tvm.IRModule
         Annotated module.
     params : mapping of str to numpy.ndarray
-        Float parameters.
+        Parameters; those of layers that have codes are not read.
     table : QuantTable
-        Quantizers of sites and weights.
+        Quantizers of sites, and codes of all weights (:meth:`.QuantTable.with_codes`).
     """
 
     def __init__(self, model: ModelSpec, module: tvm.IRModule, params: Mapping[str, np.ndarray], table: QuantTable):
         super().__init__(model, module, params, hooks={"relax.nn.layer_norm": exact_layer_norm})
-        self.sites = SimulatedSites(table.sites, quantized_layers(params, table))
+        self.sites = SimulatedSites(table.sites, quantized_layers(table))
 
     def run(self, name: str, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
-        """As :meth:`TorchSession.run`, quantized."""
+        """Run a function as :meth:`TorchSession.run` does, quantized."""
         with using_sites(self.sites):
             return super().run(name, *inputs)
 
 
-def quantized_layers(params: Mapping[str, np.ndarray], table: QuantTable) -> dict[str, QuantizedWeight]:
-    """Codes of every weight of `table`, by name of the layer."""
-    return {
-        name.removesuffix(".weight"): encode_weight(params[name], *ranges.arrays(), ranges.bits)
-        for name, ranges in table.weights.items()
-    }
+def quantized_layers(table: QuantTable) -> dict[str, QuantizedWeight]:
+    """Return the weights of a table that has codes for all of them, by name of the layer."""
+    return {name.removesuffix(".weight"): table.weight(name) for name in table.weights}

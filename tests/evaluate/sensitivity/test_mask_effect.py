@@ -43,7 +43,7 @@ def probe_of(qmodel: QuantizedModel, changed: dict[str, np.ndarray] | None = Non
     spec, table = qmodel.model.spec, qmodel.table
     base = {**qmodel.model.params, **{name.replace("__", "."): value for name, value in params.items()}}
     frames = [in_frame(each, spec) for each in random_probes([picture(1), picture(2)])]
-    coded = quantized_layers({**base, **(changed or {})}, table)
+    coded = quantized_layers(table.with_codes({**base, **(changed or {})}))
     return MaskProbe(spec, qmodel.annotated, base, changed or {}, table.sites, coded, frames)
 
 

@@ -165,7 +165,7 @@ def measure(
         raise CalibrationError("A sensitivity analysis needs pictures, and a click or box on each; there are none.")
     spec, table = qmodel.model.spec, qmodel.table
     frames = [in_frame(probe, spec) for probe in probes]
-    coded = quantized_layers(qmodel.params, table)
+    coded = quantized_layers(qmodel.coded_table)
     errors = _observe(qmodel, coded, frames, progress)
     layers, weights = errors.layers(), _weights(qmodel, coded, [layer.name for layer in errors.layers()], progress)
     exact = qmodel.prepared.params
@@ -252,7 +252,7 @@ def _weights(qmodel: QuantizedModel, coded, order: Sequence[str], progress: Prog
     for done, name in enumerate(names, 1):
         weight = f"{name}.weight"
         exact = qmodel.prepared.params[weight]
-        found.append(weight_error(weight, exact, qmodel.table.params.get(weight, exact), coded[name]))
+        found.append(weight_error(weight, exact, qmodel.params[weight], coded[name]))
         progress("weights", done, len(names))
     return found
 

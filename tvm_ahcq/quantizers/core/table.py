@@ -1,4 +1,8 @@
-"""The quantization table: every site's quantizer and every weight's scales, as JSON that people can read and edit."""
+"""The quantization table: every site's quantizer, every weight's scales and codes.
+
+Quantizers and scales are JSON that people can read and edit; codes and changed float parameters go to a sidecar
+(:mod:`.table_sidecar`).
+"""
 
 from __future__ import annotations
 
@@ -16,11 +20,11 @@ import numpy as np
 from tvm_ahcq.errors import QuantTableError, RecipeError
 from tvm_ahcq.quantizers.activation import agq, cag, hluq, lnq, uniform  # noqa: F401  (they register their kinds)
 from tvm_ahcq.quantizers.published import hluq as hluq_published  # noqa: F401  (they register their kinds)
-from tvm_ahcq.quantizers.weight.weights import SYMMETRIC_ZERO_POINT, QuantizedWeight
+from tvm_ahcq.quantizers.weight.weights import SYMMETRIC_ZERO_POINT, QuantizedWeight, encode_weight
 
 from .params import QuantizerParams, check_bits, check_scales, check_zero_points, params_from_dict, to_float32
 from .recipe import Recipe
-from .table_sidecar import companion, pack_params, read_params, record_of
+from .table_sidecar import Sidecar, read_sidecar, record_of, sidecar_path
 
 FORMAT = "tvm-ahcq quantization table"
 FORMAT_VERSION = 1
@@ -28,7 +32,7 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class WeightRange:
-    """Scales and zero points of one weight; with the float weight they give its codes (``weights.encode_weight``).
+    """Scales and zero points of one weight.
 
     Attributes
     ----------
@@ -57,17 +61,20 @@ class WeightRange:
 
     @classmethod
     def of(cls, weight: QuantizedWeight) -> WeightRange:
-        """The ranges of a quantized weight."""
+        """Return the range of a quantized weight."""
         return cls(weight.bits, tuple(weight.scale.tolist()), tuple(weight.zero_point.tolist()))
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Scale (float32) and zero point (uint8), ``(N,)`` each."""
+        """Return scale (float32) and zero point (uint8), ``(N,)`` each."""
         return np.asarray(self.scale, np.float32), np.asarray(self.zero_point, np.uint8)
 
 
 @dataclass(frozen=True)
 class QuantTable:
-    """What calibration found; complete with the float model and the recipe.
+    """Quantizers, weight ranges and weight codes that calibration found for a float model.
+
+    A weight that has codes here keeps them when its scale or zero point is edited: its values follow. Any other weight
+    is the float weight rounded to the nearest code (:meth:`with_codes`), so its codes follow from its range.
 
     Attributes
     ----------
@@ -80,10 +87,11 @@ class QuantTable:
     weights : mapping of str to WeightRange
         Ranges of each quantized weight.
     params : mapping of str to numpy.ndarray
-        Parameters that conditioning and rounding changed, float32; the others are the float model's. A rounded weight
-        holds values of its codes, which the ranges give back exactly.
+        Float parameters that conditioning and rounding changed, float32; the others are the float model's.
     equalisation : mapping of str to numpy.ndarray
         Function-preserving changes of the float model (:func:`.equalise.apply_equalisation`).
+    codes : mapping of str to numpy.ndarray
+        Codes of the weights that rounding or reconstruction chose, uint8, shape of the weight.
     """
 
     model: str
@@ -92,9 +100,66 @@ class QuantTable:
     weights: Mapping[str, WeightRange] = field(default_factory=dict)
     params: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
     equalisation: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+    codes: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+
+    def weight(self, name: str) -> QuantizedWeight:
+        """Return a weight that has codes in this table."""
+        ranges = self.weights[name]
+        return QuantizedWeight(self.codes[name], *ranges.arrays(), ranges.bits)
+
+    def changed_params(self) -> dict[str, np.ndarray]:
+        """Return :attr:`params` and the values of all weights that have codes, float32."""
+        return {**self.params, **{name: self.weight(name).dequantize() for name in self.codes}}
+
+    def with_rounded(
+        self, weights: Mapping[str, QuantizedWeight], biases: Mapping[str, np.ndarray] | None = None
+    ) -> QuantTable:
+        """Return the table with codes that rounding chose for some weights, and changed biases.
+
+        Parameters
+        ----------
+        weights : mapping of str to QuantizedWeight
+            Rounded weights, codes in the shape of the weight; a float value in :attr:`params` is dropped.
+        biases : mapping of str to numpy.ndarray, optional
+            float32.
+        """
+        params = {name: array for name, array in self.params.items() if name not in weights}
+        return replace(
+            self,
+            weights={**self.weights, **{name: WeightRange.of(weight) for name, weight in weights.items()}},
+            params={**params, **(biases or {})},
+            codes={**self.codes, **{name: weight.codes for name, weight in weights.items()}},
+        )
+
+    def with_codes(self, params: Mapping[str, np.ndarray]) -> QuantTable:
+        """Return the table with codes for every weight: those it has, and for the rest the nearest ones.
+
+        Parameters
+        ----------
+        params : mapping of str to numpy.ndarray
+            Parameters of the equalised float model; the table's own :attr:`params` go before them.
+
+        Raises
+        ------
+        QuantTableError
+            If the model has no such weight, or the weight another number of output channels.
+        """
+        codes = dict(self.codes)
+        for name, ranges in self.weights.items():
+            weight = self.codes.get(name, self.params.get(name, params.get(name)))
+            if weight is None:
+                raise QuantTableError(f"The table has a range for {name!r}, which the model lacks; calibrate again.")
+            if len(ranges.scale) != len(weight):
+                raise QuantTableError(
+                    f"The table has {len(ranges.scale)} scales for {name!r}, which has {len(weight)} output channels; "
+                    "it belongs to another model."
+                )
+            if name not in codes:
+                codes[name] = encode_weight(weight, *ranges.arrays(), ranges.bits).codes
+        return replace(self, codes=codes)
 
     def summary(self) -> str:
-        """One line: model, recipe, how many sites of each kind, how many weights."""
+        """Return one line: model, recipe, how many sites of each kind, how many weights."""
         kinds = Counter(params.kind for params in self.sites.values())
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none"
         bits = f"{self.recipe.bits_weights}-bit weights, {self.recipe.bits_activations}-bit activations"
@@ -104,7 +169,7 @@ class QuantTable:
     def save(self, path: str | Path) -> None:
         """Write as JSON, one line a site or weight; the file appears complete or not at all.
 
-        Changed parameters and the equalisation go to a file beside it, ``<name>.params.safetensors``.
+        Codes, changed parameters and the equalisation go to a file beside it, ``<name>.params.safetensors``.
 
         Raises
         ------
@@ -112,11 +177,11 @@ class QuantTable:
             If the file cannot be written.
         """
         path = Path(path)
-        record = None
-        if self.params or self.equalisation:
-            content = pack_params(self.params, self.weights, self.equalisation)
+        record, arrays = None, Sidecar(self.params, self.codes, self.equalisation)
+        if arrays:
+            content = arrays.pack()
             record = record_of(path, content)
-            _write(companion(path), content)
+            _write(sidecar_path(path), content)
         _write(path, self._text(record).encode())
 
     @classmethod
@@ -126,7 +191,8 @@ class QuantTable:
         Raises
         ------
         QuantTableError
-            If the file is missing, no quantization table, of a newer version, or has values out of range.
+            If the file is missing, no quantization table, of a newer version, or has values out of range, or if its
+            sidecar does not fit.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -140,11 +206,13 @@ class QuantTable:
             raise QuantTableError(f"{path}: {error}") from error
         if content.get("params") is None:
             return table
-        params, equalisation = read_params(Path(path), content["params"], table.weights)
-        return replace(table, params=params, equalisation=equalisation)
+        arrays = read_sidecar(Path(path), content["params"])
+        for name, codes in arrays.codes.items():
+            _check_codes(name, codes, table.weights.get(name), Path(path))
+        return replace(table, params=arrays.params, codes=arrays.codes, equalisation=arrays.equalisation)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, changed parameters left out."""
+        """Return plain JSON values, without the arrays of the sidecar."""
         return {
             "format": FORMAT,
             "version": FORMAT_VERSION,
@@ -159,7 +227,7 @@ class QuantTable:
 
     @classmethod
     def from_dict(cls, content: Any) -> QuantTable:
-        """Inverse of :meth:`to_dict`; QuantTableError says what does not fit."""
+        """Return the inverse of :meth:`to_dict`; a QuantTableError names the entry that does not fit."""
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise QuantTableError(f'This is not a quantization table; expected JSON with "format": "{FORMAT}".')
         version = content.get("version")
@@ -179,7 +247,7 @@ class QuantTable:
         return cls(str(content.get("model", "")), recipe, sites, weights)
 
     def _text(self, params: dict[str, str] | None) -> str:
-        """JSON with one line for each top-level value, site and weight; `params` says where changed parameters are."""
+        """Return JSON, one line a top-level value, site and weight; `params` is the record of the sidecar."""
         lines = []
         content = self.to_dict() if params is None else self.to_dict() | {"params": params}
         for key, value in content.items():
@@ -201,8 +269,24 @@ def _weight_range(values: Any) -> WeightRange:
         raise QuantTableError(str(error)) from error
 
 
+def _check_codes(name: str, codes: np.ndarray, ranges: WeightRange | None, path: Path) -> None:
+    """Raise QuantTableError if the codes in a sidecar do not fit the range in the table."""
+    if ranges is None:
+        raise QuantTableError(f"{path}: its sidecar has codes of {name!r}, but the table no range; calibrate again.")
+    if codes.ndim == 0 or len(codes) != len(ranges.scale):
+        raise QuantTableError(
+            f"{path}: {len(ranges.scale)} scales for {name!r}, but codes of shape {codes.shape}; expected a scale for "
+            "each output channel."
+        )
+    if codes.size and int(codes.max()) >= 2**ranges.bits:
+        raise QuantTableError(
+            f"{path}: {name!r} has bits {ranges.bits}, but codes up to {int(codes.max())}; to round it to fewer bits, "
+            "calibrate again."
+        )
+
+
 def _at(name: str, read: Any, values: Any) -> Any:
-    """``read(values)``, with the entry's name in front of what is wrong."""
+    """Return ``read(values)``; put the entry's name in front of an error."""
     try:
         return read(values)
     except QuantTableError as error:
@@ -210,7 +294,7 @@ def _at(name: str, read: Any, values: Any) -> Any:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file through a temporary one; QuantTableError if that cannot be done."""
+    """Write a file through a temporary one; raise QuantTableError if that cannot be done."""
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
@@ -227,7 +311,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _umask() -> int:
-    """The process's file mode mask (it can only be read by setting it)."""
+    """Return the process's file mode mask (it can only be read by setting it)."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

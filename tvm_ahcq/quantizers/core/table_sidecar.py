@@ -1,77 +1,85 @@
-"""The file beside a quantization table: parameters that conditioning and rounding changed.
+"""The file beside a quantization table: weight codes, changed float parameters and the equalisation.
 
-A table is for people to read; arrays go to a safetensors file next to it, whose hash the table keeps. A rounded weight
-is stored as its codes, one byte each, since the table's ranges turn them back into values.
+A table is for people to read; arrays go to a safetensors file next to it, whose hash the table keeps.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from tvm_ahcq.errors import QuantTableError
-from tvm_ahcq.quantizers.weight.weights import QuantizedWeight, encode_weight
-
-if TYPE_CHECKING:
-    from .table import WeightRange
 
 SUFFIX = ".params.safetensors"
 
+EQUALISATION = "equalisation:"
+"""Prefix of the names of arrays that belong to the equalisation; a number, which keeps their order, follows."""
 
-def companion(path: Path) -> Path:
-    """The file beside the table `path`."""
+
+@dataclass(frozen=True)
+class Sidecar:
+    """Arrays of a quantization table.
+
+    Attributes
+    ----------
+    params : mapping of str to numpy.ndarray
+        Changed float parameters, float32.
+    codes : mapping of str to numpy.ndarray
+        Codes of rounded weights, uint8.
+    equalisation : mapping of str to numpy.ndarray
+        Equalised parameters in their order, float64.
+    """
+
+    params: Mapping[str, np.ndarray] = field(default_factory=dict)
+    codes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    equalisation: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.params or self.codes or self.equalisation)
+
+    def pack(self) -> bytes:
+        """Return the content of the file."""
+        arrays = {
+            f"{EQUALISATION}{number:05}:{name}": np.ascontiguousarray(values, np.float64)
+            for number, (name, values) in enumerate(self.equalisation.items())
+        }
+        arrays |= {name: np.ascontiguousarray(array, np.float32) for name, array in self.params.items()}
+        arrays |= {name: np.ascontiguousarray(array, np.uint8) for name, array in self.codes.items()}
+        return save(arrays)
+
+    @classmethod
+    def unpack(cls, content: bytes) -> Sidecar:
+        """Return the inverse of :meth:`pack`; uint8 arrays are codes."""
+        params, codes, equalisation = {}, {}, {}
+        for name, array in sorted(load(content).items()):
+            if name.startswith(EQUALISATION):
+                equalisation[name.removeprefix(EQUALISATION).partition(":")[2]] = array
+            elif array.dtype == np.uint8:
+                codes[name] = array
+            else:
+                params[name] = array
+        return cls(params, codes, equalisation)
+
+
+def sidecar_path(path: Path) -> Path:
+    """Return the path of the file beside the table `path`."""
     return path.with_name(path.name.removesuffix(".json") + SUFFIX)
 
 
-EQUALISATION = "equalisation:"
-"""Begins the names of arrays that belong to the equalisation; its order is in the rest of the name."""
-
-
-def pack_params(
-    params: Mapping[str, np.ndarray], weights: Mapping[str, WeightRange], equalisation: Mapping[str, np.ndarray]
-) -> bytes:
-    """Content of the file: uint8 codes of rounded weights, float32 of other parameters, float64 of the equalisation."""
-    changes = enumerate(equalisation.items())
-    arrays = {f"{EQUALISATION}{n:05}:{name}": np.ascontiguousarray(values, np.float64) for n, (name, values) in changes}
-    for name, array in params.items():
-        arrays[name] = np.ascontiguousarray(array, np.float32)
-        if name in weights:
-            quantized = encode_weight(array, *weights[name].arrays(), weights[name].bits)
-            if np.array_equal(quantized.dequantize(), array):
-                arrays[name] = quantized.codes
-    return save(arrays)
-
-
-def unpack_params(
-    content: bytes, weights: Mapping[str, WeightRange]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Inverse of :func:`pack_params`: float32 parameters, and the equalisation in its order."""
-    params, equalisation = {}, {}
-    for name, array in sorted(load(content).items()):
-        if name.startswith(EQUALISATION):
-            equalisation[name.removeprefix(EQUALISATION).partition(":")[2]] = array
-            continue
-        if array.dtype == np.uint8 and name in weights:
-            array = QuantizedWeight(array, *weights[name].arrays(), weights[name].bits).dequantize()
-        params[name] = array
-    return params, equalisation
-
-
 def record_of(path: Path, content: bytes) -> dict[str, str]:
-    """What the table says about its companion file."""
-    return {"file": companion(path).name, "sha256": hashlib.sha256(content).hexdigest()}
+    """Return the entry ``params`` of the table `path`: name and hash of its sidecar."""
+    return {"file": sidecar_path(path).name, "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def read_params(
-    path: Path, record: Any, weights: Mapping[str, WeightRange]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Changed parameters and equalisation of the table at `path` with the entry `record`.
+def read_sidecar(path: Path, record: Any) -> Sidecar:
+    """Read the sidecar of the table at `path` whose entry ``params`` is `record`.
 
     Raises
     ------
@@ -91,6 +99,6 @@ def read_params(
     if hashlib.sha256(content).hexdigest() != record["sha256"]:
         raise QuantTableError(f"{beside}: not the file that was written with {path.name}; calibrate again.")
     try:
-        return unpack_params(content, weights)
+        return Sidecar.unpack(content)
     except (SafetensorError, ValueError) as error:
         raise QuantTableError(f"{beside}: cannot be used with {path.name}: {error}") from error
