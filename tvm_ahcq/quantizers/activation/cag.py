@@ -119,13 +119,13 @@ def calibrate_cag(samples: np.ndarray, bits: int, importance: np.ndarray | None 
         If the samples are none or not finite.
     """
     samples, weight = _check(samples, importance)
-    search = _Search(_thin_rows(samples, _SEARCH_ROWS), weight, bits)
+    search = _GroupSearch(_thin_rows(samples, _SEARCH_ROWS), weight, bits)
     groups = min(groups, samples.shape[1])
     errors = search.errors(_candidates(samples, bits))
     starts = [*_starts(samples, bits, groups), errors[_medians(errors, groups)].argmin(0)]
     outcomes = [search.run(start) for start in starts]
     labels = min(outcomes, key=lambda outcome: outcome[0])[1]
-    search = _Search(_thin_rows(samples, _FINAL_ROWS), weight, bits)
+    search = _GroupSearch(_thin_rows(samples, _FINAL_ROWS), weight, bits)
     quantizers = search.fit(_compact(labels))
     return _ordered(quantizers, search.errors(quantizers).argmin(0), bits)
 
@@ -156,7 +156,7 @@ def regroup_by_error(
     samples, weight = _check(samples, importance)
     if samples.shape[1] != len(params.group_of):
         raise ValueError(f"samples have {samples.shape[1]} channels; expected {len(params.group_of)}.")
-    search = _Search(_thin_rows(samples, _FINAL_ROWS), weight, params.bits)
+    search = _GroupSearch(_thin_rows(samples, _FINAL_ROWS), weight, params.bits)
     current = [params.group(g) for g in range(params.groups)]
     errors = search.errors(current)
     chosen = _medians(errors, min(groups, params.groups))
@@ -209,7 +209,7 @@ def _candidates(samples: np.ndarray, bits: int) -> list[UniformParams]:
     return candidates
 
 
-class _Search:
+class _GroupSearch:
     """Alternation of assigning channels and refitting ranges on one sample set, which is sorted once."""
 
     def __init__(self, samples: np.ndarray, weight: np.ndarray, bits: int) -> None:

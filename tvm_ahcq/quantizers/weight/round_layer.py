@@ -179,7 +179,7 @@ def round_layer(
     compensate : bool
         Try the input correction and error compensation; otherwise round to nearest and refit the bias alone.
     """
-    search = _Search(weight, bias, sample, bits, weight_range)
+    search = _VariantSearch(weight, bias, sample, bits, weight_range)
     nearest = calibrate_weight(weight, bits, weight_range)
     nearest_error = search.error(nearest)
     conditioning = search.conditioning() if condition else _Conditioning(weight)
@@ -216,7 +216,7 @@ class _Conditioning:
     after: float = np.nan
 
 
-class _Search:
+class _VariantSearch:
     """Comparison of ways to round one layer by their error on held-out rows."""
 
     def __init__(
