@@ -86,8 +86,8 @@ def _quantizer(layer: relax.Call, role: str, recipe: Recipe) -> str | None:
 
 def _with_quantized_input(defs: Definitions, layer: relax.Call, recipe: Recipe, kind: str) -> relax.Call:
     x, activation = layer.args[0], "identity"
-    if kind in TABLE_QUANTIZERS and (found := defs.call(x, *ACTIVATIONS)) is not None:
-        x, activation = found.args[0], ACTIVATIONS[found.op.name]
+    if kind in TABLE_QUANTIZERS and (activated := defs.call(x, *ACTIVATIONS)) is not None:
+        x, activation = activated.args[0], ACTIVATIONS[activated.op.name]
     site = f"{layer.attrs['name']}.input"
     x = ahcq.quantize(x, site=site, kind=kind, bits=recipe.bits_of_site(site, kind == PIXELS), activation=activation)
     return relax.Call(layer.op, [x, *layer.args[1:]], attrs=layer.attrs)
@@ -136,8 +136,8 @@ def reads_pixels(kinds: Mapping[str, tuple[str, int]], layer: Layer) -> bool:
 
 
 def layers(mod: IRModule) -> dict[str, Layer]:
-    """Every layer of an annotated module whose input is a site, by name, in graph order."""
-    found: dict[str, Layer] = {}
+    """Return every layer of an annotated module whose input is a site, by name, in graph order."""
+    result: dict[str, Layer] = {}
     for _, func in functions(mod):
         defs = Definitions(func)
         for binding in bindings(func):
@@ -148,18 +148,18 @@ def layers(mod: IRModule) -> dict[str, Layer]:
             if site is not None:
                 name, weight = str(call.attrs["name"]), defs.param(call.args[1])
                 bias = defs.param(call.args[2]) if len(call.args) > 2 else None
-                found[name] = Layer(name, str(weight), bias, str(site.attrs["site"]))
-    return found
+                result[name] = Layer(name, str(weight), bias, str(site.attrs["site"]))
+    return result
 
 
 def sites(mod: IRModule) -> dict[str, tuple[str, int]]:
-    """Every quantization site of an annotated module: name -> (quantizer kind, bits), in graph order."""
-    found: dict[str, tuple[str, int]] = {}
+    """Return quantizer kind and bits of every site of an annotated module, by name, in graph order."""
+    result: dict[str, tuple[str, int]] = {}
     for _, func in functions(mod):
         for binding in bindings(func):
             value = binding.value
             if is_op(value, "relax.ahcq.quantize"):
-                found[str(value.attrs["site"])] = (str(value.attrs["kind"]), int(value.attrs["bits"]))
+                result[str(value.attrs["site"])] = (str(value.attrs["kind"]), int(value.attrs["bits"]))
             elif is_op(value, "relax.ahcq.attention") and int(value.attrs["bits"]):
-                found[f"{value.attrs['name']}.probs"] = (str(value.attrs["kind"]), int(value.attrs["bits"]))
-    return found
+                result[f"{value.attrs['name']}.probs"] = (str(value.attrs["kind"]), int(value.attrs["bits"]))
+    return result

@@ -11,20 +11,20 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import tvm
-from tvm import relax
+from tvm import relax, tirx
 from tvm.ir import IRModule
 
 from tvm_ahcq import ir as ahcq
 from tvm_ahcq.ir.register import is_op
 
 from .rewrite import Definitions, arg, bindings, rewrite_module
+from .shapes import Dim, dims
 
 NHWC, NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
 
 
 def canonicalise(mod: IRModule) -> IRModule:
-    """Rewrite every Relax function of `mod` (see the module's docstring).
+    """Name the layers and attentions of every Relax function, and put channels last.
 
     Parameters
     ----------
@@ -44,18 +44,14 @@ def canonicalise(mod: IRModule) -> IRModule:
 
 
 def _matches(defs: Definitions, matcher: Callable) -> dict[relax.Var, relax.Expr]:
-    found = ((binding.var, matcher(defs, binding.value)) for binding in bindings(defs.func))
-    return {var: value for var, value in found if value is not None}
+    values = ((binding.var, matcher(defs, binding.value)) for binding in bindings(defs.func))
+    return {var: value for var, value in values if value is not None}
 
 
 def _module_name(defs: Definitions, weight: relax.Expr) -> str | None:
-    """Name of the module that owns a weight parameter: ``a.b.weight`` -> ``a.b``."""
+    """Return the name of the module of a weight parameter: ``a.b.weight`` -> ``a.b``."""
     name = defs.param(weight)
     return name.removesuffix(".weight") if name else None
-
-
-def _dims(expr: relax.Expr) -> list:
-    return list(expr.ty.shape.values)
 
 
 def _either_order(call: relax.Call) -> tuple[tuple[relax.Expr, relax.Expr], ...]:
@@ -64,21 +60,21 @@ def _either_order(call: relax.Call) -> tuple[tuple[relax.Expr, relax.Expr], ...]
 
 
 def _match_linear(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
-    """``matmul(x, permute_dims(weight)) + bias`` with a 2-D parameter as weight."""
+    """Match ``matmul(x, permute_dims(weight)) + bias`` with a 2-D parameter as weight."""
     if not is_op(value, "relax.add"):
         return None
     for product, bias in _either_order(value):
         matmul = defs.call(product, "relax.matmul")
-        turned = defs.call(arg(matmul, 1), "relax.permute_dims")
-        if matmul is None or turned is None or len(_dims(turned.args[0])) != 2 or not defs.param(bias):
+        transposed = defs.call(arg(matmul, 1), "relax.permute_dims")
+        if matmul is None or transposed is None or len(dims(transposed.args[0])) != 2 or not defs.param(bias):
             continue
-        if (name := _module_name(defs, turned.args[0])) is not None:
-            return ahcq.linear(matmul.args[0], turned.args[0], bias, name=name)
+        if (name := _module_name(defs, transposed.args[0])) is not None:
+            return ahcq.linear(matmul.args[0], transposed.args[0], bias, name=name)
     return None
 
 
 def _conv_bias(defs: Definitions, value: relax.Expr, conv_op: str) -> tuple[relax.Call, relax.Expr] | None:
-    """A convolution and its ``(O,)`` bias, which reaches the sum as ``reshape(bias, (1, O, 1, 1))``."""
+    """Match a convolution and its ``(O,)`` bias, which reaches the sum as ``reshape(bias, (1, O, 1, 1))``."""
     if not is_op(value, "relax.add"):
         return None
     for product, bias in _either_order(value):
@@ -90,32 +86,32 @@ def _conv_bias(defs: Definitions, value: relax.Expr, conv_op: str) -> tuple[rela
 
 
 def _match_convolution(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
-    """Convolutions, channels moved last: kernel = stride or transposed -> linear; 3x3 same -> ``ahcq.conv2d``."""
-    if (found := _conv_bias(defs, value, "relax.nn.conv2d_transpose")) is not None:
-        return _upsampling(defs, *found)
-    if (found := _conv_bias(defs, value, "relax.nn.conv2d")) is not None:
-        return _convolution(defs, *found)
+    """Match convolutions: kernel = stride or transposed -> linear; 3x3 same -> ``ahcq.conv2d``; channels go last."""
+    if (upsampling := _conv_bias(defs, value, "relax.nn.conv2d_transpose")) is not None:
+        return _upsampling(defs, *upsampling)
+    if (biased := _conv_bias(defs, value, "relax.nn.conv2d")) is not None:
+        return _convolution(defs, *biased)
     used_with_bias = is_op(value, "relax.nn.conv2d") and value.args[1] in _biased_weights(defs)
     if is_op(value, "relax.nn.conv2d") and not used_with_bias:
-        outputs = int(_dims(value.args[1])[0])
+        outputs = int(dims(value.args[1])[0])
         return _convolution(defs, value, relax.const(np.zeros(outputs, np.float32)), bias_free=True)
     return None
 
 
 def _biased_weights(defs: Definitions) -> set[relax.Var]:
-    found = (_conv_bias(defs, binding.value, "relax.nn.conv2d") for binding in bindings(defs.func))
-    return {pair[0].args[1] for pair in found if pair is not None}
+    pairs = (_conv_bias(defs, binding.value, "relax.nn.conv2d") for binding in bindings(defs.func))
+    return {pair[0].args[1] for pair in pairs if pair is not None}
 
 
 def _convolution(defs: Definitions, conv: relax.Call, bias: relax.Expr, bias_free: bool = False) -> relax.Expr | None:
     x, weight = conv.args
     name = _module_name(defs, weight)
-    batch, channels, height, width = _dims(x)
-    outputs, _, kernel, _ = map(int, _dims(weight))
+    batch, channels, height, width = dims(x)
+    outputs, _, kernel, _ = map(int, dims(weight))
     stride, padding = int(conv.attrs.strides[0]), [int(p) for p in conv.attrs.padding]
-    if name is None or int(conv.attrs.groups) != 1:
+    if name is None or not _is_plain(conv):
         return None
-    if kernel == stride and not any(padding):
+    if kernel == stride and not any(padding) and _is_multiple(height, kernel) and _is_multiple(width, kernel):
         rows, columns = height // kernel, width // kernel
         patches = relax.op.reshape(x, [batch, channels, rows, kernel, columns, kernel])
         patches = relax.op.permute_dims(patches, [0, 2, 4, 1, 3, 5])
@@ -130,13 +126,26 @@ def _convolution(defs: Definitions, conv: relax.Call, bias: relax.Expr, bias_fre
     return None
 
 
+def _is_plain(conv: relax.Call) -> bool:
+    """Return True for a square kernel, equal strides, no groups and no dilation."""
+    *_, rows, columns = map(int, dims(conv.args[1]))
+    square = rows == columns and len({int(stride) for stride in conv.attrs.strides}) == 1
+    return square and int(conv.attrs.groups) == 1 and all(int(step) == 1 for step in conv.attrs.dilation)
+
+
+def _is_multiple(dim: Dim, of: int) -> bool:
+    return of == 1 or (isinstance(dim, tirx.IntImm) and int(dim) % of == 0)
+
+
 def _upsampling(defs: Definitions, conv: relax.Call, bias: relax.Expr) -> relax.Expr | None:
-    """Transposed convolution with kernel = stride: one linear layer to ``k * k`` pixels of each input pixel."""
+    """Return a transposed convolution with kernel = stride as a linear layer to ``k * k`` pixels an input pixel."""
     x, weight = conv.args
     name = _module_name(defs, weight)
-    batch, channels, height, width = _dims(x)
-    _, outputs, kernel, _ = map(int, _dims(weight))
-    if name is None or kernel != int(conv.attrs.strides[0]) or any(int(p) for p in conv.attrs.padding):
+    batch, channels, height, width = dims(x)
+    _, outputs, kernel, _ = map(int, dims(weight))
+    if name is None or kernel != int(conv.attrs.strides[0]) or not _is_plain(conv):
+        return None
+    if any(int(p) for p in (*conv.attrs.padding, *conv.attrs.output_padding)):
         return None
     flat = relax.op.reshape(relax.op.permute_dims(weight, [2, 3, 1, 0]), [kernel * kernel * outputs, int(channels)])
     repeated = relax.op.reshape(
@@ -151,7 +160,7 @@ def _upsampling(defs: Definitions, conv: relax.Call, bias: relax.Expr) -> relax.
 
 
 def _match_channel_norm(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
-    """SAM's ``LayerNorm2d``, spelled out over axis 1, becomes ``layer_norm`` over the last axis."""
+    """Match a layer norm that is spelled out over axis 1: it becomes ``layer_norm`` over the last axis."""
     if not is_op(value, "relax.add"):
         return None
     for scaled, bias in _either_order(value):
@@ -176,7 +185,7 @@ def _match_channel_norm(defs: Definitions, value: relax.Expr) -> relax.Expr | No
 
 
 def _match_attention(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
-    """``matmul(softmax(logits), v)``; the scale on q or on the product, with or without relative positions."""
+    """Match ``matmul(softmax(logits), v)``, the scale on q or on the product, with or without relative positions."""
     if not is_op(value, "relax.matmul"):
         return None
     softmax = defs.call(value.args[0], "relax.nn.softmax")
@@ -206,22 +215,24 @@ def _match_attention(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
 
 def _same_batch(operands: list[relax.Expr]) -> list[relax.Expr]:
     """Repeat operands along leading axes of size 1 where another has more (as a matrix product broadcasts)."""
-    leading = [_dims(operand)[:-2] for operand in operands]
+    leading = [dims(operand)[:-2] for operand in operands]
     common = [next((d for d in axis if not _is_one(d)), axis[0]) for axis in zip(*leading, strict=True)]
     return [
         operand
-        if all(_is_one(want) or not _is_one(have) for have, want in zip(dims, common, strict=True))
-        else relax.op.broadcast_to(operand, [*common, *_dims(operand)[-2:]])
-        for operand, dims in zip(operands, leading, strict=True)
+        if all(_is_one(repeats) or not _is_one(axis) for axis, repeats in zip(axes, common, strict=True))
+        else relax.op.broadcast_to(operand, [*common, *dims(operand)[-2:]])
+        for operand, axes in zip(operands, leading, strict=True)
     ]
 
 
-def _is_one(dim) -> bool:
-    return isinstance(dim, tvm.tirx.IntImm) and int(dim) == 1
+def _is_one(dim: Dim) -> bool:
+    return isinstance(dim, tirx.IntImm) and int(dim) == 1
 
 
-def _split_relative(defs: Definitions, logits: relax.Expr):
-    """(logits without relative positions, rel_h, rel_w, the query they multiply); the last three may be None."""
+def _split_relative(
+    defs: Definitions, logits: relax.Expr
+) -> tuple[relax.Expr, relax.Expr | None, relax.Expr | None, relax.Expr | None]:
+    """Return logits without relative positions, and rel_h, rel_w and the query that they multiply, if there are any."""
     outer = defs.call(defs.through(logits, "relax.reshape"), "relax.add")
     inner = defs.call(arg(outer, 0), "relax.add")
     if outer is None or inner is None:
@@ -233,9 +244,9 @@ def _split_relative(defs: Definitions, logits: relax.Expr):
             return logits, None, None, None
         r_q, gathered = defs.of(einsum.args[0]).fields
         take = defs.call(gathered, "relax.take")
-        size = int(_dims(gathered)[0])
+        size = int(dims(gathered)[0])
         # with as many rows as distances the table was not interpolated, and row q - k + size - 1 is meant
-        if take is None or not defs.param(take.args[0]) or int(_dims(take.args[0])[0]) != 2 * size - 1:
+        if take is None or not defs.param(take.args[0]) or int(dims(take.args[0])[0]) != 2 * size - 1:
             return logits, None, None, None
         tables.append(take.args[0])
         query = defs.through(r_q, "relax.reshape")
@@ -243,7 +254,7 @@ def _split_relative(defs: Definitions, logits: relax.Expr):
 
 
 def _attention_name(defs: Definitions, query: relax.Expr) -> str | None:
-    """Name of the attention module: that of the linear layer its query comes from, less the last part."""
+    """Return the name of an attention module: that of the linear layer of its query, less the last part."""
     expr = defs.of(query)
     while not is_op(expr, "relax.ahcq.linear"):
         if isinstance(expr, relax.TupleGetItem):
@@ -256,7 +267,7 @@ def _attention_name(defs: Definitions, query: relax.Expr) -> str | None:
 
 
 def match_permutation(defs: Definitions, value: relax.Expr) -> relax.Expr | None:
-    """Two permutations in a row become one, or none."""
+    """Match two permutations in a row: they become one, or none."""
     if not is_op(value, "relax.permute_dims") or value.attrs.axes is None:
         return None
     inner = defs.call(value.args[0], "relax.permute_dims")

@@ -1,4 +1,4 @@
-"""What the graph passes share: looking up definitions, and replacing the values of bindings."""
+"""Look-up of definitions and replacement of bound values, shared by the graph passes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARAM_NAMES = "ahcq_param_names"
 
 
 def arg(call: relax.Call | None, index: int) -> relax.Expr | None:
-    """Argument `index` of a call, None if there is no call (expressions have no truth value, so chains need this)."""
+    """Return argument `index` of a call, None for None (expressions have no truth value, so chains need this)."""
     return None if call is None else call.args[index]
 
 
@@ -30,11 +30,11 @@ class Definitions:
         self.param_names = dict(zip(func.params[len(func.params) - len(names) :], map(str, names), strict=True))
 
     def of(self, expr: relax.Expr) -> relax.Expr:
-        """The defining value of a variable; any other expression, and a function's parameter, is itself."""
+        """Return the defining value of a variable; any other expression, and a parameter, is its own."""
         return self.values.get(expr, expr) if isinstance(expr, relax.Var) else expr
 
     def call(self, expr: relax.Expr | None, *names: str) -> relax.Call | None:
-        """The call that defines `expr` if it is to one of the operators `names`, else None."""
+        """Return the call that defines `expr` if it is to one of the operators `names`, else None."""
         value = self.of(expr)
         return value if any(is_op(value, name) for name in names) else None
 
@@ -45,11 +45,11 @@ class Definitions:
         return expr
 
     def param(self, expr: relax.Expr) -> str | None:
-        """Name of the parameter tensor that `expr` is, seen through reshapes; None if it is not one."""
+        """Return the name of the parameter that `expr` is, seen through reshapes; None if it is not one."""
         return self.param_names.get(self.through(expr, "relax.reshape"))
 
     def constant(self, expr: relax.Expr) -> float | None:
-        """Value of a scalar constant, else None."""
+        """Return the value of a scalar constant; None for anything else."""
         value = self.of(expr)
         if isinstance(value, tvm.ir.GenericConst) and value.value.numpy().size == 1:
             return float(value.value.numpy())
@@ -57,13 +57,13 @@ class Definitions:
 
 
 def bindings(func: relax.Function) -> Iterator[relax.VarBinding]:
-    """All variable bindings of a function, in order."""
+    """Iterate over all variable bindings of a function, in order."""
     for block in func.body.blocks:
         yield from block.bindings
 
 
 def functions(mod: IRModule) -> Iterator[tuple[tvm.ir.GlobalVar, relax.Function]]:
-    """The Relax functions of a module, in the order of their names."""
+    """Iterate over the Relax functions of a module, in the order of their names."""
     for var in sorted(mod.get_global_vars(), key=lambda v: v.name_hint):
         if isinstance(mod[var], relax.Function):
             yield var, mod[var]
@@ -89,7 +89,7 @@ class _Replacer(PyExprMutator):
 
 
 def replace_values(mod: IRModule, func: relax.Function, values: dict[relax.Var, relax.Expr]) -> relax.Function:
-    """`func` with the variables in `values` bound to new values."""
+    """Return `func` with the variables in `values` bound to new values."""
     return _Replacer(mod, values).visit_expr(func) if values else func
 
 

@@ -1,4 +1,4 @@
-"""Shapes of Relax expressions, as the passes of phase 8 need them."""
+"""Shapes of Relax expressions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Dim: TypeAlias = int | Expr
 
 
 def dims(expr: relax.Expr) -> list[Dim]:
-    """Dimensions of a tensor, each an int or an expression."""
+    """Return the dimensions of a tensor, each an int or an expression."""
     return list(expr.ty.shape.values)
 
 
 def sizes(expr: relax.Expr) -> list[int]:
-    """Dimensions of a tensor whose shape is constant."""
+    """Return the dimensions of a tensor whose shape is constant."""
     return [int(dim) for dim in dims(expr)]
 
 
@@ -33,21 +33,21 @@ def grid_of(tables: list[relax.Expr]) -> tuple[int, int] | None:
 
 
 def product(dims: list[Dim]) -> Dim:
-    """Product of dimensions: an int where all are constant, else an expression."""
+    """Return the product of dimensions: an int where all are constant, else an expression."""
     if all(isinstance(d, (int, tirx.IntImm)) for d in dims):
         return functools.reduce(operator.mul, (int(d) for d in dims), 1)
     return tvm.sym.Analyzer().simplify(functools.reduce(operator.mul, dims))
 
 
 def rows_of(expr: relax.Expr) -> tuple[relax.Expr, Dim]:
-    """`expr` as a matrix whose rows are all but the last axis, and the number of its rows."""
+    """Return `expr` as a matrix whose rows are all but the last axis, and the number of its rows."""
     *leading, last = dims(expr)
     rows = product(leading)
     return (expr if len(leading) == 1 else relax.op.reshape(expr, [rows, last])), rows
 
 
 def text(expr: relax.Expr) -> str:
-    """Shape of a tensor for people, such as "[B, 4, 16]"; "[?]" where it is not known, or where it is no tensor."""
+    """Return a shape for people, such as "[B, 4, 16]"; "[?]" where it is not known, or where `expr` is no tensor."""
     if not isinstance(expr.ty, relax.TensorType) or not isinstance(expr.ty.shape, relax.ShapeExpr):
         return "[?]"
     return f"[{', '.join(str(int(dim)) if isinstance(dim, tirx.IntImm) else str(dim) for dim in dims(expr))}]"

@@ -120,6 +120,11 @@ CONVOLUTIONS_IN_FLOAT = {
     "overlapping patches": (lambda x, w: relax.op.nn.conv2d(x, w, strides=2, padding=1), (4, 8, 3, 3)),
     "strided": (lambda x, w: relax.op.nn.conv2d(x, w, strides=4, padding=3), (4, 8, 7, 7)),
     "depthwise": (lambda x, w: relax.op.nn.conv2d(x, w, padding=3, groups=8), (8, 1, 7, 7)),
+    "dilated": (lambda x, w: relax.op.nn.conv2d(x, w, strides=2, dilation=2), (4, 8, 2, 2)),
+    "of another stride across": (lambda x, w: relax.op.nn.conv2d(x, w, strides=[2, 1]), (4, 8, 2, 2)),
+    "not square": (lambda x, w: relax.op.nn.conv2d(x, w, strides=2), (4, 8, 2, 3)),
+    "with pixels left over": (lambda x, w: relax.op.nn.conv2d(x, w, strides=3), (4, 8, 3, 3)),
+    "transposed in groups": (lambda x, w: relax.op.nn.conv2d_transpose(x, w, strides=2, groups=2), (8, 4, 2, 2)),
     "transposed": (lambda x, w: relax.op.nn.conv2d_transpose(x, w, strides=2), (8, 4, 3, 3)),
 }
 

@@ -19,7 +19,7 @@ from tvm_ahcq.quantizers.activation.lnq import LnqParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 from tvm_ahcq.quantizers.core.recipe import recipe
 from tvm_ahcq.quantizers.core.reference import EXP_BITS, MAX_KEYS
-from tvm_ahcq.quantizers.core.table import QuantTable
+from tvm_ahcq.quantizers.core.table import QuantTable, WeightRange
 from tvm_ahcq.relay_passes.annotate import annotate
 from tvm_ahcq.relay_passes.realise import _Groups, realise
 from tvm_ahcq.runtime.weights import QLinearWeight, expand
@@ -127,6 +127,70 @@ def test_editing_a_site_changes_parameters_and_not_the_graph(quantized):
     before, after = quantized.realise("vnni16"), replace(quantized, table=edited).realise("vnni16")
     tvm.ir.assert_structural_equal(before.module, after.module)
     assert after.tensors[f"{name}.scale"][0] == np.float32(2 * params.scale)
+
+
+def test_sites_become_encoders_and_layers_integer_products_of_named_parameters():
+    @I.ir_module
+    class Annotated:
+        @R.function
+        def main(
+            x: R.Tensor((2, 5, 8), "float32"),
+            s: R.Tensor((8,), "float32"),
+            w: R.Tensor((16, 8), "float32"),
+            b: R.Tensor((16,), "float32"),
+        ):
+            R.func_attr({"ahcq_param_names": ["norm.weight", "fc.weight", "fc.bias"]})
+            with R.dataflow():
+                normed = R.ahcq.quantize(R.multiply(x, s), site="fc.input", kind="uniform", bits=4)
+                y = R.ahcq.linear(normed, w, b, name="fc")
+                R.output(y)
+            return y
+
+    @I.ir_module
+    class Expected:
+        @R.function
+        def main(
+            x: R.Tensor((2, 5, 8), "float32"),
+            s: R.Tensor((8,), "float32"),
+            index: R.Tensor((8,), "int32"),
+            channels: R.Tensor((2,), "int32"),
+            scale: R.Tensor((1,), "float32"),
+            zero: R.Tensor((1,), "int32"),
+            packed: R.Tensor((1, 2, 16, 4), "int8"),
+            multiplier: R.Tensor((1, 16), "float32"),
+            correction: R.Tensor((1, 16), "int32"),
+            bounds: R.Tensor((2,), "int32"),
+            bias: R.Tensor((16,), "float32"),
+        ):
+            R.func_attr({"ahcq_param_names": NAMES, "num_input": 1})
+            with R.dataflow():
+                normed = R.multiply(x, s)
+                codes = R.ahcq.encode_affine(
+                    normed, index, channels, scale, zero, site="fc.input", bits=4, identity=True
+                )
+                y = R.ahcq.grouped_linear(
+                    codes, packed, bounds, multiplier, correction, bias, name="fc", layout="vnni16", weight_bits=4
+                )
+                R.output(y)
+            return y
+
+    params = {"norm.weight": np.ones(8), "fc.weight": np.ones((16, 8)), "fc.bias": np.zeros(16)}
+    sites, ranges = {"fc.input": UniformParams(4, 0.1, 7)}, {"fc.weight": WeightRange(4, (0.1,) * 16, (8,) * 16)}
+    table = QuantTable("one layer", recipe("ahcq", 4), sites, ranges).with_codes(params)
+    realised = realise(Annotated, params, table, "vnni16")
+    tvm.ir.assert_structural_equal(realised.module, Expected)
+    assert (realised.covered, realised.total, realised.missing) == (1, 1, [])
+    inputs = ["fc.input.index", "fc.input.bounds", "fc.input.scale", "fc.input.zero_point"]
+    assert realised.function_params == {"main": ["norm.weight", *inputs, "fc.weight", "fc.bounds", "fc.bias"]}
+    assert isinstance(realised.tensors["fc.weight"], QLinearWeight)
+
+
+NAMES = [
+    "s",
+    *("fc_input_index", "fc_input_bounds", "fc_input_scale", "fc_input_zero_point"),
+    *("fc_weight_packed", "fc_weight_multiplier", "fc_weight_correction", "fc_bounds", "fc_bias"),
+]
+"""Names of the variables of a realised layer `fc`, in order."""
 
 
 def attention_over(keys: int) -> tvm.IRModule:
