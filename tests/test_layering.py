@@ -81,7 +81,6 @@ KNOWN_UPWARD = {
 KNOWN_CIRCLES = {
     ("models.description", "models.registry"),
     ("models.sam.family", "models.sam.load"),
-    ("quantizers.core.table", "quantizers.core.table_sidecar"),
 }
 KNOWN_LONG_FILES = {
     "api",

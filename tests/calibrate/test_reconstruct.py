@@ -71,15 +71,15 @@ def test_every_unit_is_visited(start, learned):
 
 def test_only_what_does_better_on_held_out_images_is_kept(learned):
     for result in learned.units.values():
-        assert result.kept == (result.after < result.before)
-    assert any(result.kept for result in learned.units.values())
+        assert result.improved == (result.after < result.before)
+    assert any(result.improved for result in learned.units.values())
 
 
 def test_a_unit_that_is_not_kept_stays_as_it_was(start, images):
     """Learning at an absurd rate spoils every unit."""
     spoilt = Effort(iterations=3, rounding_rate=100.0, scale_rate=100.0, groups=())
     found = reconstruct(start.annotated, start.prepared.params, start.table, Samples(start.model.spec, images), spoilt)
-    thrown = [name for name, result in found.units.items() if not result.kept]
+    thrown = [name for name, result in found.units.items() if not result.improved]
     assert thrown
     for site, params in found.table.sites.items():
         if any(site.startswith(f"{name}.") for name in thrown):
@@ -91,7 +91,7 @@ def test_a_unit_that_is_not_kept_stays_as_it_was(start, images):
 
 def test_all_learned_weights_are_hard(start, learned):
     table = learned.table
-    kept = [name for name, result in learned.units.items() if result.kept]
+    kept = [name for name, result in learned.units.items() if result.improved]
     changed = {name for name in table.weights if any(name.startswith(f"{unit}.") for unit in kept)}
     assert changed and changed == set(table.codes)
     moved = 0
@@ -112,7 +112,7 @@ def test_groups_end_at_the_recipes_number(start, images, iterations):
         assert (params.kind, params.bits) == (start.table.sites[site].kind, start.table.sites[site].bits)
         if isinstance(params, CagParams):
             assert params.groups <= start.table.recipe.groups < min(SHORT.groups)
-    kept = [name for name, result in found.units.items() if result.kept]
+    kept = [name for name, result in found.units.items() if result.improved]
     changed = {site for site, params in found.table.sites.items() if params != start.table.sites[site]}
     assert kept or iterations == 1  # a single step may help no unit
     assert all(any(site.startswith(f"{name}.") for site in changed) for name in kept)

@@ -39,27 +39,37 @@ from .recorder import Recorder, observe
 from .samples import Samples
 
 PUBLISHED_PASSES = 8
-"""Passes that the published searches of keys and probabilities, which are slow, look at."""
+"""Passes that the slow published searches of keys and probabilities use."""
 
 WORKERS = 2
 
 
 @dataclass(frozen=True)
 class _Finder:
-    """Finds a site's quantizer from what was recorded."""
+    """Search for a site's quantizer in what was recorded.
+
+    Attributes
+    ----------
+    recorder : Recorder
+        Sampled values and ranges.
+    recipe : Recipe
+        Choices.
+    readers : mapping of str to numpy.ndarray
+        By site, the weight of the layer that reads it.
+    pixels : PixelRange or None
+        Range of pictures; None: the recorded range.
+    searched_keys : re.Pattern
+        Key sites whose ranges the published method searches.
+    """
 
     recorder: Recorder
     recipe: Recipe
     readers: Mapping[str, np.ndarray]
-    """Weight of the layer that reads a site."""
-
     pixels: PixelRange | None
-    """Of pictures; None: the recorded range."""
-
     searched_keys: re.Pattern[str]
-    """Key sites whose ranges the published method searches."""
 
     def __call__(self, site: str, kind: str, bits: int) -> QuantizerParams:
+        """Return the quantizer of `site`."""
         if site in self.recorder.slices:
             return self._probabilities(site, kind, bits)
         if kind == PIXELS:
@@ -118,7 +128,7 @@ def calibrate(
     progress: Progress = silent,
     pixels: PixelRange | None = None,
 ) -> QuantTable:
-    """Find the quantizers of an annotated module.
+    """Find the quantizer of every site and the range of every weight of an annotated module.
 
     Parameters
     ----------
@@ -133,7 +143,7 @@ def calibrate(
     progress : callable
         Told of every finished sample, site and weight.
     pixels : (sequence, sequence) of float, optional
-        Least and greatest value of each colour of a picture; by default those that were seen.
+        Least and greatest value of each colour of a picture; by default the recorded ones.
 
     Returns
     -------
@@ -172,11 +182,12 @@ def calibrate(
 
 
 def _column_energy(weight: np.ndarray) -> np.ndarray:
-    """``||W[:, c]||**2`` of each input channel, taps of a convolution together."""
+    """Return ``||W[:, c]||**2`` of each input channel, summed over the taps of a convolution."""
     return np.square(weight, dtype=np.float64).sum(axis=(0, *range(2, weight.ndim)))
 
 
 def _collect(results: Iterable, total: int, what: str, progress: Progress) -> list:
+    """Return the results as a list, telling `progress` of each."""
     collected = []
     for result in results:
         collected.append(result)

@@ -1,4 +1,4 @@
-"""Phase 4, ACNR, the driver: condition weights with the published strength, layer by layer in graph order.
+"""Phase 4, ACNR: condition weights with the published strength, layer by layer in graph order.
 
 See docs/quantizers.md#acnr; the mathematics is in :mod:`tvm_ahcq.quantizers.weight.acnr`. The quantized stream has
 quantized activations and the weights that are already conditioned. Recipe "ahcq" instead chooses a strength for each
@@ -21,7 +21,7 @@ from .layer_walk import LayerWalk, layer_sample
 from .samples import Samples
 
 PUBLISHED_ITERATIONS = {4: 200, 5: 200, 6: 20, 8: 20}
-"""By bits; 8 is not published and takes the setting of 6."""
+"""ACNR iterations by code width; 8 bits is not published and has the setting of 6."""
 
 
 def condition(
@@ -53,7 +53,7 @@ def condition(
     """
     walk = LayerWalk(mod, params, table)
     total = sum(params[layer.weight].ndim == 2 for layer in walk.layers.values())
-    found: dict[str, ConditionedWeight] = {}
+    conditioned: dict[str, ConditionedWeight] = {}
 
     def visit(name: str, inputs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
         layer = walk.layers.get(name)
@@ -64,9 +64,9 @@ def condition(
         moment = input_error_moment(sample.float_inputs - sample.quantized_inputs)
         conditioner = Conditioner(weight, moment, doubled_energy="doubled_energy" in table.recipe.faults)
         bits = table.weights[layer.weight].bits
-        found[layer.weight] = conditioner.weight(PUBLISHED_ITERATIONS[bits])
-        walk.sites.layers[name] = torch.from_numpy(found[layer.weight].weight), None
-        progress("condition: layers", len(found), total)
+        conditioned[layer.weight] = conditioner.weight(PUBLISHED_ITERATIONS[bits])
+        walk.sites.layers[name] = torch.from_numpy(conditioned[layer.weight].weight), None
+        progress("condition: layers", len(conditioned), total)
 
     walk.run(samples, visit)
-    return found
+    return conditioned

@@ -1,4 +1,4 @@
-"""A walk over the quantized layers of a model with the inputs of all samples, in graph order."""
+"""Walk over the quantized layers of a model in graph order, with the inputs of all samples."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tvm_ahcq.torch_exec.simulate import Sites, exact_layer_norm
 from .samples import Samples
 
 ROWS_AN_IMAGE, ROWS_A_LAYER = 512, 4096
-"""Rows (tokens) of a layer's input that are kept of each image: the first, or more where images are few, so that there
-are at least the second in all."""
+"""Rows (tokens) of a layer's input that are sampled: the first of each image, or more where images are few, so that all
+together are at least the second."""
 
 
 class LayerWalk:
-    """The float and the quantized stream through a model; a visitor changes the layers of the latter as it comes by.
+    """Float and quantized stream through a model; a visitor changes layers of the quantized stream in graph order.
 
     Parameters
     ----------
@@ -69,9 +69,19 @@ class LayerWalk:
 
 
 def layer_sample(inputs: list[tuple[torch.Tensor, torch.Tensor]], shape: tuple[int, ...]) -> LayerSample:
-    """Some rows (seeded) of a layer's inputs in both streams; every fourth image, or row of fewer, is held out."""
+    """Return a seeded sample of the rows of a layer's inputs in both streams.
+
+    Every fourth image is held out; with 3 images or fewer, every fourth row.
+
+    Parameters
+    ----------
+    inputs : list of (tensor, tensor)
+        For each image, the layer's input in the float and in the quantized stream.
+    shape : tuple of int
+        Shape of the layer's weight.
+    """
     rng = np.random.default_rng(0)
-    whole = inputs[0][0].shape[-1] == np.prod(shape[1:])  # rows of the weight's length: no patches to be taken
+    whole = inputs[0][0].shape[-1] == np.prod(shape[1:])  # rows of the weight's length: not a convolution
     unfold: Callable = (lambda x: x.flatten(0, -2)) if whole else _patches(shape[-1])
     parts: tuple[list, list] = ([], [])
     limit = max(ROWS_AN_IMAGE, ROWS_A_LAYER // len(inputs))
@@ -87,7 +97,10 @@ def layer_sample(inputs: list[tuple[torch.Tensor, torch.Tensor]], shape: tuple[i
 
 
 def _patches(kernel: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Rows ``(B * H * W, C * kernel**2)`` of a same-padded convolution's input ``(B, H, W, C)``."""
+    """Return the function that unfolds a same-padded convolution's input.
+
+    From ``(B, H, W, C)`` it makes rows ``(B * H * W, C * kernel**2)``.
+    """
 
     def unfold(x: torch.Tensor) -> torch.Tensor:
         columns = F.unfold(x.permute(0, 3, 1, 2), kernel, padding=kernel // 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,9 +13,8 @@ from tvm_ahcq.evaluate.sensitivity.measure import measure
 from tvm_ahcq.evaluate.sensitivity.probes import Probe
 from tvm_ahcq.evaluate.sensitivity.stable_prompts import settled_probes
 from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.progress import Progress, silent
 from tvm_ahcq.quantizers.core.recipe import Recipe
-
-Progress = Callable[[str, int, int], None]
 
 STEPS = (6, 8)
 """Code widths to raise to, in order."""
@@ -26,7 +25,7 @@ PROBES = 4
 
 @dataclass(frozen=True, eq=False)
 class MixedModel:
-    """What :func:`raise_bits` found.
+    """Result of :func:`raise_bits`.
 
     Attributes
     ----------
@@ -48,7 +47,7 @@ def raise_bits(
     images: Sequence[np.ndarray],
     recipe: Recipe,
     max_drop: float,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> MixedModel:
     """Quantize with as few raised sites and weights as a bound on the masks allows.
 
@@ -67,12 +66,12 @@ def raise_bits(
     max_drop : float
         Bound on 1 minus the mean IoU with the float model's masks, in (0, 1).
     progress : callable
-        Told of what is being done.
+        Told of every step.
 
     Raises
     ------
     RecipeError
-        If the bound makes no sense.
+        If the bound is not between 0 and 1.
     CalibrationError
         If even 8 bits everywhere do not meet it.
     """
@@ -84,11 +83,13 @@ def raise_bits(
     if drops[0] <= max_drop:
         return MixedModel(qmodel, dict(recipe.raised), tuple(drops))
     order = _order(qmodel, probes, progress)
+    start = {name: params.bits for name, params in qmodel.table.sites.items()}
+    start |= {name: ranges.bits for name, ranges in qmodel.table.weights.items()}
     for bits in (step for step in STEPS if step > min(recipe.bits_activations, recipe.bits_weights)):
         base = dict(qmodel.table.recipe.raised)
         count = max(1, len(order) // 8)
         while True:
-            raised = base | {name: bits for names in order[:count] for name in names if _bits(recipe, name) < bits}
+            raised = base | {name: bits for names in order[:count] for name in names if start[name] < bits}
             qmodel = quantize(model, images, replace(recipe, raised=tuple(raised.items())), progress=progress)
             drops.append(_drop(qmodel, probes, progress))
             if drops[-1] <= max_drop:
@@ -102,17 +103,13 @@ def raise_bits(
     )
 
 
-def _bits(recipe: Recipe, name: str) -> int:
-    """Of a site or a weight: the patch embedding may have more than the rest from the start."""
-    return recipe.bits_of_weight(name) if name.endswith(".weight") else recipe.bits_of_site(name)
-
-
 def _drop(qmodel: QuantizedModel, probes: Sequence[Probe], progress: Progress) -> float:
-    """1 minus the mean IoU of the quantized model's masks with the float model's."""
+    """Return 1 minus the mean IoU of the quantized model's masks with the float model's."""
     return measure(qmodel, probes, "none", progress).total.iou_loss
 
 
 def _order(qmodel: QuantizedModel, probes: Sequence[Probe], progress: Progress) -> list[list[str]]:
-    """Sites and weight of each layer, the layer that hurts most first."""
-    found = measure(qmodel, probes, "layers", progress)
-    return [[*effect.unit.sites, *(f"{layer}.weight" for layer in effect.unit.layers)] for effect in found.worst()]
+    """Return sites and weight of each layer, the layer that hurts most first."""
+    sensitivity = measure(qmodel, probes, "layers", progress)
+    units = [effect.unit for effect in sensitivity.worst()]
+    return [[*unit.sites, *(f"{layer}.weight" for layer in unit.layers)] for unit in units]

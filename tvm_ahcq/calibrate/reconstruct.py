@@ -168,10 +168,10 @@ class _Run:
         trained = train_unit(data, self.state, self.float_params, self.effort, progress)
         self.use(replace(start.with_rounded(trained.weights), sites={**start.sites, **trained.sites}))
         after = data.held_out_error(self.state.sites)
-        better = after < before
-        if not better:
+        improved = after < before
+        if not improved:
             self.use(start)
-        self.results[data.unit.name] = UnitResult(before, after, better)
+        self.results[data.unit.name] = UnitResult(before, after, improved)
 
 
 def _fingerprint(run: _Run, samples: Samples) -> str:

@@ -1,4 +1,4 @@
-"""Recording of a sample of the values at every quantization site while the float model runs."""
+"""Recording of sampled values at every quantization site while the float model runs."""
 
 from __future__ import annotations
 
@@ -18,27 +18,36 @@ from tvm_ahcq.torch_exec.simulate import Sites, attention_logits, using_sites
 from .samples import Samples
 
 ROWS_AN_IMAGE = 64
-"""Rows (tokens) of an activation site that are kept of each image."""
+"""Rows (tokens) of an activation site that are recorded of each image."""
 
 ROWS_A_SITE = 2048
-"""Rows of an activation site that are kept in all."""
+"""Rows of an activation site that are recorded in all."""
 
 PROBABILITY_SLICES = (4, 16)
-"""Heads and queries of an attention whose probabilities are kept of each pass."""
+"""Heads and queries of an attention whose probabilities are recorded in each pass."""
 
 
 class Recorder(Sites):
-    """Keeps a random sample (seeded) of what passes each site, and leaves everything in float."""
+    """Sites that record a seeded sample of their values and leave everything in float.
+
+    Attributes
+    ----------
+    rows : dict of str to list of numpy.ndarray
+        Of each activation site, ``(R, C)`` rows of each pass.
+    slices : dict of str to list of (numpy.ndarray, numpy.ndarray)
+        Of each site of probabilities, probabilities ``(H, R, K)`` and values ``(H, K, d)`` of each pass.
+    ranges : dict of str to (AverageRange, AverageRange)
+        Of each activation site, the range of each channel and of the whole tensor.
+    """
 
     def __init__(self, seed: int = 0):
         self.rng = np.random.default_rng(seed)
         self.rows: dict[str, list[np.ndarray]] = defaultdict(list)
         self.slices: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
         self.ranges: dict[str, tuple[AverageRange, AverageRange]] = {}
-        """Of each channel, and of the whole tensor."""
 
     def activation(self, site: str, x: torch.Tensor, activation: str = "identity") -> torch.Tensor:
-        """Keep the range of each channel and some rows, among them those with the least and greatest element."""
+        """Record the range of each channel and some rows, among them those with the least and greatest element."""
         x = super().activation(site, x, activation)
         rows = x.detach().flatten(0, -2)
         ends = torch.stack(rows.aminmax(dim=0)).numpy()
@@ -47,7 +56,7 @@ class Recorder(Sites):
             chosen = self.rng.choice(len(rows), min(len(rows), ROWS_AN_IMAGE), replace=False)
             # looked for in their own column only
             chosen[:2] = int(rows[:, ends[0].argmin()].argmin()), int(rows[:, ends[1].argmax()].argmax())
-            self.rows[site].append(_kept(rows[torch.from_numpy(chosen)]))
+            self.rows[site].append(_copy(rows[torch.from_numpy(chosen)]))
         return x
 
     def _observe_range(self, site: str, ends: np.ndarray) -> None:
@@ -61,41 +70,41 @@ class Recorder(Sites):
             observed.update(ends)
 
     def attention(self, name, q, k, v, scale, rel_h, rel_w) -> torch.Tensor:
-        """Keep the probabilities of some queries of some heads, with the values that they weigh."""
+        """Record the probabilities of some queries of some heads, with the values that they weigh."""
         heads, queries = (min(limit, size) for limit, size in zip(PROBABILITY_SLICES, q.shape[:2], strict=True))
-        kept = self.slices[f"{name}.probs"]
-        if len(kept) < ROWS_A_SITE // (PROBABILITY_SLICES[0] * PROBABILITY_SLICES[1]):
+        slices = self.slices[f"{name}.probs"]
+        if len(slices) < ROWS_A_SITE // (PROBABILITY_SLICES[0] * PROBABILITY_SLICES[1]):
             head = torch.from_numpy(self.rng.choice(len(q), heads, replace=False))
             rows = torch.from_numpy(self.rng.choice(q.shape[1], queries, replace=False))
             some = [x.detach()[head] for x in (q, k, v)]
             probs = attention_logits(some[0], some[1], scale, rel_h, rel_w)[:, rows].softmax(-1)
-            kept.append((_kept(probs), _kept(some[2])))
+            slices.append((_copy(probs), _copy(some[2])))
         return super().attention(name, q, k, v, scale, rel_h, rel_w)
 
     def attention_sample(self, site: str) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities ``(S, R, K)`` and values ``(S, K, d)`` of a site; shorter samples are filled with zeros."""
-        kept = self.slices[site]
-        queries, keys = (max(p.shape[axis] for p, _ in kept) for axis in (1, 2))
-        probs = [np.pad(p, ((0, 0), (0, queries - p.shape[1]), (0, keys - p.shape[2]))) for p, _ in kept]
-        values = [np.pad(v, ((0, 0), (0, keys - v.shape[1]), (0, 0))) for _, v in kept]
+        """Return probabilities ``(S, R, K)`` and values ``(S, K, d)`` of a site; shorter samples are zero-padded."""
+        slices = self.slices[site]
+        queries, keys = (max(p.shape[axis] for p, _ in slices) for axis in (1, 2))
+        probs = [np.pad(p, ((0, 0), (0, queries - p.shape[1]), (0, keys - p.shape[2]))) for p, _ in slices]
+        values = [np.pad(v, ((0, 0), (0, keys - v.shape[1]), (0, 0))) for _, v in slices]
         return np.concatenate(probs), np.concatenate(values)
 
 
-def _kept(values: torch.Tensor) -> np.ndarray:
-    """A copy in a mapping of its own.
+def _copy(values: torch.Tensor) -> np.ndarray:
+    """Return a copy in a memory mapping of its own.
 
-    On the heap, what lasts would lie scattered among the activations that come and go, and keep their pages: 0.3 GB for
-    each image of 1024 x 1024.
+    On the heap, small long-lived copies between short-lived activations would keep the pages of the latter from being
+    freed: 0.3 GB for each image of 1024 x 1024.
     """
-    passing = values.numpy()
-    memory = mmap.mmap(-1, max(1, passing.nbytes))
-    lasting = np.frombuffer(memory, passing.dtype, passing.size).reshape(passing.shape)
-    lasting[...] = passing
-    return lasting
+    source = values.numpy()
+    memory = mmap.mmap(-1, max(1, source.nbytes))
+    copy = np.frombuffer(memory, source.dtype, source.size).reshape(source.shape)
+    copy[...] = source
+    return copy
 
 
 def observe(executor: TorchExecutor, samples: Samples, progress: Progress) -> Recorder:
-    """Run every function of the model on each sample; return what was recorded.
+    """Run every function of the model on each sample; return the recorder.
 
     Raises
     ------

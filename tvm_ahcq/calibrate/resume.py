@@ -1,4 +1,4 @@
-"""Finished blocks of a reconstruction in a folder, from where a run that was killed goes on."""
+"""Finished units of a reconstruction in a folder, from which a run that was killed resumes."""
 
 from __future__ import annotations
 
@@ -12,23 +12,46 @@ from tvm_ahcq.quantizers.core.table import QuantTable
 
 @dataclass(frozen=True)
 class UnitResult:
-    """What became of one block: relative squared error of its output on held-out images, before and after."""
+    """Result of training one unit.
+
+    Attributes
+    ----------
+    before, after : float
+        Relative squared error of the unit's output on held-out images.
+    improved : bool
+        True if the error fell; otherwise the unit stays as it was.
+    """
 
     before: float
     after: float
-    kept: bool
+    improved: bool
 
 
 @dataclass
 class FinishedUnits:
-    """Finished blocks in a folder: one table a block, and what run they belong to."""
+    """Finished units in a folder: a table after each unit, and the mark of the run that they belong to.
+
+    Attributes
+    ----------
+    folder : Path or None
+        None saves nothing.
+    results : dict of str to UnitResult
+        By name of the unit.
+    """
 
     folder: Path | None
     results: dict[str, UnitResult]
 
     @classmethod
     def open(cls, folder: Path | None, mark: str) -> FinishedUnits:
-        """Take up what lies in `folder`, or begin there; `mark` tells runs apart.
+        """Return the finished units in `folder`, or start an empty folder.
+
+        Parameters
+        ----------
+        folder : Path, optional
+            Made if it does not exist.
+        mark : str
+            Hash of what the run depends on.
 
         Raises
         ------
@@ -55,25 +78,25 @@ class FinishedUnits:
         return cls(folder, {name: UnitResult(*values) for name, values in content["finished"].items()})
 
     def table(self, unit: str) -> tuple[QuantTable, UnitResult] | None:
-        """Table after the block `unit`, if it is finished."""
+        """Return the table after `unit` and its result; None if it is not finished."""
         if self.folder is None or unit not in self.results:
             return None
         return QuantTable.load(self.folder / f"{unit}.json"), self.results[unit]
 
     def add(self, unit: str, table: QuantTable, result: UnitResult) -> None:
-        """Note that a block is finished; its table is whole before the note is made."""
+        """Save the table after `unit`, then record that the unit is finished."""
         if self.folder is None:
             return
         table.save(self.folder / f"{unit}.json")
         self.results[unit] = result
         state = self.folder / "run.json"
         content = json.loads(state.read_text())
-        content["finished"] = {name: [r.before, r.after, r.kept] for name, r in self.results.items()}
+        content["finished"] = {name: [r.before, r.after, r.improved] for name, r in self.results.items()}
         _replace(state, content)
 
 
 def _replace(path: Path, content: dict) -> None:
-    """Write JSON; the file is whole at every moment."""
+    """Write JSON through a temporary file, so that `path` is complete at every moment."""
     part = path.with_suffix(".part")
     part.write_text(json.dumps(content))
     part.replace(path)

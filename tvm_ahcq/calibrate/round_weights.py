@@ -1,12 +1,12 @@
-"""Phase 5, default effort, the driver: weight codes by error-compensated rounding, layer by layer, without gradients.
+"""Phase 5, default effort: weight codes by error-compensated rounding, layer by layer, without gradients.
 
 See docs/quantizers.md#error-compensated-rounding; the mathematics is in
 :mod:`tvm_ahcq.quantizers.weight.round_layer`.
 
-All images go through the graph in step, once in float and once quantized as far as the pass has come. Before each layer
-both of its inputs are at hand; the layer is rounded to answer the quantized input as the float layer answers the float
-one (:func:`tvm_ahcq.quantizers.weight.round_layer.round_layer`), and the rest of the graph sees the result. What reads
-pixels is rounded to the nearest: it has bits enough, and patches of a few pictures say little about those of others.
+All images pass through the graph in step, once in float and once quantized up to the current layer. Each layer is
+rounded so that its output on the quantized input is closest to the float layer's output on the float input
+(:func:`tvm_ahcq.quantizers.weight.round_layer.round_layer`); the layers behind it see the result. A layer that reads
+pixels is rounded to nearest: it has enough bits, and patches of a few pictures do not represent those of others.
 """
 
 from __future__ import annotations
@@ -61,8 +61,7 @@ def round_weights(
     table : QuantTable
         From :func:`.calibrate.calibrate`.
     samples : Samples
-        Calibration samples; all are in memory together with their activations at one place of the
-        graph.
+        Calibration samples; the activations of all of them at one layer are in memory at a time.
     progress : callable
         Told of every layer.
     """

@@ -1,4 +1,4 @@
-"""A session that simulates the quantized model in torch (fake quantization)."""
+"""Session that simulates the quantized model in torch (fake quantization)."""
 
 from __future__ import annotations
 
