@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from tvm_ahcq.codegen.devices.device import Timing, open_device
 from tvm_ahcq.codegen.hardware.model.machine import Machine, Result
 from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES, fields_of
+from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES, decode
+from tvm_ahcq.codegen.isa.generated.isa import Load, Store
 
 from .fuzz import RandomProgram, random_program
 
@@ -102,14 +103,15 @@ _NEXT_SEED = 1_000_000
 
 def _access(program: RandomProgram, error: str) -> tuple[int, int] | None:
     """The first instruction that makes an access of that kind (of fetches, the middle one), and its address."""
-    unit = {"bus_read": "load", "bus_write": "store"}.get(error)
+    kind = {"bus_read": Load, "bus_write": Store}.get(error)
+    if kind is None:
+        index = program.length // 2
+        return index, program.start + index * INSTRUCTION_BYTES
     for index in range(program.length):
         at = program.start + index * INSTRUCTION_BYTES
-        name, values = fields_of(bytes(program.memory[at : at + INSTRUCTION_BYTES]))
-        if unit is None and index == program.length // 2:
-            return index, at
-        if name == unit:
-            return index, values["address"] // 8 * 8
+        decoded = decode(bytes(program.memory[at : at + INSTRUCTION_BYTES]))
+        if decoded is not None and isinstance(decoded.instruction, kind):
+            return index, decoded.instruction.address // 8 * 8
     return None
 
 

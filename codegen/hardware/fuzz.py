@@ -1,17 +1,28 @@
-"""Constrained-random programs: legal, synchronised, otherwise anything; or with one fault of a chosen class."""
+"""Constrained-random programs: legal and without races, otherwise anything; or with one fault of a chosen class."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.isa.dependency_tokens import Entry, insert_dependency_tokens
-from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES, instruction
-from tvm_ahcq.codegen.isa.memory_image import MemoryImage, instruction_count
+from tvm_ahcq.codegen.isa.dependency_tokens import insert_dependency_tokens
+from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES, encode, instruction_count
+from tvm_ahcq.codegen.isa.generated.isa import (
+    Expsum,
+    Finish,
+    Gemm,
+    Instruction,
+    Load,
+    Logit,
+    Memory,
+    Prob,
+    Scale,
+    Store,
+)
+from tvm_ahcq.codegen.isa.memory_image import MemoryImage
 
 DATA_BYTES = 4096
 RESULT_BYTES = 4096
@@ -53,15 +64,15 @@ def random_program(config: Config, seed: int, fault: str = "none") -> RandomProg
     image = MemoryImage()
     data, result = image.place(rng.integers(0, 256, DATA_BYTES, np.uint8)), image.reserve(RESULT_BYTES)
     tables = [_decode_values(rng), _encode_values(rng)]
-    entries: list[Entry] = []
+    instructions: list[Instruction] = []
     for memory, values in zip(("decode", "encode"), tables, strict=True):
         length = len(values) // 2
-        entries.append(("load", {"memory": memory, "rows": 1, "length": length, "address": image.place(values)}))
+        instructions.append(Load(memory=memory, rows=1, length=length, address=image.place(values)))
     makers = [_load, _load, _load_table, _gemm, _gemm, _scale, _scale, _logit, _expsum, _prob, _store]
     for _ in range(int(rng.integers(20, 50))):
-        maker: Callable[..., Entry] = makers[rng.integers(len(makers))]
-        entries.append(maker(rng, config, data, result))
-    program = insert_dependency_tokens(entries, config)
+        maker: Callable[..., Instruction] = makers[rng.integers(len(makers))]
+        instructions.append(maker(rng, config, data, result))
+    program = insert_dependency_tokens(instructions, config)
     if fault != "none":
         program = FAULTS[fault](rng, config, program, len(image.finish()))
     start = image.place(program)
@@ -90,7 +101,7 @@ def _base(rng: np.random.Generator, depth: int, reach: int) -> int:
     return int(rng.integers(0, min(room, 40) + 1)) if rng.integers(4) else int(rng.integers(0, room + 1))
 
 
-def _load(rng: np.random.Generator, config: Config, data: int, result: int) -> Entry:
+def _load(rng: np.random.Generator, config: Config, data: int, result: int) -> Instruction:
     memory = ("act", "wgt", "vec")[rng.integers(3)]
     rows, stride = _count(rng, 6), int(rng.integers(0, 12))
     granule = next(chunks for chunks in (1, 2, 4, 8, 16, 32) if config.words(memory, chunks))
@@ -99,34 +110,34 @@ def _load(rng: np.random.Generator, config: Config, data: int, result: int) -> E
     assert words is not None
     pitch = 4 * int(rng.integers(0, 40))
     last = DATA_BYTES - (rows - 1) * pitch - 8 * length
-    return "load", {
-        "memory": memory,
-        "rows": rows,
-        "length": length,
-        "sp_stride": stride,
-        "stride": pitch,
-        "sp": _base(rng, config.depth(memory), (rows - 1) * stride + words),
-        "address": data + 4 * int(rng.integers(0, last // 4 + 1)),
-    }
+    return Load(
+        memory=memory,
+        rows=rows,
+        length=length,
+        sp_stride=stride,
+        stride=pitch,
+        sp=_base(rng, config.depth(memory), (rows - 1) * stride + words),
+        address=data + 4 * int(rng.integers(0, last // 4 + 1)),
+    )
 
 
-def _load_table(rng: np.random.Generator, config: Config, data: int, result: int) -> Entry:
+def _load_table(rng: np.random.Generator, config: Config, data: int, result: int) -> Instruction:
     """Some entries of a table, from anywhere."""
     memory, rows, length = ("decode", "encode")[rng.integers(2)], _count(rng, 3), _count(rng, 8)
     stride, pitch = int(rng.integers(0, 9)), 4 * int(rng.integers(0, 20))
     last = DATA_BYTES - (rows - 1) * pitch - 8 * length
-    return "load", {
-        "memory": memory,
-        "rows": rows,
-        "length": length,
-        "sp_stride": stride,
-        "stride": pitch,
-        "sp": int(rng.integers(0, config.depth(memory) - (rows - 1) * stride - length + 1)),
-        "address": data + 4 * int(rng.integers(0, last // 4 + 1)),
-    }
+    return Load(
+        memory=memory,
+        rows=rows,
+        length=length,
+        sp_stride=stride,
+        stride=pitch,
+        sp=int(rng.integers(0, config.depth(memory) - (rows - 1) * stride - length + 1)),
+        address=data + 4 * int(rng.integers(0, last // 4 + 1)),
+    )
 
 
-def _store(rng: np.random.Generator, config: Config, data: int, result: int) -> Entry:
+def _store(rng: np.random.Generator, config: Config, data: int, result: int) -> Instruction:
     memory = ("vec", "out")[rng.integers(2)]
     rows, stride = _count(rng, 6), int(rng.integers(0, 12))
     granule = next(chunks for chunks in (1, 2, 4, 8, 16, 32) if config.words(memory, chunks))
@@ -136,45 +147,45 @@ def _store(rng: np.random.Generator, config: Config, data: int, result: int) -> 
     beat = config.beat_bytes
     pitch = beat * int(rng.integers(0, 240 // beat))
     last = RESULT_BYTES - (rows - 1) * pitch - 8 * length
-    return "store", {
-        "memory": memory,
-        "rows": rows,
-        "length": length,
-        "sp_stride": stride,
-        "stride": pitch,
-        "sp": _base(rng, config.depth(memory), (rows - 1) * stride + words),
-        "address": result + beat * int(rng.integers(0, last // beat + 1)),
-    }
+    return Store(
+        memory=memory,
+        rows=rows,
+        length=length,
+        sp_stride=stride,
+        stride=pitch,
+        sp=_base(rng, config.depth(memory), (rows - 1) * stride + words),
+        address=result + beat * int(rng.integers(0, last // beat + 1)),
+    )
 
 
-def _gemm(rng: np.random.Generator, config: Config, data: int, result: int) -> Entry:
+def _gemm(rng: np.random.Generator, config: Config, data: int, result: int) -> Instruction:
     rows, steps, blocks = _count(rng, 20), _count(rng, 4), _count(rng, 3)
     act, wgt, wgt_block, acc = (int(rng.integers(0, 20)) for _ in range(4))
-    return "gemm", {
-        "rows": rows,
-        "steps": steps,
-        "blocks": blocks,
-        "act_stride": act,
-        "wgt_stride": wgt,
-        "wgt_block": wgt_block,
+    return Gemm(
+        rows=rows,
+        steps=steps,
+        blocks=blocks,
+        act_stride=act,
+        wgt_stride=wgt,
+        wgt_block=wgt_block,
         # blocks of one instruction do not overlap (SPEC 1)
-        "acc_block": rows + acc,
-        "decode": int(rng.integers(4)),
-        "transpose": int(rng.integers(2)),
-        "zero_vector": int(rng.integers(2)),
-        "accumulate": int(rng.integers(2)),
-        "act": _base(rng, config.act_depth, (steps - 1) * act + rows),
-        "wgt": _base(rng, config.wgt_depth, (steps - 1) * wgt + (blocks - 1) * wgt_block + config.dim),
-        "zero": _base(rng, config.wgt_depth, blocks),
-        "acc": _base(rng, config.acc_depth, (blocks - 1) * (rows + acc) + rows),
-    }
+        acc_block=rows + acc,
+        decode=int(rng.integers(4)),
+        transpose=int(rng.integers(2)),
+        zero_vector=int(rng.integers(2)),
+        accumulate=int(rng.integers(2)),
+        act=_base(rng, config.act_depth, (steps - 1) * act + rows),
+        wgt=_base(rng, config.wgt_depth, (steps - 1) * wgt + (blocks - 1) * wgt_block + config.dim),
+        zero=_base(rng, config.wgt_depth, blocks),
+        acc=_base(rng, config.acc_depth, (blocks - 1) * (rows + acc) + rows),
+    )
 
 
 _SCALE_REACH = 68
 """Words of the largest result of a SCALE: 20 rows in 3 blocks, 4 words apart."""
 
 
-def _scale(rng: np.random.Generator, config: Config, data: int, result: int) -> Entry:
+def _scale(rng: np.random.Generator, config: Config, data: int, result: int) -> Instruction:
     memory = ("act", "vec", "out")[rng.integers(3)]
     rows, blocks, mode = _count(rng, 20), _count(rng, 3), int(rng.integers(3))
     acc, add = (int(rng.integers(0, 20)) for _ in range(2))
@@ -189,20 +200,20 @@ def _scale(rng: np.random.Generator, config: Config, data: int, result: int) -> 
         start = dst if rng.integers(2) else min(start, dst - reach) if dst > reach else dst
     else:
         mult = _base(rng, config.vec_depth, blocks)
-    return "scale", {
-        "memory": memory,
-        "rows": rows,
-        "blocks": blocks,
-        "acc_block": acc,
-        "mult": mult,
-        "add_mode": mode,
-        "add": start,
-        "add_block": add,
-        "dst": dst,
-        "dst_block": pitch,
-        "pre": int(rng.integers(0, 6)),
-        "acc": _base(rng, config.acc_depth, (blocks - 1) * acc + rows),
-    }
+    return Scale(
+        memory=memory,
+        rows=rows,
+        blocks=blocks,
+        acc_block=acc,
+        mult=mult,
+        add_mode=mode,
+        add=start,
+        add_block=add,
+        dst=dst,
+        dst_block=pitch,
+        pre=int(rng.integers(0, 6)),
+        acc=_base(rng, config.acc_depth, (blocks - 1) * acc + rows),
+    )
 
 
 def _logits(rng: np.random.Generator, config: Config) -> dict[str, int]:
@@ -218,7 +229,7 @@ def _logits(rng: np.random.Generator, config: Config) -> dict[str, int]:
     }
 
 
-def _logit(rng: np.random.Generator, config: Config, data: int, result: int) -> Entry:
+def _logit(rng: np.random.Generator, config: Config, data: int, result: int) -> Instruction:
     values = _logits(rng, config)
     rows, blocks = values["rows"], values["blocks"]
     acc, rel_w, rel_h = (int(rng.integers(0, 8)) for _ in range(3))
@@ -237,22 +248,22 @@ def _logit(rng: np.random.Generator, config: Config, data: int, result: int) -> 
         "rel_w": _base(rng, config.vec_depth, (rows - 1) * rel_w + blocks),
         "rel_h": _base(rng, config.vec_depth, (rows - 1) * rel_h + 1),
     }
-    return "logit", dict(values)
+    return Logit(**values)
 
 
-def _expsum(rng: np.random.Generator, config: Config, data: int, result: int) -> Entry:
-    return "expsum", dict(_logits(rng, config))
+def _expsum(rng: np.random.Generator, config: Config, data: int, result: int) -> Instruction:
+    return Expsum(**_logits(rng, config))
 
 
-def _prob(rng: np.random.Generator, config: Config, data: int, result: int) -> Entry:
+def _prob(rng: np.random.Generator, config: Config, data: int, result: int) -> Instruction:
     values = _logits(rng, config)
     rows, blocks = values["rows"], values["blocks"]
     pitch = rows + int(rng.integers(0, 5))
     values |= {"dst_block": pitch, "dst": _base(rng, config.act_depth, (blocks - 1) * pitch + rows)}
-    return "prob", dict(values)
+    return Prob(**values)
 
 
-def _replace(rng: np.random.Generator, program: bytes, bad: bytes) -> bytes:
+def _insert(rng: np.random.Generator, program: bytes, bad: bytes) -> bytes:
     """The program with `bad` put in somewhere; tokens of the others stay as they are."""
     at = INSTRUCTION_BYTES * int(rng.integers(0, len(program) // INSTRUCTION_BYTES))
     return program[:at] + bad + program[at:]
@@ -260,59 +271,58 @@ def _replace(rng: np.random.Generator, program: bytes, bad: bytes) -> bytes:
 
 def _illegal_opcode(rng: np.random.Generator, config: Config, program: bytes, size: int) -> bytes:
     opcode = (0, 8, 9, 10, 11, 12, 13, 14)[rng.integers(8)]
-    return _replace(rng, program, bytes([opcode]) + rng.bytes(INSTRUCTION_BYTES - 1))
+    return _insert(rng, program, bytes([opcode]) + rng.bytes(INSTRUCTION_BYTES - 1))
 
 
 def _illegal_field(rng: np.random.Generator, config: Config, program: bytes, size: int) -> bytes:
-    load: dict[str, Any] = {"memory": "act", "rows": 1, "length": 1}
+    wrong: tuple[Memory, ...] = ("out", "acc", "lgt")
     bad = [
-        instruction("load", **load | {"rows": 0}),
-        instruction("load", **load | {"memory": ("out", "acc", "lgt")[rng.integers(2)]}),
-        instruction("store", memory="wgt", rows=1, length=1),
-        instruction("gemm", rows=1, steps=1, blocks=1, pop=["gemm"]),
-        instruction("scale", memory="vec", rows=1, blocks=1, add_mode=3),
-        instruction("logit", rows=1, blocks=1),
-        instruction("prob", rows=1, blocks=0),
-        instruction("expsum", rows=1, blocks=1)[:31] + b"\x01",
-        instruction("finish", push=["store"]),
+        encode(Load(memory="act", rows=0, length=1)),
+        encode(Load(memory=wrong[rng.integers(2)], rows=1, length=1)),
+        encode(Store(memory="wgt", rows=1, length=1)),
+        encode(Gemm(rows=1, steps=1, blocks=1), pop=["gemm"]),
+        encode(Scale(memory="vec", rows=1, blocks=1, add_mode=3)),
+        encode(Logit(rows=1, blocks=1, valid=0)),
+        encode(Prob(rows=1, blocks=0)),
+        encode(Expsum(rows=1, blocks=1))[:31] + b"\x01",
+        encode(Finish(), push=["store"]),
     ]
-    return _replace(rng, program, bad[rng.integers(len(bad))])
+    return _insert(rng, program, bad[rng.integers(len(bad))])
 
 
 def _scratchpad_range(rng: np.random.Generator, config: Config, program: bytes, size: int) -> bytes:
     far = 65535
     bad = [
-        instruction("load", memory="act", rows=1, length=1, sp=far),
-        instruction("load", memory="decode", rows=1, length=1, sp=32),
-        instruction("load", memory="wgt", rows=4095, length=1, sp_stride=far),
-        instruction("store", memory="out", rows=2, length=1, sp_stride=far),
-        instruction("gemm", rows=4095, steps=2, blocks=1, act_stride=far),
-        instruction("gemm", rows=1, steps=2, blocks=4095, wgt_block=far),
-        instruction("gemm", rows=1, steps=1, blocks=1, zero=far, zero_vector=1),
-        instruction("scale", memory="vec", rows=1, blocks=1, mult=far),
-        instruction("scale", memory="act", rows=1, blocks=1, dst=far),
-        instruction("logit", rows=1, blocks=1, valid=1, rel=1, rel_h=far),
-        instruction("logit", rows=1, blocks=1, valid=1, lgt=far),
-        instruction("expsum", rows=4095, blocks=1),
-        instruction("prob", rows=1, blocks=2, dst_block=far),
+        encode(Load(memory="act", rows=1, length=1, sp=far)),
+        encode(Load(memory="decode", rows=1, length=1, sp=32)),
+        encode(Load(memory="wgt", rows=4095, length=1, sp_stride=far)),
+        encode(Store(memory="out", rows=2, length=1, sp_stride=far)),
+        encode(Gemm(rows=4095, steps=2, blocks=1, act_stride=far)),
+        encode(Gemm(rows=1, steps=2, blocks=4095, wgt_block=far)),
+        encode(Gemm(rows=1, steps=1, blocks=1, zero=far, zero_vector=1)),
+        encode(Scale(memory="vec", rows=1, blocks=1, mult=far)),
+        encode(Scale(memory="act", rows=1, blocks=1, dst=far)),
+        encode(Logit(rows=1, blocks=1, valid=1, rel=1, rel_h=far)),
+        encode(Logit(rows=1, blocks=1, valid=1, lgt=far)),
+        encode(Expsum(rows=4095, blocks=1)),
+        encode(Prob(rows=1, blocks=2, dst_block=far)),
     ]
-    return _replace(rng, program, bad[rng.integers(len(bad))])
+    return _insert(rng, program, bad[rng.integers(len(bad))])
 
 
 def _address_range(rng: np.random.Generator, config: Config, program: bytes, size: int) -> bytes:
-    load: dict[str, Any] = {"memory": "act", "rows": 2, "length": 4}
-    store: dict[str, Any] = {"memory": "out", "rows": 2, "length": 4}
+    load, store = Load(memory="act", rows=2, length=4), Store(memory="out", rows=2, length=4)
     end, beat = size + len(program) + 4096, config.beat_bytes
     bad = [
-        instruction("load", **load, address=end),
-        instruction("load", **load, address=2**32 - 8),
-        instruction("load", **load, address=2),
-        instruction("load", **load, stride=6),
-        instruction("store", **store, address=beat // 2),
-        instruction("store", **store, stride=beat + beat // 2),
-        instruction("store", **store, stride=end // beat * beat),
+        encode(replace(load, address=end)),
+        encode(replace(load, address=2**32 - 8)),
+        encode(replace(load, address=2)),
+        encode(replace(load, stride=6)),
+        encode(replace(store, address=beat // 2)),
+        encode(replace(store, stride=beat + beat // 2)),
+        encode(replace(store, stride=end // beat * beat)),
     ]
-    return _replace(rng, program, bad[rng.integers(len(bad))])
+    return _insert(rng, program, bad[rng.integers(len(bad))])
 
 
 def _program_end(rng: np.random.Generator, config: Config, program: bytes, size: int) -> bytes:
@@ -320,7 +330,7 @@ def _program_end(rng: np.random.Generator, config: Config, program: bytes, size:
 
 
 def _deadlock(rng: np.random.Generator, config: Config, program: bytes, size: int) -> bytes:
-    bad = instruction("gemm", rows=1, steps=1, blocks=1, pop=["store"])
+    bad = encode(Gemm(rows=1, steps=1, blocks=1), pop=["store"])
     return program[:-INSTRUCTION_BYTES] + bad + program[-INSTRUCTION_BYTES:]
 
 

@@ -1,21 +1,16 @@
-"""Tokens for a list of instructions: units run ahead as far as their reads and writes allow."""
+"""Dependency tokens for a list of instructions: units run ahead as far as their reads and writes allow."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from tvm_ahcq.codegen.isa.generated.isa import INSTRUCTIONS, LIMITS, MEMORIES, UNITS
+from tvm_ahcq.codegen.isa.generated.isa import LIMITS, UNITS, Finish, Gemm, Instruction, Prob, Scale
 from tvm_ahcq.errors import DeviceError
 
 from .config import Config
-from .encoding import instruction
+from .encoding import encode
 
-Entry = tuple[str, dict[str, Any]]
-"""Name and fields of an instruction without its tokens."""
-
-_NAMES = {number: name for name, number in MEMORIES.items()}
 _TOKENS_MAX = (1 << LIMITS["token_bits"]) - 1
 
 
@@ -29,44 +24,39 @@ class Access:
     write: bool
 
     def conflicts(self, other: Access) -> bool:
-        """Whether the order of the two matters."""
+        """True if the order of the two matters."""
         overlap = self.first < other.end and other.first < self.end
         return self.memory == other.memory and overlap and (self.write or other.write)
 
 
-def accesses(entry: Entry, config: Config) -> list[Access]:
-    """Everything that an instruction reads or writes; strided operands count as one stretch."""
-    name, given = entry
-    definition = INSTRUCTIONS[name]
-    values = {field: 0 for field in definition["fields"]}
-    values |= {field: MEMORIES[value] if isinstance(value, str) else value for field, value in given.items()}
-    found = []
-    for memory, base, terms, tail, *condition in definition["range"]:
-        if condition:
-            field, _, wanted = condition[0].partition("=")
-            if values[field] != int(wanted or 1):
-                continue
-        memory = _NAMES[values["memory"]] if memory == "memory" else memory
-        length = {"dim": config.dim, "one": 1}.get(tail) or values[tail]
+def accesses(instruction: Instruction, config: Config) -> list[Access]:
+    """Return everything that an instruction reads or writes; strided operands count as one stretch."""
+    touched = []
+    for memory, base, terms, tail, condition in instruction.ranges:
+        if condition is not None and getattr(instruction, condition[0]) != condition[1]:
+            continue
+        memory = instruction.memory if memory == "memory" else memory
+        length = {"dim": config.dim, "one": 1}.get(tail) or getattr(instruction, tail)
         if memory == "dram":
             length *= LIMITS["chunk_bytes"]
         elif tail == "length":
             length = config.words(memory, length) or 0
-        reach = sum((values[count] - 1) * values[stride] for count, stride in terms)
-        found.append(Access(memory, values[base], values[base] + reach + length, base in definition["writes"]))
-    if name == "gemm":
-        found.append(Access("decode", 8 * values["decode"], 8 * values["decode"] + 8, False))
-    if name == "prob" or (name == "scale" and values["memory"] != MEMORIES["vec"]):
-        found.append(Access("encode", 0, config.depth("encode"), False))
-    return found
+        reach = sum((getattr(instruction, count) - 1) * getattr(instruction, stride) for count, stride in terms)
+        first = getattr(instruction, base)
+        touched.append(Access(memory, first, first + reach + length, base in instruction.writes))
+    if isinstance(instruction, Gemm):
+        touched.append(Access("decode", 8 * instruction.decode, 8 * instruction.decode + 8, False))
+    if isinstance(instruction, Prob) or (isinstance(instruction, Scale) and instruction.memory != "vec"):
+        touched.append(Access("encode", 0, config.depth("encode"), False))
+    return touched
 
 
 Tokens = tuple[frozenset[int], frozenset[int]]
-"""Units that an instruction takes a token from before it starts, and that it gives one to."""
+"""Numbers of the units that an instruction takes a token from before it starts, and that it gives one to."""
 
 
-def dependency_tokens(entries: Sequence[Entry], config: Config) -> list[Tokens]:
-    """Tokens that keep the result of these instructions that of one at a time.
+def dependency_tokens(instructions: Sequence[Instruction], config: Config) -> list[Tokens]:
+    """Return tokens that keep the result of these instructions that of one at a time.
 
     Of each pair of units, the taker waits for the last instruction of the giver that it depends on, unless an earlier
     token already stands for it.
@@ -80,11 +70,11 @@ def dependency_tokens(entries: Sequence[Entry], config: Config) -> list[Tokens]:
     history: list[dict[str, _History]] = [{} for _ in UNITS]
     synced = [[-1] * len(UNITS) for _ in UNITS]  # [giver][taker]: last instruction of the giver that was waited for
     pairs: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    pop: list[set[int]] = [set() for _ in entries]
-    push: list[set[int]] = [set() for _ in entries]
-    for index, entry in enumerate(entries):
-        taker = UNITS.index(INSTRUCTIONS[entry[0]]["unit"])
-        touched = accesses(entry, config)
+    pop: list[set[int]] = [set() for _ in instructions]
+    push: list[set[int]] = [set() for _ in instructions]
+    for index, instruction in enumerate(instructions):
+        taker = UNITS.index(instruction.unit)
+        touched = accesses(instruction, config)
         for giver in range(len(UNITS)):
             needed = _last_conflict(history[giver], touched, synced[giver][taker]) if giver != taker else None
             if needed is None:
@@ -100,22 +90,22 @@ def dependency_tokens(entries: Sequence[Entry], config: Config) -> list[Tokens]:
     return [(frozenset(takes), frozenset(gives)) for takes, gives in zip(pop, push, strict=True)]
 
 
-def encode_program(entries: Sequence[Entry], tokens: Sequence[Tokens]) -> bytes:
-    """The program of these instructions, with FINISH."""
+def encode_program(instructions: Sequence[Instruction], tokens: Sequence[Tokens]) -> bytes:
+    """Return the program of these instructions, with FINISH."""
     program = [
-        instruction(name, pop=[UNITS[u] for u in pop], push=[UNITS[u] for u in push], **values)
-        for (name, values), (pop, push) in zip(entries, tokens, strict=True)
+        encode(instruction, pop=[UNITS[u] for u in pop], push=[UNITS[u] for u in push])
+        for instruction, (pop, push) in zip(instructions, tokens, strict=True)
     ]
-    return b"".join([*program, instruction("finish")])
+    return b"".join([*program, encode(Finish())])
 
 
-def insert_dependency_tokens(entries: Sequence[Entry], config: Config) -> bytes:
-    """The program of these instructions, with FINISH and with the tokens of :func:`dependency_tokens`."""
-    return encode_program(entries, dependency_tokens(entries, config))
+def insert_dependency_tokens(instructions: Sequence[Instruction], config: Config) -> bytes:
+    """Return the program of these instructions, with FINISH and the tokens of :func:`dependency_tokens`."""
+    return encode_program(instructions, dependency_tokens(instructions, config))
 
 
 class _History:
-    """What a unit has touched of one memory, in order, and between which words all of that lies."""
+    """Accesses of a unit to one memory, in order, and the words between which they all lie."""
 
     def __init__(self) -> None:
         self._touched: list[tuple[int, Access]] = []
@@ -127,7 +117,7 @@ class _History:
         self._touched.append((index, access))
 
     def last_conflict(self, access: Access, known: int) -> int:
-        """The last instruction behind `known` whose order with `access` matters, else `known`."""
+        """Return the last instruction behind `known` whose order with `access` matters, else `known`."""
         if access.first >= self._end or access.end <= self._first:
             return known
         for index, earlier in reversed(self._touched):

@@ -6,8 +6,6 @@ import numpy as np
 
 from tvm_ahcq.errors import DeviceError
 
-from .encoding import INSTRUCTION_BYTES
-
 
 class MemoryImage:
     """External memory that grows from address 0; every piece starts at a multiple of 64 bytes."""
@@ -34,8 +32,3 @@ class MemoryImage:
         if size is not None and size < self._size:
             raise DeviceError(f"The image has {self._size} bytes; {size} were asked for.")
         return bytearray(b"".join(self._pieces) + bytes((size or self._size) - self._size))
-
-
-def instruction_count(program: bytes) -> int:
-    """Instructions in a program."""
-    return len(program) // INSTRUCTION_BYTES

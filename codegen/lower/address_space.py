@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES
-from tvm_ahcq.codegen.isa.generated.isa import INSTRUCTIONS
+from tvm_ahcq.codegen.isa.generated.isa import Load, Store
 from tvm_ahcq.errors import DeviceError
 
 CONSTANTS_AT = 1 << 31
@@ -60,13 +60,13 @@ def move_constants(program: bytes, address: int) -> bytes:
     """
     words = np.frombuffer(program, "<u8").reshape(-1, INSTRUCTION_BYTES // 8).copy()
     opcodes = words[:, 0] & np.uint64(15)
-    for name in ("load", "store"):
-        bit, width = INSTRUCTIONS[name]["fields"]["address"]
+    for kind in (Load, Store):
+        bit, width = kind.layout["address"]
         word, shift = divmod(bit, 64)
         assert width == 32 and shift + width <= 64, "addresses lie within one word of an instruction"
         mask = np.uint64(0xFFFFFFFF)
         given = words[:, word] >> np.uint64(shift) & mask
-        chosen = (opcodes == INSTRUCTIONS[name]["opcode"]) & (given >= CONSTANTS_AT)
+        chosen = (opcodes == kind.opcode) & (given >= CONSTANTS_AT)
         moved = given + np.uint64(address) - np.uint64(CONSTANTS_AT)
         if (moved[chosen] > mask).any():
             raise DeviceError("the constants of all programs together do not fit 32 bits of address")

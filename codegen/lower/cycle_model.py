@@ -1,21 +1,31 @@
-"""What a program does in all, and how many cycles it takes, estimated instruction by instruction.
+"""Estimate of a program's cycles, instruction by instruction, and its totals.
 
 The estimate lets every instruction begin when it is dispatched, when its unit is free and when its tokens are there,
-and gives it a length from its sizes. Constants are those of the RTL (``runtime/fsim_timing_compute.h``,
-``runtime/fsim_timing_dma.cc``), which the functional simulator steps cycle by cycle; what units take from each other
-within an instruction (ports of ``vec``, the bus) is in the constants that are marked as fitted to it.
+and gives it a length from its sizes. Constants are those of the RTL (``runtime/fsim/fsim_timing_compute.h``,
+``runtime/fsim/fsim_timing_dma.cc``), which the functional simulator steps cycle by cycle; what units take from each
+other within an instruction (ports of ``vec``, the bus) is in the constants that are marked as fitted to it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.isa.dependency_tokens import Entry, Tokens
-from tvm_ahcq.codegen.isa.generated.isa import INSTRUCTIONS, LIMITS, UNITS
+from tvm_ahcq.codegen.isa.dependency_tokens import Tokens
+from tvm_ahcq.codegen.isa.generated.isa import (
+    LIMITS,
+    UNITS,
+    Expsum,
+    Gemm,
+    Instruction,
+    Load,
+    Logit,
+    Prob,
+    Scale,
+    Store,
+)
 
 LATENCY = 40
 """Cycles of memory latency that the estimate assumes."""
@@ -45,7 +55,7 @@ _SHARED = 1.0
 
 @dataclass(frozen=True)
 class CycleEstimate:
-    """What a program does.
+    """Totals of a program, and the estimate of its length.
 
     Attributes
     ----------
@@ -54,9 +64,9 @@ class CycleEstimate:
     load, store : int
         Chunks of 8 bytes.
     instructions : int
-        Count.
+        Number of instructions, without FINISH.
     cycles : int
-        Estimate of its length.
+        Estimated length.
     """
 
     array: int
@@ -71,71 +81,71 @@ class CycleEstimate:
         return 8 * (self.load + self.store)
 
 
-def estimate_cycles(entries: Sequence[Entry], tokens: Sequence[Tokens], config: Config) -> CycleEstimate:
-    """What a list of instructions does, with its tokens."""
-    moved = {name: sum(f["rows"] * f["length"] for _, f in _of(entries, name)) for name in ("load", "store")}
-    array = sum(f["rows"] * f["steps"] * f["blocks"] for _, f in _of(entries, "gemm"))
-    shared = any(f.get("add_mode", 0) == 2 for _, f in _of(entries, "scale"))
-    cycles = _Replay(config, shared).cycles(entries, tokens)
-    return CycleEstimate(array, moved["load"], moved["store"], len(entries), cycles)
-
-
-def _of(entries: Iterable[Entry], name: str) -> Iterable[Entry]:
-    return (entry for entry in entries if entry[0] == name)
+def estimate_cycles(instructions: Sequence[Instruction], tokens: Sequence[Tokens], config: Config) -> CycleEstimate:
+    """Return the estimate of a list of instructions with its tokens."""
+    load = sum(each.rows * each.length for each in instructions if isinstance(each, Load))
+    store = sum(each.rows * each.length for each in instructions if isinstance(each, Store))
+    array = sum(each.rows * each.steps * each.blocks for each in instructions if isinstance(each, Gemm))
+    adds_to_sums = any(isinstance(each, Scale) and each.add_mode == 2 for each in instructions)
+    cycles = _Replay(config, adds_to_sums).cycles(instructions, tokens)
+    return CycleEstimate(array, load, store, len(instructions), cycles)
 
 
 class _Replay:
-    """Times at which units become free, and at which tokens were given; `shared`: whether scales add to sums."""
+    """Times at which units become free, and at which tokens were given.
 
-    def __init__(self, config: Config, shared: bool) -> None:
+    `adds_to_sums`: True if scales read the sums that they add to, through the port of ``vec`` that STORE reads.
+    """
+
+    def __init__(self, config: Config, adds_to_sums: bool) -> None:
         self.config = config
         parts = {"vec": config.lanes // 2, "out": max(1, config.dim // 16)}
-        self.sent = {
-            name: self._sent(count // config.bus_chunks, shared and name == "vec") for name, count in parts.items()
+        self.cycles_per_beat = {
+            memory: _cycles_per_beat(count // config.bus_chunks, adds_to_sums and memory == "vec")
+            for memory, count in parts.items()
         }
-        self.subs = config.dim // config.lanes
+        self.steps_per_row = config.dim // config.lanes
         self.drain = _DRAIN + (config.lanes - 1).bit_length()
         self.free = dict.fromkeys(UNITS, 0.0)
         self.fed = 0.0  # when the array has taken all rows so far
         self.feeds: list[deque[tuple[float, float]]] = [deque(maxlen=8) for _ in range(2)]
         self.given: list[list[deque[float]]] = [[deque() for _ in UNITS] for _ in UNITS]
 
-    def cycles(self, entries: Sequence[Entry], tokens: Sequence[Tokens]) -> int:
-        """Length of the program."""
+    def cycles(self, instructions: Sequence[Instruction], tokens: Sequence[Tokens]) -> int:
+        """Return the length of the program."""
         now, end = float(LATENCY), 0.0
         queues = {unit: deque([0.0] * LIMITS["queue_depth"], LIMITS["queue_depth"]) for unit in UNITS}
-        for (name, fields), (pop, push) in zip(entries, tokens, strict=True):
-            definition = INSTRUCTIONS[name]
-            unit = str(definition["unit"])
+        for instruction, (pop, push) in zip(instructions, tokens, strict=True):
+            unit = instruction.unit
             taker = UNITS.index(unit)
             # a queue has room again when the instruction four places in front has begun
-            now = max(now + _CHECK + _CHECK_RANGE * len(definition["range"]), queues[unit][0])
+            now = max(now + _CHECK + _CHECK_RANGE * len(instruction.ranges), queues[unit][0])
             start = max([now, self.free[unit], *(self.given[giver][taker].popleft() for giver in pop)]) + _START
             queues[unit].append(start)
-            done = self._multiply(start, fields) if name == "gemm" else start + self._length(name, fields)
-            if name in ("scale", "logit"):
-                done += self._accumulator_stall(start, done, fields["acc"])
-            if name != "gemm":
-                self.free[unit] = done
+            if isinstance(instruction, Gemm):
+                done = self._multiply(start, instruction)
+            else:
+                done = self.free[unit] = self._done(start, instruction)
             for other in push:
                 self.given[taker][other].append(done)
             end = max(end, done)
         return round(end + LATENCY)
 
-    def _multiply(self, start: float, f: dict[str, Any]) -> float:
+    def _multiply(self, start: float, gemm: Gemm) -> float:
         """A GEMM: weights of a tile arrive while the rows of the one before are fed."""
         dim = self.config.dim
-        tile = max(f["rows"], dim + 1)
+        tile = max(gemm.rows, dim + 1)
         begin = max(start + dim + 3, self.fed)
-        self.fed = begin + tile * f["steps"] * f["blocks"]
+        self.fed = begin + tile * gemm.steps * gemm.blocks
         self.free["gemm"] = max(start + dim, self.fed - tile)
-        self.feeds[self._half(f["acc"])].append((begin + dim + 3, self.fed + 2 * dim + 3))
+        self.feeds[self._half(gemm.acc)].append((begin + dim + 3, self.fed + 2 * dim + 3))
         return self.fed + 2 * dim + 7
 
-    @staticmethod
-    def _sent(parts: int, shared: bool) -> float:
-        """Cycles of a beat that STORE sends, where each read gives so many."""
-        return (max(_READ, parts) + _SHARED * shared) / parts + _BURSTS
+    def _done(self, start: float, instruction: Instruction) -> float:
+        done = start + self._length(instruction)
+        if isinstance(instruction, (Scale, Logit)):
+            done += self._accumulator_stall(start, done, instruction.acc)
+        return done
 
     def _half(self, acc: int) -> int:
         return acc // (self.config.acc_depth // 2)
@@ -147,16 +157,24 @@ class _Replay:
             lost += max(0.0, min(end, done + lost) - max(first, start))
         return lost
 
-    def _length(self, name: str, f: dict[str, Any]) -> float:
-        if name in ("load", "store"):
-            beats = -(-f["length"] // self.config.bus_chunks)
-            if name == "load":
-                return LATENCY + 8 + f["rows"] * max(beats, 2 * -(-beats // _BURST))
-            return LATENCY + 8 + f["rows"] * beats * self.sent[f["memory"]]
-        if name == "scale":
-            bias = int(f.get("add_mode", 0) == 1)
-            return f["blocks"] * self.subs * (f["rows"] + 1 + bias) + self.drain
-        row = f["blocks"] * self.subs + (1 if f.get("rel", 0) else 0)
-        if name == "expsum":
-            return f["rows"] * max(row, _LOGARITHM) + self.drain + _LOGARITHM
-        return f["rows"] * row + self.drain
+    def _length(self, instruction: Instruction) -> float:
+        if isinstance(instruction, (Load, Store)):
+            beats = -(-instruction.length // self.config.bus_chunks)
+            if isinstance(instruction, Load):
+                return LATENCY + 8 + instruction.rows * max(beats, 2 * -(-beats // _BURST))
+            return LATENCY + 8 + instruction.rows * beats * self.cycles_per_beat[instruction.memory]
+        assert isinstance(instruction, (Scale, Logit, Expsum, Prob)), "the vector unit has no other instruction"
+        rows, steps = instruction.rows, instruction.blocks * self.steps_per_row
+        if isinstance(instruction, Scale):
+            bias = int(instruction.add_mode == 1)
+            return steps * (rows + 1 + bias) + self.drain
+        if isinstance(instruction, Logit):
+            return rows * (steps + instruction.rel) + self.drain
+        if isinstance(instruction, Expsum):
+            return rows * max(steps, _LOGARITHM) + self.drain + _LOGARITHM
+        return rows * steps + self.drain
+
+
+def _cycles_per_beat(reads: int, adds_to_sums: bool) -> float:
+    """Cycles of a beat that STORE sends, of which each read gives so many."""
+    return (max(_READ, reads) + _SHARED * adds_to_sums) / reads + _BURSTS

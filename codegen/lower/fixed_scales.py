@@ -42,7 +42,7 @@ def _ceil_log2(value: float) -> int:
 
 
 def stage_reference(stage: LinearStage, codes: np.ndarray) -> np.ndarray:
-    """What :func:`.linear.linear_entries` computes, in numpy.
+    """Compute in numpy what the program of :func:`.linear.program.linear_instructions` does.
 
     Parameters
     ----------

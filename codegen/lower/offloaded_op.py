@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.isa.dependency_tokens import Entry, Tokens, dependency_tokens, encode_program
+from tvm_ahcq.codegen.isa.dependency_tokens import Tokens, dependency_tokens, encode_program
+from tvm_ahcq.codegen.isa.generated.isa import Instruction
 from tvm_ahcq.codegen.lower.linear.stage import Field
 
 from .address_space import DeviceMemory
@@ -75,7 +76,7 @@ class OffloadedOp:
     ----------
     config : Config
         What it is for.
-    entries : list of Entry
+    instructions : list of Instruction
         Instructions without tokens; constants from ``CONSTANTS_AT`` on.
     memory : DeviceMemory
         Its constants, and the size of its scratch.
@@ -97,7 +98,7 @@ class OffloadedOp:
     """
 
     config: Config
-    entries: list[Entry]
+    instructions: list[Instruction]
     memory: DeviceMemory
     inputs: tuple[InputLayout, ...]
     output: OutputLayout
@@ -111,17 +112,17 @@ class OffloadedOp:
     def tokens(self) -> list[Tokens]:
         """Tokens of the instructions."""
         if self.token_key is None:
-            return dependency_tokens(self.entries, self.config)
+            return dependency_tokens(self.instructions, self.config)
         if self.token_key not in _known_tokens:
             if len(_known_tokens) == _MOST_KNOWN:
                 _known_tokens.pop(next(iter(_known_tokens)))
-            _known_tokens[self.token_key] = dependency_tokens(self.entries, self.config)
+            _known_tokens[self.token_key] = dependency_tokens(self.instructions, self.config)
         return _known_tokens[self.token_key]
 
     @cached_property
     def program(self) -> bytes:
         """The instructions, with tokens."""
-        return encode_program(self.entries, self.tokens)
+        return encode_program(self.instructions, self.tokens)
 
     @property
     def runs(self) -> int:
@@ -131,7 +132,7 @@ class OffloadedOp:
     @cached_property
     def estimate(self) -> CycleEstimate:
         """What one run does."""
-        return estimate_cycles(self.entries, self.tokens, self.config)
+        return estimate_cycles(self.instructions, self.tokens, self.config)
 
     @property
     def cycles(self) -> int:

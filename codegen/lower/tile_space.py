@@ -9,8 +9,7 @@ from itertools import product
 import numpy as np
 
 from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.lower.attention.plan import AttentionStage, Plan
-from tvm_ahcq.codegen.lower.attention.stream import largest_plan, tile_sizes
+from tvm_ahcq.codegen.lower.attention.plan import AttentionPlan, AttentionStage, largest_plan, tile_sizes
 from tvm_ahcq.codegen.lower.linear.stage import LinearStage
 from tvm_ahcq.codegen.lower.linear.tiling import MAX_BLOCKS, Tiling, choose_tiling
 from tvm_ahcq.errors import DeviceError
@@ -124,7 +123,7 @@ def attention_space(config: Config, stage: AttentionStage) -> TileSpace:
     return TileSpace(list(found), features, too_large, hopeless)
 
 
-def _attention_grid(config: Config, stage: AttentionStage) -> Iterator[tuple[AttentionTile, Plan | None]]:
+def _attention_grid(config: Config, stage: AttentionStage) -> Iterator[tuple[AttentionTile, AttentionPlan | None]]:
     """All combinations; without a plan if they do not fit: at once for all of a size of tile that never fits."""
     for queries in tile_sizes(config, stage):
         widest = _plan(config, stage, queries)
@@ -136,14 +135,14 @@ def _attention_grid(config: Config, stage: AttentionStage) -> Iterator[tuple[Att
                 yield AttentionTile(queries, lines, lag), _plan(config, stage, queries, lines, lag)
 
 
-def _plan(config: Config, stage: AttentionStage, *sizes: int) -> Plan | None:
+def _plan(config: Config, stage: AttentionStage, *sizes: int) -> AttentionPlan | None:
     """The plan of such a tile (queries; lines and lag, by default the compiler's), if it fits."""
     try:
-        return Plan(config, stage, *sizes)
+        return AttentionPlan(config, stage, *sizes)
     except DeviceError:
         return None
 
 
-def _array_cycles(plan: Plan) -> int:
+def _array_cycles(plan: AttentionPlan) -> int:
     """For a block of keys: a tile of few rows takes as long as its weights do."""
     return plan.tiles * max(plan.rows, plan.config.dim + 1)

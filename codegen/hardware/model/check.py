@@ -3,62 +3,70 @@
 from __future__ import annotations
 
 from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.isa.encoding import fields_of
-from tvm_ahcq.codegen.isa.generated.isa import INSTRUCTIONS, MEMORIES, UNITS
+from tvm_ahcq.codegen.isa.encoding import Decoded
+from tvm_ahcq.codegen.isa.generated.isa import UNITS, Instruction, Load, Range
 
-_NAMES = {number: name for name, number in MEMORIES.items()}
+_LOAD_GRANULE, _ALL_UNITS = 4, (1 << len(UNITS)) - 1
+_INVALID_ADD_MODE = 3
 
 
-def check(data: bytes, config: Config, window: tuple[int, int]) -> str:
-    """Name of the first error of an instruction, ``"none"`` if it is legal.
+def check(decoded: Decoded | None, config: Config, window: tuple[int, int]) -> str:
+    """Return the name of the first error of an instruction, ``"none"`` if it is legal.
 
     Parameters
     ----------
-    data : bytes
-        The 32 bytes of the instruction.
+    decoded : Decoded or None
+        The instruction; None if there is no such opcode.
     config : Config
         Sizes of the scratchpads.
     window : (int, int)
         First byte of external memory that a program may touch, and the first one past it.
     """
-    name, values = fields_of(data)
-    if name is None:
+    if decoded is None:
         return "illegal_opcode"
-    entry = INSTRUCTIONS[name]
-    if not _fields_are_legal(name, values):
+    if not _fields_are_legal(decoded):
         return "illegal_field"
-    for memory, base, terms, tail, *condition in entry["range"]:
-        memory = _NAMES[values["memory"]] if memory == "memory" else memory
-        if condition and not _holds(condition[0], values):
+    instruction = decoded.instruction
+    for touched in instruction.ranges:
+        if touched.condition is not None and getattr(instruction, touched.condition[0]) != touched.condition[1]:
             continue
-        start = values[base]
-        reach = sum((values[count] - 1) * values[stride] for count, stride in terms)
-        length = {"dim": config.dim, "one": 1}.get(tail) or values[tail]
-        if memory == "dram":
-            granule = 4 if name == "load" else config.beat_bytes
-            strides = [values[stride] for _, stride in terms]
-            aligned = all(value % granule == 0 for value in (start, *strides))
-            if not aligned or start < window[0] or start + reach + 8 * length > window[1]:
-                return "address_range"
-            continue
-        words = config.words(memory, length) if tail == "length" else length
-        if words is None or start + reach + words > config.depth(memory):
+        in_memory = touched.memory == "dram"
+        if in_memory and not _is_in_window(instruction, touched, config, window):
+            return "address_range"
+        if not in_memory and not _is_in_scratchpad(instruction, touched, config):
             return "scratchpad_range"
     return "none"
 
 
-def _fields_are_legal(name: str, values: dict[str, int]) -> bool:
-    entry = INSTRUCTIONS[name]
-    own = 15 if entry["unit"] == "none" else 1 << UNITS.index(entry["unit"])
+def _fields_are_legal(decoded: Decoded) -> bool:
+    instruction, pop, push, reserved = decoded
+    own = _ALL_UNITS if instruction.unit == "none" else 1 << UNITS.index(instruction.unit)
     return (
-        values["reserved"] == 0
-        and not (values["pop"] | values["push"]) & own
-        and all(values[field] for field in entry["nonzero"])
-        and ("memories" not in entry or _NAMES.get(values["memory"]) in entry["memories"])
-        and values.get("add_mode") != 3
+        reserved == 0
+        and not (pop | push) & own
+        and all(getattr(instruction, field) for field in instruction.nonzero)
+        and (not instruction.memories or instruction.memory in instruction.memories)
+        and getattr(instruction, "add_mode", 0) != _INVALID_ADD_MODE
     )
 
 
-def _holds(condition: str, values: dict[str, int]) -> bool:
-    name, _, value = condition.partition("=")
-    return values[name] == int(value) if value else bool(values[name])
+def _reach(instruction: Instruction, touched: Range) -> int:
+    """Distance between the first and the last stretch of a range."""
+    return sum((getattr(instruction, count) - 1) * getattr(instruction, stride) for count, stride in touched.terms)
+
+
+def _is_in_window(instruction: Instruction, touched: Range, config: Config, window: tuple[int, int]) -> bool:
+    granule = _LOAD_GRANULE if isinstance(instruction, Load) else config.beat_bytes
+    start = getattr(instruction, touched.base)
+    strides = [getattr(instruction, stride) for _, stride in touched.terms]
+    end = start + _reach(instruction, touched) + 8 * getattr(instruction, touched.tail)
+    return all(value % granule == 0 for value in (start, *strides)) and window[0] <= start and end <= window[1]
+
+
+def _is_in_scratchpad(instruction: Instruction, touched: Range, config: Config) -> bool:
+    memory = instruction.memory if touched.memory == "memory" else touched.memory
+    length = {"dim": config.dim, "one": 1}.get(touched.tail) or getattr(instruction, touched.tail)
+    words = config.words(memory, length) if touched.tail == "length" else length
+    if words is None:
+        return False
+    return getattr(instruction, touched.base) + _reach(instruction, touched) + words <= config.depth(memory)

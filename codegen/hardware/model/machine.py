@@ -6,11 +6,20 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES, fields_of
-from tvm_ahcq.codegen.isa.generated.isa import EXACT_COUNTERS, INSTRUCTIONS, LIMITS, UNITS
+from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES, Decoded, decode
+from tvm_ahcq.codegen.isa.generated.isa import (
+    EXACT_COUNTERS,
+    LIMITS,
+    UNITS,
+    Finish,
+    Gemm,
+    Instruction,
+    Load,
+    Store,
+)
 
 from .check import check
-from .operations import OPERATIONS, Fields
+from .operations import OPERATIONS
 from .state import State
 
 _TOKENS_MAX = (1 << LIMITS["token_bits"]) - 1
@@ -44,7 +53,7 @@ class _Unit:
     """One of the four units: its waiting instructions, and the tokens that a finished one still has to give."""
 
     name: str
-    queue: deque[tuple[str, Fields]] = field(default_factory=deque)
+    queue: deque[Decoded] = field(default_factory=deque)
     busy: bool = False
     unsent: int = 0
 
@@ -80,15 +89,15 @@ class Machine:
         for index in range(length):
             start = program + index * INSTRUCTION_BYTES
             data = bytes(self.memory[start : start + INSTRUCTION_BYTES])
-            error = check(data, self.config, window)
-            name, values = fields_of(data)
-            if error != "none" or name is None or name == "finish":
+            decoded = decode(data)
+            error = check(decoded, self.config, window)
+            if error != "none" or decoded is None or isinstance(decoded.instruction, Finish):
                 return self._end(error, index)
-            unit = self._units[UNITS.index(INSTRUCTIONS[name]["unit"])]
+            unit = self._units[UNITS.index(decoded.instruction.unit)]
             while len(unit.queue) == LIMITS["queue_depth"]:
                 if not self._step():
                     return Result("deadlock", index, self._counters)
-            unit.queue.append((name, values))
+            unit.queue.append(decoded)
         return self._end("program_end", length)
 
     def _end(self, error: str, index: int) -> Result:
@@ -107,27 +116,28 @@ class Machine:
             return self._give(number, unit)
         if not unit.queue:
             return False
-        name, values = unit.queue[0]
-        givers = [giver for giver in range(len(UNITS)) if values["pop"] >> giver & 1]
+        instruction, pop, push, _ = unit.queue[0]
+        givers = [giver for giver in range(len(UNITS)) if pop >> giver & 1]
         if not all(self._tokens[giver][number] for giver in givers):
             return False
         for giver in givers:
             self._tokens[giver][number] -= 1
         unit.queue.popleft()
-        self._refuse_faults(name, values)
-        OPERATIONS[name](self.state, self.memory, values)
-        self._count(name, values)
-        unit.busy, unit.unsent = True, values["push"]
+        self._refuse_faults(instruction)
+        OPERATIONS[type(instruction)](self.state, self.memory, instruction)
+        self._count(instruction)
+        unit.busy, unit.unsent = True, push
         self._give(number, unit)
         return True
 
-    def _refuse_faults(self, name: str, f: Fields) -> None:
-        """Raises where a DMA instruction touches memory that answers with a bus error."""
-        if name in ("load", "store") and self.faults is not None:
+    def _refuse_faults(self, instruction: Instruction) -> None:
+        """Raise where a DMA instruction touches memory that answers with a bus error."""
+        if isinstance(instruction, (Load, Store)) and self.faults is not None:
             first, end = self.faults
-            for start in (f["address"] + row * f["stride"] for row in range(f["rows"])):
-                if start < end and start + 8 * f["length"] > first:
-                    raise _BusError("bus_read" if name == "load" else "bus_write")
+            for row in range(instruction.rows):
+                start = instruction.address + row * instruction.stride
+                if start < end and start + 8 * instruction.length > first:
+                    raise _BusError("bus_read" if isinstance(instruction, Load) else "bus_write")
 
     def _give(self, number: int, unit: _Unit) -> bool:
         """Gives the tokens of a finished instruction, all at once, when no counter is full."""
@@ -140,8 +150,8 @@ class Machine:
         unit.busy = False
         return True
 
-    def _count(self, name: str, f: Fields) -> None:
-        if name in ("load", "store"):
-            self._counters[f"{name}_chunks"] += f["rows"] * f["length"]
-        if name == "gemm":
-            self._counters["array_busy"] += f["rows"] * f["steps"] * f["blocks"]
+    def _count(self, instruction: Instruction) -> None:
+        if isinstance(instruction, (Load, Store)):
+            self._counters[f"{instruction.name}_chunks"] += instruction.rows * instruction.length
+        if isinstance(instruction, Gemm):
+            self._counters["array_busy"] += instruction.rows * instruction.steps * instruction.blocks

@@ -2,11 +2,55 @@
 
 # fmt: off
 # ruff: noqa: E501
-from typing import Any
+from __future__ import annotations
 
-VERSION: Any = 1
-UNITS: Any = ["load", "gemm", "vector", "store"]
-LIMITS: Any = {"operand_bits": 9,
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+Memory = Literal["act", "wgt", "vec", "out", "decode", "encode", "acc", "lgt", "stat", "dram"]
+
+
+class Field(NamedTuple):
+    """First bit and width of a field."""
+
+    bit: int
+    width: int
+
+
+class Range(NamedTuple):
+    """Words of a memory that an instruction touches: ``base .. base + sum (count - 1) * stride + tail``.
+
+    `memory` is "memory" for the one that the instruction names; `terms` are fields (count, stride); `tail` is a field,
+    or "dim" or "one"; `condition` is a field and the value with which the range counts.
+    """
+
+    memory: str
+    base: str
+    terms: tuple[tuple[str, str], ...]
+    tail: str
+    condition: tuple[str, int] | None
+
+
+class Instruction:
+    """Base class of all instructions; tokens are not part of them."""
+
+    __slots__ = ()
+
+    name: ClassVar[str]
+    opcode: ClassVar[int]
+    unit: ClassVar[str]
+    bits: ClassVar[int]
+    layout: ClassVar[dict[str, Field]]
+    nonzero: ClassVar[tuple[str, ...]]
+    memories: ClassVar[tuple[Memory, ...]]
+    writes: ClassVar[tuple[str, ...]]
+    ranges: ClassVar[tuple[Range, ...]]
+
+HEADER = {"opcode": Field(0, 4), "pop": Field(4, 4), "push": Field(8, 4)}
+
+VERSION: int = 1
+UNITS: list[str] = ["load", "gemm", "vector", "store"]
+LIMITS: dict[str, int] = {"operand_bits": 9,
  "weight_bits": 5,
  "code_bits": 4,
  "mantissa_bits": 22,
@@ -19,178 +63,8 @@ LIMITS: Any = {"operand_bits": 9,
  "token_bits": 4,
  "queue_depth": 4,
  "chunk_bytes": 8}
-MEMORIES: Any = {"act": 0, "wgt": 1, "vec": 2, "out": 3, "decode": 4, "encode": 5, "acc": 6, "lgt": 7, "stat": 8, "dram": 9}
-INSTRUCTIONS: Any = {"load": {"opcode": 1,
-          "unit": "load",
-          "doc": "Rows of external memory into a scratchpad; a row is `length` chunks of 8 bytes.",
-          "fields": {"opcode": [0, 4],
-                     "pop": [4, 4],
-                     "push": [8, 4],
-                     "memory": [12, 3],
-                     "rows": [15, 12],
-                     "length": [27, 12],
-                     "sp": [39, 16],
-                     "sp_stride": [55, 16],
-                     "address": [71, 32],
-                     "stride": [103, 20]},
-          "nonzero": ["rows", "length"],
-          "memories": ["act", "wgt", "vec", "decode", "encode"],
-          "writes": ["sp"],
-          "range": [["memory", "sp", [["rows", "sp_stride"]], "length"],
-                    ["dram", "address", [["rows", "stride"]], "length"]],
-          "bits": 123},
- "store": {"opcode": 2,
-           "unit": "store",
-           "doc": "Rows of a scratchpad into external memory.",
-           "fields": {"opcode": [0, 4],
-                      "pop": [4, 4],
-                      "push": [8, 4],
-                      "memory": [12, 3],
-                      "rows": [15, 12],
-                      "length": [27, 12],
-                      "sp": [39, 16],
-                      "sp_stride": [55, 16],
-                      "address": [71, 32],
-                      "stride": [103, 20]},
-           "nonzero": ["rows", "length"],
-           "memories": ["vec", "out"],
-           "writes": ["address"],
-           "range": [["memory", "sp", [["rows", "sp_stride"]], "length"],
-                     ["dram", "address", [["rows", "stride"]], "length"]],
-           "bits": 123},
- "gemm": {"opcode": 3,
-          "unit": "gemm",
-          "doc": "For each of `blocks` column blocks, `steps` weight tiles and `rows` rows, acc += "
-                 "decode(act) . (wgt - zero).",
-          "fields": {"opcode": [0, 4],
-                     "pop": [4, 4],
-                     "push": [8, 4],
-                     "rows": [12, 12],
-                     "steps": [24, 12],
-                     "blocks": [36, 12],
-                     "act": [48, 16],
-                     "act_stride": [64, 16],
-                     "wgt": [80, 16],
-                     "wgt_stride": [96, 16],
-                     "wgt_block": [112, 16],
-                     "zero": [128, 16],
-                     "acc": [144, 16],
-                     "acc_block": [160, 16],
-                     "decode": [176, 2],
-                     "transpose": [178, 1],
-                     "zero_vector": [179, 1],
-                     "accumulate": [180, 1]},
-          "nonzero": ["rows", "steps", "blocks"],
-          "writes": ["acc"],
-          "range": [["act", "act", [["steps", "act_stride"]], "rows"],
-                    ["wgt", "wgt", [["steps", "wgt_stride"], ["blocks", "wgt_block"]], "dim"],
-                    ["acc", "acc", [["blocks", "acc_block"]], "rows"],
-                    ["wgt", "zero", [], "blocks", "zero_vector"]],
-          "bits": 181},
- "scale": {"opcode": 4,
-           "unit": "vector",
-           "doc": "y = saturate(rs(rs(acc, pre) * mantissa, shift) + addend), to `vec`, or encoded to 4 "
-                  "bits, to `act` or `out`.",
-           "fields": {"opcode": [0, 4],
-                      "pop": [4, 4],
-                      "push": [8, 4],
-                      "memory": [12, 3],
-                      "rows": [15, 12],
-                      "blocks": [27, 12],
-                      "acc": [39, 16],
-                      "acc_block": [55, 16],
-                      "mult": [71, 16],
-                      "add_mode": [87, 2],
-                      "add": [89, 16],
-                      "add_block": [105, 16],
-                      "dst": [121, 16],
-                      "dst_block": [137, 16],
-                      "pre": [153, 5]},
-           "nonzero": ["rows", "blocks"],
-           "memories": ["act", "vec", "out"],
-           "writes": ["dst"],
-           "range": [["acc", "acc", [["blocks", "acc_block"]], "rows"],
-                     ["vec", "mult", [], "blocks"],
-                     ["vec", "add", [], "blocks", "add_mode=1"],
-                     ["vec", "add", [["blocks", "add_block"]], "rows", "add_mode=2"],
-                     ["memory", "dst", [["blocks", "dst_block"]], "rows"]],
-           "bits": 158},
- "logit": {"opcode": 5,
-           "unit": "vector",
-           "doc": "t = saturate(rs(rs(acc, pre) * mult + rel_w + rel_h, shift)) to `lgt`; row maxima to "
-                  "`stat`.",
-           "fields": {"opcode": [0, 4],
-                      "pop": [4, 4],
-                      "push": [8, 4],
-                      "rows": [12, 12],
-                      "blocks": [24, 12],
-                      "acc": [36, 16],
-                      "acc_block": [52, 16],
-                      "lgt": [68, 16],
-                      "lgt_row": [84, 16],
-                      "stat": [100, 8],
-                      "mult": [108, 22],
-                      "pre": [130, 5],
-                      "shift": [135, 5],
-                      "valid": [140, 7],
-                      "first": [147, 1],
-                      "rel": [148, 1],
-                      "rel_w": [149, 16],
-                      "rel_w_row": [165, 12],
-                      "rel_h": [177, 16],
-                      "rel_h_row": [193, 12],
-                      "rel_h_lane": [205, 6]},
-           "nonzero": ["rows", "blocks", "valid"],
-           "writes": ["lgt", "stat"],
-           "range": [["acc", "acc", [["blocks", "acc_block"]], "rows"],
-                     ["lgt", "lgt", [["rows", "lgt_row"]], "blocks"],
-                     ["stat", "stat", [], "rows"],
-                     ["vec", "rel_w", [["rows", "rel_w_row"]], "blocks", "rel"],
-                     ["vec", "rel_h", [["rows", "rel_h_row"]], "one", "rel"]],
-           "bits": 211},
- "expsum": {"opcode": 6,
-            "unit": "vector",
-            "doc": "stat += log2_fixed(sum over the row of exp2_fixed(max - t)).",
-            "fields": {"opcode": [0, 4],
-                       "pop": [4, 4],
-                       "push": [8, 4],
-                       "rows": [12, 12],
-                       "blocks": [24, 12],
-                       "lgt": [36, 16],
-                       "lgt_row": [52, 16],
-                       "stat": [68, 8]},
-            "nonzero": ["rows", "blocks"],
-            "writes": ["stat"],
-            "range": [["lgt", "lgt", [["rows", "lgt_row"]], "blocks"], ["stat", "stat", [], "rows"]],
-            "bits": 76},
- "prob": {"opcode": 7,
-          "unit": "vector",
-          "doc": "Codes of encode(t - stat) to `act`.",
-          "fields": {"opcode": [0, 4],
-                     "pop": [4, 4],
-                     "push": [8, 4],
-                     "rows": [12, 12],
-                     "blocks": [24, 12],
-                     "lgt": [36, 16],
-                     "lgt_row": [52, 16],
-                     "stat": [68, 8],
-                     "dst": [76, 16],
-                     "dst_block": [92, 16]},
-          "nonzero": ["rows", "blocks"],
-          "writes": ["dst"],
-          "range": [["lgt", "lgt", [["rows", "lgt_row"]], "blocks"],
-                    ["stat", "stat", [], "rows"],
-                    ["act", "dst", [["blocks", "dst_block"]], "rows"]],
-          "bits": 108},
- "finish": {"opcode": 15,
-            "unit": "none",
-            "doc": "Waits until every earlier instruction is complete, then ends the program.",
-            "fields": {"opcode": [0, 4], "pop": [4, 4], "push": [8, 4]},
-            "nonzero": [],
-            "writes": [],
-            "range": [],
-            "bits": 12}}
-ERRORS: Any = {"none": 0,
+MEMORIES: dict[Memory, int] = {"act": 0, "wgt": 1, "vec": 2, "out": 3, "decode": 4, "encode": 5, "acc": 6, "lgt": 7, "stat": 8, "dram": 9}
+ERRORS: dict[str, int] = {"none": 0,
  "illegal_opcode": 1,
  "illegal_field": 2,
  "scratchpad_range": 3,
@@ -200,38 +74,38 @@ ERRORS: Any = {"none": 0,
  "bus_fetch": 7,
  "bus_read": 8,
  "bus_write": 9}
-REGISTERS: Any = {"id": [0, "r"],
- "version": [4, "r"],
- "config_hash": [8, "r"],
- "control": [12, "w"],
- "status": [16, "r"],
- "error": [20, "r"],
- "error_index": [24, "r"],
- "irq_enable": [28, "rw"],
- "irq_status": [32, "rw1c"],
- "program": [36, "rw"],
- "program_length": [40, "rw"],
- "memory_base": [44, "rw"],
- "memory_limit": [48, "rw"],
- "watchdog": [52, "rw"],
- "cycles": [64, "r"],
- "array_busy": [68, "r"],
- "load_busy": [72, "r"],
- "gemm_busy": [76, "r"],
- "vector_busy": [80, "r"],
- "store_busy": [84, "r"],
- "load_stall": [88, "r"],
- "gemm_stall": [92, "r"],
- "vector_stall": [96, "r"],
- "store_stall": [100, "r"],
- "load_count": [104, "r"],
- "gemm_count": [108, "r"],
- "vector_count": [112, "r"],
- "store_count": [116, "r"],
- "load_chunks": [120, "r"],
- "store_chunks": [124, "r"]}
-EXACT_COUNTERS: Any = ["array_busy", "load_count", "gemm_count", "vector_count", "store_count", "load_chunks", "store_chunks"]
-CONFIGS: Any = {"sim_4x4": {"dim": 4,
+REGISTERS: dict[str, tuple[int, str]] = {"id": (0, "r"),
+ "version": (4, "r"),
+ "config_hash": (8, "r"),
+ "control": (12, "w"),
+ "status": (16, "r"),
+ "error": (20, "r"),
+ "error_index": (24, "r"),
+ "irq_enable": (28, "rw"),
+ "irq_status": (32, "rw1c"),
+ "program": (36, "rw"),
+ "program_length": (40, "rw"),
+ "memory_base": (44, "rw"),
+ "memory_limit": (48, "rw"),
+ "watchdog": (52, "rw"),
+ "cycles": (64, "r"),
+ "array_busy": (68, "r"),
+ "load_busy": (72, "r"),
+ "gemm_busy": (76, "r"),
+ "vector_busy": (80, "r"),
+ "store_busy": (84, "r"),
+ "load_stall": (88, "r"),
+ "gemm_stall": (92, "r"),
+ "vector_stall": (96, "r"),
+ "store_stall": (100, "r"),
+ "load_count": (104, "r"),
+ "gemm_count": (108, "r"),
+ "vector_count": (112, "r"),
+ "store_count": (116, "r"),
+ "load_chunks": (120, "r"),
+ "store_chunks": (124, "r")}
+EXACT_COUNTERS: list[str] = ["array_busy", "load_count", "gemm_count", "vector_count", "store_count", "load_chunks", "store_chunks"]
+CONFIGS: dict[str, dict[str, int]] = {"sim_4x4": {"dim": 4,
              "lanes": 2,
              "bus_chunks": 1,
              "act_depth": 4096,
@@ -275,3 +149,228 @@ CONFIGS: Any = {"sim_4x4": {"dim": 4,
               "lgt_depth": 4096,
               "stat_depth": 256,
               "hash": 341695827}}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load(Instruction):
+    """Rows of external memory into a scratchpad; a row is `length` chunks of 8 bytes."""
+
+    name: ClassVar[str] = "load"
+    opcode: ClassVar[int] = 1
+    unit: ClassVar[str] = "load"
+    bits: ClassVar[int] = 123
+    layout: ClassVar[dict[str, Field]] = {"memory": Field(12, 3), "rows": Field(15, 12), "length": Field(27, 12), "sp": Field(39, 16), "sp_stride": Field(55, 16), "address": Field(71, 32), "stride": Field(103, 20)}
+    nonzero: ClassVar[tuple[str, ...]] = ("rows", "length")
+    memories: ClassVar[tuple[Memory, ...]] = ("act", "wgt", "vec", "decode", "encode")
+    writes: ClassVar[tuple[str, ...]] = ("sp",)
+    ranges: ClassVar[tuple[Range, ...]] = (
+        Range("memory", "sp", (("rows", "sp_stride"),), "length", None),
+        Range("dram", "address", (("rows", "stride"),), "length", None),
+    )
+    memory: Memory
+    rows: int
+    length: int
+    sp: int = 0
+    sp_stride: int = 0
+    address: int = 0
+    stride: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Store(Instruction):
+    """Rows of a scratchpad into external memory."""
+
+    name: ClassVar[str] = "store"
+    opcode: ClassVar[int] = 2
+    unit: ClassVar[str] = "store"
+    bits: ClassVar[int] = 123
+    layout: ClassVar[dict[str, Field]] = {"memory": Field(12, 3), "rows": Field(15, 12), "length": Field(27, 12), "sp": Field(39, 16), "sp_stride": Field(55, 16), "address": Field(71, 32), "stride": Field(103, 20)}
+    nonzero: ClassVar[tuple[str, ...]] = ("rows", "length")
+    memories: ClassVar[tuple[Memory, ...]] = ("vec", "out")
+    writes: ClassVar[tuple[str, ...]] = ("address",)
+    ranges: ClassVar[tuple[Range, ...]] = (
+        Range("memory", "sp", (("rows", "sp_stride"),), "length", None),
+        Range("dram", "address", (("rows", "stride"),), "length", None),
+    )
+    memory: Memory
+    rows: int
+    length: int
+    sp: int = 0
+    sp_stride: int = 0
+    address: int = 0
+    stride: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gemm(Instruction):
+    """For each of `blocks` column blocks, `steps` weight tiles and `rows` rows, acc += decode(act) . (wgt - zero)."""
+
+    name: ClassVar[str] = "gemm"
+    opcode: ClassVar[int] = 3
+    unit: ClassVar[str] = "gemm"
+    bits: ClassVar[int] = 181
+    layout: ClassVar[dict[str, Field]] = {"rows": Field(12, 12), "steps": Field(24, 12), "blocks": Field(36, 12), "act": Field(48, 16), "act_stride": Field(64, 16), "wgt": Field(80, 16), "wgt_stride": Field(96, 16), "wgt_block": Field(112, 16), "zero": Field(128, 16), "acc": Field(144, 16), "acc_block": Field(160, 16), "decode": Field(176, 2), "transpose": Field(178, 1), "zero_vector": Field(179, 1), "accumulate": Field(180, 1)}
+    nonzero: ClassVar[tuple[str, ...]] = ("rows", "steps", "blocks")
+    memories: ClassVar[tuple[Memory, ...]] = ()
+    writes: ClassVar[tuple[str, ...]] = ("acc",)
+    ranges: ClassVar[tuple[Range, ...]] = (
+        Range("act", "act", (("steps", "act_stride"),), "rows", None),
+        Range("wgt", "wgt", (("steps", "wgt_stride"), ("blocks", "wgt_block")), "dim", None),
+        Range("acc", "acc", (("blocks", "acc_block"),), "rows", None),
+        Range("wgt", "zero", (), "blocks", ("zero_vector", 1)),
+    )
+    rows: int
+    steps: int
+    blocks: int
+    act: int = 0
+    act_stride: int = 0
+    wgt: int = 0
+    wgt_stride: int = 0
+    wgt_block: int = 0
+    zero: int = 0
+    acc: int = 0
+    acc_block: int = 0
+    decode: int = 0
+    transpose: int = 0
+    zero_vector: int = 0
+    accumulate: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scale(Instruction):
+    """y = saturate(rs(rs(acc, pre) * mantissa, shift) + addend), to `vec`, or encoded to 4 bits, to `act` or `out`."""
+
+    name: ClassVar[str] = "scale"
+    opcode: ClassVar[int] = 4
+    unit: ClassVar[str] = "vector"
+    bits: ClassVar[int] = 158
+    layout: ClassVar[dict[str, Field]] = {"memory": Field(12, 3), "rows": Field(15, 12), "blocks": Field(27, 12), "acc": Field(39, 16), "acc_block": Field(55, 16), "mult": Field(71, 16), "add_mode": Field(87, 2), "add": Field(89, 16), "add_block": Field(105, 16), "dst": Field(121, 16), "dst_block": Field(137, 16), "pre": Field(153, 5)}
+    nonzero: ClassVar[tuple[str, ...]] = ("rows", "blocks")
+    memories: ClassVar[tuple[Memory, ...]] = ("act", "vec", "out")
+    writes: ClassVar[tuple[str, ...]] = ("dst",)
+    ranges: ClassVar[tuple[Range, ...]] = (
+        Range("acc", "acc", (("blocks", "acc_block"),), "rows", None),
+        Range("vec", "mult", (), "blocks", None),
+        Range("vec", "add", (), "blocks", ("add_mode", 1)),
+        Range("vec", "add", (("blocks", "add_block"),), "rows", ("add_mode", 2)),
+        Range("memory", "dst", (("blocks", "dst_block"),), "rows", None),
+    )
+    memory: Memory
+    rows: int
+    blocks: int
+    acc: int = 0
+    acc_block: int = 0
+    mult: int = 0
+    add_mode: int = 0
+    add: int = 0
+    add_block: int = 0
+    dst: int = 0
+    dst_block: int = 0
+    pre: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Logit(Instruction):
+    """t = saturate(rs(rs(acc, pre) * mult + rel_w + rel_h, shift)) to `lgt`; row maxima to `stat`."""
+
+    name: ClassVar[str] = "logit"
+    opcode: ClassVar[int] = 5
+    unit: ClassVar[str] = "vector"
+    bits: ClassVar[int] = 211
+    layout: ClassVar[dict[str, Field]] = {"rows": Field(12, 12), "blocks": Field(24, 12), "acc": Field(36, 16), "acc_block": Field(52, 16), "lgt": Field(68, 16), "lgt_row": Field(84, 16), "stat": Field(100, 8), "mult": Field(108, 22), "pre": Field(130, 5), "shift": Field(135, 5), "valid": Field(140, 7), "first": Field(147, 1), "rel": Field(148, 1), "rel_w": Field(149, 16), "rel_w_row": Field(165, 12), "rel_h": Field(177, 16), "rel_h_row": Field(193, 12), "rel_h_lane": Field(205, 6)}
+    nonzero: ClassVar[tuple[str, ...]] = ("rows", "blocks", "valid")
+    memories: ClassVar[tuple[Memory, ...]] = ()
+    writes: ClassVar[tuple[str, ...]] = ("lgt", "stat")
+    ranges: ClassVar[tuple[Range, ...]] = (
+        Range("acc", "acc", (("blocks", "acc_block"),), "rows", None),
+        Range("lgt", "lgt", (("rows", "lgt_row"),), "blocks", None),
+        Range("stat", "stat", (), "rows", None),
+        Range("vec", "rel_w", (("rows", "rel_w_row"),), "blocks", ("rel", 1)),
+        Range("vec", "rel_h", (("rows", "rel_h_row"),), "one", ("rel", 1)),
+    )
+    rows: int
+    blocks: int
+    acc: int = 0
+    acc_block: int = 0
+    lgt: int = 0
+    lgt_row: int = 0
+    stat: int = 0
+    mult: int = 0
+    pre: int = 0
+    shift: int = 0
+    valid: int
+    first: int = 0
+    rel: int = 0
+    rel_w: int = 0
+    rel_w_row: int = 0
+    rel_h: int = 0
+    rel_h_row: int = 0
+    rel_h_lane: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expsum(Instruction):
+    """stat += log2_fixed(sum over the row of exp2_fixed(max - t))."""
+
+    name: ClassVar[str] = "expsum"
+    opcode: ClassVar[int] = 6
+    unit: ClassVar[str] = "vector"
+    bits: ClassVar[int] = 76
+    layout: ClassVar[dict[str, Field]] = {"rows": Field(12, 12), "blocks": Field(24, 12), "lgt": Field(36, 16), "lgt_row": Field(52, 16), "stat": Field(68, 8)}
+    nonzero: ClassVar[tuple[str, ...]] = ("rows", "blocks")
+    memories: ClassVar[tuple[Memory, ...]] = ()
+    writes: ClassVar[tuple[str, ...]] = ("stat",)
+    ranges: ClassVar[tuple[Range, ...]] = (
+        Range("lgt", "lgt", (("rows", "lgt_row"),), "blocks", None),
+        Range("stat", "stat", (), "rows", None),
+    )
+    rows: int
+    blocks: int
+    lgt: int = 0
+    lgt_row: int = 0
+    stat: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prob(Instruction):
+    """Codes of encode(t - stat) to `act`."""
+
+    name: ClassVar[str] = "prob"
+    opcode: ClassVar[int] = 7
+    unit: ClassVar[str] = "vector"
+    bits: ClassVar[int] = 108
+    layout: ClassVar[dict[str, Field]] = {"rows": Field(12, 12), "blocks": Field(24, 12), "lgt": Field(36, 16), "lgt_row": Field(52, 16), "stat": Field(68, 8), "dst": Field(76, 16), "dst_block": Field(92, 16)}
+    nonzero: ClassVar[tuple[str, ...]] = ("rows", "blocks")
+    memories: ClassVar[tuple[Memory, ...]] = ()
+    writes: ClassVar[tuple[str, ...]] = ("dst",)
+    ranges: ClassVar[tuple[Range, ...]] = (
+        Range("lgt", "lgt", (("rows", "lgt_row"),), "blocks", None),
+        Range("stat", "stat", (), "rows", None),
+        Range("act", "dst", (("blocks", "dst_block"),), "rows", None),
+    )
+    rows: int
+    blocks: int
+    lgt: int = 0
+    lgt_row: int = 0
+    stat: int = 0
+    dst: int = 0
+    dst_block: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finish(Instruction):
+    """Waits until every earlier instruction is complete, then ends the program."""
+
+    name: ClassVar[str] = "finish"
+    opcode: ClassVar[int] = 15
+    unit: ClassVar[str] = "none"
+    bits: ClassVar[int] = 12
+    layout: ClassVar[dict[str, Field]] = {}
+    nonzero: ClassVar[tuple[str, ...]] = ()
+    memories: ClassVar[tuple[Memory, ...]] = ()
+    writes: ClassVar[tuple[str, ...]] = ()
+    ranges: ClassVar[tuple[Range, ...]] = (
+    )
+
+
+INSTRUCTIONS: tuple[type[Instruction], ...] = (Load, Store, Gemm, Scale, Logit, Expsum, Prob, Finish)

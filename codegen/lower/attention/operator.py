@@ -15,8 +15,9 @@ from tvm_ahcq.codegen.lower.tiles import NO_TILES, AttentionShape, AttentionTile
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.core.reference import AttentionConstants
 
-from .plan import AttentionStage, Plan, sides_of
-from .stream import largest_plan, stream_entries
+from .addresses import place_attention
+from .plan import AttentionPlan, AttentionStage, largest_plan, sides_of
+from .stream import stream_instructions
 
 _TILES_OF_A_RUN = 160
 """Least tiles of queries that a program of attention takes at a time, where there are so many."""
@@ -57,20 +58,23 @@ def lower_attention(
     key = attention_shape(config, whole)
     batch = heads_of_a_run(_plan(config, whole, key, tiles))
     plan = _plan(config, replace(whole, heads=batch), key, tiles)
-    memory, dim = DeviceMemory(), config.dim
-    inputs = []
-    for rows, row_at in ((queries, plan.query_rows()), (keys, plan.key_rows()), (keys, plan.key_rows())):
-        at, channel_at = memory.scratch(batch * len(row_at) * channels // 2), np.arange(channels)
-        inputs.append(InputLayout(at, heads * rows, batch, rows, channels, dim, row_at, channel_at, SAME_CODES))
-    plan.place(memory.constant, memory.scratch)
-    result = memory.scratch(batch * plan.padded_queries * channels * 4)
-    plan.at |= {"sums": result} | {name: given.address for name, given in zip("qkv", inputs, strict=True)}
+    memory, dim, channel_at = DeviceMemory(), config.dim, np.arange(channels)
+    addresses = place_attention(plan, memory)
+    given = (
+        (addresses.queries, queries, plan.query_rows()),
+        (addresses.keys, keys, plan.key_rows()),
+        (addresses.values, keys, plan.key_rows()),
+    )
+    inputs = tuple(
+        InputLayout(address, heads * rows, batch, rows, channels, dim, row_at, channel_at, SAME_CODES)
+        for address, rows, row_at in given
+    )
     output = OutputLayout(
-        address=result,
+        address=addresses.sums,
         total=heads * queries,
         batch=batch,
         rows=queries,
-        blocks=plan.parts,
+        blocks=plan.channel_blocks,
         dim=dim,
         row_at=plan.query_rows(),
         fields=(Field(0, 0, WORD_BITS),),
@@ -79,8 +83,8 @@ def lower_attention(
     )
     tables = None if rel_h is None or rel_w is None else (len(rel_h), len(rel_w))
     token_key = config, tiles.get(key), batch, queries, keys, channels, tables
-    entries = stream_entries(plan)
-    return OffloadedOp(config, entries, memory, tuple(inputs), output, token_key, (key,), key in tiles)
+    instructions = stream_instructions(plan, addresses)
+    return OffloadedOp(config, instructions, memory, inputs, output, token_key, (key,), key in tiles)
 
 
 def attention_shape(config: Config, stage: AttentionStage) -> AttentionShape:
@@ -89,20 +93,20 @@ def attention_shape(config: Config, stage: AttentionStage) -> AttentionShape:
     return AttentionShape(stage.heads, stage.queries, stage.keys, stage.channels, sides)
 
 
-def _plan(config: Config, stage: AttentionStage, shape: AttentionShape, tiles: Tiles) -> Plan:
-    """Plan that tuning chose for an attention, of which the stage may be some heads, else the default."""
+def _plan(config: Config, stage: AttentionStage, shape: AttentionShape, tiles: Tiles) -> AttentionPlan:
+    """AttentionPlan that tuning chose for an attention, of which the stage may be some heads, else the default."""
     tile = tiles.get(shape)
     if tile is None:
         return largest_plan(config, stage)
     if not isinstance(tile, AttentionTile):
         raise tile_misfit(config, shape, tile)
     try:
-        return Plan(config, stage, tile.queries, tile.lines, tile.lag)
+        return AttentionPlan(config, stage, tile.queries, tile.lines, tile.lag)
     except DeviceError as error:
         raise tile_misfit(config, shape, tile) from error
 
 
-def heads_of_a_run(plan: Plan) -> int:
+def heads_of_a_run(plan: AttentionPlan) -> int:
     """Heads that a program takes at a time: those of so many tiles that its start and end hardly count."""
     fewest, heads = -(-_TILES_OF_A_RUN // plan.tiles), plan.stage.heads
     return next(count for count in range(min(fewest, heads), heads + 1) if heads % count == 0)

@@ -7,19 +7,20 @@ what DMA takes. Keys and values come in *chunks* of some lines.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from tvm_ahcq.codegen.isa.config import Config
 from tvm_ahcq.codegen.isa.generated.isa import LIMITS
-from tvm_ahcq.codegen.isa.layout import code_blocks, decode_table, encode_table, fixed_scale, pack_codes, planes
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.core.reference import AttentionConstants
 
 QUERIES, PROBABILITIES, QUERIES_HIGH = range(3)
 """Decode tables; the third is 16 times the first, for the high half of an int8 weight."""
+
+SUM_SCALE, HEIGHT_SCALE, WIDTH_SCALE = range(3)
+"""Words of scales in ``vec``."""
 
 _LINE = 4
 """Most key blocks of a line where there is no picture."""
@@ -58,7 +59,7 @@ class Segment:
     x: int
 
 
-class Plan:
+class AttentionPlan:
     """Sizes of a call, and places in the scratchpads (words).
 
     Parameters
@@ -91,7 +92,7 @@ class Plan:
         self.rows = -(-queries // granule) * granule
         self.tiles = -(-stage.queries // queries)
         self.padded_queries = self.tiles * self.rows
-        self.parts = max(1, stage.channels // dim)
+        self.channel_blocks = max(1, stage.channels // dim)
         self.relative = stage.rel_h is not None and stage.rel_w is not None
         self.height, self.width = sides_of(config, stage)
         self.row_blocks = -(-self.width // dim)
@@ -111,8 +112,9 @@ class Plan:
         granule = max(1, 16 // dim)
         entries = [self.height - 1 + self.h_blocks * dim, self.width - segment + self.w_blocks * dim]
         self.entries = [-(-size // granule) * granule if self.relative else 0 for size in entries]
-        self.rel_wgt = [0, 2 * self.parts * self.entries[0]]
-        self.ring = 2 * self.parts * sum(self.entries)
+        self.rel_wgt = [0, 2 * self.channel_blocks * self.entries[0]]
+        self.ring = 2 * self.channel_blocks * sum(self.entries)
+        self.rel_pitch = 4 * self.w_blocks * dim
 
     def _size_chunks(self, lines: int | None, lag: int | None) -> None:
         """Picture rows of a chunk, and what depends on them in ``acc`` and ``act``."""
@@ -120,8 +122,8 @@ class Plan:
         # Keys of a chunk: two chunks behind the tables of relative positions. A single chunk has the first half of the
         # accumulators to itself; of several, each second is in the second half, and relative positions in the first.
         half, line = config.acc_depth // 2, self.row_blocks * rows
-        sums, relative = 2 * self.parts * rows, (self.h_blocks + self.w_blocks) * rows
-        room = (config.wgt_depth - self.ring) // (2 * self.parts * self.row_keys)
+        sums, relative = 2 * self.channel_blocks * rows, (self.h_blocks + self.w_blocks) * rows
+        room = (config.wgt_depth - self.ring) // (2 * self.channel_blocks * self.row_keys)
         single = self.height <= room and self.height * line <= half and sums + relative <= half
         single = single and lines in (None, self.height)
         several = max(0, min(self.height - 1, room, max(0, half - max(sums, relative)) // line))
@@ -135,7 +137,7 @@ class Plan:
         self.chunks = -(-self.height // self.chunk_rows) if self.chunk_rows else 0
         self.query_buffers, self.logit_buffers = (3, 2) if self.chunks == 1 else (2, 1)
         self.chunk_keys, self.chunk_blocks = self.chunk_rows * self.row_keys, self.chunk_rows * self.row_blocks
-        queries = self.query_buffers * self.parts * rows
+        queries = self.query_buffers * self.channel_blocks * rows
         self.prob_slots = (config.act_depth - queries) // max(1, self.chunk_blocks * rows)
         self.prob_at = queries
         self.most_lag = max(0, min(self.chunks - 1, self.prob_slots - 2))
@@ -151,11 +153,11 @@ class Plan:
         self.h_buffers = 2 if self.chunks == 1 else 1
         self.vec_w = self.vec_h + self.h_buffers * self.h_blocks * rows
         self.vec_out = self.vec_w + (self.row_blocks * rows if self.relative else 0)
-        self.vec_far = self.vec_out + self.parts * rows
+        self.vec_far = self.vec_out + self.channel_blocks * rows
         self.vec_end = self.vec_far + self.w_blocks * rows
         if self.vec_end > config.vec_depth:
             self.vec_far = self.vec_out
-            self.vec_end = self.vec_out + max(self.parts, self.w_blocks) * rows
+            self.vec_end = self.vec_out + max(self.channel_blocks, self.w_blocks) * rows
 
     def _check(self) -> None:
         config, rows = self.config, self.rows
@@ -206,27 +208,6 @@ class Plan:
         """Real keys of the last block of a line."""
         return min(self.width, self.stage.keys - line * self.width) - (self.row_blocks - 1) * self.config.dim
 
-    def place(self, constant: Callable[[np.ndarray | bytes], int], room: Callable[[int], int]) -> None:
-        """Puts tables into memory and reserves what lies there between two instructions.
-
-        Parameters
-        ----------
-        constant, room : callable
-            Address of data that they place, and of so many bytes that hold anything.
-        """
-        dim, c = self.config.dim, self.constants
-        query = np.arange(16) - c.q_zero
-        self.at = {"decode": constant(np.concatenate([decode_table(t) for t in (query, c.table, 16 * query)]))}
-        self.at["encode"] = constant(encode_table(-c.log_thresholds - 1, np.arange(len(c.table))))
-        scales = [fixed_scale(np.array(1.0), 0), c.rel_h_multiplier, c.rel_w_multiplier]
-        self.at["scales"] = constant(np.repeat(np.array(scales, np.int32), dim))
-        if self.stage.rel_h is not None and self.stage.rel_w is not None:
-            for name, table, entries in zip("hw", (self.stage.rel_h, self.stage.rel_w), self.entries, strict=True):
-                self.at[name] = constant(_table_codes(table, entries, dim))
-            # behind the last query its window may read past its row: room for one more
-            self.rel_pitch = 4 * self.w_blocks * dim
-            self.rel_buffers = [room((self.rows + 1) * self.rel_pitch) for _ in range(2)]
-
     def segments(self, tile: int) -> list[Segment]:
         """Of a tile of a head, by number."""
         first, count = tile * self.tile_queries, min(self.tile_queries, self.width)
@@ -243,10 +224,29 @@ def sides_of(config: Config, stage: AttentionStage) -> tuple[int, int]:
     return blocks // line, line * config.dim
 
 
-def _table_codes(table: np.ndarray, entries: int, dim: int) -> bytes:
-    """Halves of a table of relative positions as two sets of keys, the greatest distance first."""
-    padded = np.zeros((entries, table.shape[1]), np.int16)
-    padded[: len(table)] = table[::-1]
-    high, low = planes(padded)
-    halves = (high + 8, low)
-    return pack_codes(np.stack([code_blocks(half.astype(np.uint8), dim) for half in halves]))
+def largest_plan(config: Config, stage: AttentionStage) -> AttentionPlan:
+    """Return the plan with the most queries in a tile, fewer where that gives no more tiles.
+
+    Raises
+    ------
+    DeviceError
+        If none fits; the message is that of the smallest.
+    """
+    refusal = DeviceError("There is at least one query.")
+    for size in tile_sizes(config, stage):
+        try:
+            return AttentionPlan(config, stage, size)
+        except DeviceError as error:
+            refusal = error
+    raise refusal
+
+
+def tile_sizes(config: Config, stage: AttentionStage) -> list[int]:
+    """Return sizes of a tile, in queries, that are worth a try: whole lines, the most first, then parts of one."""
+    height, width = sides_of(config, stage)
+    if stage.rel_h is None:
+        granule = max(1, 16 // config.dim)
+        height, width = -(-stage.queries // granule), granule
+    fewest = sorted({-(-height // lines) for lines in range(1, height + 1)})
+    whole = [width * -(-height // tiles) for tiles in fewest]
+    return whole + [part for part in range(width - 1, 0, -1) if stage.rel_h is not None and width % part == 0]

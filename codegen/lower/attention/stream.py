@@ -1,44 +1,42 @@
-"""Heads of any size, with relative positions, as a program that keeps the array busy.
+"""The order of a streamed attention's instructions, which keeps the array busy.
 
 Keys and values are streamed. The array multiplies a tile of queries with one chunk of keys after the other, and the
 vector unit turns the sums into logits. Then it turns these chunk by chunk into probabilities, which meet the values,
-and the logits of the next tile take their place. See :mod:`.attention_plan` for sizes and places.
-
-Relative positions are products of the queries with a table of int8, held in two halves like keys. All queries of a
-segment have one height: their height terms are a stretch of the table. Width terms differ from query to query: those of
-every distance go to memory and come back with a pitch one number short, which slides each query's window into place.
+and the logits of the next tile take their place. :mod:`.writer` has the instructions of each part, :mod:`.plan` sizes
+and places.
 """
 
 from __future__ import annotations
 
-from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.isa.dependency_tokens import Entry
-from tvm_ahcq.errors import DeviceError
+from tvm_ahcq.codegen.isa.generated.isa import Gemm, Instruction
 
-from .plan import AttentionStage, Plan, sides_of
-from .writer import Step, Tile, Writer, tables
+from .addresses import AttentionAddresses
+from .buffers import QueryTile
+from .plan import AttentionPlan
+from .writer import Step, Writer
 
 
-def stream_entries(plan: Plan) -> list[Entry]:
-    """Instructions of the heads, without tokens.
+def stream_instructions(plan: AttentionPlan, addresses: AttentionAddresses) -> list[Instruction]:
+    """Return the instructions of all heads, without tokens.
 
     Parameters
     ----------
-    plan : Plan
-        Whose tables are placed; its ``at`` also has the addresses of the codes of queries ("q") ``(heads, d / Dim,
-        padded queries, Dim)``, of keys and values ("k", "v") in the order of :meth:`Plan.key_rows`, and of the sums
-        ("sums"), int32 in the order of the queries.
+    plan : AttentionPlan
+        Sizes, and places in the scratchpads.
+    addresses : AttentionAddresses
+        Places in external memory.
     """
     starts = [(head, index) for head in range(plan.stage.heads) for index in range(plan.tiles)]
-    every = _Tiles([Tile(head, index, number) for number, (head, index) in enumerate(starts)])
-    writer = Writer(plan)
-    steps = [Step(None, [*tables(plan), *writer.queries(every[0])])]
+    every = _Tiles([QueryTile(head, index, number) for number, (head, index) in enumerate(starts)])
+    writer = Writer(plan, addresses)
+    steps = [Step(None, [*writer.tables(), *writer.queries(every[0])])]
     if plan.chunks > 1:
         for number in range(-1, len(starts) + 1):
             steps += _in_chunks(writer, every, number)
         return _in_order(steps)
-    steps.append(Step(None, [*writer.queries(every[1]), *writer.heights(every[0]), *writer.widths(every[0])]))
-    steps.append(Step(None, [*writer.queries(every[2]), *writer.widths(every[1]), *writer.windows(every[0])]))
+    relative = writer.relative
+    steps.append(Step(None, [*writer.queries(every[1]), *relative.heights(every[0]), *relative.widths(every[0])]))
+    steps.append(Step(None, [*writer.queries(every[2]), *relative.widths(every[1]), *relative.windows(every[0])]))
     writer.upcoming = writer.scores(every[0], 0)
     steps.append(Step(None, writer.upcoming.loads()))
     for number in range(len(starts) + 2):
@@ -49,51 +47,23 @@ def stream_entries(plan: Plan) -> list[Entry]:
 class _Tiles:
     """Tiles by number; None before the first and after the last."""
 
-    def __init__(self, tiles: list[Tile]) -> None:
+    def __init__(self, tiles: list[QueryTile]) -> None:
         self._tiles = tiles
 
-    def __getitem__(self, number: int) -> Tile | None:
+    def __getitem__(self, number: int) -> QueryTile | None:
         return self._tiles[number] if 0 <= number < len(self._tiles) else None
 
 
-def _in_order(steps: list[Step]) -> list[Entry]:
+def _in_order(steps: list[Step]) -> list[Instruction]:
     """Instructions of the steps, each chunk loaded before what works on the one before it."""
-    loads = [entry for step in steps for entry in step.loads()]
-    entries, done = loads[:1], 1
+    loads = [load for step in steps for load in step.loads()]
+    instructions, done = loads[:1], 1
     for step in steps:
         if step.load is not None:
-            entries += loads[done : done + 1]
+            instructions += loads[done : done + 1]
             done += 1
-        entries += step.entries
-    return entries
-
-
-def largest_plan(config: Config, stage: AttentionStage) -> Plan:
-    """The plan with the most queries in a tile, fewer where that gives no more tiles.
-
-    Raises
-    ------
-    DeviceError
-        If none fits; the message is that of the smallest.
-    """
-    refusal = DeviceError("There is at least one query.")
-    for size in tile_sizes(config, stage):
-        try:
-            return Plan(config, stage, size)
-        except DeviceError as error:
-            refusal = error
-    raise refusal
-
-
-def tile_sizes(config: Config, stage: AttentionStage) -> list[int]:
-    """Queries of a tile that are worth a try, the most first: whole picture rows, then parts that divide one."""
-    height, width = sides_of(config, stage)
-    if stage.rel_h is None:
-        granule = max(1, 16 // config.dim)
-        height, width = -(-stage.queries // granule), granule
-    fewest = sorted({-(-height // lines) for lines in range(1, height + 1)})
-    whole = [width * -(-height // tiles) for tiles in fewest]
-    return whole + [part for part in range(width - 1, 0, -1) if stage.rel_h is not None and width % part == 0]
+        instructions += step.instructions
+    return instructions
 
 
 def _whole(writer: Writer, tiles: _Tiles, number: int) -> list[Step]:
@@ -106,12 +76,26 @@ def _whole(writer: Writer, tiles: _Tiles, number: int) -> list[Step]:
     groups = [writer.row_sums(before, *group) for group in writer.row_groups()] if before else []
     scores, codes, sums = writer.upcoming, writer.probabilities(before, 0), writer.sums(before, 0)
     writer.upcoming = writer.scores(tiles[number + 1], 0)
-    widths, heights = writer.widths(tiles[number + 2]), writer.heights(tiles[number + 1])
-    first = [entry for entry in widths + heights if entry[0] == "gemm"]
-    then = [entry for entry in widths + heights if entry[0] != "gemm"]
-    entries = [*first, *scores.entries, *sums.loads(), *groups, *then, *writer.finish(tiles[number - 2]), *codes]
-    entries += [*sums.entries, *writer.queries(tiles[number + 3]), *writer.upcoming.loads()]
-    return [Step(None, [*entries, *writer.logits(now, 0), *writer.windows(tiles[number + 1])])]
+    widths, heights = writer.relative.widths(tiles[number + 2]), writer.relative.heights(tiles[number + 1])
+    return [
+        Step(
+            None,
+            [
+                *(each for each in widths + heights if isinstance(each, Gemm)),
+                *scores.instructions,
+                *sums.loads(),
+                *groups,
+                *(each for each in widths + heights if not isinstance(each, Gemm)),
+                *writer.finish(tiles[number - 2]),
+                *codes,
+                *sums.instructions,
+                *writer.queries(tiles[number + 3]),
+                *writer.upcoming.loads(),
+                *writer.logits(now, 0),
+                *writer.relative.windows(tiles[number + 1]),
+            ],
+        )
+    ]
 
 
 def _in_chunks(writer: Writer, tiles: _Tiles, number: int) -> list[Step]:
@@ -131,17 +115,17 @@ def _in_chunks(writer: Writer, tiles: _Tiles, number: int) -> list[Step]:
         if part == 0:
             steps.append(Step(None, writer.logits(now, plan.chunks - 1)))
         if part == parts - 1:
-            steps.append(Step(None, [*writer.widths(after), *writer.heights(after)]))
+            steps.append(Step(None, [*writer.relative.widths(after), *writer.relative.heights(after)]))
         steps.append(Step(None, groups[part * len(groups) // parts : (part + 1) * len(groups) // parts]))
     steps.append(writer.scores(after, 0))
     steps.append(Step(None, [*writer.finish(before), *writer.queries(tiles[number + 2])]))
     # sums are written to the second half of the accumulators: meanwhile logits come from the first
-    turns = [chunk for chunk in range(plan.chunks) if writer.half(chunk) == 0]
+    turns = [chunk for chunk in range(plan.chunks) if writer.buffers.half(chunk) == 0]
     taken = 0
     for chunk in range(plan.chunks):
         steps.append(Step(None, writer.probabilities(now, chunk)))
         if chunk == 0:
-            steps.append(Step(None, writer.windows(after)))
+            steps.append(Step(None, writer.relative.windows(after)))
         if chunk + 1 < plan.chunks:
             steps.append(writer.scores(after, chunk + 1))
         if chunk in turns:

@@ -1,16 +1,16 @@
-"""Which buffer of each kind is next."""
+"""Buffers that are used in turn."""
 
 from __future__ import annotations
 
 
-class Rings:
+class RingBuffers:
     """Buffers that are used in turn, by name."""
 
     def __init__(self) -> None:
         self._next: dict[str, int] = {}
 
     def slot(self, name: str, count: int) -> int:
-        """The next of `count` buffers."""
+        """Return the number of the next of `count` buffers."""
         current = self._next.get(name, -1)
         self._next[name] = (current + 1) % count
         return self._next[name]
@@ -35,7 +35,7 @@ class ChunkRing:
         self._at = self._count = 0
 
     def place(self, size: int) -> int:
-        """Where the next chunk lies; it never overlaps those that may not have been used yet."""
+        """Return the place of the next chunk; it never overlaps those that may not have been used yet."""
         many = self._count >= self.MOST and self._at >= self._untouched
         if many or self._at + size > self._size:
             self._at = self._count = 0

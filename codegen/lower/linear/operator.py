@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.isa.dependency_tokens import Entry
+from tvm_ahcq.codegen.isa.generated.isa import Instruction
 from tvm_ahcq.codegen.isa.layout import fixed_thresholds, planes
 from tvm_ahcq.codegen.lower.address_space import DeviceMemory
 from tvm_ahcq.codegen.lower.fixed_scales import fraction_bits
@@ -16,7 +16,7 @@ from tvm_ahcq.codegen.lower.tiles import NO_TILES, LinearShape, LinearTile, Tile
 from tvm_ahcq.errors import DeviceError
 
 from .layer import CODES, LinearLayer, StagedLayer, stage_layer
-from .program import linear_entries
+from .program import linear_instructions
 from .stage import Encoder
 from .tiling import Tiling, choose_tiling, shape_of, tiling_of
 
@@ -147,11 +147,11 @@ def _lower(
     rows = layers[0].stage.rows
     channel_at = np.tile(layers[0].channel_at, len(code_of))  # each half of the codes has a matrix
     source = memory.scratch(rows * len(channel_at) // 2)
-    at, entries, tilings = source, list[Entry](), []
+    at, instructions, tilings = source, list[Instruction](), []
     for layer in layers:
         result = memory.scratch(layer.stage.result_bytes())
         tilings.append(_tiling(config, total, layer, tiles))
-        entries += linear_entries(memory, tilings[-1], at, result)
+        instructions += linear_instructions(memory, tilings[-1], at, result)
         at = result
     last, row_at = layers[-1].stage, np.arange(rows)
     output = OutputLayout(
@@ -168,14 +168,14 @@ def _lower(
         correction=layers[-1].correction,
     )
     first, token_key = layers[0].stage, None
-    if len(layers) == 1:  # what linear_entries depends on
+    if len(layers) == 1:  # what linear_instructions depends on
         halves = first.code_halves, first.weight_halves
         parts = tuple(map(tuple, first.parts))
         token_key = config, tilings[0].tile, rows, first.outputs, first.group_sizes, parts, *halves
     shapes = tuple(_shape(config, total, layer) for layer in layers)
     return OffloadedOp(
         config,
-        entries,
+        instructions,
         memory,
         inputs=(InputLayout(source, total, 1, rows, channels, dim, row_at, channel_at, code_of),),
         output=output,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.isa.generated.isa import INSTRUCTIONS
+from tvm_ahcq.codegen.isa.generated.isa import Load
 from tvm_ahcq.codegen.lower.tiles import LinearShape, LinearTile
 from tvm_ahcq.errors import DeviceError
 
@@ -27,7 +27,7 @@ _CHUNKS = 4
 AHEAD = 2
 """Most chunks whose loads stand in front of a GEMM, unless tuning says otherwise."""
 
-_LONGEST = (1 << INSTRUCTIONS["load"]["fields"]["length"][1]) - 1
+_LONGEST = (1 << Load.layout["length"].width) - 1
 """Chunks of 8 bytes that a row of a LOAD or STORE has at most."""
 
 _SLOTS = 6

@@ -11,7 +11,8 @@ from tvm_ahcq.codegen.devices.device import Device, Timing, open_device, relocat
 from tvm_ahcq.codegen.hardware import cosim as agreement
 from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.isa.config import named
-from tvm_ahcq.codegen.isa.encoding import fields_of, instruction
+from tvm_ahcq.codegen.isa.encoding import decode, encode
+from tvm_ahcq.codegen.isa.generated.isa import Finish, Gemm, Load, Store
 from tvm_ahcq.codegen.lower.attention.operator import lower_attention
 from tvm_ahcq.codegen.lower.standalone import packed_inputs, standalone
 from tvm_ahcq.errors import DeviceError
@@ -22,7 +23,7 @@ from tvm_ahcq.quantizers.activation.uniform import UniformParams
 CONFIG = named("sim_4x4")
 BACKENDS = ["fsim", "rtl"]
 LOAD = {"memory": "act", "rows": 1, "length": 1}
-FINISH = instruction("finish")
+FINISH = encode(Finish())
 
 
 @pytest.fixture(params=BACKENDS)
@@ -53,16 +54,16 @@ def test_interrupt_status_is_set_at_the_end_and_cleared_by_writing_one(device: D
 
 
 def test_after_an_error_nothing_starts_until_a_soft_reset(device: Device) -> None:
-    assert run(device, instruction("load", **LOAD), bytes(32)) == ("illegal_opcode", 1)
+    assert run(device, encode(Load(**LOAD)), bytes(32)) == ("illegal_opcode", 1)
     with pytest.raises(DeviceError, match="reset"):
         device.submit(0, 1)
     assert device.soft_reset()
-    assert run(device, instruction("load", **LOAD), FINISH) == ("none", 1)
+    assert run(device, encode(Load(**LOAD)), FINISH) == ("none", 1)
 
 
 def test_soft_reset_ends_a_deadlock_without_a_watchdog(device: Device) -> None:
     device.write_register("watchdog", 0)
-    device.copy_in(0, instruction("gemm", rows=1, steps=1, blocks=1, pop=["load"]) + FINISH)
+    device.copy_in(0, encode(Gemm(rows=1, steps=1, blocks=1), pop=["load"]) + FINISH)
     device.submit(0, 2)
     assert not device.wait(0.05)
     assert device.soft_reset()
@@ -72,8 +73,8 @@ def test_soft_reset_ends_a_deadlock_without_a_watchdog(device: Device) -> None:
 @pytest.mark.parametrize(
     ("error", "bad"),
     [
-        ("bus_read", instruction("load", **LOAD, address=0x8000)),
-        ("bus_write", instruction("store", memory="out", rows=1, length=1, address=0x8000)),
+        ("bus_read", encode(Load(**LOAD, address=0x8000))),
+        ("bus_write", encode(Store(memory="out", rows=1, length=1, address=0x8000))),
     ],
 )
 def test_bus_errors_end_the_program_and_a_soft_reset_recovers(device: Device, error: str, bad: bytes) -> None:
@@ -86,15 +87,15 @@ def test_bus_errors_end_the_program_and_a_soft_reset_recovers(device: Device, er
 
 def test_a_bus_error_of_an_instruction_is_its_own(device: Device) -> None:
     device.set_faults(32, 40)
-    assert run(device, instruction("load", **LOAD), FINISH) == ("bus_fetch", 1)
+    assert run(device, encode(Load(**LOAD)), FINISH) == ("bus_fetch", 1)
 
 
 def test_programs_follow_each_other_and_scratchpads_stay(device: Device) -> None:
     data = bytes(range(16))
     device.copy_in(0x1000, data)
     vec = {"memory": "vec", "rows": 1, "length": 2}
-    assert run(device, instruction("load", **vec, address=0x1000), FINISH) == ("none", 1)
-    assert run(device, instruction("store", **vec, address=0x2000), FINISH) == ("none", 1)
+    assert run(device, encode(Load(**vec, address=0x1000)), FINISH) == ("none", 1)
+    assert run(device, encode(Store(**vec, address=0x2000)), FINISH) == ("none", 1)
     assert device.copy_out(0x2000, 16) == data
 
 
@@ -107,7 +108,7 @@ def test_allocation_refuses_more_than_there_is(device: Device) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_slow_memory_costs_cycles_and_nothing_else(backend: str) -> None:
-    load = instruction("load", memory="act", rows=1, length=512)
+    load = encode(Load(memory="act", rows=1, length=512))
     cycles = []
     for timing in (Timing(), Timing(bytes_per_cycle=1)):
         with open_device(backend, CONFIG, memory_bytes=1 << 16, timing=timing) as device:
@@ -167,14 +168,18 @@ def test_a_relocated_program_does_the_same_elsewhere(device: Device) -> None:
     vec = {"memory": "vec", "rows": 1, "length": 2}
     program = b"".join(
         [
-            instruction("load", **vec, push=["store"]),
-            instruction("store", **vec, address=64, pop=["load"]),
+            encode(Load(**vec), push=["store"]),
+            encode(Store(**vec, address=64), pop=["load"]),
             FINISH,
         ]
     )
     at = device.allocate(4096) + 1024
     moved = relocate(program, at)
-    assert [fields_of(moved[32 * i : 32 * i + 32])[1].get("address") for i in range(3)] == [at, at + 64, None]
+    assert [decode(moved[32 * i : 32 * i + 32]).instruction for i in range(3)] == [
+        Load(**vec, address=at),
+        Store(**vec, address=at + 64),
+        Finish(),
+    ]
     device.copy_in(at, data)
     device.copy_in(at + 128, moved)
     assert device.run(at + 128, 3).error == "none"

@@ -12,13 +12,14 @@ from tvm_ahcq.codegen.devices.mock_board import MockBoard
 from tvm_ahcq.codegen.hardware.fuzz import random_program
 from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.isa.config import named
-from tvm_ahcq.codegen.isa.encoding import instruction
+from tvm_ahcq.codegen.isa.encoding import encode
+from tvm_ahcq.codegen.isa.generated.isa import Finish, Load, Store
 from tvm_ahcq.errors import DeviceError
 
 CONFIG = named("sim_4x4")
 MEMORY = 1 << 16
 VEC = {"memory": "vec", "rows": 1, "length": 2}
-FINISH = instruction("finish")
+FINISH = encode(Finish())
 
 
 @pytest.fixture
@@ -43,8 +44,8 @@ def test_random_programs_run_through_the_driver(board: MockBoard, seed: int) -> 
 def test_programs_follow_each_other_on_the_same_scratchpads(board: MockBoard) -> None:
     data = bytes(range(16))
     with open_device(board.device_name) as device:
-        device.copy_in(0, data + bytes(48) + instruction("load", **VEC) + FINISH)
-        device.copy_in(256, instruction("store", **VEC, address=512) + FINISH)
+        device.copy_in(0, data + bytes(48) + encode(Load(**VEC)) + FINISH)
+        device.copy_in(256, encode(Store(**VEC, address=512)) + FINISH)
         assert device.run(64, 2).error == "none"
         assert device.run(256, 2).error == "none"
         assert device.copy_out(512, 16) == data

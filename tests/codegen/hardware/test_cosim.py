@@ -10,7 +10,7 @@ from tvm_ahcq.codegen.hardware.cosim import find_mismatch
 from tvm_ahcq.codegen.hardware.fuzz import FAULTS
 from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.isa.config import named
-from tvm_ahcq.codegen.isa.generated.isa import CONFIGS
+from tvm_ahcq.codegen.isa.generated.isa import CONFIGS, Expsum, Gemm, Load, Logit, Prob, Scale, Store
 from tvm_ahcq.codegen.isa.layout import fixed_scale
 from tvm_ahcq.codegen.isa.memory_image import MemoryImage
 from tvm_ahcq.errors import DeviceError
@@ -54,15 +54,15 @@ def test_threads_share_the_rows_of_an_instruction_and_change_nothing(name: str, 
     }
     program, result = serial_program, image.reserve(rows * config.dim // 2)
     for memory, data in operands.items():
-        program.add("load", memory=memory, rows=1, length=len(data) // 8, address=image.place(data))
-    program.add("gemm", rows=rows, steps=1, blocks=blocks, zero=7, wgt_block=config.dim, acc_block=rows)
-    program.add("scale", memory="out", rows=rows, blocks=2, acc_block=rows, dst_block=rows)
-    program.add("logit", rows=60, blocks=blocks, acc_block=rows, lgt_row=blocks, mult=3, valid=5, first=1)
-    program.add("expsum", rows=60, blocks=blocks, lgt_row=blocks)
-    program.add("prob", rows=60, blocks=blocks, lgt_row=blocks, dst=300, dst_block=60)
-    program.add("gemm", rows=60, steps=blocks, blocks=1, act=300, act_stride=60, zero=7, wgt_stride=config.dim)
-    program.add("scale", memory="out", rows=60, blocks=1, dst=7)
-    program.add("store", memory="out", rows=1, length=rows * config.dim // 16, address=result)
+        program.add(Load(memory=memory, rows=1, length=len(data) // 8, address=image.place(data)))
+    program.add(Gemm(rows=rows, steps=1, blocks=blocks, zero=7, wgt_block=config.dim, acc_block=rows))
+    program.add(Scale(memory="out", rows=rows, blocks=2, acc_block=rows, dst_block=rows))
+    program.add(Logit(rows=60, blocks=blocks, acc_block=rows, lgt_row=blocks, mult=3, valid=5, first=1))
+    program.add(Expsum(rows=60, blocks=blocks, lgt_row=blocks))
+    program.add(Prob(rows=60, blocks=blocks, lgt_row=blocks, dst=300, dst_block=60))
+    program.add(Gemm(rows=60, steps=blocks, blocks=1, act=300, act_stride=60, zero=7, wgt_stride=config.dim))
+    program.add(Scale(memory="out", rows=60, blocks=1, dst=7))
+    program.add(Store(memory="out", rows=1, length=rows * config.dim // 16, address=result))
     start = image.place(program.finish())
     memory = image.finish()
     before = bytes(memory)

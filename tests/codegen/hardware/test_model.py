@@ -7,6 +7,7 @@ import pytest
 
 from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.isa.config import Config, named
+from tvm_ahcq.codegen.isa.generated.isa import Gemm, Load, Scale, Store
 from tvm_ahcq.codegen.isa.layout import (
     code_blocks,
     decode_table,
@@ -31,12 +32,12 @@ def load_codes(program, image: MemoryImage, memory: str, blocks: np.ndarray, sp:
     """LOAD of contiguous words."""
     data = pack_codes(blocks)
     data += bytes(-len(data) % 8)
-    program.add("load", memory=memory, rows=1, length=len(data) // 8, sp=sp, address=image.place(data))
+    program.add(Load(memory=memory, rows=1, length=len(data) // 8, sp=sp, address=image.place(data)))
 
 
 def load_numbers(program, image: MemoryImage, memory: str, values: np.ndarray, sp: int = 0) -> None:
     data = np.asarray(values, np.int32).tobytes()
-    program.add("load", memory=memory, rows=1, length=len(data) // 8, sp=sp, address=image.place(data))
+    program.add(Load(memory=memory, rows=1, length=len(data) // 8, sp=sp, address=image.place(data)))
 
 
 def run(config: Config, image: MemoryImage, program) -> tuple[bytearray, Machine]:
@@ -82,36 +83,38 @@ def test_grouped_linear_has_the_references_accumulators_and_its_value_within_rou
     y_at, step, captured = 8, 0, []
     for group, size in enumerate(sizes):
         program.add(
-            "gemm",
-            rows=rows,
-            steps=size // dim,
-            blocks=2,
-            act=step * rows,
-            act_stride=rows,
-            wgt=step * dim,
-            wgt_stride=dim,
-            wgt_block=inputs,
-            zero=zeros_at,
-            zero_vector=1,
-            acc_block=rows,
-            decode=group,
+            Gemm(
+                rows=rows,
+                steps=size // dim,
+                blocks=2,
+                act=step * rows,
+                act_stride=rows,
+                wgt=step * dim,
+                wgt_stride=dim,
+                wgt_block=inputs,
+                zero=zeros_at,
+                zero_vector=1,
+                acc_block=rows,
+                decode=group,
+            )
         )
         program.add(
-            "scale",
-            memory="vec",
-            rows=rows,
-            blocks=2,
-            acc_block=rows,
-            mult=2 * group,
-            add_mode=2 if group else 1,
-            add=y_at if group else 6,
-            add_block=rows,
-            dst=y_at,
-            dst_block=rows,
+            Scale(
+                memory="vec",
+                rows=rows,
+                blocks=2,
+                acc_block=rows,
+                mult=2 * group,
+                add_mode=2 if group else 1,
+                add=y_at if group else 6,
+                add_block=rows,
+                dst=y_at,
+                dst_block=rows,
+            )
         )
         step += size // dim
     out = image.reserve(2 * rows * dim * 4)
-    program.add("store", memory="vec", rows=1, length=rows * dim, sp=y_at, address=out)
+    program.add(Store(memory="vec", rows=1, length=rows * dim, sp=y_at, address=out))
     memory, machine = run(config, image, program)
     captured = accumulators(machine, rows, 2)
     np.testing.assert_array_equal(captured, exact[2] + correction[2])
@@ -134,16 +137,17 @@ def test_eight_bit_codes_are_two_planes_into_one_accumulator(serial_program) -> 
     load_codes(program, image, "wgt", weight_tiles(weight, 4))
     for plane in range(2):
         program.add(
-            "gemm",
-            rows=8,
-            steps=4,
-            blocks=1,
-            act=64 * plane,
-            act_stride=8,
-            wgt_stride=4,
-            zero=7,
-            decode=plane,
-            accumulate=plane,
+            Gemm(
+                rows=8,
+                steps=4,
+                blocks=1,
+                act=64 * plane,
+                act_stride=8,
+                wgt_stride=4,
+                zero=7,
+                decode=plane,
+                accumulate=plane,
+            )
         )
     _, machine = run(config, image, program)
     want = (codes.astype(int) - 131) @ (weight.astype(int) - 7).T
@@ -163,12 +167,12 @@ def test_gelu_and_hluq_are_one_interval_table_and_its_codes_feed_the_next_gemm(s
     load_numbers(program, image, "decode", np.concatenate([decode_table(np.arange(16) - 8), decode_table(book.table)]))
     load_numbers(program, image, "encode", encode_table(fixed_thresholds(thresholds, FRACTION), codes))
     load_numbers(program, image, "vec", fixed_scale(np.full(4, 0.011), FRACTION))
-    program.add("gemm", rows=32, steps=2, blocks=1, act_stride=32, wgt_stride=4, zero=8)
-    program.add("scale", memory="out", rows=32, blocks=1)
-    program.add("scale", memory="act", rows=32, blocks=1, dst=256)
-    program.add("gemm", rows=32, steps=1, blocks=1, act=256, wgt_stride=4, zero=8, acc=64, decode=1)
+    program.add(Gemm(rows=32, steps=2, blocks=1, act_stride=32, wgt_stride=4, zero=8))
+    program.add(Scale(memory="out", rows=32, blocks=1))
+    program.add(Scale(memory="act", rows=32, blocks=1, dst=256))
+    program.add(Gemm(rows=32, steps=1, blocks=1, act=256, wgt_stride=4, zero=8, acc=64, decode=1))
     result = image.reserve(64)
-    program.add("store", memory="out", rows=1, length=8, address=result)
+    program.add(Store(memory="out", rows=1, length=8, address=result))
     memory, machine = run(config, image, program)
     acc = (act.astype(int) - 8) @ (weight.astype(int) - 8).T
     scales = int(fixed_scale(np.array(0.011), FRACTION))
@@ -187,8 +191,8 @@ def test_residual_add_saturates(serial_program) -> None:
     load_numbers(program, image, "decode", decode_table(np.arange(16)))
     residual = np.arange(16).reshape(4, 4) * 2**27 + 2**27 - 1
     load_numbers(program, image, "vec", np.concatenate([np.full((1, 4), 2**16), residual]))
-    program.add("gemm", rows=4, steps=1, blocks=1)
-    program.add("scale", memory="vec", rows=4, blocks=1, add_mode=2, add=1, dst=8)
+    program.add(Gemm(rows=4, steps=1, blocks=1))
+    program.add(Scale(memory="vec", rows=4, blocks=1, add_mode=2, add=1, dst=8))
     _, machine = run(config, image, program)
     want = np.minimum(900 * 2**16 + residual, 2**31 - 1)
     assert want.max() == 2**31 - 1

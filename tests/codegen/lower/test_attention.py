@@ -10,11 +10,12 @@ import pytest
 from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.codegen.isa.dependency_tokens import insert_dependency_tokens
-from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES
 from tvm_ahcq.codegen.isa.layout import code_blocks, pack_codes
-from tvm_ahcq.codegen.lower.address_space import DeviceMemory, move_constants
-from tvm_ahcq.codegen.lower.attention.plan import AttentionStage, Plan
-from tvm_ahcq.codegen.lower.attention.stream import largest_plan, stream_entries
+from tvm_ahcq.codegen.lower.address_space import DeviceMemory
+from tvm_ahcq.codegen.lower.attention.addresses import place_attention
+from tvm_ahcq.codegen.lower.attention.plan import AttentionPlan, AttentionStage, largest_plan
+from tvm_ahcq.codegen.lower.attention.stream import stream_instructions
+from tvm_ahcq.codegen.lower.standalone import standalone
 from tvm_ahcq.codegen.lower.tile_space import attention_space
 from tvm_ahcq.codegen.lower.verify import verify
 from tvm_ahcq.errors import DeviceError
@@ -31,7 +32,7 @@ def constants(rng, channels: int, relative: bool) -> AttentionConstants:
     return AttentionConstants(7, 6, 9, **scale, log_thresholds=thresholds, table=table, out_scale=np.float32(1e-3))
 
 
-def run(plan: Plan, q, k, v) -> np.ndarray:
+def run(plan: AttentionPlan, q, k, v) -> np.ndarray:
     """int32 sums ``(heads, queries, channels)``."""
     stage, config = plan.stage, plan.config
     memory, dim = DeviceMemory(), plan.config.dim
@@ -40,22 +41,14 @@ def run(plan: Plan, q, k, v) -> np.ndarray:
         np.where(at[None, :, None] >= 0, x[:, np.maximum(at, 0)], 0) for x, at in zip((q, k, v), places, strict=True)
     ]
     data = [pack_codes(np.stack([code_blocks(head.astype(np.uint8), dim) for head in x])) for x in padded]
-    sources = tuple(memory.scratch(len(each)) for each in data)
-    plan.place(memory.constant, memory.scratch)
-    result = memory.scratch(padded[0].size * 4)
-    plan.at |= dict(zip(("q", "k", "v", "sums"), (*sources, result), strict=True))
-    entries = stream_entries(plan)
-    base = -(-memory.scratch_bytes // 64) * 64
-    program = move_constants(insert_dependency_tokens(entries, config), base)
-    verify(program, config, base + len(memory.constants))
-    at = base + len(memory.constants)
-    external = bytearray(bytes(base) + memory.constants + program)
-    for address, each in zip(sources, data, strict=True):
-        external[address : address + len(each)] = each
-    ended = Machine(config, external).run(at, len(program) // INSTRUCTION_BYTES)
+    addresses = place_attention(plan, memory)
+    program = standalone(memory, insert_dependency_tokens(stream_instructions(plan, addresses), config))
+    verify(program.program, config, program.start)
+    external = program.image(dict(zip((addresses.queries, addresses.keys, addresses.values), data, strict=True)))
+    ended = Machine(config, external).run(program.start, program.length)
     assert ended.error == "none", ended
-    shape = stage.heads, plan.parts, plan.padded_queries, dim
-    sums = np.frombuffer(external, np.int32, padded[0].size, result).reshape(shape).swapaxes(1, 2)
+    shape = stage.heads, plan.channel_blocks, plan.padded_queries, dim
+    sums = np.frombuffer(external, np.int32, padded[0].size, addresses.sums).reshape(shape).swapaxes(1, 2)
     order = [list(places[0]).index(query) for query in range(stage.queries)]
     return sums.reshape(stage.heads, -1, stage.channels)[:, order]
 
@@ -79,7 +72,7 @@ def test_sums_equal_the_reference(queries, keys, sides, config, rows, chunked):
     c = constants(rng, channels, sides is not None)
     rel = [rng.integers(-127, 128, (2 * side - 1, channels)).astype(np.int8) for side in sides or ()]
     stage = AttentionStage(heads, queries, keys, channels, c, *rel)
-    plan = largest_plan(config, stage) if rows is None else Plan(config, stage, rows)
+    plan = largest_plan(config, stage) if rows is None else AttentionPlan(config, stage, rows)
     q = rng.integers(0, 16, (heads, queries, channels)).astype(np.uint8)
     k, v = (rng.integers(0, 16, (heads, keys, channels)).astype(np.uint8) for _ in range(2))
     expected = log_attention(q, k, v, c, *rel)
@@ -96,7 +89,7 @@ def test_every_tile_that_fits_gives_the_reference_result():
     tiles = attention_space(config, stage).tiles
     assert len({tile.lines for tile in tiles}) > 1 and max(tile.lag for tile in tiles) > 1
     for tile in tiles:
-        plan = Plan(config, stage, tile.queries, tile.lines, tile.lag)
+        plan = AttentionPlan(config, stage, tile.queries, tile.lines, tile.lag)
         assert np.array_equal(run(plan, q, k, v).astype(np.float32) * c.out_scale, expected), tile
 
 

@@ -12,6 +12,7 @@ import tvm_ahcq
 from tvm_ahcq.codegen.hardware.simulator import build
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.codegen.isa.dependency_tokens import dependency_tokens
+from tvm_ahcq.codegen.isa.generated.isa import Gemm, Load, Store
 from tvm_ahcq.codegen.lower.attention.operator import lower_attention
 from tvm_ahcq.codegen.lower.linear.layer import rows_of_a_run
 from tvm_ahcq.codegen.lower.linear.operator import lower_linear, lower_mlp
@@ -103,7 +104,7 @@ def test_a_run_takes_the_same_rows_through_both_of_two_layers(layer):
     assert alone[0] < alone[1] == rows
     encoder = np.linspace(-2, 2, 15, dtype=np.float32), np.arange(16, dtype=np.uint8)
     both = lower_mlp(config, rows, first, *encoder, second)
-    fed = sum(f["rows"] * f["steps"] * f["blocks"] for name, f in both.entries if name == "gemm")
+    fed = sum(each.rows * each.steps * each.blocks for each in both.instructions if isinstance(each, Gemm))
     assert fed == alone[0] * (105 * 100 + 100 * 100)  # steps and column blocks of each
 
 
@@ -164,9 +165,9 @@ def test_operators_of_one_shape_have_the_tokens_that_each_would_have_alone(layer
     other = lower_linear(config, 64, layer(rng, 96, (24, 40), (3, 8)))
     assert layers[0].token_key == layers[1].token_key != other.token_key
     for lowered in (*layers, other):
-        assert lowered.tokens == dependency_tokens(lowered.entries, config)
-        strides = [fields["address"] for name, fields in lowered.entries if name in ("load", "store")]
-        same = [fields["address"] for name, fields in layers[0].entries if name in ("load", "store")]
+        assert lowered.tokens == dependency_tokens(lowered.instructions, config)
+        strides = [each.address for each in lowered.instructions if isinstance(each, (Load, Store))]
+        same = [each.address for each in layers[0].instructions if isinstance(each, (Load, Store))]
         assert (strides == same) == (lowered is not other)
 
 
@@ -252,7 +253,7 @@ def test_both_layers_of_an_mlp_have_their_own_tiles(layer):
     assert [(shape.outputs, shape.encoded) for shape in default.shapes] == [(40, True), (20, False)]
     tiles = {default.shapes[0]: LinearTile(16, 2, 1, 1, columns_first=True), default.shapes[1]: LinearTile(8, 4, 2, 0)}
     tuned = lower_mlp(config, 48, first, *encoder, second, tiles)
-    fed = {f["rows"] for name, f in tuned.entries if name == "gemm"}
+    fed = {each.rows for each in tuned.instructions if isinstance(each, Gemm)}
     assert fed == {16, 8} and tuned.tuned
     results = [call(module(config, {"mlp": each})["mlp"], [codes], (48, 20)) for each in (default, tuned)]
     assert np.array_equal(*results)
@@ -266,7 +267,9 @@ def test_scales_of_a_set_of_columns_are_loaded_once_if_columns_are_outermost(lay
 
     def loads(columns_first: bool) -> int:
         lowered = lower_mlp(config, 48, first, *encoder, second, {shape: LinearTile(16, 2, 1, 1, columns_first)})
-        return sum(name == "load" and f["memory"] == "vec" and f.get("sp_stride") == 2 for name, f in lowered.entries)
+        return sum(
+            isinstance(each, Load) and each.memory == "vec" and each.sp_stride == 2 for each in lowered.instructions
+        )
 
     assert (loads(False), loads(True)) == (15, 5)  # three tiles of rows, five sets of two blocks
 

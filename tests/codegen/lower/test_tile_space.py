@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from tvm_ahcq.codegen.isa.config import named
-from tvm_ahcq.codegen.lower.attention.plan import AttentionStage
-from tvm_ahcq.codegen.lower.attention.stream import largest_plan
+from tvm_ahcq.codegen.lower.attention.plan import AttentionStage, largest_plan
 from tvm_ahcq.codegen.lower.linear.stage import LinearStage, pack_fields
 from tvm_ahcq.codegen.lower.linear.tiling import choose_tiling, tiling_of
 from tvm_ahcq.codegen.lower.tile_space import attention_space, linear_space

@@ -12,6 +12,7 @@ import pytest
 import tvm_ahcq
 from tvm_ahcq.codegen.hardware.simulator import build
 from tvm_ahcq.codegen.isa.config import named
+from tvm_ahcq.codegen.isa.generated.isa import Gemm
 from tvm_ahcq.codegen.lower.linear.operator import lower_linear
 from tvm_ahcq.codegen.lower.offloaded_op import OffloadedOp
 from tvm_ahcq.codegen.lower.program_image import program_image
@@ -70,9 +71,9 @@ def test_the_colours_of_a_picture_are_three_groups_that_need_two_tables(layer, h
     given = extreme_codes(rng, (64, 192), 8)
     lowered = lower_linear(config, 64, constants, values(8))
     assert np.array_equal(results(config, lowered, given)[0], host_linear(given, constants))
-    decoded = {fields["decode"] for name, fields in lowered.entries if name == "gemm"}
+    decoded = {each.decode for each in lowered.instructions if isinstance(each, Gemm)}
     assert decoded == {0, 1}
-    fed = sum(f["rows"] * f["steps"] * f["blocks"] for name, f in lowered.entries if name == "gemm")
+    fed = sum(each.rows * each.steps * each.blocks for each in lowered.instructions if isinstance(each, Gemm))
     assert fed == 4 * 64 * (192 // 16) * 2  # each half of a code meets each half of a weight
 
 

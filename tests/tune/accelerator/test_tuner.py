@@ -77,9 +77,9 @@ def test_a_program_for_tuning_takes_the_cycles_of_the_one_that_is_compiled():
         assert lowered.shapes == (LAYER,) and lowered.shapes[0].group_sizes == LAYER.group_sizes
         program = task.program(tile)
         assert (program.length, program.runs) == (len(lowered.program) // 32, lowered.runs)
-        names = [name for name, _ in lowered.entries]
+        names = [each.name for each in lowered.instructions]
         again = lower_linear(CONFIG, 64, replace(layer, bias=layer.bias + 1), tiles={LAYER: tile})
-        assert names == [name for name, _ in again.entries]
+        assert names == [each.name for each in again.instructions]
 
 
 @needs_library

@@ -8,13 +8,15 @@ from functools import cached_property
 import numpy as np
 
 from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.isa.dependency_tokens import Entry, insert_dependency_tokens
+from tvm_ahcq.codegen.isa.dependency_tokens import insert_dependency_tokens
+from tvm_ahcq.codegen.isa.generated.isa import Instruction
 from tvm_ahcq.codegen.lower.address_space import DeviceMemory
+from tvm_ahcq.codegen.lower.attention.addresses import place_attention
 from tvm_ahcq.codegen.lower.attention.operator import heads_of_a_run
-from tvm_ahcq.codegen.lower.attention.plan import AttentionStage, Plan
-from tvm_ahcq.codegen.lower.attention.stream import stream_entries
+from tvm_ahcq.codegen.lower.attention.plan import AttentionPlan, AttentionStage
+from tvm_ahcq.codegen.lower.attention.stream import stream_instructions
 from tvm_ahcq.codegen.lower.linear.layer import rows_of_a_run
-from tvm_ahcq.codegen.lower.linear.program import linear_entries
+from tvm_ahcq.codegen.lower.linear.program import linear_instructions
 from tvm_ahcq.codegen.lower.linear.stage import Encoder, Field, LinearStage
 from tvm_ahcq.codegen.lower.linear.tiling import tiling_of
 from tvm_ahcq.codegen.lower.standalone import StandaloneProgram, standalone
@@ -93,33 +95,31 @@ class TileTask:
         """
         memory = DeviceMemory()
         if isinstance(self.stage, LinearStage) and isinstance(tile, LinearTile):
-            entries, runs = self._linear(memory, self.stage, tile)
+            instructions, runs = self._linear(memory, self.stage, tile)
         elif isinstance(self.stage, AttentionStage) and isinstance(tile, AttentionTile):
-            entries, runs = self._attention(memory, self.stage, tile)
+            instructions, runs = self._attention(memory, self.stage, tile)
         else:
             raise DeviceError(f"{tile} is no tile of {self.shape}")
-        placed = standalone(memory, insert_dependency_tokens(entries, self.config))
+        placed = standalone(memory, insert_dependency_tokens(instructions, self.config))
         verify(placed.program, self.config, placed.start)
         return TileProgram(**vars(placed), config=self.config.name, runs=runs)
 
-    def _linear(self, memory: DeviceMemory, stage: LinearStage, tile: LinearTile) -> tuple[list[Entry], int]:
+    def _linear(self, memory: DeviceMemory, stage: LinearStage, tile: LinearTile) -> tuple[list[Instruction], int]:
         tiling = tiling_of(self.config, stage, tile)
         if not tiling.fits:
             raise DeviceError(f"{tile} does not fit the scratchpads of {self.config.name}")
         assert isinstance(self.shape, LinearShape)
         codes = stage.rows * stage.code_halves * sum(stage.group_sizes)
         source, result = memory.scratch(codes // 2), memory.scratch(stage.result_bytes())
-        return linear_entries(memory, tiling, source, result), -(-self.shape.rows // stage.rows)
+        return linear_instructions(memory, tiling, source, result), -(-self.shape.rows // stage.rows)
 
-    def _attention(self, memory: DeviceMemory, whole: AttentionStage, tile: AttentionTile) -> tuple[list[Entry], int]:
-        together = heads_of_a_run(Plan(self.config, whole, tile.queries, tile.lines, tile.lag))
-        stage = attention_stage(self.shape, together)
-        plan = Plan(self.config, stage, tile.queries, tile.lines, tile.lag)
-        sizes = {"q": plan.padded_queries, "k": plan.keys, "v": plan.keys}
-        codes = {name: memory.scratch(together * rows * stage.channels // 2) for name, rows in sizes.items()}
-        plan.place(memory.constant, memory.scratch)
-        plan.at |= {**codes, "sums": memory.scratch(together * plan.padded_queries * stage.channels * 4)}
-        return stream_entries(plan), whole.heads // together
+    def _attention(
+        self, memory: DeviceMemory, whole: AttentionStage, tile: AttentionTile
+    ) -> tuple[list[Instruction], int]:
+        heads = heads_of_a_run(AttentionPlan(self.config, whole, tile.queries, tile.lines, tile.lag))
+        stage = attention_stage(self.shape, heads)
+        plan = AttentionPlan(self.config, stage, tile.queries, tile.lines, tile.lag)
+        return stream_instructions(plan, place_attention(plan, memory)), whole.heads // heads
 
 
 def linear_stage(config: Config, shape: LinearShape) -> LinearStage:

@@ -8,8 +8,7 @@ import pytest
 from tvm_ahcq.codegen.devices.device import open_device
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.codegen.lower.attention.operator import attention_shape, lower_attention
-from tvm_ahcq.codegen.lower.attention.plan import AttentionStage, Plan
-from tvm_ahcq.codegen.lower.attention.stream import largest_plan
+from tvm_ahcq.codegen.lower.attention.plan import AttentionPlan, AttentionStage, largest_plan
 from tvm_ahcq.codegen.lower.standalone import packed_inputs, standalone
 from tvm_ahcq.codegen.lower.tiles import AttentionTile
 from tvm_ahcq.errors import DeviceError
@@ -49,7 +48,7 @@ def run(backend: str, name: str, stage: AttentionStage, queries: int | None) -> 
     config, codes = named(name), random_codes(stage)
     tiles = {}
     if queries is not None:
-        plan = Plan(config, stage, queries)
+        plan = AttentionPlan(config, stage, queries)
         tiles = {attention_shape(config, stage): AttentionTile(queries, plan.chunk_rows, plan.lag)}
     shape = stage.heads, stage.queries, stage.keys, stage.channels
     operator = lower_attention(config, shape, stage.constants, stage.rel_h, stage.rel_w, tiles)
@@ -116,4 +115,4 @@ def test_what_does_not_fit_is_refused_by_name(
     sides: tuple[int, int], channels: int, queries: int, message: str
 ) -> None:
     with pytest.raises(DeviceError, match=message):
-        Plan(named("sim_4x4"), random_stage(1, sides, channels), queries)
+        AttentionPlan(named("sim_4x4"), random_stage(1, sides, channels), queries)

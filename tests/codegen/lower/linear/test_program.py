@@ -10,10 +10,11 @@ import pytest
 from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.codegen.isa.dependency_tokens import insert_dependency_tokens
+from tvm_ahcq.codegen.isa.generated.isa import Gemm
 from tvm_ahcq.codegen.isa.layout import code_blocks, pack_codes, unpack_codes
 from tvm_ahcq.codegen.lower.address_space import DeviceMemory, move_constants
 from tvm_ahcq.codegen.lower.fixed_scales import fraction_bits, stage_reference
-from tvm_ahcq.codegen.lower.linear.program import linear_entries
+from tvm_ahcq.codegen.lower.linear.program import linear_instructions
 from tvm_ahcq.codegen.lower.linear.stage import Encoder, Field, LinearStage, pack_fields
 from tvm_ahcq.codegen.lower.linear.tiling import candidates, choose_tiling, tiling_of
 from tvm_ahcq.codegen.lower.standalone import standalone
@@ -53,9 +54,9 @@ def random_encoder(rng, groups, outputs, largest) -> Encoder:
     return Encoder(multiplier, bias, bits, edges, rng.integers(0, 16, 32).astype(np.uint8))
 
 
-def run(entries, memory: DeviceMemory, inputs: dict[int, bytes], config=CONFIG) -> bytearray:
+def run(instructions, memory: DeviceMemory, inputs: dict[int, bytes], config=CONFIG) -> bytearray:
     """External memory after the program, scratch first."""
-    program = standalone(memory, insert_dependency_tokens(entries, config))
+    program = standalone(memory, insert_dependency_tokens(instructions, config))
     verify(program.program, config, program.start)
     external = program.image(inputs)
     result = Machine(config, external).run(program.start, program.length)
@@ -83,8 +84,8 @@ def test_accumulators_of_one_group_and_of_several_equal_integer_arithmetic():
         codes = rng.integers(0, 16, (rows, sum(groups))).astype(np.uint8)
         memory = DeviceMemory()
         source, result = memory.scratch(codes.size // 2), memory.scratch(stage.result_bytes())
-        entries = linear_entries(memory, choose_tiling(CONFIG, stage), source, result)
-        external = run(entries, memory, {source: pack_codes(code_blocks(codes, CONFIG.dim))})
+        instructions = linear_instructions(memory, choose_tiling(CONFIG, stage), source, result)
+        external = run(instructions, memory, {source: pack_codes(code_blocks(codes, CONFIG.dim))})
         assert np.array_equal(accumulators(external, result, stage), stage_reference(stage, codes))
 
 
@@ -99,8 +100,8 @@ def test_halves_of_codes_and_weights_give_the_sums_of_whole_ones(codes, weights)
         for tile in (space.tiles[0], space.tiles[rng.integers(len(space.tiles))]):
             memory = DeviceMemory()
             source, result = memory.scratch(given.size // 2), memory.scratch(stage.result_bytes())
-            entries = linear_entries(memory, tiling_of(CONFIG, stage, tile), source, result)
-            external = run(entries, memory, {source: pack_codes(code_blocks(given, CONFIG.dim))})
+            instructions = linear_instructions(memory, tiling_of(CONFIG, stage, tile), source, result)
+            external = run(instructions, memory, {source: pack_codes(code_blocks(given, CONFIG.dim))})
             assert np.array_equal(accumulators(external, result, stage), expected), tile
 
 
@@ -123,8 +124,8 @@ def test_every_tiling_that_fits_gives_the_same_sums():
     for tiling in [*found, *(replace(tiling, chunk=1) for tiling in found if tiling.chunk > 1)]:
         memory = DeviceMemory()
         source, result = memory.scratch(codes.size // 2), memory.scratch(stage.result_bytes())
-        entries = linear_entries(memory, tiling, source, result)
-        external = run(entries, memory, {source: pack_codes(code_blocks(codes, CONFIG.dim))})
+        instructions = linear_instructions(memory, tiling, source, result)
+        external = run(instructions, memory, {source: pack_codes(code_blocks(codes, CONFIG.dim))})
         assert np.array_equal(accumulators(external, result, stage), stage_reference(stage, codes)), tiling
     assert len({(tiling.rows, tiling.blocks, tiling.chunk) for tiling in found}) > 5
 
@@ -141,8 +142,8 @@ def test_tiles_of_a_linear_layer_give_the_sums_of_the_default(encoded):
     for tile in tiles:
         memory = DeviceMemory()
         source, result = memory.scratch(codes.size // 2), memory.scratch(stage.result_bytes())
-        entries = linear_entries(memory, tiling_of(CONFIG, stage, tile), source, result)
-        external = run(entries, memory, {source: pack_codes(code_blocks(codes, CONFIG.dim))})
+        instructions = linear_instructions(memory, tiling_of(CONFIG, stage, tile), source, result)
+        external = run(instructions, memory, {source: pack_codes(code_blocks(codes, CONFIG.dim))})
         found.add(bytes(external[result : result + stage.result_bytes()]))
     assert len(found) == 1
     if encoded:
@@ -165,8 +166,8 @@ def test_no_shape_needs_more_tokens_or_longer_rows_than_there_are(name):
             stage = LinearStage(rows, weight, weight[:, 0], groups, tables, fields)
             memory = DeviceMemory()
             source, result = memory.scratch(rows * inputs // 2), memory.scratch(stage.result_bytes())
-            entries = linear_entries(memory, choose_tiling(config, stage), source, result)
-            program = move_constants(insert_dependency_tokens(entries, config), memory.scratch_bytes)
+            instructions = linear_instructions(memory, choose_tiling(config, stage), source, result)
+            program = move_constants(insert_dependency_tokens(instructions, config), memory.scratch_bytes)
             verify(program, config, memory.scratch_bytes + len(memory.constants))
 
 
@@ -184,9 +185,9 @@ def test_the_codes_of_one_layer_are_the_input_of_the_next():
     codes = rng.integers(0, 16, (40, 16)).astype(np.uint8)
     memory = DeviceMemory()
     at = [memory.scratch(codes.size // 2), memory.scratch(first.result_bytes()), memory.scratch(second.result_bytes())]
-    entries = linear_entries(memory, choose_tiling(CONFIG, first), at[0], at[1])
-    entries += linear_entries(memory, choose_tiling(CONFIG, second), at[1], at[2])
-    external = run(entries, memory, {at[0]: pack_codes(code_blocks(codes, CONFIG.dim))})
+    instructions = linear_instructions(memory, choose_tiling(CONFIG, first), at[0], at[1])
+    instructions += linear_instructions(memory, choose_tiling(CONFIG, second), at[1], at[2])
+    external = run(instructions, memory, {at[0]: pack_codes(code_blocks(codes, CONFIG.dim))})
     between = stage_reference(first, codes)
     stored = unpack_codes(bytes(external[at[1] : at[1] + between.size // 2])).reshape(-1, 40, CONFIG.dim)
     assert np.array_equal(stored.swapaxes(0, 1).reshape(40, 24), between)
@@ -211,11 +212,11 @@ def test_codes_on_every_configuration_are_those_of_the_reference(name, rows, out
     codes = rng.integers(0, 16, (rows, sum(groups))).astype(np.uint8)
     memory = DeviceMemory()
     source, result = memory.scratch(codes.size // 2), memory.scratch(stage.result_bytes())
-    entries = linear_entries(memory, choose_tiling(config, stage), source, result)
-    external = run(entries, memory, {source: pack_codes(code_blocks(codes, config.dim))}, config)
+    instructions = linear_instructions(memory, choose_tiling(config, stage), source, result)
+    external = run(instructions, memory, {source: pack_codes(code_blocks(codes, config.dim))}, config)
     stored = unpack_codes(bytes(external[result : result + stage.result_bytes()])).reshape(-1, rows, config.dim)
     assert np.array_equal(stored.swapaxes(0, 1).reshape(rows, outputs), stage_reference(stage, codes))
-    fed = sum(f["rows"] * f["steps"] * f["blocks"] for name, f in entries if name == "gemm")
+    fed = sum(each.rows * each.steps * each.blocks for each in instructions if isinstance(each, Gemm))
     assert fed == rows * outputs * sum(groups) // config.dim**2
 
 
