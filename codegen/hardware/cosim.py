@@ -103,7 +103,8 @@ _NEXT_SEED = 1_000_000
 
 def _access(program: RandomProgram, error: str) -> tuple[int, int] | None:
     """The first instruction that makes an access of that kind (of fetches, the middle one), and its address."""
-    kind = {"bus_read": Load, "bus_write": Store}.get(error)
+    kinds: dict[str, type[Load] | type[Store]] = {"bus_read": Load, "bus_write": Store}
+    kind = kinds.get(error)
     if kind is None:
         index = program.length // 2
         return index, program.start + index * INSTRUCTION_BYTES
