@@ -18,7 +18,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,18 +26,6 @@ import tvm
 from tvm import relax
 from tvm.ir import IRModule
 
-from tvm_ahcq.calibrate.calibrate import calibrate
-from tvm_ahcq.calibrate.condition import condition
-from tvm_ahcq.calibrate.equalise import equalise
-from tvm_ahcq.calibrate.fold_key_signs import fold_key_signs
-from tvm_ahcq.calibrate.reconstruct import reconstruct
-from tvm_ahcq.calibrate.recorder import observe
-from tvm_ahcq.calibrate.round_weights import round_weights
-from tvm_ahcq.calibrate.samples import Samples
-from tvm_ahcq.progress import Progress, silent
-from tvm_ahcq.quantizers.core.recipe import Recipe
-from tvm_ahcq.quantizers.core.table import QuantTable
-from tvm_ahcq.quantizers.weight.equalise import apply_equalisation
 from tvm_ahcq.relay_passes.lower.factor_position_encodings import factor_position_encodings
 from tvm_ahcq.relay_passes.lower.legalise import legalise
 from tvm_ahcq.relay_passes.lower.schedule import schedule_pass
@@ -45,7 +33,6 @@ from tvm_ahcq.relay_passes.lower.sink_transposes import sink_transposes
 from tvm_ahcq.runtime.offload import OffloadReport
 from tvm_ahcq.runtime.weights import QLinearWeight
 from tvm_ahcq.target import HostTarget
-from tvm_ahcq.torch_exec.executor import TorchExecutor
 from tvm_ahcq.tune.records import DEFAULTS, Tuning
 
 from .annotate import annotate
@@ -56,22 +43,14 @@ from .rewrite import PARAM_NAMES
 __all__ = [
     "Realised",
     "annotate",
-    "build",
     "canonicalise",
-    "dump",
+    "generate_code",
     "legalise",
+    "lower",
     "name_parameters",
     "partition",
-    "quantizers",
     "realise",
 ]
-
-EQUALISING_IMAGES = 4
-"""Images that equalisation looks at."""
-
-LEARNING_IMAGES, LEARNING_PIXELS = 16, 1 << 22
-"""Most images that layers are conditioned and rounded on, and most pixels of them all (4 images of 1024 x 1024): their
-activations are in memory together."""
 
 LAYOUT_ONLY = ["relax.reshape"]
 """Not legalised: at run time they are views."""
@@ -83,66 +62,6 @@ def name_parameters(mod: IRModule, function_params: Mapping[str, Sequence[str]])
     for name, names in function_params.items():
         result[name] = mod[name].with_attr(PARAM_NAMES, list(names))
     return result
-
-
-def quantizers(
-    mod: IRModule,
-    params: Mapping[str, np.ndarray],
-    samples: Samples,
-    recipe: Recipe,
-    *,
-    effort: str = "default",
-    progress: Progress = silent,
-    work_dir: Path | None = None,
-) -> QuantTable:
-    """Phases 3 to 5: the quantizers of an annotated module and the parameters that it will run with.
-
-    Parameters
-    ----------
-    mod : tvm.IRModule
-        Annotated.
-    params : mapping of str to numpy.ndarray
-        Float parameters.
-    samples : Samples
-        Calibration samples.
-    recipe : Recipe
-        Choices.
-    effort : {"default", "high"}
-        "high" adds block reconstruction.
-    progress : callable
-        Told of every step.
-    work_dir : Path, optional
-        Where reconstruction saves finished blocks, to resume after a kill.
-    """
-    family = samples.family
-    exchanges, pixels = family.exchanges(params), family.input_range(samples.spec)
-    changes: dict[str, np.ndarray] = {}
-    if recipe.equalise or recipe.bimodal:
-        recorder = observe(TorchExecutor(mod, params), samples.first(EQUALISING_IMAGES), progress)
-        if recipe.bimodal:
-            erases = "zero_sign" in recipe.faults
-            changes |= fold_key_signs(mod, params, recorder, family.foldable_signs, erases)
-        if recipe.equalise:
-            changes |= equalise(mod, apply_equalisation(params, changes, exchanges), recorder, exchanges)
-        params = apply_equalisation(params, changes, exchanges)
-        del recorder
-    table = calibrate(mod, params, samples, recipe, progress=progress, pixels=pixels)
-    learning, conditioned = samples.first(_learning_samples(samples)), {}
-    if recipe.conditioning == "published":
-        weights = condition(mod, params, table, learning, progress)
-        conditioned = {name: weight.weight for name, weight in weights.items()}
-        table = calibrate(mod, {**params, **conditioned}, samples, recipe, progress=progress, pixels=pixels)
-    table = replace(table, params=conditioned, equalisation=changes)
-    if recipe.rounding == "compensated":
-        table = round_weights(mod, {**params, **conditioned}, table, learning, progress).table
-    if effort == "high":
-        table = reconstruct(mod, {**params, **conditioned}, table, samples, progress=progress, work_dir=work_dir).table
-    return table
-
-
-def _learning_samples(samples: Samples) -> int:
-    pixels = samples.inputs[0].shape[-1] * samples.inputs[0].shape[-2] if samples else 1
-    return max(2, min(LEARNING_IMAGES, LEARNING_PIXELS // pixels))
 
 
 @dataclass(frozen=True)
@@ -203,17 +122,8 @@ def partition(
     return Offloaded(found.module, kept, found.report)
 
 
-def dump(mod: IRModule, phase: str, folder: Path | None) -> None:
-    """Write `mod` as TVMScript (constants left out) to ``folder/<phase>.py``, if there is a folder."""
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{phase}.py").write_text(mod.script(show_meta=False), encoding="utf-8")
-
-
-def build(
-    mod: IRModule, target: HostTarget, dump_dir: Path | None = None, tuning: Tuning = DEFAULTS
-) -> tvm.runtime.Executable:
-    """Compile a realised (or canonical float) module for a host.
+def lower(mod: IRModule, target: HostTarget, tuning: Tuning = DEFAULTS) -> IRModule:
+    """Select kernels for a realised (or canonical float) module.
 
     Parameters
     ----------
@@ -221,18 +131,14 @@ def build(
         Integer or float Relax functions.
     target : HostTarget
         Processor.
-    dump_dir : Path, optional
-        Where the module is written after each phase.
     tuning : Tuning
-        Schedules that were found to be better than the defaults.
-
-    Returns
-    -------
-    tvm.runtime.Executable
-        With the functions of `mod` as entry points.
+        Schedules that replace the defaults.
     """
-    mod = legalise(factor_position_encodings(sink_transposes(mod)), target, tuning)
-    dump(mod, "8-legalised", dump_dir)
+    return legalise(factor_position_encodings(sink_transposes(mod)), target, tuning)
+
+
+def generate_code(mod: IRModule, target: HostTarget) -> tvm.runtime.Executable:
+    """Compile a lowered module to an executable with its functions as entry points."""
     return relax.build(mod, target=target.tvm_target(), relax_pipeline=_lowering(), tir_pipeline="default")
 
 

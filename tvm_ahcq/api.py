@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,7 +17,7 @@ from tvm.ir import IRModule
 
 from tvm_ahcq.calibrate.images import load_calibration
 from tvm_ahcq.calibrate.samples import Samples
-from tvm_ahcq.models.description import FloatModel, ModelSpec
+from tvm_ahcq.models.description import FloatModel
 from tvm_ahcq.models.execution import SessionLike
 from tvm_ahcq.progress import Progress
 from tvm_ahcq.quantizers.core.float16_storage import round_to_float16
@@ -25,18 +25,18 @@ from tvm_ahcq.quantizers.core.recipe import Recipe
 from tvm_ahcq.quantizers.core.recipe import recipe as find_recipe
 from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.quantizers.weight.equalise import apply_equalisation
+from tvm_ahcq.relay_passes.realise import Realised
 from tvm_ahcq.runtime.bundle import write_bundle
 from tvm_ahcq.runtime.manifest import Manifest
-from tvm_ahcq.runtime.offload import OffloadReport
 from tvm_ahcq.runtime.verify import golden_arrays
 from tvm_ahcq.runtime.weights import QLinearWeight
 from tvm_ahcq.torch_exec.simulated_session import SimulatedSession
 from tvm_ahcq.torch_exec.torch_session import TorchSession
 from tvm_ahcq.tune.records import DEFAULTS, Tuning
 
+from . import pipeline
 from .errors import QuantTableError, RecipeError, UnsupportedModelError
-from .export_library import export_library, function_specs, target_spec
-from .relay_passes import pipeline
+from .export_library import function_specs, target_spec
 from .target import HostTarget, link_options, resolve_targets
 
 CALIBRATION_IMAGES = 32
@@ -57,11 +57,14 @@ class QuantizedModel:
         Its graph with quantization sites.
     table : QuantTable
         Quantizers of sites and weights; may be saved, edited, and given to :func:`quantize` again.
+    times : tuple of PhaseTime
+        Phases that made it, with their times.
     """
 
     model: FloatModel
     annotated: IRModule
     table: QuantTable
+    times: tuple[pipeline.PhaseTime, ...] = ()
 
     @cached_property
     def params(self) -> dict[str, np.ndarray]:
@@ -82,10 +85,10 @@ class QuantizedModel:
         return replace(model, params=params)
 
     @cached_property
-    def _realised(self) -> pipeline.Realised:
+    def _realised(self) -> Realised:
         return self.realise("vnni16")
 
-    def realise(self, layout: str) -> pipeline.Realised:
+    def realise(self, layout: str) -> Realised:
         """Integer graph with weights packed in `layout`.
 
         Raises
@@ -93,13 +96,7 @@ class QuantizedModel:
         UnsupportedModelError
             If a quantization site could not be put on integers.
         """
-        realised = pipeline.realise(self.annotated, self.params, self.coded_table, layout)
-        if realised.missing:
-            raise UnsupportedModelError(
-                f"only {realised.covered}/{realised.total} quantization sites are on integers; left in float: "
-                f"{', '.join(realised.missing[:5])}. The graph has a pattern that the passes do not know."
-            )
-        return realised
+        return pipeline.realise_all(self.annotated, self.params, self.coded_table, layout)
 
     @property
     def sites(self) -> tuple[int, int]:
@@ -132,13 +129,16 @@ class CompiledModel:
     tensors : dict
         Parameter records by name.
     golden : dict of str to numpy.ndarray
-        Self-check pair, made by a reference in torch.
+        Inputs and outputs of the self-check, made by a reference in torch.
+    times : tuple of PhaseTime
+        Phases that made it, with their times.
     """
 
     manifest: Manifest
     libraries: dict[str, bytes] = field(repr=False)
     tensors: dict[str, np.ndarray | QLinearWeight] = field(repr=False)
     golden: dict[str, np.ndarray] = field(repr=False)
+    times: tuple[pipeline.PhaseTime, ...] = ()
 
     def save(self, path: str | os.PathLike[str]) -> Manifest:
         """Write the bundle; an older file at `path` stays whole until the new one is complete.
@@ -205,31 +205,19 @@ def quantize(
     """
     if effort not in EFFORTS:
         raise RecipeError(f"effort is {effort!r}; expected one of {', '.join(EFFORTS)}.")
-    folder = None if dump_dir is None else Path(dump_dir)
+    state = pipeline.State(model, params=dict(model.params), effort=effort)
     if isinstance(calibration, QuantTable):
-        chosen = calibration.recipe
         if calibration.model != model.name:
             raise QuantTableError(f"The quantization table was made for {calibration.model!r}, not for {model.name!r}.")
+        state.recipe, state.table = calibration.recipe, calibration
     else:
-        chosen = find_recipe(recipe or "ahcq") if recipe is None or isinstance(recipe, str) else recipe
-    module = pipeline.canonicalise(pipeline.name_parameters(model.module, model.function_params))
-    pipeline.dump(module, "1-canonical", folder)
-    module = pipeline.annotate(module, chosen, model.family)
-    pipeline.dump(module, "2-annotated", folder)
-    if isinstance(calibration, QuantTable):
-        return QuantizedModel(model, module, calibration)
-    samples = Samples(model.spec, list(load_calibration(calibration, model.spec, CALIBRATION_IMAGES)))
-    with _reporter(progress) as report:
-        table = pipeline.quantizers(
-            module,
-            model.params,
-            samples,
-            chosen,
-            effort=effort,
-            progress=report,
-            work_dir=None if work_dir is None else Path(work_dir),
-        )
-    return QuantizedModel(model, module, table)
+        state.recipe = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "ahcq")
+        state.samples = Samples(model.spec, list(load_calibration(calibration, model.spec, CALIBRATION_IMAGES)))
+    state.work_dir = None if work_dir is None else Path(work_dir)
+    with _reporter(progress) as state.progress:
+        pipeline.run(pipeline.QUANTIZE, state, None if dump_dir is None else Path(dump_dir))
+    assert state.module is not None and state.table is not None
+    return QuantizedModel(model, state.module, state.table, tuple(state.times))
 
 
 def compile(
@@ -280,90 +268,55 @@ def compile(
     UnsupportedModelError
         If a quantization site could not be put on integers.
     """
-    family = (model.model if isinstance(model, QuantizedModel) else model).family
     hosts = _hosts(target)
     if accelerator is not None:
         _check_accelerator(model, accelerator, offload)
-    tuned = DEFAULTS if tuning is None else DEFAULTS.updated(Tuning.read(tuning))
-    folder = None if dump_dir is None else Path(dump_dir)
+    records = None if tuning is None else Path(tuning)
+    state = _state(model)
+    state.hosts = hosts
+    state.tuning = DEFAULTS if records is None else DEFAULTS.updated(Tuning.read(records))
+    if accelerator is not None:
+        state.offload = pipeline.Offload(accelerator, offload, chain, records)
+    phases = pipeline.COMPILE if isinstance(model, QuantizedModel) else (pipeline.QUANTIZE[0], *pipeline.COMPILE)
+    pipeline.run(phases, state, None if dump_dir is None else Path(dump_dir))
+    reference = model.fake_quant_session() if isinstance(model, QuantizedModel) else float_session(model)
+    golden = golden_arrays(state.model.family, reference)
+    return CompiledModel(_manifest(state), state.libraries, state.tensors, golden, tuple(state.times))
+
+
+def _state(model: FloatModel | QuantizedModel) -> pipeline.State:
+    """Return a model as the pipeline takes it up for compilation."""
     if isinstance(model, QuantizedModel):
-        records = None if tuning is None else Path(tuning)
-        form = _quantized_form(model, hosts, accelerator, offload, chain, folder, records)
-    else:
-        form = _float_form(model, hosts)
-    libraries = {}
-    for host in hosts:
-        libraries[host.name] = export_library(pipeline.build(form.modules[host.layout], host, folder, tuned), host)
-    first, *others = (target_spec(host, len(hosts) > 1) for host in hosts)
-    manifest = Manifest(
-        model=form.spec,
+        return pipeline.State(
+            model.model,
+            recipe=model.table.recipe,
+            module=model.annotated,
+            params=model.params,
+            table=model.table,
+        )
+    tensors: dict[str, np.ndarray | QLinearWeight] = dict(model.params)
+    return pipeline.State(model, tensors=tensors, function_params=model.function_params)
+
+
+def _manifest(state: pipeline.State) -> Manifest:
+    """Return the manifest of a compiled model."""
+    layout = state.hosts[0].layout
+    first, *others = (target_spec(host, len(state.hosts) > 1) for host in state.hosts)
+    described = Manifest(
+        model=state.model.spec,
         target=first,
-        functions=function_specs(form.modules[hosts[0].layout], form.function_params),
-        recipe=form.recipe,
-        bits=form.bits,
-        sites=form.sites,
+        functions=function_specs(state.modules.get(layout, state.module), state.function_params),
         others=tuple(others),
-        accelerator=None if form.report is None else form.report.to_dict(),
+        accelerator=None if state.report is None else state.report.to_dict(),
     )
-    return CompiledModel(manifest, libraries, form.tensors, golden_arrays(family, form.reference))
-
-
-@dataclass(frozen=True)
-class _Form:
-    """What a model has become before code is made of it: a module for each layout of weights, and the rest once."""
-
-    spec: ModelSpec
-    modules: dict[str, IRModule]
-    tensors: dict[str, np.ndarray | QLinearWeight]
-    function_params: Mapping[str, list[str]]
-    reference: SessionLike
-    recipe: dict[str, Any] = field(default_factory=dict)
-    bits: int = 32
-    sites: tuple[int, int] = (0, 0)
-    report: OffloadReport | None = None
-
-
-def _float_form(model: FloatModel, hosts: Sequence[HostTarget]) -> _Form:
-    module = pipeline.canonicalise(pipeline.name_parameters(model.module, model.function_params))
-    modules = {host.layout: module for host in hosts}
-    return _Form(model.spec, modules, dict(model.params), model.function_params, float_session(model))
-
-
-def _quantized_form(
-    model: QuantizedModel,
-    hosts: Sequence[HostTarget],
-    accelerator: str | None,
-    offload: str,
-    chain: bool,
-    folder: Path | None,
-    tuning: Path | None,
-) -> _Form:
-    """On integers, and partly on the accelerator, if there is one."""
-    realised = {layout: model.realise(layout) for layout in dict.fromkeys(host.layout for host in hosts)}
-    first, recipe = realised[hosts[0].layout], model.table.recipe
-    pipeline.dump(first.module, "6-realised", folder)
-    form = _Form(
-        model.model.spec,
-        {layout: each.module for layout, each in realised.items()},
-        first.tensors,
-        first.function_params,
-        model.fake_quant_session(),
-        recipe.to_dict(),
-        recipe.bits_activations,
-        (first.covered, first.total),
-    )
-    if accelerator is None:
-        return form
-    parts = {layout: pipeline.partition(each, accelerator, offload, chain, tuning) for layout, each in realised.items()}
-    part = parts[hosts[0].layout]
-    pipeline.dump(part.module, "7-partitioned", folder)
-    kept = {name for names in part.function_params.values() for name in names}
+    if state.recipe is None:
+        return described
+    realised = state.realised[layout]
     return replace(
-        form,
-        modules={layout: each.module for layout, each in parts.items()},
-        tensors={name: tensor for name, tensor in first.tensors.items() if name in kept},
-        function_params=part.function_params,
-        report=part.report,
+        described,
+        recipe=state.recipe.to_dict(),
+        bits=state.recipe.bits_activations,
+        sites=(realised.covered, realised.total),
     )
 
 

@@ -118,11 +118,15 @@ class _Run:
         drive_in_step(list(zip(samples.drivers(), samples.drivers(), strict=True)), execute)
 
     def plans(self, family: ModelFamily) -> dict[str, list[Unit]]:
-        """Return the units of each function that no function before it has."""
+        """Return the units of each function that no function before it has; layers in float are in none."""
+
+        def unit_of(layer: str) -> str | None:
+            return family.unit(layer) if layer in self.layers else None
+
         plans: dict[str, list[Unit]] = {}
         planned: set[str] = set()
         for function in family.functions:
-            function_units = units(self.executor.program(function.name), family.unit)
+            function_units = units(self.executor.program(function.name), unit_of)
             if not planned.issuperset(unit.name for unit in function_units):
                 plans[function.name] = function_units
                 planned |= {unit.name for unit in function_units}

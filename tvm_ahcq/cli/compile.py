@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tvm_ahcq.models.registry import embedded_model
 
 from .arguments import UsageError, input_folder, input_path, new_folder, output_file
-from .console import duration, progress_bar, ratio, result, size
+from .console import duration, progress_bar, ratio, result, size, table
 from .info import print_offload
 from .models import add_checkpoint_option, add_model_option, check_weights, is_embedded, load_model, print_model
+
+if TYPE_CHECKING:
+    from tvm_ahcq.pipeline import PhaseTime
 
 GENERATED_IMAGES, GENERATED_FIRST_SEED = 16, 500_000
 """Scenes to calibrate the embedded model on; their seeds are used for neither training nor evaluation."""
@@ -101,8 +105,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "but masks can differ a little from the host's, to which they are otherwise equal",
     )
     parser.add_argument(
-        "--dump-dir", metavar="D", type=new_folder, help="write the module after each pass to this folder"
+        "--dump-dir", metavar="D", type=new_folder, help="write modules and tables after each phase to this folder"
     )
+    parser.add_argument("-v", "--verbose", action="store_true", help="print every phase of the pipeline with its time")
     parser.add_argument("--table", metavar="T.json", type=output_file, help="write the quantization table to this file")
     parser.add_argument("-o", "--output", metavar="F.ahcq", type=output_file, required=True, help="bundle to write")
     parser.set_defaults(run=run)
@@ -143,6 +148,8 @@ def run(args: argparse.Namespace) -> None:
             mixed = _mixed(model, calibration, recipe, args.max_drop, update)
             qmodel = mixed.model
     result("calibrate", f"{source}, {duration(time.perf_counter() - start)}")
+    if args.verbose:
+        _print_phases(qmodel.times)
     if args.max_drop is not None:
         _report_raised(mixed)
     result("table", qmodel.table.summary())
@@ -161,6 +168,8 @@ def run(args: argparse.Namespace) -> None:
             chain=args.chain,
         )
     result("compile", f"{', '.join(target.name for target in targets)}, {duration(time.perf_counter() - start)}")
+    if args.verbose:
+        _print_phases(compiled.times)
     manifest = compiled.save(args.output)
     result("realise", "{}/{} sites on integers; weights {:.2f} bits".format(*manifest.sites, manifest.weight_bits))
     if compiled.manifest.accelerator is not None:
@@ -175,6 +184,11 @@ def run(args: argparse.Namespace) -> None:
         "bundle",
         f"{args.output}  {size(written)}   (float {size(floats)}: {ratio(floats / written, 'smaller', 'larger')})",
     )
+
+
+def _print_phases(times: Sequence[PhaseTime]) -> None:
+    """Print phases of the pipeline with their times."""
+    table(("phase", "action", "time"), [(each.name, each.action, duration(each.seconds)) for each in times], texts=2)
 
 
 def _mixed(model: Any, calibration: Any, recipe: Any, max_drop: float, update: Any) -> Any:
@@ -231,8 +245,8 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.max_drop is not None and not 0 < args.max_drop < 1:
         raise UsageError(f"compile: --max-drop {args.max_drop:g} is out of range; give a part of 1 such as 0.02")
-    table = args.calibration is not None and args.calibration.is_file()
-    if table and (args.effort or args.max_drop is not None or args.work_dir):
+    given = args.calibration is not None and args.calibration.is_file()
+    if given and (args.effort or args.max_drop is not None or args.work_dir):
         raise UsageError(
             f"compile: the table {args.calibration} is taken as it is; leave out --effort, --max-drop and "
             "--work-dir, or calibrate anew on a folder of pictures"
