@@ -28,7 +28,7 @@ from tvm_ahcq.evaluate.metrics.scene_accuracy import (
 )
 from tvm_ahcq.evaluate.sensitivity.measure import measure as measure_sensitivity
 from tvm_ahcq.evaluate.sensitivity.probes import scene_probes
-from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.sam.hard_model import HARD, harden
 from tvm_ahcq.scenes import Scene, scenes
 

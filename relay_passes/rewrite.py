@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import tvm
 from tvm import relax
@@ -13,6 +13,14 @@ from tvm_ahcq.ir.register import is_op
 
 PARAM_NAMES = "ahcq_param_names"
 """Function attribute: stable names of a function's parameter tensors, which follow its inputs."""
+
+
+def name_parameters(mod: IRModule, function_params: Mapping[str, Sequence[str]]) -> IRModule:
+    """Attach the stable names of each function's parameters to it; passes read them there."""
+    result = IRModule(dict(mod.functions), attrs=mod.attrs)
+    for name, names in function_params.items():
+        result[name] = mod[name].with_attr(PARAM_NAMES, list(names))
+    return result
 
 
 def arg(call: relax.Call | None, index: int) -> relax.Expr | None:

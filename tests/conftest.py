@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tvm_ahcq.api import QuantizedModel
-    from tvm_ahcq.models.description import FloatModel
+    from tvm_ahcq.models.float_model import FloatModel
 
 
 # examples are small, but the machine may be busy

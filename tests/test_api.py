@@ -13,7 +13,7 @@ import pytest
 import tvm_ahcq as ahcq
 from tvm_ahcq.api import CompiledModel, QuantizedModel, float_predictor
 from tvm_ahcq.errors import BundleError, CalibrationError, QuantTableError, RecipeError, TargetError
-from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.target import host_features, resolve_target

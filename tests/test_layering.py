@@ -26,7 +26,7 @@ LAYERS = (
     "quantizers quantizers.activation",
     "quantizers.weight quantizers.published",
     "quantizers.core.table quantizers.core.table_sidecar",  # knows the parameters of every quantizer
-    "models.description models.registry",  # what a model is; the families follow below
+    "models.description models.registry models.float_model models.sam2 models.shapes",  # what a model is; the families follow below
     "runtime",
     "target",
     "ir",
@@ -48,6 +48,7 @@ LAYERS = (
     "calibrate",
     "models.sam.hard_model",  # transforms a model with graph passes
     "export_library",
+    "pipeline",
     "api",
     "evaluate.datasets",
     "evaluate.metrics",
@@ -67,23 +68,11 @@ KNOWN_UPWARD = {
     ("calibrate.mixed_precision", "evaluate.sensitivity.probes"),
     ("calibrate.mixed_precision", "evaluate.sensitivity.stable_prompts"),
     ("evaluate.datasets.scene_files", "evaluate.metrics.prompted"),
-    ("relay_passes.pipeline", "calibrate.calibrate"),
-    ("relay_passes.pipeline", "calibrate.condition"),
-    ("relay_passes.pipeline", "calibrate.equalise"),
-    ("relay_passes.pipeline", "calibrate.fold_key_signs"),
-    ("relay_passes.pipeline", "calibrate.reconstruct"),
-    ("relay_passes.pipeline", "calibrate.recorder"),
-    ("relay_passes.pipeline", "calibrate.round_weights"),
-    ("relay_passes.pipeline", "calibrate.samples"),
     ("runtime.accelerator", "codegen.hardware.simulator"),
     ("runtime.accelerator", "codegen.isa.config"),
 }
-KNOWN_CIRCLES = {
-    ("models.description", "models.registry"),
-    ("models.sam.family", "models.sam.load"),
-}
+KNOWN_CIRCLES: set[tuple[str, ...]] = set()
 KNOWN_LONG_FILES = {
-    "api",
     "codegen.lower.attention.writer",
     "codegen.lower.operators",
     "kernels.attention.vnni",

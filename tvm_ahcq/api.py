@@ -17,8 +17,8 @@ from tvm.ir import IRModule
 
 from tvm_ahcq.calibrate.images import load_calibration
 from tvm_ahcq.calibrate.samples import Samples
-from tvm_ahcq.models.description import FloatModel
 from tvm_ahcq.models.execution import SessionLike
+from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.progress import Progress
 from tvm_ahcq.quantizers.core.float16_storage import round_to_float16
 from tvm_ahcq.quantizers.core.recipe import Recipe
@@ -292,7 +292,7 @@ def _state(model: FloatModel | QuantizedModel) -> pipeline.State:
             recipe=model.table.recipe,
             module=model.annotated,
             params=model.params,
-            table=model.table,
+            table=model.coded_table,
         )
     tensors: dict[str, np.ndarray | QLinearWeight] = dict(model.params)
     return pipeline.State(model, tensors=tensors, function_params=model.function_params)

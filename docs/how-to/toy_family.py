@@ -15,7 +15,6 @@ from tvm_ahcq.models.description import (
     DECODE,
     ENCODE,
     FLOAT,
-    FloatModel,
     FunctionDescription,
     LayerRole,
     ModelFamily,
@@ -26,6 +25,7 @@ from tvm_ahcq.models.description import (
 )
 from tvm_ahcq.models.execution import Call, Driver
 from tvm_ahcq.models.export import export_module
+from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.registry import register_family
 
 TILES, TILE = 16, 4

@@ -9,7 +9,7 @@ import pytest
 
 from tvm_ahcq.api import QuantizedModel, quantize
 from tvm_ahcq.errors import CalibrationError, CheckpointError
-from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.quantizers.core.recipe import Recipe, recipe
 
 RECIPES = {

@@ -15,8 +15,9 @@ from tvm_ahcq.models.sam.driver import calibration_prompts
 from tvm_ahcq.models.sam.family import SAM
 from tvm_ahcq.quantizers.core.recipe import recipe
 from tvm_ahcq.quantizers.core.table import QuantTable
-from tvm_ahcq.relay_passes import pipeline
-from tvm_ahcq.relay_passes.annotate import layers, sites
+from tvm_ahcq.relay_passes.annotate import annotate, layers, sites
+from tvm_ahcq.relay_passes.canonicalise import canonicalise
+from tvm_ahcq.relay_passes.rewrite import name_parameters
 
 
 def test_every_site_and_every_quantized_weight_gets_an_entry(quantized):
@@ -37,8 +38,8 @@ def test_pixels_keep_their_256_levels_whatever_the_pictures_show(quantized, tiny
 
 
 def test_without_figures_of_the_pictures_pixels_have_the_range_that_was_seen(tiny_model):
-    module = pipeline.name_parameters(tiny_model.module, tiny_model.function_params)
-    module = pipeline.annotate(pipeline.canonicalise(module), recipe(), SAM)
+    module = name_parameters(tiny_model.module, tiny_model.function_params)
+    module = annotate(canonicalise(module), recipe(), SAM)
     image = np.full((1, 3, 128, 128), 0.5, np.float32)
     image[0, 1], image[0, 2, :64], image[0, 2, 64:] = -2, -1, 3
     table = calibrate(module, tiny_model.params, Samples(tiny_model.spec, [image]), recipe())

@@ -11,7 +11,7 @@ from tvm_ahcq.api import QuantizedModel, quantize
 from tvm_ahcq.calibrate.condition import condition
 from tvm_ahcq.calibrate.images import load_calibration
 from tvm_ahcq.calibrate.samples import Samples
-from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.quantizers.core.recipe import recipe
 from tvm_ahcq.quantizers.weight.acnr import MIN_CONDITION
 from tvm_ahcq.relay_passes.annotate import layers

@@ -14,14 +14,16 @@ from tvm_ahcq.calibrate.equalise import equalise
 from tvm_ahcq.calibrate.images import load_calibration
 from tvm_ahcq.calibrate.recorder import Recorder, observe
 from tvm_ahcq.calibrate.samples import Samples
-from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.sam.driver import calibration_prompts
 from tvm_ahcq.models.sam.exchanges import exchanges
 from tvm_ahcq.models.sam.family import SAM
 from tvm_ahcq.models.sam.hard_model import Pathologies, harden
 from tvm_ahcq.quantizers.core.recipe import recipe
 from tvm_ahcq.quantizers.weight.equalise import apply_equalisation, key_biases
-from tvm_ahcq.relay_passes import pipeline
+from tvm_ahcq.relay_passes.annotate import annotate
+from tvm_ahcq.relay_passes.canonicalise import canonicalise
+from tvm_ahcq.relay_passes.rewrite import name_parameters
 from tvm_ahcq.torch_exec.executor import TorchExecutor
 from tvm_ahcq.torch_exec.simulate import using_sites
 
@@ -39,8 +41,8 @@ class WholeRecorder(Recorder):
 
 @pytest.fixture(scope="module")
 def annotated(tiny_model) -> IRModule:
-    module = pipeline.canonicalise(pipeline.name_parameters(tiny_model.module, tiny_model.function_params))
-    return pipeline.annotate(module, recipe(), SAM)
+    module = canonicalise(name_parameters(tiny_model.module, tiny_model.function_params))
+    return annotate(module, recipe(), SAM)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,9 @@ from tvm_ahcq.models.sam.family import SAM
 from tvm_ahcq.quantizers.core.recipe import recipe
 from tvm_ahcq.quantizers.weight.big import estimate_density
 from tvm_ahcq.quantizers.weight.equalise import apply_equalisation
-from tvm_ahcq.relay_passes import pipeline
+from tvm_ahcq.relay_passes.annotate import annotate
+from tvm_ahcq.relay_passes.canonicalise import canonicalise
+from tvm_ahcq.relay_passes.rewrite import name_parameters
 from tvm_ahcq.torch_exec.executor import TorchExecutor
 
 NAME = "mask_decoder.transformer.final_attn_token_to_image"
@@ -27,8 +29,8 @@ NAME = "mask_decoder.transformer.final_attn_token_to_image"
 
 @pytest.fixture(scope="module")
 def annotated(tiny_model) -> IRModule:
-    module = pipeline.canonicalise(pipeline.name_parameters(tiny_model.module, tiny_model.function_params))
-    return pipeline.annotate(module, recipe(), SAM)
+    module = canonicalise(name_parameters(tiny_model.module, tiny_model.function_params))
+    return annotate(module, recipe(), SAM)
 
 
 @pytest.fixture(scope="module")

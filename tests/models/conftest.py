@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.sam.load import from_module
 from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 

@@ -15,19 +15,17 @@ import tvm_ahcq as ahcq
 from tvm_ahcq.errors import BundleError, UnsupportedModelError
 from tvm_ahcq.models.description import (
     FLOAT,
-    Call,
-    Driver,
-    FloatModel,
     FunctionDescription,
     LayerRole,
     ModelFamily,
     ModelSpec,
-    SessionLike,
     SymbolicDim,
     TensorDescription,
     Variant,
 )
+from tvm_ahcq.models.execution import Call, Driver, SessionLike
 from tvm_ahcq.models.export import export_module
+from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.registry import _FAMILIES, find_family, find_model, register_family
 from tvm_ahcq.quantizers.core.table import QuantTable
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 import tvm_ahcq as ahcq
-from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.pipeline import COMPILE, PHASES, QUANTIZE, Phase, State, run
 from tvm_ahcq.quantizers.core.table import QuantTable
 

@@ -13,7 +13,7 @@ from tvm_ahcq.models.sam.family import SAM
 from tvm_ahcq.quantizers.core.recipe import recipe
 from tvm_ahcq.relay_passes.annotate import annotate, sites
 from tvm_ahcq.relay_passes.canonicalise import canonicalise
-from tvm_ahcq.relay_passes.pipeline import name_parameters
+from tvm_ahcq.relay_passes.rewrite import name_parameters
 from tvm_ahcq.torch_exec.executor import TorchExecutor
 
 

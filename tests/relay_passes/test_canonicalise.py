@@ -206,7 +206,7 @@ def test_whole_models_keep_no_convolution_and_no_attention_spelled_out(tiny_mode
 
 def named(model):
     """The module with the names of its parameters attached."""
-    from tvm_ahcq.relay_passes.pipeline import name_parameters
+    from tvm_ahcq.relay_passes.rewrite import name_parameters
 
     return name_parameters(model.module, model.function_params)
 

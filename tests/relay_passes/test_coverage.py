@@ -19,7 +19,7 @@ from tvm_ahcq.quantizers.core.recipe import recipe
 from tvm_ahcq.relay_passes.annotate import annotate, layers, sites
 from tvm_ahcq.relay_passes.canonicalise import canonicalise
 from tvm_ahcq.relay_passes.coverage import ATTENTIONS, CONVOLUTIONS, POOLINGS, PRODUCTS, Status, coverage
-from tvm_ahcq.relay_passes.pipeline import name_parameters
+from tvm_ahcq.relay_passes.rewrite import name_parameters
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ import tvm_ahcq
 from tvm_ahcq.codegen.cost import CostModel
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.ir.register import is_op
-from tvm_ahcq.relay_passes import pipeline
+from tvm_ahcq.relay_passes.offload import Offloaded, partition
+from tvm_ahcq.relay_passes.realise import Realised
 from tvm_ahcq.relay_passes.rewrite import bindings
 from tvm_ahcq.runtime.offload import ACCELERATOR, HOST, OffloadReport, condensed, summary
 
@@ -22,13 +23,13 @@ needs_library = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def realised(quantized) -> pipeline.Realised:
+def realised(quantized) -> Realised:
     return quantized.realise("rows")
 
 
 @pytest.fixture(scope="module")
-def part(realised) -> pipeline.Offloaded:
-    return pipeline.partition(realised, "sim_4x4", "all")
+def part(realised) -> Offloaded:
+    return partition(realised, "sim_4x4", "all")
 
 
 def calls(module, function: str, name: str) -> list[str]:
@@ -143,7 +144,7 @@ def test_the_report_survives_storage_and_is_condensed_without_losing_work(part):
 
 @needs_library
 def test_a_chained_mlp_is_one_operator_with_less_to_move(part, realised, quantized):
-    chained = pipeline.partition(realised, "sim_4x4", "all", chain=True).report
+    chained = partition(realised, "sim_4x4", "all", chain=True).report
     name = "image_encoder.blocks.0.mlp.lin1"
     if quantized.table.recipe.bits_activations > 4:  # what is between the layers has 4 bits: each goes alone
         assert chained == part.report
@@ -157,7 +158,7 @@ def test_a_chained_mlp_is_one_operator_with_less_to_move(part, realised, quantiz
 
 @needs_library
 def test_what_is_not_worth_moving_stays_on_the_host(realised):
-    auto = pipeline.partition(realised, "sim_4x4", "auto").report
+    auto = partition(realised, "sim_4x4", "auto").report
     refused = [place for place in auto.of("encode_image") if "not worth it" in place.reason]
     assert refused and all(place.cycles > 0 and place.bytes > 0 for place in refused)
     refused = [place for place in auto.of("decode") if "not worth it for a prompt" in place.reason]
@@ -166,7 +167,7 @@ def test_what_is_not_worth_moving_stays_on_the_host(realised):
 
 def test_an_unknown_configuration_or_policy_is_refused(realised):
     with pytest.raises(DeviceError, match="'abacus'; there are sim_4x4"):
-        pipeline.partition(realised, "abacus")
+        partition(realised, "abacus")
     with pytest.raises(DeviceError, match="offload is 'some'"):
         CostModel.named("some")
 

@@ -12,7 +12,7 @@ from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 from tvm_ahcq.quantizers.core.recipe import recipe
 from tvm_ahcq.relay_passes.annotate import annotate
 from tvm_ahcq.relay_passes.canonicalise import canonicalise
-from tvm_ahcq.relay_passes.pipeline import name_parameters
+from tvm_ahcq.relay_passes.rewrite import name_parameters
 from tvm_ahcq.torch_exec.executor import TorchExecutor
 from tvm_ahcq.torch_exec.fake_quant import FakeQuantSites
 from tvm_ahcq.torch_exec.lockstep import Lockstep, Streams, layer_steps

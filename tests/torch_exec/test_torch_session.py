@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.models.sam.load import from_module
 from tvm_ahcq.models.sam.predictor import SamPredictor

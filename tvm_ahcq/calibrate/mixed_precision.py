@@ -12,7 +12,7 @@ from tvm_ahcq.errors import CalibrationError, RecipeError
 from tvm_ahcq.evaluate.sensitivity.measure import measure
 from tvm_ahcq.evaluate.sensitivity.probes import Probe
 from tvm_ahcq.evaluate.sensitivity.stable_prompts import settled_probes
-from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.progress import Progress, silent
 from tvm_ahcq.quantizers.core.recipe import Recipe
 

@@ -11,7 +11,7 @@ from .arguments import UsageError, input_file
 from .console import result
 
 if TYPE_CHECKING:
-    from tvm_ahcq.models.description import FloatModel
+    from tvm_ahcq.models.float_model import FloatModel
 
 
 def add_model_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup, required: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
-    from tvm.ir import IRModule
 
     from tvm_ahcq.quantizers.activation.pixels import PixelRange
     from tvm_ahcq.quantizers.weight.equalise import Exchange
@@ -237,7 +236,7 @@ class ModelFamily:
     exchanges : callable
         ``exchanges(params) -> exchanges``: places where channels can be rescaled without changing the function.
     load : callable
-        ``load(name, checkpoint) -> FloatModel``; may import torch and TVM.
+        ``load(name, checkpoint)`` returns a :class:`.float_model.FloatModel`; may import torch and TVM.
     map_checkpoint : callable
         ``map_checkpoint(state) -> state``: tensors of a checkpoint file under the names of the model's state dict.
     predictor : callable
@@ -267,7 +266,7 @@ class ModelFamily:
     units: str
     prepare: Callable[[Any, np.ndarray], np.ndarray]
     drive: Callable[[Any, Any, int], Driver]
-    load: Callable[[str, str | os.PathLike[str] | None], FloatModel]
+    load: Callable[[str, str | os.PathLike[str] | None], Any]
     predictor: Callable[[SessionLike], Any]
     map_checkpoint: Callable[[dict[str, Any]], dict[str, Any]] = dict
     exchanges: Callable[[Mapping[str, np.ndarray]], list[Exchange]] = lambda params: []
@@ -333,37 +332,3 @@ class ModelFamily:
                 return each
         names = ", ".join(each.name for each in self.variants)
         raise UnsupportedModelError(f"unknown model type {name!r}; expected one of {names}")
-
-
-@dataclass(frozen=True, eq=False)
-class FloatModel:
-    """A float model as Relax functions with its weights beside them.
-
-    Attributes
-    ----------
-    spec : ModelSpec
-        Figures, of the family's own class.
-    module : tvm.IRModule
-        The family's functions.
-    params : dict of str to numpy.ndarray
-        float32, by name in the state dict.
-    function_params : dict of str to list of str
-        Names of the parameters that each function takes after its inputs, in order.
-    """
-
-    spec: Any
-    module: IRModule
-    params: dict[str, np.ndarray] = field(repr=False)
-    function_params: dict[str, list[str]] = field(repr=False)
-
-    @property
-    def name(self) -> str:
-        """Model type."""
-        return self.spec.name
-
-    @property
-    def family(self) -> ModelFamily:
-        """The description of the model."""
-        from .registry import find_family
-
-        return find_family(self.spec.family)

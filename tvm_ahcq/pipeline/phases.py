@@ -22,8 +22,10 @@ from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.quantizers.weight.equalise import apply_equalisation
 from tvm_ahcq.relay_passes.annotate import annotate
 from tvm_ahcq.relay_passes.canonicalise import canonicalise
-from tvm_ahcq.relay_passes.pipeline import generate_code, lower, name_parameters, partition
+from tvm_ahcq.relay_passes.lower.build import generate_code, lower
+from tvm_ahcq.relay_passes.offload import partition
 from tvm_ahcq.relay_passes.realise import Realised, realise
+from tvm_ahcq.relay_passes.rewrite import name_parameters
 from tvm_ahcq.torch_exec.executor import TorchExecutor
 
 from .state import State

@@ -10,7 +10,7 @@ import numpy as np
 from tvm.ir import IRModule
 
 from tvm_ahcq.calibrate.samples import Samples
-from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.progress import Progress, silent
 from tvm_ahcq.quantizers.core.recipe import Recipe
 from tvm_ahcq.quantizers.core.table import QuantTable

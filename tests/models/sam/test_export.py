@@ -12,7 +12,7 @@ from torch import nn
 from tvm import relax
 
 from tvm_ahcq.errors import UnsupportedModelError
-from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.sam.export import export_function
 from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 from tvm_ahcq.torch_exec.executor import TorchExecutor

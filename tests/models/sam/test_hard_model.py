@@ -13,7 +13,7 @@ from tvm_ahcq.api import float_predictor
 from tvm_ahcq.calibrate.recorder import Recorder
 from tvm_ahcq.evaluate.metrics.iou import iou
 from tvm_ahcq.evaluate.metrics.scene_accuracy import prompted_objects, segment_scene
-from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.sam.driver import calibration_prompts
 from tvm_ahcq.models.sam.family import SAM
 from tvm_ahcq.models.sam.functions import SamFunctions
@@ -21,7 +21,9 @@ from tvm_ahcq.models.sam.hard_model import HARD, Pathologies, attention_links, h
 from tvm_ahcq.models.sam.load import from_module
 from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 from tvm_ahcq.quantizers.core.recipe import recipe
-from tvm_ahcq.relay_passes import pipeline
+from tvm_ahcq.relay_passes.annotate import annotate
+from tvm_ahcq.relay_passes.canonicalise import canonicalise
+from tvm_ahcq.relay_passes.rewrite import name_parameters
 from tvm_ahcq.scenes import generate
 from tvm_ahcq.torch_exec.executor import TorchExecutor
 from tvm_ahcq.torch_exec.simulate import using_sites
@@ -90,8 +92,8 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
 
 def at_sites(model: FloatModel) -> dict[str, np.ndarray]:
     """What passes each site on one image, rows of channels."""
-    module = pipeline.canonicalise(pipeline.name_parameters(model.module, model.function_params))
-    executor, recorder = TorchExecutor(pipeline.annotate(module, recipe(), SAM), model.params), Recorder()
+    module = canonicalise(name_parameters(model.module, model.function_params))
+    executor, recorder = TorchExecutor(annotate(module, recipe(), SAM), model.params), Recorder()
     image = (
         np.random.default_rng(3).normal(size=(1, 3, model.spec.image_size, model.spec.image_size)).astype(np.float32)
     )

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 import tvm_ahcq
 from tvm_ahcq.errors import CheckpointError, UnsupportedModelError
-from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.sam.load import build_module, from_module, from_sam
 from tvm_ahcq.models.sam.variants import EMBEDDED_WEIGHTS
 from tvm_ahcq.models.sam.vit_t import build_sam_vit_t

@@ -7,8 +7,8 @@ import pytest
 import tvm
 from tvm import relax, tirx
 
+from tvm_ahcq.relay_passes.lower.build import generate_code, lower
 from tvm_ahcq.relay_passes.lower.factor_position_encodings import factor_position_encodings, factors
-from tvm_ahcq.relay_passes.pipeline import build
 from tvm_ahcq.relay_passes.rewrite import bindings
 from tvm_ahcq.target import resolve_target
 
@@ -53,6 +53,8 @@ def test_the_sum_is_the_same_without_the_constant(first):
     ]
     assert sizes == [1024] * 4
     given = np.random.default_rng(1).normal(size=(3, 1024, 32)).astype(np.float32)
-    machine = relax.VirtualMachine(build(mod, resolve_target("native")), tvm.cpu())
+    machine = relax.VirtualMachine(
+        generate_code(lower(mod, resolve_target("native")), resolve_target("native")), tvm.cpu()
+    )
     found = machine["main"](tvm.runtime.tensor(given)).numpy()
     np.testing.assert_allclose(found, given + constant, rtol=0, atol=2e-6)

@@ -17,9 +17,9 @@ from tvm_ahcq.api import QuantizedModel, quantize
 from tvm_ahcq.models.sam.load import from_module
 from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 from tvm_ahcq.relay_passes.lower import legalise as legalise_module
+from tvm_ahcq.relay_passes.lower.build import generate_code, lower
 from tvm_ahcq.relay_passes.lower.legalise import legalise
 from tvm_ahcq.relay_passes.lower.sink_transposes import sink_transposes
-from tvm_ahcq.relay_passes.pipeline import build
 from tvm_ahcq.runtime.weights import QLinearWeight, expand
 from tvm_ahcq.target import resolve_target
 
@@ -66,7 +66,7 @@ def test_fused_kernels_change_no_bit(quantized, prompts, monkeypatch):
     module = tvm.IRModule({name: realised.module[name] for name in ("encode_image", "decode")})
 
     def results() -> list[np.ndarray]:
-        machine = relax.VirtualMachine(build(module, target), tvm.cpu())
+        machine = relax.VirtualMachine(generate_code(lower(module, target), target), tvm.cpu())
         found = []
         for function in ("encode_image", "decode"):
             tensors = []

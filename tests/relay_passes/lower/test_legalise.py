@@ -12,8 +12,8 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 
 import tvm_ahcq.ir
+from tvm_ahcq.relay_passes.lower.build import generate_code, lower
 from tvm_ahcq.relay_passes.lower.legalise import legalise
-from tvm_ahcq.relay_passes.pipeline import build
 from tvm_ahcq.target import resolve_target
 
 
@@ -25,7 +25,9 @@ def kernels(mod: tvm.IRModule) -> list[str]:
 
 def run(mod: tvm.IRModule, *arrays: np.ndarray) -> np.ndarray:
     """Compile and run ``main``."""
-    machine = relax.VirtualMachine(build(mod, resolve_target("native")), tvm.cpu())
+    machine = relax.VirtualMachine(
+        generate_code(lower(mod, resolve_target("native")), resolve_target("native")), tvm.cpu()
+    )
     return machine["main"](*map(tvm.runtime.tensor, arrays)).numpy()
 
 

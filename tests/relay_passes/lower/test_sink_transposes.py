@@ -12,9 +12,9 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 
 import tvm_ahcq.ir  # noqa: F401  (R.ahcq)
+from tvm_ahcq.relay_passes.lower.build import _lowering
 from tvm_ahcq.relay_passes.lower.legalise import legalise
 from tvm_ahcq.relay_passes.lower.sink_transposes import axis_runs, sink_transposes
-from tvm_ahcq.relay_passes.pipeline import _lowering
 from tvm_ahcq.target import resolve_target
 
 B = TypeVar("B")

@@ -11,7 +11,7 @@ from tvm_ahcq.errors import EvaluationError
 
 if TYPE_CHECKING:
     from tvm_ahcq.api import QuantizedModel
-    from tvm_ahcq.models.description import FloatModel
+    from tvm_ahcq.models.float_model import FloatModel
     from tvm_ahcq.models.sam.predictor import SamPredictor
     from tvm_ahcq.runtime.accelerator import DeviceOptions
 

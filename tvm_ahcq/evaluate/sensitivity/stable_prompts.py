@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from tvm_ahcq.api import float_session
-from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.sam.functions import SamFunctions
 
 from .probes import BOXES, CLICKS, Probe, in_frame, on_the_picture

@@ -12,7 +12,6 @@ from tvm_ahcq.models.description import (
     FLOAT,
     PIXELS,
     REFINE,
-    FloatModel,
     FunctionDescription,
     LayerRole,
     ModelFamily,
@@ -20,6 +19,7 @@ from tvm_ahcq.models.description import (
     TensorDescription,
 )
 from tvm_ahcq.models.execution import GoldenCheck, SessionLike
+from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.registry import register_family
 from tvm_ahcq.quantizers.activation.pixels import PixelRange, pixel_range
 

@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from tvm_ahcq.ir.register import is_op
-from tvm_ahcq.models.description import FloatModel
-from tvm_ahcq.relay_passes import pipeline
-from tvm_ahcq.relay_passes.rewrite import bindings, functions
+from tvm_ahcq.models.float_model import FloatModel
+from tvm_ahcq.relay_passes.canonicalise import canonicalise
+from tvm_ahcq.relay_passes.rewrite import bindings, functions, name_parameters
 
 Params = dict[str, np.ndarray]
 """Parameters by name, float64; the functions here change the entries in place of the old ones."""
@@ -159,10 +159,10 @@ def norm_links(model: FloatModel) -> list[NormLink]:
 
 def attention_links(model: FloatModel) -> list[AttentionLink]:
     """Every attention of a model; its graph knows the head sizes, by the scale ``1 / sqrt(head_dim)``."""
-    named = pipeline.name_parameters(model.module, model.function_params)
+    named = name_parameters(model.module, model.function_params)
     scales = {
         str(binding.value.attrs["name"]): float(binding.value.attrs["scale"])
-        for _, func in functions(pipeline.canonicalise(named))
+        for _, func in functions(canonicalise(named))
         for binding in bindings(func)
         if is_op(binding.value, "relax.ahcq.attention")
     }

@@ -10,7 +10,8 @@ import torch
 
 from tvm_ahcq.errors import CheckpointError, UnsupportedModelError
 from tvm_ahcq.models.checkpoint import load_checkpoint
-from tvm_ahcq.models.description import FloatModel
+from tvm_ahcq.models.float_model import FloatModel
+from tvm_ahcq.models.registry import find_family
 from tvm_ahcq.models.torchvision_compat import ensure_torchvision
 
 from .export import export_sam
@@ -117,13 +118,11 @@ def from_sam(model_type: str = "vit_t", checkpoint: str | os.PathLike | None = N
     CheckpointError
         When the checkpoint is missing, unreadable, or of another architecture.
     """
-    from .family import SAM
-
     sam = build_module(model_type)
     if checkpoint is None:
-        variant = SAM.variant(model_type)
+        variant = find_family(SamSpec.family).variant(model_type)
         if variant.weights is None:
-            known = ", ".join(each.name for each in SAM.variants if each.embedded)
+            known = ", ".join(each.name for each in find_family(SamSpec.family).variants if each.embedded)
             raise CheckpointError(
                 f"{model_type} needs a checkpoint; pass checkpoint=PATH, for instance of the file from "
                 f"{variant.checkpoint} (only {known} comes with weights)"
@@ -135,9 +134,7 @@ def from_sam(model_type: str = "vit_t", checkpoint: str | os.PathLike | None = N
 
 def read_state(checkpoint: str | os.PathLike, model_type: str) -> dict[str, torch.Tensor]:
     """Return the state dict in a checkpoint file of a model type; CheckpointError if it does not fit."""
-    from .family import SAM
-
-    return load_checkpoint(checkpoint, SAM, model_type, _shapes)
+    return load_checkpoint(checkpoint, find_family(SamSpec.family), model_type, _shapes)
 
 
 def _shapes(model_type: str) -> dict[str, tuple[int, ...]]:

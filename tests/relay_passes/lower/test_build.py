@@ -8,7 +8,7 @@ import tvm
 from tvm import relax
 
 from tvm_ahcq.api import QuantizedModel
-from tvm_ahcq.relay_passes.pipeline import build
+from tvm_ahcq.relay_passes.lower.build import generate_code, lower
 from tvm_ahcq.runtime.weights import QLinearWeight, expand
 from tvm_ahcq.target import resolve_target
 from tvm_ahcq.torch_exec.executor import TorchExecutor
@@ -21,7 +21,7 @@ class Compiled:
     def __init__(self, quantized: QuantizedModel, target: str):
         host = resolve_target(target)
         realised = quantized.realise(host.layout)
-        self.machine = relax.VirtualMachine(build(realised.module, host), tvm.cpu())
+        self.machine = relax.VirtualMachine(generate_code(lower(realised.module, host), host), tvm.cpu())
         flat: dict[str, np.ndarray] = {}
         self.arguments = {}
         for function, names in realised.function_params.items():
