@@ -28,6 +28,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: processes s
 
 
 @pytest.fixture(scope="session")
+def runtime_library() -> Path:
+    """The C++ runtime library, beside the sources or in the installed package."""
+    import tvm_ahcq
+
+    for folder in tvm_ahcq.__path__:
+        if (path := Path(folder) / "lib" / "libtvm_ahcq.so").is_file():
+            return path
+    pytest.fail("libtvm_ahcq.so is not built: install the package, or build it into the tree (CONTRIBUTING.md)")
+
+
+@pytest.fixture(scope="session")
 def make_tiny_model() -> Callable[[int], FloatModel]:
     """Function of a seed: two blocks, one windowed with padding (8 x 8 tokens in windows of 3) and one global."""
     # imported here: most tests need neither torch nor the compiler
@@ -131,7 +142,10 @@ def quantized(request, tiny_model, pictures) -> QuantizedModel:
 
 @pytest.fixture
 def vectors() -> Callable[[str], dict[str, np.ndarray]]:
-    """Loads a reference vector file by name, from AHCQ_VECTORS or ../shared/vectors beside the repository."""
+    """Loads a reference vector file by name, from AHCQ_VECTORS or ../shared/vectors beside the repository.
+
+    The vectors are no part of the repository: without them, and without AHCQ_VECTORS, their tests are skipped.
+    """
     import numpy as np
 
     beside = Path(__file__).resolve().parents[1].parent / "shared" / "vectors"
@@ -139,7 +153,7 @@ def vectors() -> Callable[[str], dict[str, np.ndarray]]:
 
     def load(name: str) -> dict[str, np.ndarray]:
         path = folder / f"{name}.npz"
-        if not path.is_file():
+        if not path.is_file() and "AHCQ_VECTORS" not in os.environ:
             pytest.skip(f"reference vectors {path} are not here; set AHCQ_VECTORS to their folder")
         with np.load(path) as file:
             return dict(file)

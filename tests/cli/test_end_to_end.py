@@ -68,7 +68,6 @@ def test_bench_compares_with_torch_and_names_what_is_left_out(run_cli: Callable,
 
 
 def test_compile_uses_what_tuning_found_and_computes_the_same(run_cli: Callable, compiled: Compiled) -> None:
-    pytest.importorskip("xgboost", reason="needs the extra `tune`")
     from tvm_ahcq.kernels.gemm.tiling import DEFAULT, linear_space
     from tvm_ahcq.runtime.bundle import read_bundle
     from tvm_ahcq.target import resolve_target

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import tvm_ffi
 
-import tvm_ahcq
+from tvm_ahcq.runtime.ffi import ahcq_library
 
 LINUX_NAME = {
     "avx2": "avx2",
@@ -28,12 +29,8 @@ LINUX_NAME = {
 
 
 @pytest.fixture(scope="module")
-def library() -> tvm_ffi.Module:
-    places = [Path(entry) / "lib" / "libtvm_ahcq.so" for entry in tvm_ahcq.__path__]
-    built = [place for place in places if place.is_file()]
-    if not built:
-        pytest.skip("runtime library not built: install the package, or build it into the tree (CONTRIBUTING.md)")
-    return tvm_ffi.load_module(str(built[0]))
+def library() -> ModuleType:
+    return ahcq_library()
 
 
 def cpuinfo_flags() -> set[str]:
@@ -44,13 +41,13 @@ def cpuinfo_flags() -> set[str]:
     pytest.skip("/proc/cpuinfo names no processor flags here")
 
 
-def test_features_agree_with_the_kernels_list(library: tvm_ffi.Module) -> None:
+def test_features_agree_with_the_kernels_list(library: ModuleType) -> None:
     features = set(tvm_ffi.get_global_func("ahcq.runtime.cpu_features")())
     flags = cpuinfo_flags()
     assert features == {ours for ours, theirs in LINUX_NAME.items() if theirs in flags}
 
 
-def test_amx_permission_is_granted_exactly_where_amx_exists_and_can_be_asked_twice(library: tvm_ffi.Module) -> None:
+def test_amx_permission_is_granted_exactly_where_amx_exists_and_can_be_asked_twice(library: ModuleType) -> None:
     request = tvm_ffi.get_global_func("ahcq.runtime.request_amx")
     has_amx = platform.machine() == "x86_64" and "amx_tile" in cpuinfo_flags()
     assert [request(), request()] == [has_amx, has_amx]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-import tvm_ahcq
 from tvm_ahcq.codegen.cost import CostModel
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.ir.register import is_op
@@ -15,11 +12,6 @@ from tvm_ahcq.relay_passes.offload import Offloaded, partition
 from tvm_ahcq.relay_passes.realise import Realised
 from tvm_ahcq.relay_passes.rewrite import bindings
 from tvm_ahcq.runtime.offload import ACCELERATOR, HOST, OffloadReport, condensed, summary
-
-needs_library = pytest.mark.skipif(
-    not any((Path(entry) / "lib" / "libtvm_ahcq.so").is_file() for entry in tvm_ahcq.__path__),
-    reason="runtime library not built: install the package, or build it into the tree (CONTRIBUTING.md)",
-)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +29,6 @@ def calls(module, function: str, name: str) -> list[str]:
     return [str(call.attrs["name"]) for call in found if is_op(call, f"relax.ahcq.{name}")]
 
 
-@needs_library
 def test_every_layer_and_four_bit_attention_of_the_encoder_is_offloaded_or_has_a_reason(part, quantized):
     encoder = part.report.of("encode_image")
     taken = [place.name for place in encoder if place.where == ACCELERATOR]
@@ -63,7 +54,6 @@ def test_every_layer_and_four_bit_attention_of_the_encoder_is_offloaded_or_has_a
         assert (place.where == ACCELERATOR) == bool(place.symbol) == (place.cycles > 0), place
 
 
-@needs_library
 @pytest.mark.parametrize("function", ["decode", "decode_mask"])
 def test_layers_of_the_decoder_are_offloaded_for_any_number_of_prompts_and_points(part, function):
     own = {place.name for place in part.report.offloaded(function) if place.batched and place.repeats == 1}
@@ -90,7 +80,6 @@ def test_layers_of_the_decoder_are_offloaded_for_any_number_of_prompts_and_point
     assert len(calls(part.module, function, "log_attention")) == 7
 
 
-@needs_library
 def test_every_matrix_product_of_the_decoder_has_its_own_line_work_and_reason(part, realised):
     for function in ("decode", "decode_mask"):
         kinds = ("grouped_linear", "linear", "log_attention")
@@ -109,7 +98,6 @@ def test_every_matrix_product_of_the_decoder_has_its_own_line_work_and_reason(pa
         assert reasons["output_upscaling.0"] == "floating point"
 
 
-@needs_library
 def test_work_is_counted_for_one_prompt_of_one_click(part):
     work = {place.name.removeprefix("mask_decoder.transformer."): place for place in part.report.of("decode")}
     tokens, channels, pixels = 5 + 2, 32, 64  # tokens: of the model, and a click with its padding
@@ -121,7 +109,6 @@ def test_work_is_counted_for_one_prompt_of_one_click(part):
     assert not any(place.batched for place in part.report.of("encode_image"))
 
 
-@needs_library
 def test_offloaded_weights_are_in_the_runtime_module_alone(part, realised):
     before, after = realised.function_params["encode_image"], part.function_params["encode_image"]
     assert set(after) <= set(before)
@@ -130,7 +117,6 @@ def test_offloaded_weights_are_in_the_runtime_module_alone(part, realised):
     assert not any("norm" in name for name in gone)
 
 
-@needs_library
 def test_the_report_survives_storage_and_is_condensed_without_losing_work(part):
     assert OffloadReport.from_dict(part.report.to_dict()) == part.report
     for function in ("encode_image", "decode"):
@@ -142,7 +128,6 @@ def test_the_report_survives_storage_and_is_condensed_without_losing_work(part):
     assert "sim_4x4" in summary(part.report)
 
 
-@needs_library
 def test_a_chained_mlp_is_one_operator_with_less_to_move(part, realised, quantized):
     chained = partition(realised, "sim_4x4", "all", chain=True).report
     name = "image_encoder.blocks.0.mlp.lin1"
@@ -156,7 +141,6 @@ def test_a_chained_mlp_is_one_operator_with_less_to_move(part, realised, quantiz
     assert together.bytes < sum(place.bytes for place in apart) / 2
 
 
-@needs_library
 def test_what_is_not_worth_moving_stays_on_the_host(realised):
     auto = partition(realised, "sim_4x4", "auto").report
     refused = [place for place in auto.of("encode_image") if "not worth it" in place.reason]

@@ -17,11 +17,6 @@ from tvm_ahcq.runtime.device_profile import device_profile
 from tvm_ahcq.runtime.offload import OffloadReport
 from tvm_ahcq.runtime.session import Session
 
-pytestmark = pytest.mark.skipif(
-    not any((Path(entry) / "lib" / "libtvm_ahcq.so").is_file() for entry in ahcq.__path__),
-    reason="runtime library not built: install the package, or build it into the tree (CONTRIBUTING.md)",
-)
-
 PROMPTS = [(1, 2, False), (3, 2, False), (2, 7, False), (1, 2, True), (3, 5, True), (2, 0, True)]
 """How many, points of each, and whether a mask goes with them."""
 

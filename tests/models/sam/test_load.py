@@ -14,7 +14,6 @@ import tvm_ahcq
 from tvm_ahcq.errors import CheckpointError, UnsupportedModelError
 from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.sam.load import build_module, from_module, from_sam
-from tvm_ahcq.models.sam.variants import EMBEDDED_WEIGHTS
 from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 
 
@@ -42,7 +41,6 @@ def test_from_sam_takes_the_weights_of_the_checkpoint(tmp_path: Path) -> None:
         np.testing.assert_array_equal(value, state[name].numpy())
 
 
-@pytest.mark.skipif(not EMBEDDED_WEIGHTS.exists(), reason="the embedded weights are not in this tree")
 def test_vit_t_comes_with_weights() -> None:
     model = from_sam()
     assert model.name == "vit_t"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from scipy import optimize
 
 from tvm_ahcq.quantizers.published.brent import bounded_minimum
 
@@ -23,8 +24,6 @@ def test_known_minima(function, low, high, expected):
 
 
 def test_same_path_as_scipy_on_a_step_function():
-    optimize = pytest.importorskip("scipy.optimize")
-
     def steps(x: float) -> float:
         return round(40 * (x - 0.4) ** 2) + 0.01 * math.sin(90 * x)
 

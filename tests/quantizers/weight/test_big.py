@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import signal, stats
 
 from tvm_ahcq.errors import CalibrationError
 from tvm_ahcq.quantizers.weight.big import channel_signs, estimate_density, find_peaks
@@ -58,7 +59,6 @@ def test_a_channel_without_a_sign_is_kept_unless_the_slip_is_asked_for():
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=60), st.integers(0, 6), st.integers(1, 20))
 def test_peaks_are_scipys(levels, height, distance):
-    signal = pytest.importorskip("scipy.signal")
     # distinct heights, so that the order in which equal peaks are kept does not matter
     density = np.array(levels, np.float64)
     runs = np.concatenate([[0], np.cumsum(np.diff(density) != 0)])
@@ -68,7 +68,6 @@ def test_peaks_are_scipys(levels, height, distance):
 
 
 def test_density_is_scipys():
-    stats = pytest.importorskip("scipy.stats")
     values = np.random.default_rng(0).standard_t(5, 3000).astype(np.float32)
     ours = estimate_density(values)
     np.testing.assert_allclose(ours.density, stats.gaussian_kde(values)(ours.points), rtol=1e-4, atol=1e-12)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,12 +19,6 @@ from tvm_ahcq.runtime.offload import OffloadReport
 from tvm_ahcq.tune.accelerator.records import TileRecord, read_tiles, shape_from
 from tvm_ahcq.tune.accelerator.tuner import bundle_shapes
 from tvm_ahcq.tune.records import append
-
-pytest.importorskip("xgboost", reason="needs the extra `tune`")
-pytestmark = pytest.mark.skipif(
-    not any((Path(entry) / "lib" / "libtvm_ahcq.so").is_file() for entry in ahcq.__path__),
-    reason="runtime library not built: install the package, or build it into the tree (CONTRIBUTING.md)",
-)
 
 CONFIG = named("sim_4x4")
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-import tvm_ahcq
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.codegen.lower.linear.layer import LinearLayer
 from tvm_ahcq.codegen.lower.linear.operator import lower_linear
@@ -23,18 +21,11 @@ from tvm_ahcq.tune.accelerator.runner import CycleRunner, load, measure_tiles, s
 from tvm_ahcq.tune.accelerator.tuner import tune_tiles
 from tvm_ahcq.tune.records import FILE, LinearWorkload, Record, append, read
 
-pytest.importorskip("xgboost", reason="needs the extra `tune`")
-needs_library = pytest.mark.skipif(
-    not any((Path(entry) / "lib" / "libtvm_ahcq.so").is_file() for entry in tvm_ahcq.__path__),
-    reason="runtime library not built: install the package, or build it into the tree (CONTRIBUTING.md)",
-)
-
 CONFIG = named("sim_4x4")
 LAYER = LinearShape(64, 48, 64, (2,), False, (40, 24))
 HEADS = AttentionShape(2, 40, 40, 8, (5, 8))
 
 
-@needs_library
 def test_a_search_finds_tiles_at_least_as_good_as_the_default_and_a_second_run_goes_on(tmp_path):
     seen = []
     first = tune_tiles(CONFIG, [LAYER, HEADS], 5, tmp_path, CycleRunner(), progress=seen.append)
@@ -58,7 +49,6 @@ def test_a_search_finds_tiles_at_least_as_good_as_the_default_and_a_second_run_g
         assert program.runs * simulated_cycles(program) == state.best
 
 
-@needs_library
 def test_a_program_for_tuning_takes_the_cycles_of_the_one_that_is_compiled():
     weight = QLinearWeight(
         np.random.default_rng(0).integers(0, 16, (48, 64)).astype(np.uint8),
@@ -82,7 +72,6 @@ def test_a_program_for_tuning_takes_the_cycles_of_the_one_that_is_compiled():
         assert names == [each.name for each in again.instructions]
 
 
-@needs_library
 def test_what_gives_no_program_or_fails_becomes_a_record_with_the_reason(tmp_path):
     task = TileTask(CONFIG, LAYER)
     good = task.space.tiles[0]
@@ -96,7 +85,6 @@ def test_what_gives_no_program_or_fails_becomes_a_record_with_the_reason(tmp_pat
         simulated_cycles(load(tmp_path / "broken"))
 
 
-@needs_library
 def test_an_operator_that_does_not_fit_is_named_and_the_others_are_tuned(tmp_path):
     far = AttentionShape(1, 8, 8191, 8, ())
     found = tune_tiles(CONFIG, [far, HEADS], 1, tmp_path, CycleRunner())

@@ -12,8 +12,6 @@ from tvm_ahcq.tune.host.measure import Tracker, make_runner
 from tvm_ahcq.tune.host.tuner import tune
 from tvm_ahcq.tune.records import LinearWorkload
 
-pytest.importorskip("xgboost", reason="needs the extra `tune`")
-
 
 @pytest.mark.slow
 def test_a_board_that_a_tracker_knows_measures_candidates(tmp_path):

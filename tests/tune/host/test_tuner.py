@@ -21,7 +21,6 @@ WORK = LinearWorkload(40, 32, 2, 4)
 
 HOST = resolve_target("native")
 
-pytest.importorskip("xgboost", reason="needs the extra `tune`")
 tunable = pytest.mark.skipif(len(linear_space(HOST)) == 1, reason=f"nothing can be chosen on {HOST.name}")
 
 

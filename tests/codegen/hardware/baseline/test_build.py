@@ -8,12 +8,8 @@ from pathlib import Path
 import pytest
 
 from tvm_ahcq.codegen.hardware.baseline import build
-from tvm_ahcq.codegen.hardware.synthesis import tools
-
-needs_yosys = pytest.mark.skipif(not tools.available("yosys"), reason="needs the extra fpga")
 
 
-@needs_yosys
 def test_lanes_take_the_dsp_blocks_and_memories_that_they_say(tmp_path: Path) -> None:
     arguments = ["--format", "fp32", "--lanes", "2", "--dsps", "3", "--synthesis-only", "--out", str(tmp_path)]
     assert build.main(arguments) == 0
