@@ -25,11 +25,19 @@ def sizes(expr: relax.Expr) -> list[int]:
 
 
 def grid_of(tables: list[relax.Expr]) -> tuple[int, int] | None:
-    """Height and width of the grid of `tables` of relative positions, ``(2 h - 1, d)`` and ``(2 w - 1, d)``, if any."""
+    """Return height and width of the grid of two `tables` of relative positions, ``(2 h - 1, d)`` and ``(2 w - 1, d)``.
+
+    None if there are no tables.
+    """
     if not tables:
         return None
     height, width = ((sizes(table)[0] + 1) // 2 for table in tables)
     return height, width
+
+
+def is_static(*exprs: relax.Expr) -> bool:
+    """True if the shapes of all `exprs` are constant."""
+    return all(isinstance(dim, tirx.IntImm) for expr in exprs for dim in dims(expr))
 
 
 def product(dims: list[Dim]) -> Dim:

@@ -1,4 +1,4 @@
-"""Kernels in TIR: factories of PrimFuncs, each in a file of its own.
+"""Kernels in TIR: factories of PrimFuncs, one a file.
 
 Integer kernels follow :mod:`tvm_ahcq.quantizers.core.reference` bit for bit.
 """

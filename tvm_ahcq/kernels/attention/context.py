@@ -26,7 +26,7 @@ class AttentionShape:
         Thresholds between the codes of a probability, at least 1.
     packed_heads : int
         Heads of a self-attention whose operands are one tensor and whose outputs lie side by side; 0 if each operand
-        is a tensor of its own and each head has an output matrix.
+        is a separate tensor and each head has an output matrix.
     """
 
     heads: int | Expr
@@ -55,7 +55,7 @@ class AttentionShape:
 
 @dataclass(frozen=True)
 class AttentionContext:
-    """An attention kernel in the making.
+    """Sizes and buffers of an attention kernel while it is built.
 
     Attributes
     ----------

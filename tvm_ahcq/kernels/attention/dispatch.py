@@ -1,4 +1,4 @@
-"""Log-domain integer attention: arguments of the kernels, and the choice between them."""
+"""Log-domain integer attention: signatures of the kernels, and selection by shape and target."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def log_attention(shape: AttentionShape, target: HostTarget) -> PrimFunc:
 
 
 def _body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
-    """The fastest inline function for a shape on a target."""
+    """Return the fastest inline function for a shape on a target."""
     if "avx512vnni" not in target.cpu_features or shape.d % 4:
         return generic_body(shape, target)
     many = vnni_body(shape, target)
@@ -72,7 +72,7 @@ def _separate_operands(shape: AttentionShape, body: Callable[..., None]) -> Call
 
 
 def _kernel(shape: AttentionShape, body: Callable[..., None]) -> PrimFunc:
-    """The kernel around `body`, with relative positions among its arguments where the shape has a grid."""
+    """Wrap `body` in a kernel, with relative positions among its arguments where the shape has a grid."""
     attend, h, w, d = _separate_operands(shape, body), shape.height, shape.width, shape.d
 
     if shape.grid is None:
@@ -143,7 +143,7 @@ def _packed_operands(shape: AttentionShape, body: Callable[..., None]) -> Callab
 
 
 def _packed_kernel(shape: AttentionShape, body: Callable[..., None]) -> PrimFunc:
-    """The kernel around `body` whose operands are parts of one tensor, and whose outputs lie side by side."""
+    """Wrap `body` in a kernel whose operands are parts of one tensor, and whose outputs lie side by side."""
     attend, h, w, d = _packed_operands(shape, body), shape.height, shape.width, shape.d
 
     if shape.grid is None:

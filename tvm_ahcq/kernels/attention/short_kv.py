@@ -1,7 +1,7 @@
 """Log-domain integer attention of any number of queries to a few keys, with AVX512-VNNI.
 
-The image attends to the prompts so: thousands of queries, about as many keys as there are clicks. A vector is then 16
-queries, so that none of its lanes is idle and the maximum, the sum and the logarithm of a row need no reduction.
+For cross-attention from image tokens to prompt tokens: thousands of queries, a handful of keys. A vector is 16
+queries, so that no lane is idle and the maximum, the sum and the logarithm of a row need no reduction.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .softmax_codes import PADDING, CoderBuffers, operand_coder
 from .vnni_pack import four_values
 
 MAX_KEYS = 32
-"""Most keys that this is for: at about so many, vectors of keys are as good."""
+"""Largest number of keys; with more, vectors of keys are as fast."""
 
 _CHUNK = 256
 """Queries of a parallel task."""
@@ -32,7 +32,7 @@ _CHUNK = 256
 
 @dataclass(frozen=True)
 class _PackedKeys:
-    """Keys and values of head `b`, less 128, and what zero points leave of each key."""
+    """Keys and values of head `b`, less 128, and the correction of products with each key."""
 
     b: Expr
     keys: Buffer
@@ -218,7 +218,7 @@ def _serial_or_parallel(coder, attn):
 
 
 def supports_short_kv(shape: AttentionShape) -> bool:
-    """True if there may be few keys, none with a relative position, and :func:`short_kv_body` can take them."""
+    """True if there may be `MAX_KEYS` keys or fewer, without relative positions, of whole vectors of channels."""
     many = isinstance(shape.keys, int) and shape.keys > MAX_KEYS
     return shape.grid is None and shape.d % LANES == 0 and not many
 
@@ -237,7 +237,7 @@ def _by_keys(few, many, attn):
 
 
 def select_by_keys(shape: AttentionShape, few: Callable[..., None], many: Callable[..., None]) -> Callable[..., None]:
-    """Inline function that decides by the number of keys, when the kernel runs if that is not constant."""
+    """Return the inline function that selects by the number of keys: at run time if it is not constant."""
     if isinstance(shape.keys, int):
         return few if shape.keys <= MAX_KEYS else many
     return partial(_by_keys, few, many)

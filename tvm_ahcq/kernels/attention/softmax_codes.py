@@ -13,10 +13,10 @@ from tvm_ahcq.kernels.common.vector import LANES
 from tvm_ahcq.target import HostTarget
 
 PADDING = -(2**30)
-"""Logit of keys that only fill up a vector: the probability and the operand are exactly 0, and nothing overflows."""
+"""Logit of lanes that pad a vector: the probability and the operand are exactly 0, and nothing overflows."""
 
 _LINEAR = 32
-"""Up to so many thresholds, comparing with every one of them in vectors beats a binary search."""
+"""Largest number of thresholds for which comparing with each one beats a binary search."""
 
 
 def reduce_vector(name: str, x: Expr) -> Expr:

@@ -33,7 +33,7 @@ class _Chunk:
     attn : AttentionContext
         The kernel.
     tiling : AttentionTiling
-        How it is cut.
+        Tiling of the kernel.
     relative : PackedRelative
         Packed relative positions.
     keys : PackedKeys

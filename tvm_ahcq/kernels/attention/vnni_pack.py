@@ -1,7 +1,7 @@
-"""Keys, values and relative positions of a head, packed for attention with AVX512-VNNI.
+"""Packing of keys, values and relative positions of a head for attention with AVX512-VNNI.
 
-Keys and values become int8 (code - 128), so that codes of up to 8 bits fit; what that and the zero points leave behind
-are sums over rows and columns, which are added exactly.
+Keys and values become int8 (code - 128), so that codes of up to 8 bits fit. The corrections for that and for the zero
+points are sums over rows and columns, which are added exactly.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class KeyVectors:
         return T.min(vector * LANES + lane, self.tokens - 1)
 
     def is_key(self, vector: Expr) -> Expr:
-        """True in each lane of a vector that holds a key of its own."""
+        """True in each lane that holds a key, False in lanes that pad."""
         if self.lines:
             return T.ramp(vector % self.in_line * LANES, 1, LANES) < T.broadcast(self.width, LANES)
         first = T.cast(vector * LANES, "int32")
@@ -95,7 +95,7 @@ class PackedKeys:
     packed : Buffer
         Keys, int8 ``(vectors, d / 4, 16, 4)``.
     offset : Buffer
-        What packing and zero points leave out of products with each key, int32 ``(vectors * 16,)``.
+        Correction of products with each key for packing and zero points, int32 ``(vectors * 16,)``.
     values : Buffer
         Four values a lane, int32 ``(4 * vectors, vectors of channels, 16)``.
     """
@@ -114,7 +114,7 @@ class PackedRelative:
     packed : Buffer
         int8 ``(vectors, d / 4, 16, 4)``.
     offset : Buffer
-        What zero points leave out of products, int32 ``(vectors * 16,)``.
+        Correction of products for zero points, int32 ``(vectors * 16,)``.
     scale : Buffer
         Factors of shifted products, int32 ``(vectors * 16,)``.
     """

@@ -26,7 +26,7 @@ class RelativeRows:
     dots : Buffer
         Scaled products of each row with all relative positions, int32 ``(rows, positions)``.
     rows_h, rows_w : Buffer
-        Where the vertical and horizontal products of a row begin, int32 ``(rows,)``.
+        Places of the first vertical and horizontal product of each row, int32 ``(rows,)``.
     """
 
     dots: Buffer
@@ -43,7 +43,7 @@ class QueryTile:
     attn : AttentionContext
         The kernel.
     tiling : AttentionTiling
-        How it is cut.
+        Tiling of the kernel.
     b : Expr
         Head.
     first_row : Expr
@@ -53,9 +53,9 @@ class QueryTile:
     acc : Buffer
         Integer products, int32x16.
     row_offset : Buffer
-        What packing leaves out of products with each row, and what rounds them, int32 ``(rows,)``.
+        Term to add to products with each row, int32 ``(rows,)``: correction for packing, and rounding.
     rows : RowBuffers
-        From logits to operands.
+        Logits to operands.
     relative : RelativeRows
         Products with relative positions.
     """
@@ -120,7 +120,7 @@ def _relative_dots(tile, size, relative):
 
 @T.inline
 def relative_positions(tile, relative):
-    """Products of the rows of a tile with relative positions; where each row's begin, or spread over its keys."""
+    """Products of the rows of a tile with relative positions, spread over the keys unless keys lie by line."""
     shape = T.meta_var(tile.attn.shape)
     _relative_dots(tile, tile.tiling.relative_tile, relative)
     for r in range(tile.tiling.count):
@@ -133,7 +133,7 @@ def relative_positions(tile, relative):
 
 @T.inline
 def _query_offsets(tile):
-    """What packing keys as code - 128 instead of code - zero leaves out of products, and what rounds them."""
+    """Correction of products for keys packed as code - 128 instead of code - zero, plus the rounding term."""
     for r in T.unroll(tile.tiling.count):
         tile.row_offset[r] = 0
         for c in range(tile.d):

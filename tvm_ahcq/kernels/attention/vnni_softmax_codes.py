@@ -19,7 +19,7 @@ from tvm_ahcq.target import HostTarget
 from .softmax_codes import CoderBuffers, operand_coder, reduce_vector
 
 KEYS = 4 * LANES
-"""Keys whose operands are found together."""
+"""Keys of one iteration of a row coder."""
 
 _WORDS = 2 * LANES
 """16-bit lanes of a register, and thresholds, with one that is never reached, that fit in it."""
@@ -84,12 +84,12 @@ def normalise_rows(rows, count, vectors):
 
 
 def _words(first: Expr, second: Expr) -> Expr:
-    """Two int32x16 to one int16x32, saturated, in an order of its own."""
+    """Two int32x16 to one int16x32, saturated, interleaved by 128-bit lanes."""
     return T.call_llvm_pure_intrin("int16x32", "llvm.x86.avx512.packssdw.512", first, second)
 
 
 def _bytes(first: Expr, second: Expr) -> Expr:
-    """Two int16x32 to one uint8x64, saturated, in an order of its own."""
+    """Two int16x32 to one uint8x64, saturated, interleaved by 128-bit lanes."""
     packed = T.call_llvm_pure_intrin("int8x64", "llvm.x86.avx512.packuswb.512", first, second)
     return T.reinterpret("uint8x64", packed)
 
@@ -136,7 +136,7 @@ def _minus_log2(rows: RowBuffers, r: Expr, first: Expr) -> Expr:
 
 
 def _bit(steps: int, s: Expr) -> Expr:
-    """What step `s` of a search in `steps` steps may add to the code, in every lane."""
+    """Bit of the code that step `s` of a search in `steps` steps decides, in every lane."""
     return T.broadcast(T.cast(T.shift_right(T.int32(1 << (steps - 1)), s), "int16"), _WORDS)
 
 
@@ -197,7 +197,7 @@ def _vector_by_vector(coder):
 
     @T.inline
     def encode(buffers, rows, r, blocks):
-        found = T.alloc_buffer((4,), "int32x16", scope="local")
+        four = T.alloc_buffer((4,), "int32x16", scope="local")
         operands = T.alloc_buffer((1,), "int32x16", scope="local")
         place = T.alloc_buffer((1,), "int32", scope="local")
         sums = T.alloc_buffer((1,), "int32x16", scope="local")
@@ -206,9 +206,9 @@ def _vector_by_vector(coder):
         for i in range(blocks):
             for m in T.unroll(4):
                 coder.encode(buffers, rows.logits[r, T.ramp(i * KEYS + m * LANES, 1, LANES)], place, operands)
-                found[m] = operands[0]
+                four[m] = operands[0]
                 sums[0] = sums[0] + operands[0]
-            rows.operands[r, T.ramp(i * KEYS, 1, KEYS)] = _bytes(_words(found[0], found[1]), _words(found[2], found[3]))
+            rows.operands[r, T.ramp(i * KEYS, 1, KEYS)] = _bytes(_words(four[0], four[1]), _words(four[2], four[3]))
         rows.totals[r] = reduce_vector("add", sums[0])
 
     return coder.prepare, encode

@@ -16,7 +16,7 @@ from .vnni_softmax_codes import RowCoder
 
 
 class RegisterTile(NamedTuple):
-    """Vectors of keys or relative positions by query rows whose products are in registers together."""
+    """Size of a register tile: vectors of keys or of relative positions, by query rows."""
 
     vectors: int
     rows: int
@@ -34,28 +34,28 @@ _SMALL = 512
 
 @dataclass(frozen=True)
 class AttentionTiling:
-    """Sizes that a kernel is cut into; see :func:`attention_tiling`.
+    """Tiling of an attention kernel; see :func:`attention_tiling`.
 
     Attributes
     ----------
     shape : AttentionShape
-        What is computed.
+        Sizes of the attention.
     place : KeyVectors
-        Where keys lie.
+        Assignment of keys to vectors.
     coder : RowCoder
-        From logits to operands.
+        Turns logits into operands.
     tile : RegisterTile
         For keys.
     relative_tile : RegisterTile
         For relative positions.
     relative_blocks : int
-        Such tiles for all relative positions.
+        Tiles of all relative positions.
     chunk_rows : int or Expr
         Query rows of a parallel task.
     value_vectors, value_chunk : int
         Vectors of channels of a value, and how many of them the second product takes at a time.
     whole_heads : bool
-        Whether a head is one parallel task.
+        True if a head is one parallel task.
     """
 
     shape: AttentionShape
@@ -86,12 +86,12 @@ class AttentionTiling:
 
     @property
     def by_line(self) -> bool:
-        """Whether each line of the grid begins a vector."""
+        """True if each line of the grid begins a vector."""
         return self.place.lines > 0
 
     @property
     def relative(self) -> bool:
-        """Whether there are relative positions."""
+        """True if there are relative positions."""
         return self.shape.grid is not None
 
     @property
@@ -111,7 +111,7 @@ class AttentionTiling:
 
 
 def attention_tiling(shape: AttentionShape, target: HostTarget) -> AttentionTiling:
-    """How a shape is cut for a target."""
+    """Return the tiling of a shape on a target."""
     place, tile = KeyVectors.of(shape), _TILES[0]
     if place.lines:
         tile = next(t for t in _TILES if place.count % t.vectors == 0)

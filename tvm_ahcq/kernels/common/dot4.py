@@ -1,8 +1,8 @@
-"""How a processor multiplies four channels of a row with four channels of several outputs, by instruction set.
+"""Dot products over four channels, for several outputs at once, by instruction set.
 
-Every form is exact. Products of two bytes add up in 16 bits where the instructions are twice as fast there; weights of
-few bits leave room for several before the sum must move to 32 bits. ``vpmaddubsw`` saturates at 16 bits, which sums of
-two products reach with 8-bit weights alone: those are split into their upper seven bits and the lowest one.
+Every form is exact. Products of two bytes are summed in 16 bits where such instructions are twice as fast; with weights
+of few bits, several steps fit before the sum must move to 32 bits. ``vpmaddubsw`` saturates at 16 bits, which sums of
+two products reach with 8-bit weights only: those are split into their upper seven bits and the lowest one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Dot4:
     rows : int
         Rows of a register tile that is 16 outputs wide.
     unit_bytes : int
-        Bytes of weights that one step takes: four channels of ``unit_bytes / 4`` outputs.
+        Bytes of weights of one step: four channels of ``unit_bytes / 4`` outputs.
     units_per_finish : int
         Sums that `finish` turns into one vector of outputs.
     sum_type, partial_type : str
@@ -36,7 +36,7 @@ class Dot4:
     depth : int
         Steps that a partial sum holds without overflow; 0 where steps add to the sum itself.
     centred : bool
-        Codes count as code - 128; what that leaves out is 128 times the sum of the weights.
+        Codes count as code - 128; the caller adds 128 times the sum of the weights.
     step : callable
         ``(partial, codes, weights) -> partial``: four codes in an int32, int8 weights of one unit.
     flush : callable
@@ -102,15 +102,45 @@ def _avx2_wide_step(total: Expr, codes: Expr, weights: Expr) -> Expr:
     return total + upper + _widen(_pairs(unsigned, T.bitwise_and(weights, one)), 1)
 
 
+def _take(_total: Expr, partial: Expr) -> Expr:
+    return partial
+
+
+def _same(total: Expr) -> Expr:
+    return total
+
+
 def _avx2(weight_bits: int) -> Dot4:
     depth = (2**15 - 1) // (2 * 255 * _largest(weight_bits))
     if depth == 0:
-        return Dot4(4, 32, 1, "int32x8", "int32x8", 0, False, _avx2_wide_step, _take, _same)
+        return Dot4(
+            rows=4,
+            unit_bytes=32,
+            units_per_finish=1,
+            sum_type="int32x8",
+            partial_type="int32x8",
+            depth=0,
+            centred=False,
+            step=_avx2_wide_step,
+            flush=_take,
+            finish=_same,
+        )
 
     def flush(total: Expr, partial: Expr) -> Expr:
         return total + _widen(partial, 1)
 
-    return Dot4(2, 32, 1, "int32x8", "int16x16", depth, False, _avx2_step, flush, _same)
+    return Dot4(
+        rows=2,
+        unit_bytes=32,
+        units_per_finish=1,
+        sum_type="int32x8",
+        partial_type="int16x16",
+        depth=depth,
+        centred=False,
+        step=_avx2_step,
+        flush=flush,
+        finish=_same,
+    )
 
 
 def _centred(codes: Expr, lanes: int) -> Expr:
@@ -123,7 +153,18 @@ def _neon_dot(_weight_bits: int) -> Dot4:
             "int32x4", "llvm.aarch64.neon.sdot.v4i32.v16i8", total, _centred(codes, 4), weights
         )
 
-    return Dot4(6, 16, 1, "int32x4", "int32x4", 0, True, step, _take, _same)
+    return Dot4(
+        rows=6,
+        unit_bytes=16,
+        units_per_finish=1,
+        sum_type="int32x4",
+        partial_type="int32x4",
+        depth=0,
+        centred=True,
+        step=step,
+        flush=_take,
+        finish=_same,
+    )
 
 
 def _neon(weight_bits: int) -> Dot4:
@@ -139,27 +180,30 @@ def _neon(weight_bits: int) -> Dot4:
         return T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.addp.v4i32", left, right)
 
     depth = (2**15 - 1) // (128 * _largest(weight_bits))
-    return Dot4(2, 8, 2, "int32x4", "int16x8", depth, True, step, flush, finish)
-
-
-def _take(_total: Expr, partial: Expr) -> Expr:
-    return partial
-
-
-def _same(total: Expr) -> Expr:
-    return total
+    return Dot4(
+        rows=2,
+        unit_bytes=8,
+        units_per_finish=2,
+        sum_type="int32x4",
+        partial_type="int16x8",
+        depth=depth,
+        centred=True,
+        step=step,
+        flush=flush,
+        finish=finish,
+    )
 
 
 _BY_ISA = {"avx2": _avx2, "neon-dot": _neon_dot, "neon": _neon}
 
 
 def dot4(target: HostTarget, weight_bits: int) -> Dot4:
-    """The fastest exact form on `target` for weights of so many bits.
+    """Return the fastest exact form on `target` for weights of `weight_bits` bits.
 
     Raises
     ------
     TargetError
-        There is none.
+        The target has no dot product over four channels.
     """
     if target.isa not in _BY_ISA:
         raise TargetError(f"no dot product over four channels is known for target {target.name!r}")

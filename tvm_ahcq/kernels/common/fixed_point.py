@@ -19,7 +19,7 @@ def _all(value: int) -> Expr:
 
 
 def half(shift: Expr) -> Expr:
-    """What to add before an arithmetic right shift by the scalar `shift` >= 0 so that it rounds to nearest."""
+    """Term that makes an arithmetic right shift by the scalar `shift` >= 0 round to nearest."""
     return T.shift_right(T.shift_left(T.int32(1), shift), T.int32(1))
 
 
@@ -63,7 +63,7 @@ def exp2_fixed_avx512(x: Expr) -> Expr:
     inner = whole(_upper_product(words(_all(_C3)), scaled))
     inner = whole(_upper_product(words(_all(_C2) - inner), scaled))
     inner = T.shift_right((_all(_C1) - inner) * T.bitwise_and(x, _all((1 << FRACTION_BITS) - 1)), unit)
-    # unlike a shift of LLVM's own, this one gives 0 for any distance of 32 or more
+    # unlike LLVM's shift, the instruction returns 0 for a distance of 32 or more
     name = "llvm.x86.avx512.psrlv.d.512"
     return T.call_llvm_pure_intrin("int32x16", name, _all(1 << EXP_BITS) - inner, T.shift_right(x, unit))
 

@@ -1,4 +1,4 @@
-"""How fast a core can multiply: loops of nothing but its multiply instruction, to measure kernels against."""
+"""Peak multiply rate of a core: loops of its multiply instruction alone, to measure kernels against."""
 
 # TVMScript writes buffers as calls where Python has types.
 # mypy: disable-error-code="valid-type"
@@ -20,7 +20,7 @@ from tvm_ahcq.target import HostTarget
 from .vector import fma, vpdpbusd
 
 CHAINS = 24
-"""Independent sums, enough to hide the latency of an instruction."""
+"""Independent sums of a loop, enough to hide the latency of the instruction."""
 
 STEPS = 1_500_000
 
@@ -97,15 +97,15 @@ def peak_loops(target: HostTarget) -> dict[str, PeakLoop]:
 
     The AMX loop needs the permission of :func:`tvm_ahcq.runtime.cpu.request_amx`.
     """
-    found: dict[str, tuple[tvm.tirx.PrimFunc, int]] = {}
+    loops: dict[str, tuple[tvm.tirx.PrimFunc, int]] = {}
     if "avx512f" in target.cpu_features:
         float_loop = _loop(lambda c, a, b: fma(a, b, c), "float32x16", ("float32x16", "float32x16"))
-        found["float32"] = float_loop, 16 * CHAINS * STEPS
+        loops["float32"] = float_loop, 16 * CHAINS * STEPS
     if target.isa == "avx512vnni":
-        found["int8"] = _loop(vpdpbusd, "int32x16", ("uint8x64", "int8x64")), 64 * CHAINS * STEPS
+        loops["int8"] = _loop(vpdpbusd, "int32x16", ("uint8x64", "int8x64")), 64 * CHAINS * STEPS
     if target.isa == "amx":
-        found["int8"] = _tile_loop(), 4 * 16 * 16 * 64 * STEPS
-    return {unit: _compiled(loop, macs, target) for unit, (loop, macs) in found.items()}
+        loops["int8"] = _tile_loop(), 4 * 16 * 16 * 64 * STEPS
+    return {unit: _compiled(loop, macs, target) for unit, (loop, macs) in loops.items()}
 
 
 def _compiled(loop: tvm.tirx.PrimFunc, macs: int, target: HostTarget) -> PeakLoop:

@@ -1,4 +1,4 @@
-"""Where the tokens of attention windows lie in the image: the windowed blocks of SAM's encoder."""
+"""Order of tokens in windowed attention: square windows of an image, row by row."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tvm.ir import Expr
 
 @dataclass(frozen=True)
 class Windows:
-    """Images cut into square windows, filled up at the right and lower edges; SAM's order of tokens.
+    """Images cut into square windows, padded at the right and lower edges.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Windows:
         )
 
     def inside(self, row: Expr) -> Expr:
-        """Whether the token `row` in window order is one of the image's."""
+        """True if the token `row` in window order lies inside the image."""
         y, x = self.position(row)
         return (y < self.height) & (x < self.width)
 

@@ -64,7 +64,7 @@ class AffineEncoder:
 
 @dataclass(frozen=True)
 class ChannelBuffers:
-    """Buffers of a task that encodes rows whose channels change places.
+    """Buffers of a task that encodes rows in another order of channels.
 
     Attributes
     ----------
@@ -140,7 +140,7 @@ def prepare_channels(encoder, channels):
 
 @T.inline
 def encode_gathered_row(encoder, channels, x, row, out, out_row):
-    """Encode a row in its own order, then put the codes, and zeros that pad, in the order of the groups."""
+    """Encode a row in input order, then store the codes, and zeros that pad, in group order."""
     k = T.meta_var(encoder.channels)
     for j in range(k // LANES):
         channels.codes[T.ramp(j * LANES, 1, LANES)] = uniform_codes(
@@ -174,7 +174,7 @@ def _ordered_rows(encoder, x, out, rows, loop):
 
 @T.inline
 def _gathered_rows(encoder, x, out, rows, loop):
-    """Encode rows whose channels change places."""
+    """Encode rows whose channels are reordered."""
     for task in loop((rows + _BLOCK_ROWS - 1) // _BLOCK_ROWS):
         scale = T.alloc_buffer((encoder.channels,), "float32")
         zero = T.alloc_buffer((encoder.channels,), "float32")
@@ -243,7 +243,7 @@ def encode_affine(m: int | Expr, k: int, kp: int, groups: int, bits: int, identi
 
 
 def _ordered_kernel(encode: Callable[..., None]) -> PrimFunc:
-    """The kernel around `encode` without an index."""
+    """Wrap `encode` in a kernel without an index."""
 
     @T.prim_func(s_tir=True)
     def main(x: T.handle, bounds: T.handle, scale: T.handle, zero_point: T.handle, out: T.handle):
@@ -254,7 +254,7 @@ def _ordered_kernel(encode: Callable[..., None]) -> PrimFunc:
 
 
 def _gathered_kernel(encode: Callable[..., None], kp: int) -> PrimFunc:
-    """The kernel around `encode` with an index of `kp` channels."""
+    """Wrap `encode` in a kernel with an index of `kp` channels."""
 
     @T.prim_func(s_tir=True)
     def main(

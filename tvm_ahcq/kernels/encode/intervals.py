@@ -12,7 +12,7 @@ _BLOCK = 4096
 """Elements of one parallel task."""
 
 _LINEAR = 32
-"""Up to so many thresholds, comparing with every one of them in vectors beats a binary search."""
+"""Largest number of thresholds for which comparing with each one beats a binary search."""
 
 
 @T.inline
@@ -53,13 +53,13 @@ def _step(count: Expr, x: Expr, thresholds: Buffer, n: int, s: Expr, lanes: int)
 @T.inline
 def _search(x, thresholds, n, operands, out, first, size):
     """Branch-free binary search in every lane."""
-    found = T.alloc_buffer((1,), "int32x16", scope="local")
+    codes = T.alloc_buffer((1,), "int32x16", scope="local")
     rest = T.alloc_buffer((1,), "int32", scope="local")
     for i in range(size // LANES):
-        found[0] = T.broadcast(0, LANES)
+        codes[0] = T.broadcast(0, LANES)
         for s in T.unroll(n.bit_length()):
-            found[0] = _step(found[0], x[T.ramp(first + i * LANES, 1, LANES)], thresholds, n, s, LANES)
-        out[T.ramp(first + i * LANES, 1, LANES)] = operands[found[0]]
+            codes[0] = _step(codes[0], x[T.ramp(first + i * LANES, 1, LANES)], thresholds, n, s, LANES)
+        out[T.ramp(first + i * LANES, 1, LANES)] = operands[codes[0]]
     for i in range(size % LANES):
         rest[0] = 0
         for s in T.unroll(n.bit_length()):

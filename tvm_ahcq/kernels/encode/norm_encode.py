@@ -90,7 +90,7 @@ def norm_encode(
 
 
 def _kernel(run: Callable[..., None]) -> PrimFunc:
-    """The kernel around `run`."""
+    """Wrap `run` in a kernel."""
 
     @T.prim_func(s_tir=True)
     def main(

@@ -19,7 +19,7 @@ _DEPTH = 512
 _BLOCK_ROWS = 96
 
 _FEW_ROWS = 16
-"""Below so many rows it does not pay to pack the weight."""
+"""Number of rows from which packing the weight pays."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _tile(target: HostTarget, dtype: str, k: int) -> _Tile:
 
 @dataclass(frozen=True)
 class _Product:
-    """A matrix product in the making: its tile, and the arguments of the kernel."""
+    """Tile, sizes and buffers of a matrix product while its kernel is built."""
 
     tile: _Tile
     rows: int | Expr
@@ -108,7 +108,7 @@ class _Sums:
     acc : Buffer
         Vectors of sums.
     staged : Buffer
-        Where rows of a partial panel are taken apart, float32.
+        Rows of a partial panel, element by element, float32.
     first, depth : Expr
         First column, and block of steps.
     width : int

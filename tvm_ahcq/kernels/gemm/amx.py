@@ -1,8 +1,7 @@
 """Grouped-scale integer GEMM with AMX: ``tdpbusd`` multiplies a 16 x 64 tile of codes with a 64 x 16 tile of weights.
 
-Layout "vnni16" is what the weights of a tile are read from as they are. Groups need not be multiples of 64 channels:
-the last channels of a group are copied into a tile of their own whose other columns are 0, so that it does not matter
-which weights these meet.
+Tiles of weights are loaded from layout "vnni16" as they are. Groups need not be multiples of 64 channels: the last
+channels of a group are copied into a separate tile whose other columns are 0, so that their weights do not matter.
 
 Tested with emulated tile instructions, and by inspecting the assembly; not yet run on silicon.
 """
@@ -34,7 +33,7 @@ ROWS = 2 * TILE_ROWS
 
 @dataclass(frozen=True)
 class Tiles:
-    """The tile instructions, as functions that give calls. Tiles are numbers from 0 to 7, addresses pointers."""
+    """Tile instructions, as functions that return calls. Tiles are numbers from 0 to 7, addresses pointers."""
 
     configure: Callable[[Expr], Expr]
     zero: Callable[[int], Expr]

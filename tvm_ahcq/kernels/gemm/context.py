@@ -16,7 +16,7 @@ from .workload import LinearWorkload
 
 @dataclass(frozen=True)
 class GemmContext:
-    """A grouped-scale GEMM in the making.
+    """Sizes and buffers of a grouped-scale GEMM while its kernel is built.
 
     Attributes
     ----------
@@ -25,7 +25,7 @@ class GemmContext:
     workload : LinearWorkload
         The other sizes.
     epilogue : Epilogue
-        Takes the outputs from the registers.
+        Stores the outputs.
     a, w, bounds, multiplier, correction, bias : Buffer
         Arguments of :func:`.dispatch.grouped_linear`.
     out : Buffer or tuple

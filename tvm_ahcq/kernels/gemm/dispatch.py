@@ -1,4 +1,4 @@
-"""Grouped-scale integer GEMM: arguments of the kernels, and the choice between them."""
+"""Grouped-scale integer GEMM: signatures of the kernels, and selection by layout and target."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def grouped_linear(
 
 
 def linear_kernel(rows: int | Expr, workload: LinearWorkload, operands: Callable[..., None]) -> PrimFunc:
-    """The kernel around `operands` that gives the outputs as they are."""
+    """Wrap `operands`, from :func:`match_operands`, in a kernel that stores the outputs as they are."""
 
     @T.prim_func(s_tir=True)
     def main(
@@ -93,7 +93,7 @@ def packed_linear(
     schedule: LinearSchedule,
     epilogue: Epilogue = PLAIN,
 ) -> Callable[..., None]:
-    """The whole of a kernel but its output, for weights in layout "vnni16": see :func:`match_operands`.
+    """Return the inline function of a kernel with weights in layout "vnni16": see :func:`match_operands`.
 
     With another epilogue than `PLAIN`, outputs are a multiple of 16.
 

@@ -31,7 +31,7 @@ class _Sums:
 
 @T.inline
 def _adjust(gemm, adjusted, block, centred):
-    """Corrections of one block of 16 outputs, padded with 0; with what centred codes leave out added."""
+    """Corrections of one block of 16 outputs, padded with 0; if `centred`, plus 128 times the sum of the weights."""
     for g in range(gemm.workload.groups):
         for lane in range(LANES):
             adjusted[g, block * LANES + lane] = T.if_then_else(

@@ -1,4 +1,4 @@
-"""What becomes of the outputs of a grouped-scale GEMM before they leave the registers."""
+"""Epilogues of a grouped-scale GEMM: operators applied to the outputs in registers."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ SCRATCH = 32
 """float32 and int32 elements that an epilogue may prepare for a task."""
 
 MAX_THRESHOLDS = SCRATCH - 1
-"""Thresholds that fit there, with one that nothing exceeds."""
+"""Most thresholds of :func:`intervals`: one element is kept for a threshold that nothing exceeds."""
 
 
 @dataclass(frozen=True)
 class Epilogue:
-    """The end of a grouped-scale GEMM.
+    """Inline functions that store the outputs of a grouped-scale GEMM.
 
     Attributes
     ----------
     prepare : callable
         Inline function ``(out, floats, ints)``, called once a task; `out` holds the buffers that the epilogue reads and
-        writes, the others are `SCRATCH` elements for its own use.
+        writes, the others are `SCRATCH` elements of scratch memory.
     store : callable
-        Inline function ``(out, floats, ints, y, row, block)``: takes float32x16 `y`, outputs ``16 * block`` and on of
-        `row`. May be called again with the same values.
+        Inline function ``(out, floats, ints, y, row, block)``: stores float32x16 `y`, the outputs of `row` from
+        ``16 * block`` on. May be called again with the same values.
     """
 
     prepare: Callable[..., None]
@@ -83,7 +83,7 @@ def _lookup(table, index: Expr, n: int, dtype: str) -> Expr:
 
 
 def intervals(n: int, target: HostTarget) -> Epilogue:
-    """Operands by interval, as :func:`tvm_ahcq.quantizers.core.reference.encode_intervals`.
+    """Table operands by interval, as :func:`tvm_ahcq.quantizers.core.reference.encode_intervals`.
 
     `out` is (thresholds float32 ``(n,)``, operands uint8 ``(n + 1,)``, matrix uint8); `n` is at most `MAX_THRESHOLDS`.
     """
@@ -91,7 +91,7 @@ def intervals(n: int, target: HostTarget) -> Epilogue:
     steps = n.bit_length()
 
     def bit(s: Expr) -> Expr:
-        """What step `s` of the search may add to the number of thresholds exceeded, in every lane."""
+        """Bit of the number of thresholds exceeded that step `s` of the search decides, in every lane."""
         return T.broadcast(T.shift_right(T.int32(1 << (steps - 1)), s), LANES)
 
     @T.inline
@@ -109,21 +109,21 @@ def intervals(n: int, target: HostTarget) -> Epilogue:
 
     @T.inline
     def store(out, floats, ints, y, row, block):
-        found = T.alloc_buffer((1,), "int32x16", scope="local")
+        operands = T.alloc_buffer((1,), "int32x16", scope="local")
         if searching:
-            found[0] = T.Select(y > T.broadcast(floats[1 << (steps - 1)], LANES), bit(0), T.broadcast(0, LANES))
+            operands[0] = T.Select(y > T.broadcast(floats[1 << (steps - 1)], LANES), bit(0), T.broadcast(0, LANES))
             for s in T.unroll(steps - 1):
-                found[0] = found[0] + T.Select(
-                    y > _lookup(floats, found[0] + bit(s + 1), n, "float32"), bit(s + 1), T.broadcast(0, LANES)
+                operands[0] = operands[0] + T.Select(
+                    y > _lookup(floats, operands[0] + bit(s + 1), n, "float32"), bit(s + 1), T.broadcast(0, LANES)
                 )
-            found[0] = _lookup(ints, found[0], n, "int32")
+            operands[0] = _lookup(ints, operands[0], n, "int32")
         else:
-            found[0] = T.broadcast(T.cast(out[1][0], "int32"), LANES)
+            operands[0] = T.broadcast(T.cast(out[1][0], "int32"), LANES)
             for t in range(n):
-                found[0] = found[0] + T.Select(
+                operands[0] = operands[0] + T.Select(
                     y > T.broadcast(floats[t], LANES), T.broadcast(ints[t], LANES), T.broadcast(0, LANES)
                 )
-        out[2][row, T.ramp(block * LANES, 1, LANES)] = T.cast(found[0], "uint8x16")
+        out[2][row, T.ramp(block * LANES, 1, LANES)] = T.cast(operands[0], "uint8x16")
 
     return Epilogue(prepare, store)
 

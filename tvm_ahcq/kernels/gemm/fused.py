@@ -183,7 +183,7 @@ def linear_heads(
 
 
 def _heads_kernel(run: Callable[..., None], shape: tuple[int, ...]) -> PrimFunc:
-    """The kernel around `run` with codes of `shape`."""
+    """Wrap `run`, from :func:`.dispatch.packed_linear`, in a kernel with codes of `shape`."""
 
     @T.prim_func(s_tir=True)
     def main(
