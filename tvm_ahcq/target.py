@@ -21,13 +21,13 @@ class HostTarget:
     Attributes
     ----------
     name : str
-        What the user types.
+        Name that a user types.
     config : dict
-        Target options of TVM; ``tvm_target`` makes the object.
+        Target options of TVM; ``tvm_target`` builds the object.
     cpu_features : tuple of str
         Instruction-set extensions that the compiled code needs, by LLVM name; a bundle is refused where one is missing.
     isa : str
-        Which hand-written integer kernels fit: ``"amx"``, ``"avx512vnni"``, ``"avx2"``, ``"neon-dot"``, ``"neon"`` or
+        Family of hand-written integer kernels: ``"amx"``, ``"avx512vnni"``, ``"avx2"``, ``"neon-dot"``, ``"neon"`` or
         ``"generic"`` (any LLVM target).
     """
 
@@ -47,7 +47,7 @@ class HostTarget:
         return self.config["mtriple"]
 
     def tvm_target(self) -> tvm.target.Target:
-        """The target as TVM takes it."""
+        """Return the target as an object of TVM."""
         return tvm.target.Target(self.config)
 
 
@@ -58,16 +58,16 @@ _AMX = (*_VNNI, "amx-tile", "amx-int8")
 
 
 def _x86(name: str, mcpu: str, features: tuple[str, ...], isa: str) -> HostTarget:
-    """An x86-64 target: psABI level `mcpu` and extensions `features`, with 512-bit vectors if there are any."""
+    """Return an x86-64 target: psABI level `mcpu` and extensions `features`, with 512-bit vectors if there are any."""
     config: dict[str, Any] = {"kind": "llvm", "mtriple": _X86, "mcpu": mcpu}
     if "avx512f" in features:
-        # LLVM's default for this level is to avoid zmm registers, a habit of the first AVX-512 processors
+        # by default, LLVM avoids zmm registers at this level, for the sake of the first AVX-512 processors
         config["mattr"] = [*(f"+{feature}" for feature in features), "-prefer-256-bit"]
     return HostTarget(name, config, features, isa)
 
 
 def _aarch64(name: str, features: tuple[str, ...], isa: str) -> HostTarget:
-    """A 64-bit Arm target: the ARMv8-A baseline and extensions `features`."""
+    """Return a 64-bit Arm target: the ARMv8-A baseline and extensions `features`."""
     config = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": [f"+{feature}" for feature in features]}
     return HostTarget(name, config, features, isa)
 
@@ -85,22 +85,22 @@ _TARGETS = {
 }
 
 _BEST_FIRST = ("amx", "avx512-vnni", "avx2", "generic", "aarch64-dotprod", "aarch64")
-"""What "native" may become, and the order in which a bundle with several targets is searched."""
+"""Candidates for "native", and the order in which a bundle with several targets is searched."""
 
 
 def target_names() -> tuple[str, ...]:
-    """Names that :func:`resolve_target` knows."""
+    """Return the names that :func:`resolve_target` accepts."""
     return ("native", *_TARGETS)
 
 
 def host_features() -> frozenset[str]:
-    """Instruction-set extensions of this machine that its operating system enables, by LLVM name."""
+    """Return the instruction-set extensions of this machine that its operating system enables, by LLVM name."""
     features = tvm_ffi.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")()
     return frozenset(str(name) for name, present in features.items() if present)
 
 
 def _amx_is_granted() -> bool:
-    """Whether the operating system lets this process use AMX: virtual machines may show it and refuse it."""
+    """True if the operating system lets this process use AMX: virtual machines may report it and refuse it."""
     try:
         request_amx()
     except DeviceError:
@@ -109,7 +109,7 @@ def _amx_is_granted() -> bool:
 
 
 def _native() -> HostTarget:
-    """The best known target that runs on this machine."""
+    """Return the best target that runs on this machine."""
     architecture = tvm.target.codegen.llvm_get_system_triple().split("-")[0]
     available = host_features()
     for name in _BEST_FIRST:
@@ -124,7 +124,7 @@ def _native() -> HostTarget:
 
 
 def resolve_target(name: str = "native") -> HostTarget:
-    """The target called `name`; "native" is the best one for this machine.
+    """Return the target called `name`; "native" is the best one for this machine.
 
     Raises
     ------
@@ -139,24 +139,24 @@ def resolve_target(name: str = "native") -> HostTarget:
 
 
 def resolve_targets(names: str) -> tuple[HostTarget, ...]:
-    """Targets of a list such as ``"amx,avx2"``, each once, best first.
+    """Return the targets of a list such as ``"amx,avx2"``, each once, best first.
 
     Raises
     ------
     TargetError
-        A name is not known, or there is none.
+        A name is not known, or the list is empty.
     """
-    found = {target.name: target for target in map(resolve_target, names.replace(" ", "").split(","))}
-    return tuple(sorted(found.values(), key=lambda target: _BEST_FIRST.index(target.name)))
+    targets = {target.name: target for target in map(resolve_target, names.replace(" ", "").split(","))}
+    return tuple(sorted(targets.values(), key=lambda target: _BEST_FIRST.index(target.name)))
 
 
 def link_options(target: HostTarget) -> dict[str, Any]:
-    """Options of ``export_library`` for a shared library of the target's architecture.
+    """Return options of ``export_library`` for a shared library of the target's architecture.
 
     Raises
     ------
     TargetError
-        It is another one than this machine's, and no linker for it is installed.
+        The architecture is not this machine's, and no linker for it is installed.
     """
     if target.triple.split("-")[0] == tvm.target.codegen.llvm_get_system_triple().split("-")[0]:
         return {}

@@ -1,7 +1,8 @@
-"""Phase 8: positional encodings of a grid as sums of products of rows and columns, 1/16 of the constant and no slower.
+"""Factor positional encodings of a grid into sums of products of rows and columns.
 
-SAM's encoding of a pixel is ``sin(a[y] + b[x])`` and ``cos(a[y] + b[x])`` in each channel, so that each channel is a
-matrix of rank 2 over the grid. Added to activations in one loop, the products cost less than reading the constant.
+A random Fourier encoding is ``sin(a[y] + b[x])`` and ``cos(a[y] + b[x])`` in each channel, so that each channel is a
+matrix of rank 2 over the grid. The factors take 1/16 of the memory of the constant; added to activations in one loop,
+their products cost no more than reading it.
 """
 
 from __future__ import annotations
@@ -16,27 +17,27 @@ from tvm_ahcq.relay_passes.rewrite import Definitions, bindings, rewrite_module
 
 _RANK = 2
 _SMALLEST = 1 << 14
-"""Elements below which a constant is left alone."""
+"""Smallest number of elements of a constant that is factored."""
 
 _TOLERANCE = 1e-5
-"""Of the largest element: what float32 makes of angles of some tens, the published encoding itself included."""
+"""Largest error relative to the largest element: that of float32 angles of some tens, as in the encoding itself."""
 
 
 def factor_position_encodings(mod: IRModule) -> IRModule:
     """Rewrite ``x + constant`` for constants ``(1, h * h, C)`` of rank 2 over the grid in every Relax function."""
-    known: dict[bytes, list[tuple[relax.Expr, relax.Expr]] | None] = {}  # equal constants must be one object
-    return relax.transform.CanonicalizeBindings()(rewrite_module(mod, lambda defs: _plan(defs, known)))
+    factored: dict[bytes, list[tuple[relax.Expr, relax.Expr]] | None] = {}  # equal constants must be one object
+    return relax.transform.CanonicalizeBindings()(rewrite_module(mod, lambda defs: _plan(defs, factored)))
 
 
 def _plan(defs: Definitions, known: dict) -> dict[relax.Var, relax.Expr]:
     plan = {}
     for binding in bindings(defs.func):
-        if is_op(binding.value, "relax.add") and (value := _separated(defs, binding.value, known)) is not None:
+        if is_op(binding.value, "relax.add") and (value := _factored(defs, binding.value, known)) is not None:
             plan[binding.var] = value
     return plan
 
 
-def _separated(defs: Definitions, value: relax.Call, known: dict) -> relax.Expr | None:
+def _factored(defs: Definitions, value: relax.Call, known: dict) -> relax.Expr | None:
     for x, other in (value.args, list(value.args)[::-1]):
         constant = defs.of(other)
         if not isinstance(constant, tvm.ir.GenericConst) or isinstance(defs.of(x), tvm.ir.GenericConst):
@@ -57,14 +58,25 @@ def _separated(defs: Definitions, value: relax.Call, known: dict) -> relax.Expr 
 
 
 def _products(encoding: np.ndarray) -> list[tuple[relax.Expr, relax.Expr]] | None:
-    """What :func:`factors` finds, as constants ``(h, 1, C)`` and ``(1, h, C)``."""
-    found = factors(encoding)
-    return found and [(relax.const(r[:, None]), relax.const(c[None])) for r, c in zip(*found, strict=True)]
+    """Return the :func:`factors` as pairs of constants ``(h, 1, C)`` and ``(1, h, C)``."""
+    terms = factors(encoding)
+    return terms and [(relax.const(r[:, None]), relax.const(c[None])) for r, c in zip(*terms, strict=True)]
 
 
 def factors(encoding: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Rows and columns, ``(2, h, C)`` float32 each, with ``encoding[y * h + x] = sum over r of rows[r, y] * columns[r,
-    x]``; None for an `encoding` ``(h * h, C)`` that is not such a sum."""
+    """Factor an encoding of rank 2 over its grid.
+
+    Parameters
+    ----------
+    encoding : numpy.ndarray
+        ``(h * h, C)`` float32.
+
+    Returns
+    -------
+    (numpy.ndarray, numpy.ndarray) or None
+        Rows and columns, ``(2, h, C)`` float32 each, with ``encoding[y * h + x] = sum over r of rows[r, y] *
+        columns[r, x]``; None if there are none within the tolerance.
+    """
     side = round(len(encoding) ** 0.5)
     if side * side != len(encoding):
         return None

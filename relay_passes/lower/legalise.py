@@ -1,4 +1,4 @@
-"""Phase 8: from ``ahcq`` operators to kernels of :mod:`tvm_ahcq.kernels`.
+"""Legalisation of ``ahcq`` operators: calls of kernels of :mod:`tvm_ahcq.kernels`.
 
 Every call becomes a ``call_tir`` on flattened operands. Kernels depend on shapes and options alone, so equal calls
 share one. LayerNorm and float matrix products get our kernels too; the other operators are left to TVM's legalisation.

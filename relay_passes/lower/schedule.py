@@ -1,4 +1,4 @@
-"""Phase 8, second half: schedules for the float operators that TVM legalises, so that none is a naive loop.
+"""Schedules for the float operators that TVM legalises, so that none is a naive loop.
 
 Element-wise chains become one parallel loop nest with the innermost axis left to the vectoriser; what turns rows into
 columns does so in square tiles; in matrix products the reduction moves outside the contiguous axis. Kernels of
@@ -49,7 +49,7 @@ def _block_names(sch: Schedule) -> list[str]:
 
 
 def _attempt(sch: Schedule, step: Callable[[Schedule], None]) -> Schedule:
-    """A schedule with `step` taken, or `sch` itself where the step is not legal.
+    """Return a schedule after `step`, or `sch` itself if the step is not legal.
 
     Fusing loops of symbolic extent can also fail inside TVM's simplifier, which says so by ``InternalError``.
     """
@@ -101,7 +101,7 @@ def _schedule_block(sch: Schedule, name: str, fuse: bool) -> None:
 
 
 def _work(sch: Schedule, loops: list) -> int:
-    """Steps of all loops together, as far as they are known."""
+    """Product of the extents of all loops; symbolic sizes count as 1."""
     total, analyzer = 1, tvm.sym.Analyzer()
     extents = [sch.get(loop).extent for loop in loops]
     for unknown in {var for extent in extents for var in tirx.analysis.undefined_vars(extent)}:
@@ -112,10 +112,10 @@ def _work(sch: Schedule, loops: list) -> int:
 
 
 def _contiguous_source(sch: Schedule, block) -> int | None:
-    """The loop along which a transposing block reads its source in order, where its tiles come out even."""
-    found = sch.get(block)
-    places = {var.var: place for place, var in enumerate(found.iter_vars)}
-    for region in found.reads:
+    """Return the loop along which a transposing block reads its source in order, if its extents are whole tiles."""
+    statement = sch.get(block)
+    places = {var.var: place for place, var in enumerate(statement.iter_vars)}
+    for region in statement.reads:
         last = region.region[-1].min if len(region.region) else None
         place = places.get(last) if isinstance(last, tirx.Var) else None
         if place is not None and place != len(places) - 1:
@@ -126,7 +126,7 @@ def _contiguous_source(sch: Schedule, block) -> int | None:
 
 
 def _schedule_tiles(sch: Schedule, loops: list, across: int) -> None:
-    """Tiles of the loops `across` and last: each cache line of the source is read once, and used up."""
+    """Tile the loops `across` and last, so that each cache line of the source is read once."""
     row, row_in = sch.split(loops[across], [None, TILE])
     column, column_in = sch.split(loops[-1], [None, TILE])
     others = [loop for place, loop in enumerate(loops[:-1]) if place != across]

@@ -13,9 +13,9 @@ from .arguments import UsageError, count, input_file, new_folder
 from .console import duration, result
 
 if TYPE_CHECKING:
-    from tvm_ahcq.tune.accelerator.tuner import TileProgress
+    from tvm_ahcq.tune.accelerator.tuner import TileSearchState
     from tvm_ahcq.tune.host.measure import Tracker
-    from tvm_ahcq.tune.host.tuner import Progress
+    from tvm_ahcq.tune.host.tuner import SearchState
 
 EXAMPLES = """\
 examples:
@@ -145,7 +145,7 @@ def _run_accelerator(args: argparse.Namespace) -> None:
     _show_records(args, found)
 
 
-def _show_records(args: argparse.Namespace, found: Sequence[Progress]) -> None:
+def _show_records(args: argparse.Namespace, found: Sequence[SearchState]) -> None:
     failed = sum(state.failed for state in found)
     result("records", f"{args.out}: {sum(state.trials for state in found)} candidates, {failed} failed")
 
@@ -163,12 +163,12 @@ def _tracker(args: argparse.Namespace) -> Tracker | None:
     return Tracker(host, int(port), args.key)
 
 
-def _show(state: Progress) -> None:
+def _show(state: SearchState) -> None:
     best, default = (duration(t) if t is not None else "none" for t in (state.best, state.default))
     result("", f"{state.workload}: {state.trials}/{state.total}, best {best}, default {default}, {state.failed} failed")
 
 
-def _show_tile(state: TileProgress) -> None:
+def _show_tile(state: TileSearchState) -> None:
     if state.reason:
         result("", f"{state.workload}: stays on the host: {state.reason}")
         return

@@ -1,4 +1,4 @@
-"""What was measured: one JSON object a line, so that a kill costs at most the line being written."""
+"""Records of measurements: one JSON object a line, so that a kill loses at most the line being written."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Record:
     target : str
         Name of the target.
     workload : LinearWorkload
-        What was computed.
+        Sizes of the operator.
     rows : int
-        Rows that it was computed for.
+        Rows of the call.
     schedule : LinearSchedule
-        How.
+        Schedule of the kernel.
     seconds : float or None
-        Time of a call; None where that failed.
+        Time of a call; None if building or running failed.
     error : str
-        Why it failed.
+        Reason of the failure.
     """
 
     target: str
@@ -46,7 +46,7 @@ class Record:
 
 
 def append(folder: Path, records: Iterable[Any]) -> None:
-    """Add records, dataclasses of any kind, to those of a folder."""
+    """Append records, dataclasses of any kind, to those of a folder."""
     path = folder / FILE
     text = "".join(json.dumps(asdict(record)) + "\n" for record in records)
     with open(path, "a+b") as file:
@@ -58,7 +58,7 @@ def append(folder: Path, records: Iterable[Any]) -> None:
 
 
 def read(folder: str | os.PathLike[str]) -> list[Record]:
-    """Records of a folder; a line that was cut off by a kill is left out.
+    """Return the records of a folder; a line that was cut off by a kill is left out.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def read(folder: str | os.PathLike[str]) -> list[Record]:
 
 
 def read_text(folder: str | os.PathLike[str]) -> list[str]:
-    """Lines of a folder's records of all kinds.
+    """Return the lines of a folder's records of all kinds.
 
     Raises
     ------
@@ -84,14 +84,14 @@ def read_text(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def read_lines(lines: Iterable[str]) -> list[Record]:
-    """Records, one a line; what is none is left out."""
-    found = []
+    """Return the records in `lines`; lines that are not records are left out."""
+    records = []
     for line in lines:
         try:
-            found.append(_record(json.loads(line)))
+            records.append(_record(json.loads(line)))
         except (ValueError, TypeError, KeyError):
             continue
-    return found
+    return records
 
 
 def _record(stored: Mapping[str, Any]) -> Record:
@@ -102,13 +102,13 @@ def _record(stored: Mapping[str, Any]) -> Record:
 
 @dataclass(frozen=True)
 class Tuning:
-    """The best known schedules."""
+    """Best known schedules, by target and workload."""
 
     best: Mapping[tuple[str, LinearWorkload], LinearSchedule] = field(default_factory=dict)
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Tuning:
-        """The fastest schedule of each target and workload, by the time of a row."""
+        """Return the fastest schedule of each target and workload, by the time of a row."""
         fastest: dict[tuple[str, LinearWorkload], tuple[float, LinearSchedule]] = {}
         for record in records:
             if record.seconds is not None:
@@ -119,20 +119,20 @@ class Tuning:
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Tuning:
-        """That of a folder's records."""
+        """Return the best schedules in a folder's records."""
         return cls.of(read(folder))
 
     def updated(self, newer: Tuning) -> Tuning:
-        """These schedules, those of `newer` where it has one."""
+        """Return these schedules, replaced by those of `newer` where it has any."""
         return Tuning({**self.best, **newer.best})
 
     def linear(self, target: HostTarget, workload: LinearWorkload) -> LinearSchedule:
-        """The schedule of a grouped-scale GEMM, the default where none is known."""
+        """Return the schedule of a grouped-scale GEMM, the default where none is known."""
         return self.best.get((target.name, workload), DEFAULT)
 
 
-SHIPPED = Path(__file__).with_name("shipped.jsonl")
-"""Records of the shapes in :mod:`tvm_ahcq.tune.host.shapes` whose best schedule was clearly faster than the default."""
+DEFAULTS_FILE = Path(__file__).with_name("defaults.jsonl")
+"""Records of the workloads of :mod:`tvm_ahcq.tune.host.shapes` with a schedule clearly faster than the default."""
 
-DEFAULTS = Tuning.of(read_lines(SHIPPED.read_text(encoding="utf-8").splitlines()))
-"""What is known without tuning."""
+DEFAULTS = Tuning.of(read_lines(DEFAULTS_FILE.read_text(encoding="utf-8").splitlines()))
+"""Schedules that are used without tuning."""

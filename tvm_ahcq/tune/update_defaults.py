@@ -1,6 +1,6 @@
-"""Takes what tuning found for the published encoders into what compile knows without tuning.
+"""Add tuning results for the published encoders to the schedules that are used without tuning.
 
-tvm-ahcq tune --model vit_b --trials 16 --out tuning/
+tvm-ahcq tune --model MODEL --trials 16 --out tuning/
 python -m tvm_ahcq.tune.update_defaults tuning/
 """
 
@@ -14,41 +14,41 @@ from pathlib import Path
 
 from tvm_ahcq.kernels.gemm.tiling import DEFAULT
 
-from .records import SHIPPED, Record, read, read_lines
+from .records import DEFAULTS_FILE, Record, read, read_lines
 
-WORTH = 0.98
-"""Part of the default's time that a schedule may take at most: less may be noise."""
+MAX_TIME_RATIO = 0.98
+"""Largest ratio of a schedule's time to the default's: a smaller gain may be noise."""
 
 
-def worth_shipping(records: Iterable[Record]) -> list[Record]:
-    """Of each target, workload and number of rows the default and the fastest schedule, if that is clearly faster."""
-    fastest: dict[tuple, dict] = {}
+def clear_gains(records: Iterable[Record]) -> list[Record]:
+    """Return the default and the fastest schedule of each target, workload and number of rows, if the gain is clear."""
+    measured: dict[tuple, dict] = {}
     for record in records:
-        known = fastest.setdefault((record.target, record.workload, record.rows), {})
+        by_schedule = measured.setdefault((record.target, record.workload, record.rows), {})
         if record.seconds is not None:
-            before = known.setdefault(record.schedule, record)
-            known[record.schedule] = min(before, record, key=lambda each: each.seconds)
-    found = []
-    for _, known in sorted(fastest.items(), key=lambda item: item[0]):
-        best = min(known.values(), key=lambda each: each.seconds)
-        if best.seconds <= WORTH * known[DEFAULT].seconds:
-            found += [known[DEFAULT], best]
-    return found
+            before = by_schedule.setdefault(record.schedule, record)
+            by_schedule[record.schedule] = min(before, record, key=lambda each: each.seconds)
+    gains = []
+    for _, by_schedule in sorted(measured.items(), key=lambda item: item[0]):
+        best = min(by_schedule.values(), key=lambda each: each.seconds)
+        if best.seconds <= MAX_TIME_RATIO * by_schedule[DEFAULT].seconds:
+            gains += [by_schedule[DEFAULT], best]
+    return gains
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="+", help="records of `tvm-ahcq tune`")
-    new = [record for folder in parser.parse_args().folder for record in worth_shipping(read(folder))]
+    new = [record for folder in parser.parse_args().folder for record in clear_gains(read(folder))]
     replaced = {(record.target, record.workload, record.rows) for record in new}
-    kept = read_lines(SHIPPED.read_text(encoding="utf-8").splitlines())
-    kept = [record for record in kept if (record.target, record.workload, record.rows) not in replaced]
-    lines = [json.dumps(asdict(record)) + "\n" for record in kept + new]
-    part = SHIPPED.with_suffix(".part")
+    old = read_lines(DEFAULTS_FILE.read_text(encoding="utf-8").splitlines())
+    old = [record for record in old if (record.target, record.workload, record.rows) not in replaced]
+    lines = [json.dumps(asdict(record)) + "\n" for record in old + new]
+    part = DEFAULTS_FILE.with_suffix(".part")
     part.write_text("".join(lines), encoding="utf-8")
-    part.replace(SHIPPED)
-    print(f"{SHIPPED}: {len(lines) // 2} shapes, {len(new) // 2} of them new")
+    part.replace(DEFAULTS_FILE)
+    print(f"{DEFAULTS_FILE}: {len(lines) // 2} shapes, {len(new) // 2} of them new")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import pytest
 import tvm
 from tvm import relax, tirx
+from tvm.script import ir as I
+from tvm.script import relax as R
 
 from tvm_ahcq.relay_passes.lower.build import generate_code, lower
 from tvm_ahcq.relay_passes.lower.factor_position_encodings import factor_position_encodings, factors
@@ -14,7 +18,7 @@ from tvm_ahcq.target import resolve_target
 
 
 def encoding(side: int, channels: int) -> np.ndarray:
-    """SAM's: sines and cosines of random directions, ``(side * side, 2 * channels)`` float32."""
+    """Sines and cosines of random directions, ``(side * side, 2 * channels)`` float32."""
     rng = np.random.default_rng(0)
     y, x = np.divmod(np.arange(side * side), side)
     angle = 2 * np.pi * (np.stack([x, y], 1) / side * 2 - 1) @ rng.normal(size=(2, channels))
@@ -32,6 +36,40 @@ def test_an_encoding_is_the_sum_of_two_products():
 @pytest.mark.parametrize("other", [np.ones((24 * 23, 4)), np.random.default_rng(0).normal(size=(24 * 24, 4))])
 def test_other_constants_are_not(other):
     assert factors(other.astype(np.float32)) is None
+
+
+B = TypeVar("B")
+ENCODING = encoding(32, 16)
+ROWS, COLUMNS = factors(ENCODING)
+
+
+@I.ir_module
+class Before:
+    @R.function
+    def main(x: R.Tensor((B, 1024, 32), "float32")):
+        with R.dataflow():
+            out = R.add(x, R.const(ENCODING[None]))
+            R.output(out)
+        return out
+
+
+@I.ir_module
+class Expected:
+    @R.function
+    def main(x: R.Tensor((B, 1024, 32), "float32")):
+        with R.dataflow():
+            first = R.multiply(R.const(ROWS[0][:, None]), R.const(COLUMNS[0][None]))
+            second = R.multiply(R.const(ROWS[1][:, None]), R.const(COLUMNS[1][None]))
+            grid = R.reshape(x, R.shape([B, 32, 32, 32]))
+            encoding = R.add(first, second)
+            total = R.add(grid, encoding)
+            out = R.reshape(total, R.shape([B, 1024, 32]))
+            R.output(out)
+        return out
+
+
+def test_a_constant_becomes_products_of_rows_and_columns():
+    tvm.ir.assert_structural_equal(factor_position_encodings(Before), Expected)
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -53,8 +91,7 @@ def test_the_sum_is_the_same_without_the_constant(first):
     ]
     assert sizes == [1024] * 4
     given = np.random.default_rng(1).normal(size=(3, 1024, 32)).astype(np.float32)
-    machine = relax.VirtualMachine(
-        generate_code(lower(mod, resolve_target("native")), resolve_target("native")), tvm.cpu()
-    )
-    found = machine["main"](tvm.runtime.tensor(given)).numpy()
-    np.testing.assert_allclose(found, given + constant, rtol=0, atol=2e-6)
+    target = resolve_target("native")
+    machine = relax.VirtualMachine(generate_code(lower(mod, target), target), tvm.cpu())
+    result = machine["main"](tvm.runtime.tensor(given)).numpy()
+    np.testing.assert_allclose(result, given + constant, rtol=0, atol=2e-6)

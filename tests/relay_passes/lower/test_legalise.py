@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -10,17 +11,20 @@ import tvm
 from tvm import relax, tirx
 from tvm.script import ir as I
 from tvm.script import relax as R
+from tvm.script import tirx as T
 
 import tvm_ahcq.ir
+from tvm_ahcq.kernels import encode_intervals, layer_norm
 from tvm_ahcq.relay_passes.lower.build import generate_code, lower
+from tvm_ahcq.relay_passes.lower.kernel_builder import ANY_ROWS, OPAQUE
 from tvm_ahcq.relay_passes.lower.legalise import legalise
 from tvm_ahcq.target import resolve_target
 
 
 def kernels(mod: tvm.IRModule) -> list[str]:
     """Names of the PrimFuncs of a module, without their numbers."""
-    found = [gvar.name_hint for gvar, func in mod.functions.items() if isinstance(func, tirx.PrimFunc)]
-    return [name.rpartition("_")[0] for name in found]
+    names = [gvar.name_hint for gvar, func in mod.functions.items() if isinstance(func, tirx.PrimFunc)]
+    return [name.rpartition("_")[0] for name in names]
 
 
 def run(mod: tvm.IRModule, *arrays: np.ndarray) -> np.ndarray:
@@ -29,6 +33,81 @@ def run(mod: tvm.IRModule, *arrays: np.ndarray) -> np.ndarray:
         generate_code(lower(mod, resolve_target("native")), resolve_target("native")), tvm.cpu()
     )
     return machine["main"](*map(tvm.runtime.tensor, arrays)).numpy()
+
+
+N = TypeVar("N")
+
+
+@I.ir_module
+class Before:
+    @R.function
+    def main(
+        x: R.Tensor((N, 3, 20), "float32"),
+        gamma: R.Tensor((20,), "float32"),
+        beta: R.Tensor((20,), "float32"),
+        thresholds: R.Tensor((7,), "float32"),
+        operands: R.Tensor((8,), "uint8"),
+    ):
+        with R.dataflow():
+            y = R.nn.layer_norm(x, gamma, beta, axes=[-1], epsilon=1e-5)
+            first = R.ahcq.encode_intervals(y, thresholds, operands, site="a")
+            second = R.ahcq.encode_intervals(x, thresholds, operands, site="b")
+            wide = R.expand_dims(second, axis=[0])
+            out = (first, wide)
+            R.output(out)
+        return out
+
+
+@I.ir_module
+class Expected:
+    """Kernels of matrices for any number of rows; the two encoders share one."""
+
+    @T.prim_func(s_tir=True)
+    def layer_norm_0(x: T.handle, gamma: T.handle, beta: T.handle, out: T.handle):
+        T.evaluate(0)
+
+    @T.prim_func(s_tir=True)
+    def encode_intervals_0(x: T.handle, thresholds: T.handle, operands: T.handle, out: T.handle):
+        T.evaluate(0)
+
+    @R.function
+    def main(
+        x: R.Tensor((N, 3, 20), "float32"),
+        gamma: R.Tensor((20,), "float32"),
+        beta: R.Tensor((20,), "float32"),
+        thresholds: R.Tensor((7,), "float32"),
+        operands: R.Tensor((8,), "uint8"),
+    ):
+        cls = Expected
+        with R.dataflow():
+            matrix = R.reshape(x, R.shape([N * 3, 20]))
+            normal = R.call_tir(cls.layer_norm_0, (matrix, gamma, beta), out_ty=R.Tensor((N * 3, 20), dtype="float32"))
+            y = R.reshape(normal, R.shape([N, 3, 20]))
+            rows = R.reshape(y, R.shape([N * 3, 20]))
+            codes = R.call_tir(
+                cls.encode_intervals_0, (rows, thresholds, operands), out_ty=R.Tensor((N * 3, 20), dtype="uint8")
+            )
+            first = R.reshape(codes, R.shape([N, 3, 20]))
+            matrix_again = R.reshape(x, R.shape([N * 3, 20]))
+            more_codes = R.call_tir(
+                cls.encode_intervals_0,
+                (matrix_again, thresholds, operands),
+                out_ty=R.Tensor((N * 3, 20), dtype="uint8"),
+            )
+            second = R.reshape(more_codes, R.shape([N, 3, 20]))
+            wide = R.reshape(second, R.shape([1, N, 3, 20]))
+            out = (first, wide)
+            R.output(out)
+        return out
+
+
+def test_operators_become_calls_of_kernels_on_matrices():
+    expected = tvm.IRModule(dict(Expected.functions))
+    kernels = {"layer_norm_0": layer_norm(ANY_ROWS, 20, 1e-5), "encode_intervals_0": encode_intervals(ANY_ROWS, 20, 7)}
+    for name, kernel in kernels.items():
+        named = kernel.with_attr("global_symbol", name).with_attr("op_pattern", OPAQUE)
+        expected.update_func(expected.get_global_var(name), named)
+    tvm.ir.assert_structural_equal(legalise(Before, resolve_target("generic")), expected)
 
 
 def test_no_operator_of_ours_is_left(quantized):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import tvm
 from tvm import relax, tirx
+from tvm.script import ir as I
+from tvm.script import tirx as T
 
 from tvm_ahcq.relay_passes.lower.schedule import schedule
 
@@ -61,6 +63,103 @@ def test_scheduled_functions_compute_the_same_in_parallel_where_there_is_work(ca
     for func in scheduled.functions.values():
         if isinstance(func, tirx.PrimFunc):
             assert ("T.parallel(" in func.script()) == parallel
+
+
+@I.ir_module
+class ElementwiseBefore:
+    @T.prim_func(s_tir=True)
+    def func(a: T.Buffer((60, 400), "float32"), b: T.Buffer((60, 400), "float32"), out: T.Buffer((60, 400), "float32")):
+        product = T.sblock_alloc_buffer((60, 400), "float32")
+        for i, j in T.grid(60, 400):
+            with T.sblock("multiply"):
+                vi, vj = T.axis.remap("SS", [i, j])
+                product[vi, vj] = a[vi, vj] * b[vi, vj]
+        for i, j in T.grid(60, 400):
+            with T.sblock("add"):
+                vi, vj = T.axis.remap("SS", [i, j])
+                out[vi, vj] = product[vi, vj] + b[vi, vj]
+
+
+@I.ir_module
+class ElementwiseScheduled:
+    """One parallel loop nest, the innermost axis left to the vectoriser."""
+
+    @T.prim_func(s_tir=True)
+    def func(a: T.Buffer((60, 400), "float32"), b: T.Buffer((60, 400), "float32"), out: T.Buffer((60, 400), "float32")):
+        T.func_attr({"tirx.is_scheduled": True})
+        for i in T.parallel(60):
+            for j in range(400):
+                with T.sblock("add"):
+                    vi, vj = T.axis.remap("SS", [i, j])
+                    out[vi, vj] = a[vi, vj] * b[vi, vj] + b[vi, vj]
+
+
+@I.ir_module
+class TransposeBefore:
+    @T.prim_func(s_tir=True)
+    def func(a: T.Buffer((64, 480), "float32"), out: T.Buffer((480, 64), "float32")):
+        for i, j in T.grid(480, 64):
+            with T.sblock("transpose"):
+                vi, vj = T.axis.remap("SS", [i, j])
+                out[vi, vj] = a[vj, vi]
+
+
+@I.ir_module
+class TransposeScheduled:
+    """Square tiles of a cache line."""
+
+    @T.prim_func(s_tir=True)
+    def func(a: T.Buffer((64, 480), "float32"), out: T.Buffer((480, 64), "float32")):
+        T.func_attr({"tirx.is_scheduled": True})
+        for tile in T.parallel(120):
+            for i, j in T.grid(16, 16):
+                with T.sblock("transpose"):
+                    vi = T.axis.spatial(480, tile // 4 * 16 + i)
+                    vj = T.axis.spatial(64, tile % 4 * 16 + j)
+                    out[vi, vj] = a[vj, vi]
+
+
+@I.ir_module
+class ProductBefore:
+    @T.prim_func(s_tir=True)
+    def func(a: T.Buffer((192, 6), "float32"), b: T.Buffer((6, 50), "float32"), out: T.Buffer((192, 50), "float32")):
+        for i, j, k in T.grid(192, 50, 6):
+            with T.sblock("product"):
+                vi, vj, vk = T.axis.remap("SSR", [i, j, k])
+                with T.init():
+                    out[vi, vj] = T.float32(0)
+                out[vi, vj] = out[vi, vj] + a[vi, vk] * b[vk, vj]
+
+
+@I.ir_module
+class ProductScheduled:
+    """The reduction outside the contiguous axis."""
+
+    @T.prim_func(s_tir=True)
+    def func(a: T.Buffer((192, 6), "float32"), b: T.Buffer((6, 50), "float32"), out: T.Buffer((192, 50), "float32")):
+        T.func_attr({"tirx.is_scheduled": True})
+        for i in T.parallel(192):
+            for j in range(50):
+                with T.sblock("product_init"):
+                    vi, vj = T.axis.remap("SS", [i, j])
+                    out[vi, vj] = T.float32(0)
+            for k, j in T.grid(6, 50):
+                with T.sblock("product_update"):
+                    vi, vj, vk = T.axis.remap("SSR", [i, j, k])
+                    out[vi, vj] = out[vi, vj] + a[vi, vk] * b[vk, vj]
+
+
+@pytest.mark.parametrize(
+    "before, expected",
+    [
+        (ElementwiseBefore, ElementwiseScheduled),
+        (TransposeBefore, TransposeScheduled),
+        (ProductBefore, ProductScheduled),
+    ],
+    ids=["elementwise", "transpose", "product"],
+)
+def test_loops_are_fused_tiled_and_reordered(before, expected):
+    tvm.ir.assert_structural_equal(schedule(before), expected)
 
 
 def test_functions_that_are_scheduled_are_left_alone():

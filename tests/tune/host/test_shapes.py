@@ -14,8 +14,8 @@ from tvm_ahcq.models.registry import encoders
 from tvm_ahcq.models.sam.load import build_module
 from tvm_ahcq.target import resolve_target
 from tvm_ahcq.tune.host.shapes import encoder_workloads
-from tvm_ahcq.tune.records import SHIPPED, Record, Tuning, read_lines
-from tvm_ahcq.tune.update_defaults import WORTH, worth_shipping
+from tvm_ahcq.tune.records import DEFAULTS_FILE, Record, Tuning, read_lines
+from tvm_ahcq.tune.update_defaults import MAX_TIME_RATIO, clear_gains
 
 
 def sizes(encoder: nn.Module) -> set[tuple[int, int]]:
@@ -50,34 +50,34 @@ def test_sam2_encoders_have_these_layers():
     assert tuned("hiera_l") == sizes(trunk) | pyramid
 
 
-def shipped() -> list[Record]:
-    return read_lines(SHIPPED.read_text(encoding="utf-8").splitlines())
+def defaults() -> list[Record]:
+    return read_lines(DEFAULTS_FILE.read_text(encoding="utf-8").splitlines())
 
 
-def test_shipped_schedules_are_of_these_shapes_and_clearly_faster_than_the_default():
+def test_default_records_are_of_these_shapes_and_clearly_faster_than_the_default():
     known = {work: rows for name in encoders() for work, rows in encoder_workloads(name).items()}
-    records = shipped()
+    records = defaults()
     assert records
     default = {(r.target, r.workload, r.rows): r.seconds for r in records if r.schedule == DEFAULT}
     for record in records:
         assert record.workload in known
         assert record.schedule in linear_space(resolve_target(record.target))
         slowest = default[record.target, record.workload, record.rows]
-        assert record.schedule == DEFAULT or record.seconds <= WORTH * slowest
+        assert record.schedule == DEFAULT or record.seconds <= MAX_TIME_RATIO * slowest
 
 
-def test_of_many_measurements_the_default_and_what_clearly_beats_it_are_shipped():
+def test_of_many_measurements_the_default_and_what_clearly_beats_it_are_defaults():
     work, other, fast = next(iter(encoder_workloads("vit_b"))), LinearSchedule(4, 6), LinearSchedule(3, 8)
     slow = [Record("avx512-vnni", work, 64, DEFAULT, 1.0), Record("avx512-vnni", work, 64, other, 0.99)]
-    assert worth_shipping(slow) == []
+    assert clear_gains(slow) == []
     better = Record("avx512-vnni", work, 64, fast, 0.9)
-    assert worth_shipping([*slow, better, Record("avx512-vnni", work, 64, other, None, "failed")]) == [slow[0], better]
-    assert worth_shipping([*slow, better, Record("avx512-vnni", work, 64, DEFAULT, 0.9)]) == []
+    assert clear_gains([*slow, better, Record("avx512-vnni", work, 64, other, None, "failed")]) == [slow[0], better]
+    assert clear_gains([*slow, better, Record("avx512-vnni", work, 64, DEFAULT, 0.9)]) == []
 
 
 def test_a_compiler_uses_them_unless_it_is_told_better():
-    best = next(record for record in shipped() if record.schedule != DEFAULT)
-    target, tuning = resolve_target(best.target), Tuning.of(shipped())
+    best = next(record for record in defaults() if record.schedule != DEFAULT)
+    target, tuning = resolve_target(best.target), Tuning.of(defaults())
     assert tuning.linear(target, best.workload) == best.schedule
     told = tuning.updated(Tuning({(target.name, best.workload): DEFAULT}))
     assert told.linear(target, best.workload) == DEFAULT

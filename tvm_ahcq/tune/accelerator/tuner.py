@@ -15,7 +15,7 @@ from tvm_ahcq.errors import BundleError, DeviceError, TuningError
 from tvm_ahcq.runtime.bundle import Bundle
 from tvm_ahcq.runtime.offload import OffloadReport
 from tvm_ahcq.tune.host.search import next_candidates
-from tvm_ahcq.tune.host.tuner import BATCH, Progress, prepare_folder
+from tvm_ahcq.tune.host.tuner import BATCH, SearchState, prepare_folder
 from tvm_ahcq.tune.records import FILE, append
 
 from .programs import TileTask
@@ -24,7 +24,7 @@ from .runner import measure_tiles
 
 
 @dataclass(frozen=True)
-class TileProgress(Progress):
+class TileSearchState(SearchState):
     """How far the search for one shape is, in cycles.
 
     Attributes
@@ -87,8 +87,8 @@ def tune_tiles(
     folder: Path,
     runner: PyRunner,
     resume: bool = False,
-    progress: Callable[[TileProgress], None] = lambda _: None,
-) -> list[TileProgress]:
+    progress: Callable[[TileSearchState], None] = lambda _: None,
+) -> list[TileSearchState]:
     """Measure tiles of each shape; every measurement is on disk before the next begins.
 
     Parameters
@@ -110,7 +110,7 @@ def tune_tiles(
 
     Returns
     -------
-    list of TileProgress
+    list of TileSearchState
         How each search ended.
 
     Raises
@@ -137,12 +137,12 @@ def _search(
     folder: Path,
     runner: PyRunner,
     records: list[TileRecord],
-    progress: Callable[[TileProgress], None],
-) -> TileProgress:
+    progress: Callable[[TileSearchState], None],
+) -> TileSearchState:
     try:
         space = task.space
     except DeviceError as error:
-        state = TileProgress(task.shape, 0, 0, 0, None, None, reason=str(error))
+        state = TileSearchState(task.shape, 0, 0, 0, None, None, reason=str(error))
         progress(state)
         return state
     known = set(space.tiles)
@@ -160,9 +160,9 @@ def _search(
     return _state(task, records, costs, total)
 
 
-def _state(task: TileTask, records: list[TileRecord], costs: dict[Tile, int | None], total: int) -> TileProgress:
+def _state(task: TileTask, records: list[TileRecord], costs: dict[Tile, int | None], total: int) -> TileSearchState:
     cycles = [count for count in costs.values() if count is not None]
-    return TileProgress(
+    return TileSearchState(
         task.shape,
         len(costs),
         total,

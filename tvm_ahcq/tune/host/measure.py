@@ -1,6 +1,6 @@
-"""Builds a candidate, makes sure that our instruction is in it, and times it in a process of its own or on a board.
+"""Build a candidate, check its instructions, and time it in a separate process or on a board.
 
-Building, timing, its time limits and the RPC tracker are MetaSchedule's.
+Timing, time limits and the RPC tracker are MetaSchedule's.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ INSTRUCTIONS = {
     "neon-dot": "sdot",
     "neon": "smlal",
 }
-"""What must be in the code of each instruction set: without it, a schedule was not applied."""
+"""Instruction that the code for each instruction set must contain; without it, the schedule was not applied."""
 
 _TIMING = EvaluatorConfig(number=1, repeat=5, min_repeat_ms=20)
 _SECONDS = 60
@@ -47,7 +47,7 @@ class Tracker:
 
 
 def make_runner(target: HostTarget, tracker: Tracker | None = None) -> PyRunner:
-    """What runs candidates: a process of this machine, or boards that a tracker knows."""
+    """Return the runner of candidates: a process of this machine, or boards that a tracker knows."""
     if tracker is None:
         prepare = request_amx if "amx-tile" in target.cpu_features else None
         return LocalRunner(
@@ -78,15 +78,15 @@ def _remote_arguments(_session: Any, device: Any, infos: Sequence[Any], repeat: 
 def measure(
     target: HostTarget, workload: LinearWorkload, rows: int, schedules: Sequence[LinearSchedule], runner: PyRunner
 ) -> list[Record]:
-    """Time each of some schedules; what cannot be built or run becomes a record with the reason."""
-    found: dict[LinearSchedule, Record] = {}
+    """Time schedules; one that cannot be built or run becomes a record with the reason."""
+    records: dict[LinearSchedule, Record] = {}
     with tempfile.TemporaryDirectory(prefix="tvm-ahcq-tune-") as folder:
         waiting: dict[LinearSchedule, RunnerInput] = {}
         for number, schedule in enumerate(schedules):
             try:
                 path = _build(target, workload, schedule, Path(folder) / f"{number}.so")
             except (TuningError, tvm.error.InternalError, RuntimeError, ValueError, TypeError) as error:
-                found[schedule] = Record(target.name, workload, rows, schedule, None, _reason(error))
+                records[schedule] = Record(target.name, workload, rows, schedule, None, _reason(error))
             else:
                 waiting[schedule] = RunnerInput(str(path), "cpu", _argument_types(workload, rows))
         futures = runner.run(list(waiting.values()))
@@ -96,8 +96,8 @@ def measure(
                 seconds, reason = min(float(value) for value in result.run_secs), ""
             else:
                 seconds, reason = None, str(result.error_msg).strip().splitlines()[-1]
-            found[schedule] = Record(target.name, workload, rows, schedule, seconds, reason)
-    return [found[schedule] for schedule in schedules]
+            records[schedule] = Record(target.name, workload, rows, schedule, seconds, reason)
+    return [records[schedule] for schedule in schedules]
 
 
 def _reason(error: Exception) -> str:
@@ -120,15 +120,16 @@ def _build(target: HostTarget, workload: LinearWorkload, schedule: LinearSchedul
 
 
 def check_instruction(target: HostTarget, assembly: str) -> None:
-    """Refuse code without our instruction.
+    """Check that the instruction of the target's kernels is in `assembly`.
 
     Raises
     ------
     TuningError
-        It is not there.
+        The instruction is missing.
     """
-    if INSTRUCTIONS[target.isa] not in assembly:
-        raise TuningError(f"the code has no {INSTRUCTIONS[target.isa]}, which target {target.name!r} is for")
+    instruction = INSTRUCTIONS[target.isa]
+    if instruction not in assembly:
+        raise TuningError(f"the code has no {instruction}, which kernels for target {target.name!r} are written for")
 
 
 def _argument_types(workload: LinearWorkload, rows: int) -> list[arg_info.TensorInfo]:

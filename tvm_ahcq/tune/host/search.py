@@ -1,4 +1,4 @@
-"""Which candidates to measure next: some at random, then those that a model of the measured ones expects to be fast."""
+"""Selection of the next candidates to measure: at random first, then by a cost model of those measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from tvm_ahcq.errors import TuningError
 
 _FIRST = 12
-"""Candidates to measure before the model is trusted."""
+"""Candidates that are measured before the model is used."""
 
 _EXPLORE = 0.25
 """Part of later candidates that is drawn at random."""
@@ -25,7 +25,7 @@ def next_candidates(
     count: int,
     rng: np.random.Generator,
 ) -> list[Candidate]:
-    """Up to `count` candidates of a space that were not measured yet; the default, which is its first one, before all.
+    """Return up to `count` candidates that were not measured yet; the default, the first of the space, before all.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ def next_candidates(
     features : numpy.ndarray
         ``(len(space), n)``: each as numbers.
     costs : mapping
-        What was measured, such as seconds or cycles; None where that failed.
+        Measured cost of candidates, such as seconds or cycles; None where the measurement failed.
     count : int
-        How many are wanted.
+        Largest number of candidates to return.
     rng : numpy.random.Generator
         Of the random ones.
 
@@ -60,7 +60,7 @@ def next_candidates(
 
 
 def _expected(known: np.ndarray, costs: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Logarithm of the cost that boosted trees expect of each row of `asked`."""
+    """Return the logarithm of the cost that boosted trees predict for each row of `asked`."""
     xgboost = load_xgboost()
     options = {"max_depth": 4, "eta": 0.2, "nthread": 1, "seed": 0, "verbosity": 0}
     model = xgboost.train(options, xgboost.DMatrix(known, label=np.log(costs)), num_boost_round=60)
@@ -68,7 +68,7 @@ def _expected(known: np.ndarray, costs: np.ndarray, asked: np.ndarray) -> np.nda
 
 
 def load_xgboost() -> Any:
-    """The package xgboost.
+    """Return the package xgboost.
 
     Raises
     ------

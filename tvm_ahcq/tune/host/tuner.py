@@ -1,4 +1,4 @@
-"""The loop for a processor: workloads of a bundle, candidates, measurements, records."""
+"""Tuning loop for a processor: workloads of a bundle, candidates, measurements, records."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from tvm_ahcq.codegen.lower.tiles import Shape
 
 BATCH = 4
-"""Candidates that are measured between two questions to the model."""
+"""Candidates that are measured between two updates of the cost model."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far the search for one workload is.
+class SearchState:
+    """State of the search for one workload.
 
     Attributes
     ----------
     workload : LinearWorkload or Shape
-        What is computed.
+        Sizes of the operator.
     trials, total : int
-        Candidates measured so far, failed ones included, and to be measured.
+        Candidates measured so far, failed ones included, and candidates to measure.
     failed : int
         Candidates that could not be built or run.
     best, default : float or None
@@ -53,15 +53,15 @@ class Progress:
 
 
 def workloads(bundle: Bundle) -> dict[LinearWorkload, int]:
-    """Grouped GEMMs of a bundle, and the rows that each is tuned for: the tokens of an image."""
+    """Return the grouped GEMMs of a bundle, and the rows that each is tuned for: the tokens of an image."""
     with zipfile.ZipFile(bundle.path) as archive:
         index = json.loads(archive.read(MANIFEST))["tensors"]
-    found = {
+    unique = {
         LinearWorkload(info["shape"][0], sum(info["group_sizes"]), len(info["group_sizes"]), info["bits"])
         for info in index.values()
         if info["kind"] == "qlinear"
     }
-    return dict.fromkeys(sorted(found, reverse=True), bundle.manifest.model.grid**2)
+    return dict.fromkeys(sorted(unique, reverse=True), bundle.manifest.model.grid**2)
 
 
 def tune(
@@ -71,36 +71,36 @@ def tune(
     folder: Path,
     runner: PyRunner,
     resume: bool = False,
-    progress: Callable[[Progress], None] = lambda _: None,
-) -> list[Progress]:
-    """Measure schedules of each workload; every measurement is on disk before the next begins.
+    progress: Callable[[SearchState], None] = lambda _: None,
+) -> list[SearchState]:
+    """Measure schedules of each workload; every measurement is stored before the next begins.
 
     Parameters
     ----------
     target : HostTarget
-        What to tune for.
+        Processor to tune for.
     work : dict of LinearWorkload to int
         Workloads, and rows of each.
     trials : int
         Candidates of each workload, those of earlier runs included.
     folder : Path
-        Where records are, or will be.
+        Folder of the records.
     runner : PyRunner
-        Where candidates run, from :func:`tvm_ahcq.tune.host.measure.make_runner`.
+        Runs candidates, from :func:`tvm_ahcq.tune.host.measure.make_runner`.
     resume : bool
-        Whether to go on with the records in `folder`; without, there must be none.
+        True to continue from the records in `folder`; False if there must be none.
     progress : callable
-        Told after every batch.
+        Called after every batch.
 
     Returns
     -------
-    list of Progress
-        How each search ended.
+    list of SearchState
+        Final state of each search.
 
     Raises
     ------
     TuningError
-        The target has nothing to choose, there are records that were not to be resumed, or the default fails.
+        The target has one schedule only, `folder` has records without `resume`, or the default fails.
     """
     if target.isa not in INSTRUCTIONS:
         raise TuningError(f"target {target.name!r} has one schedule only; tune for one of {', '.join(INSTRUCTIONS)}")
@@ -118,7 +118,7 @@ class _Session:
     trials: int
     folder: Path
     runner: PyRunner
-    progress: Callable[[Progress], None]
+    progress: Callable[[SearchState], None]
 
 
 def prepare_folder(folder: Path, resume: bool) -> None:
@@ -127,17 +127,17 @@ def prepare_folder(folder: Path, resume: bool) -> None:
     Raises
     ------
     TuningError
-        xgboost is not installed, or there are records that were not to be resumed.
+        xgboost is not installed, or the folder has records without `resume`.
     """
-    load_xgboost()  # refused before any work
+    load_xgboost()  # fail before any work
     folder.mkdir(parents=True, exist_ok=True)
     lines = len(read_text(folder)) if (folder / FILE).exists() else 0
     if lines and not resume:
         raise TuningError(f"{folder} has {lines} records; go on with --resume, or choose another folder")
 
 
-def _search(session: _Session, workload: LinearWorkload, rows: int, earlier: Iterable[Record]) -> Progress:
-    """Measure one workload; in the end the winner once more, together with the default."""
+def _search(session: _Session, workload: LinearWorkload, rows: int, earlier: Iterable[Record]) -> SearchState:
+    """Measure one workload; in the end the winner once more, side by side with the default."""
     target = session.target
     space = linear_space(target)
     features = np.stack([_features(schedule) for schedule in space])
@@ -162,7 +162,7 @@ def _search(session: _Session, workload: LinearWorkload, rows: int, earlier: Ite
 
 
 def _features(schedule: LinearSchedule) -> np.ndarray:
-    """What the model learns from."""
+    """Return the features of a schedule for the cost model."""
     area = max(schedule.vectors, 1) * max(schedule.tile_rows, 1)
     whole = schedule.block_rows % max(schedule.tile_rows, 1) == 0
     return np.array(
@@ -172,7 +172,7 @@ def _features(schedule: LinearSchedule) -> np.ndarray:
 
 
 def _times(records: Iterable[Record]) -> dict[LinearSchedule, float]:
-    """The least time of each schedule that ran."""
+    """Return the least time of each schedule that ran."""
     times: dict[LinearSchedule, float] = {}
     for record in records:
         if record.seconds is not None:
@@ -180,7 +180,7 @@ def _times(records: Iterable[Record]) -> dict[LinearSchedule, float]:
     return times
 
 
-def _state(workload: LinearWorkload, records: list[Record], total: int) -> Progress:
+def _state(workload: LinearWorkload, records: list[Record], total: int) -> SearchState:
     times = _times(records)
     trials, best = len({record.schedule for record in records}), min(times.values(), default=None)
-    return Progress(workload, trials, total, trials - len(times), best, times.get(DEFAULT))
+    return SearchState(workload, trials, total, trials - len(times), best, times.get(DEFAULT))
