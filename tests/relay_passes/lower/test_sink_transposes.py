@@ -12,7 +12,7 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 
 import tvm_ahcq.ir  # noqa: F401  (R.ahcq)
-from tvm_ahcq.relay_passes.lower.build import _lowering
+from tvm_ahcq.relay_passes.lower.build import generate_code
 from tvm_ahcq.relay_passes.lower.legalise import legalise
 from tvm_ahcq.relay_passes.lower.sink_transposes import axis_runs, sink_transposes
 from tvm_ahcq.target import resolve_target
@@ -239,7 +239,7 @@ def arguments(mod: tvm.IRModule) -> list[np.ndarray]:
 def run(mod: tvm.IRModule, *arrays: np.ndarray) -> np.ndarray:
     """Compile without the pass under test, and run."""
     target = resolve_target("native")
-    built = relax.build(legalise(mod, target), target=target.tvm_target(), relax_pipeline=_lowering())
+    built = generate_code(legalise(mod, target), target)
     return relax.VirtualMachine(built, tvm.cpu())["main"](*map(tvm.runtime.tensor, arrays)).numpy()
 
 
