@@ -27,6 +27,11 @@ from tvm_ahcq.codegen.isa.memory_image import MemoryImage
 DATA_BYTES = 4096
 RESULT_BYTES = 4096
 
+_TABLES: tuple[Memory, ...] = ("decode", "encode")
+_LOADED: tuple[Memory, ...] = ("act", "wgt", "vec")
+_SCALED: tuple[Memory, ...] = ("act", "vec", "out")
+_STORED: tuple[Memory, ...] = ("vec", "out")
+
 
 @dataclass(frozen=True)
 class RandomProgram:
@@ -65,7 +70,7 @@ def random_program(config: Config, seed: int, fault: str = "none") -> RandomProg
     data, result = image.place(rng.integers(0, 256, DATA_BYTES, np.uint8)), image.reserve(RESULT_BYTES)
     tables = [_decode_values(rng), _encode_values(rng)]
     instructions: list[Instruction] = []
-    for memory, values in zip(("decode", "encode"), tables, strict=True):
+    for memory, values in zip(_TABLES, tables, strict=True):
         length = len(values) // 2
         instructions.append(Load(memory=memory, rows=1, length=length, address=image.place(values)))
     makers = [_load, _load, _load_table, _gemm, _gemm, _scale, _scale, _logit, _expsum, _prob, _store]
@@ -102,7 +107,7 @@ def _base(rng: np.random.Generator, depth: int, reach: int) -> int:
 
 
 def _load(rng: np.random.Generator, config: Config, data: int, result: int) -> Instruction:
-    memory = ("act", "wgt", "vec")[rng.integers(3)]
+    memory = _LOADED[rng.integers(3)]
     rows, stride = _count(rng, 6), int(rng.integers(0, 12))
     granule = next(chunks for chunks in (1, 2, 4, 8, 16, 32) if config.words(memory, chunks))
     length = granule * _count(rng, 12)
@@ -123,7 +128,7 @@ def _load(rng: np.random.Generator, config: Config, data: int, result: int) -> I
 
 def _load_table(rng: np.random.Generator, config: Config, data: int, result: int) -> Instruction:
     """Some entries of a table, from anywhere."""
-    memory, rows, length = ("decode", "encode")[rng.integers(2)], _count(rng, 3), _count(rng, 8)
+    memory, rows, length = _TABLES[rng.integers(2)], _count(rng, 3), _count(rng, 8)
     stride, pitch = int(rng.integers(0, 9)), 4 * int(rng.integers(0, 20))
     last = DATA_BYTES - (rows - 1) * pitch - 8 * length
     return Load(
@@ -138,7 +143,7 @@ def _load_table(rng: np.random.Generator, config: Config, data: int, result: int
 
 
 def _store(rng: np.random.Generator, config: Config, data: int, result: int) -> Instruction:
-    memory = ("vec", "out")[rng.integers(2)]
+    memory = _STORED[rng.integers(2)]
     rows, stride = _count(rng, 6), int(rng.integers(0, 12))
     granule = next(chunks for chunks in (1, 2, 4, 8, 16, 32) if config.words(memory, chunks))
     length = granule * _count(rng, 8)
@@ -186,7 +191,7 @@ _SCALE_REACH = 68
 
 
 def _scale(rng: np.random.Generator, config: Config, data: int, result: int) -> Instruction:
-    memory = ("act", "vec", "out")[rng.integers(3)]
+    memory = _SCALED[rng.integers(3)]
     rows, blocks, mode = _count(rng, 20), _count(rng, 3), int(rng.integers(3))
     acc, add = (int(rng.integers(0, 20)) for _ in range(2))
     pitch = rows + int(rng.integers(0, 5))

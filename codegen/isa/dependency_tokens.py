@@ -35,7 +35,7 @@ def accesses(instruction: Instruction, config: Config) -> list[Access]:
     for memory, base, terms, tail, condition in instruction.ranges:
         if condition is not None and getattr(instruction, condition[0]) != condition[1]:
             continue
-        memory = instruction.memory if memory == "memory" else memory
+        memory = getattr(instruction, memory) if memory == "memory" else memory
         length = {"dim": config.dim, "one": 1}.get(tail) or getattr(instruction, tail)
         if memory == "dram":
             length *= LIMITS["chunk_bytes"]

@@ -85,8 +85,9 @@ class ModelSpec:
         KeyError
             If a field is missing.
         """
-        values = {each.name: stored[each.name] for each in fields(cls)}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        stored_values = {each.name: stored[each.name] for each in fields(cls)}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored_values.items()}
+        return cls(**values)
 
 
 Spec = TypeVar("Spec", bound=ModelSpec)

@@ -45,7 +45,7 @@ def _fields_are_legal(decoded: Decoded) -> bool:
         reserved == 0
         and not (pop | push) & own
         and all(getattr(instruction, field) for field in instruction.nonzero)
-        and (not instruction.memories or instruction.memory in instruction.memories)
+        and (not instruction.memories or getattr(instruction, "memory", None) in instruction.memories)
         and getattr(instruction, "add_mode", 0) != _INVALID_ADD_MODE
     )
 
@@ -64,7 +64,7 @@ def _is_in_window(instruction: Instruction, touched: Range, config: Config, wind
 
 
 def _is_in_scratchpad(instruction: Instruction, touched: Range, config: Config) -> bool:
-    memory = instruction.memory if touched.memory == "memory" else touched.memory
+    memory = getattr(instruction, touched.memory) if touched.memory == "memory" else touched.memory
     length = {"dim": config.dim, "one": 1}.get(touched.tail) or getattr(instruction, touched.tail)
     words = config.words(memory, length) if touched.tail == "length" else length
     if words is None:
