@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from tvm.ir import IRModule
 
+from tvm_ahcq.models.description import ModelFamily
 from tvm_ahcq.runtime.offload import OffloadReport
 from tvm_ahcq.runtime.weights import QLinearWeight
 
@@ -35,7 +36,12 @@ class Offloaded:
 
 
 def partition(
-    realised: Realised, config: str, offload: str = "auto", chain: bool = False, tuning: Path | None = None
+    realised: Realised,
+    config: str,
+    family: ModelFamily,
+    offload: str = "auto",
+    chain: bool = False,
+    tuning: Path | None = None,
 ) -> Offloaded:
     """Move operators that run faster there to the accelerator `config`, with the tiles recorded in `tuning`.
 
@@ -45,6 +51,8 @@ def partition(
         If there is no such configuration, or `offload` is not "auto" or "all".
     TuningError
         If a recorded tile cannot be used.
+    UnsupportedModelError
+        If `family` does not describe a symbolic dimension.
     """
     # imported here: what compiles for the host alone needs neither the code generator nor the runtime library
     from tvm_ahcq.codegen.cost import CostModel
@@ -64,7 +72,7 @@ def partition(
             params[parts[0]] = tensor
             records[function].append((name, parts))
     tiles = {} if tuning is None else best_tiles(tuning, named(config))
-    found = partition_for_ahcq(realised.module, config, params, CostModel.named(offload), chain, tiles)
+    found = partition_for_ahcq(realised.module, config, family, params, CostModel.named(offload), chain, tiles)
     left = {function: set(map(str, found.module[function].attrs[PARAM_NAMES])) for function in records}
     kept = {
         function: [name for name, parts in named if left[function].issuperset(parts)]

@@ -18,11 +18,12 @@ from tvm_ahcq.codegen.lower.tiles import Tiles
 from tvm_ahcq.codegen.patterns import ATTENTION, LINEAR, MLP, Parameters, lower, multiply_adds
 from tvm_ahcq.errors import DeviceError, TuningError
 from tvm_ahcq.ir.register import is_op
+from tvm_ahcq.models.description import ModelFamily
 from tvm_ahcq.runtime.offload import ACCELERATOR, HOST, OffloadDecision
 from tvm_ahcq.runtime.weights import QLinearWeight
 
 from .rewrite import Definitions, bindings
-from .symbolic_sizes import PromptSizes
+from .symbolic_sizes import SymbolicSizes
 
 CODE_BITS = 4
 """Bits of the codes that the accelerator takes at a time. Linear layers of more go there as halves; attention, and what
@@ -47,6 +48,8 @@ class OffloadOptions:
     ----------
     config : Config
         Accelerator.
+    family : ModelFamily
+        Says what symbolic dimensions count.
     params : mapping of str to numpy.ndarray or QLinearWeight
         Parameters by name; a weight by the name of its packed operand.
     cost : CostModel
@@ -58,6 +61,7 @@ class OffloadOptions:
     """
 
     config: Config
+    family: ModelFamily
     params: Mapping[str, np.ndarray | QLinearWeight]
     cost: CostModel
     chain: bool
@@ -105,7 +109,7 @@ class OffloadPlanner:
 
     def __init__(self, name: str, func: relax.Function, options: OffloadOptions) -> None:
         self.name, self.func, self.options = name, func, options
-        self.defs, self.sizes = Definitions(func), PromptSizes(func)
+        self.defs, self.sizes = Definitions(func), SymbolicSizes(func, options.family)
         self.matches: dict[str, Match] = {}
         self.decisions: list[OffloadDecision] = []
         calls = [binding.value for binding in bindings(func) if isinstance(binding.value, relax.Call)]

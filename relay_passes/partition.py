@@ -19,6 +19,7 @@ from tvm_ahcq.codegen.cost import CostModel
 from tvm_ahcq.codegen.isa.config import Config, named
 from tvm_ahcq.codegen.lower.tiles import NO_TILES, Tiles
 from tvm_ahcq.codegen.patterns import patterns
+from tvm_ahcq.models.description import ModelFamily
 from tvm_ahcq.runtime.offload import OffloadReport
 from tvm_ahcq.runtime.weights import QLinearWeight
 
@@ -45,6 +46,7 @@ class Partitioned:
 def partition_for_ahcq(
     mod: IRModule,
     config: Config | str,
+    family: ModelFamily,
     params: Mapping[str, np.ndarray | QLinearWeight] | None = None,
     cost: CostModel | None = None,
     chain: bool = False,
@@ -58,6 +60,8 @@ def partition_for_ahcq(
         Realised.
     config : Config or str
         Accelerator, as named in ``configs.yaml``.
+    family : ModelFamily
+        Description of the model; says what symbolic dimensions count.
     params : mapping of str to numpy.ndarray or QLinearWeight
         Tensors by name of the functions' parameters. The record of a quantized weight has the name of its packed
         operand; multiplier and correction follow from it. Those of offloaded operators become part of the runtime
@@ -80,9 +84,11 @@ def partition_for_ahcq(
         If there is no such configuration, or a program fails the verifier.
     TuningError
         If a tile does not fit its operator.
+    UnsupportedModelError
+        If an input has a symbolic dimension that is not described.
     """
     config = named(config) if isinstance(config, str) else config
-    options = OffloadOptions(config, params or {}, cost or CostModel(), chain, tiles)
+    options = OffloadOptions(config, family, params or {}, cost or CostModel(), chain, tiles)
     plans = {var: OffloadPlanner(var.name_hint, func, options) for var, func in functions(mod)}
     decisions = tuple(decision for plan in plans.values() for decision in plan.decisions)
     report = OffloadReport(config.name, config.hash, decisions)

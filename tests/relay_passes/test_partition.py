@@ -8,6 +8,7 @@ import pytest
 from tvm_ahcq.codegen.cost import CostModel
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.ir.register import is_op
+from tvm_ahcq.models.sam.family import SAM
 from tvm_ahcq.relay_passes.offload import Offloaded, partition
 from tvm_ahcq.relay_passes.realise import Realised
 from tvm_ahcq.relay_passes.rewrite import bindings
@@ -21,7 +22,7 @@ def realised(quantized) -> Realised:
 
 @pytest.fixture(scope="module")
 def part(realised) -> Offloaded:
-    return partition(realised, "sim_4x4", "all")
+    return partition(realised, "sim_4x4", SAM, "all")
 
 
 def calls(module, function: str, name: str) -> list[str]:
@@ -129,7 +130,7 @@ def test_the_report_survives_storage_and_is_condensed_without_losing_work(part):
 
 
 def test_a_chained_mlp_is_one_operator_with_less_to_move(part, realised, quantized):
-    chained = partition(realised, "sim_4x4", "all", chain=True).report
+    chained = partition(realised, "sim_4x4", SAM, "all", chain=True).report
     name = "image_encoder.blocks.0.mlp.lin1"
     if quantized.table.recipe.bits_activations > 4:  # what is between the layers has 4 bits: each goes alone
         assert chained == part.report
@@ -142,7 +143,7 @@ def test_a_chained_mlp_is_one_operator_with_less_to_move(part, realised, quantiz
 
 
 def test_what_is_not_worth_moving_stays_on_the_host(realised):
-    auto = partition(realised, "sim_4x4", "auto").report
+    auto = partition(realised, "sim_4x4", SAM, "auto").report
     refused = [place for place in auto.of("encode_image") if "not worth it" in place.reason]
     assert refused and all(place.cycles > 0 and place.bytes > 0 for place in refused)
     refused = [place for place in auto.of("decode") if "not worth it for a prompt" in place.reason]
@@ -151,7 +152,7 @@ def test_what_is_not_worth_moving_stays_on_the_host(realised):
 
 def test_an_unknown_configuration_or_policy_is_refused(realised):
     with pytest.raises(DeviceError, match="'abacus'; there are sim_4x4"):
-        partition(realised, "abacus")
+        partition(realised, "abacus", SAM)
     with pytest.raises(DeviceError, match="offload is 'some'"):
         CostModel.named("some")
 
@@ -159,7 +160,7 @@ def test_an_unknown_configuration_or_policy_is_refused(realised):
 def test_lowering_is_skipped_where_weights_are_not_known(realised):
     from tvm_ahcq.relay_passes.partition import partition_for_ahcq
 
-    report = partition_for_ahcq(realised.module, "sim_4x4").report
+    report = partition_for_ahcq(realised.module, "sim_4x4", SAM).report
     assert not report.offloaded()
     reasons = {place.reason for place in report.of("encode_image") if place.kind in ("linear", "attention")}
     assert reasons & {"its weights are not known when it is compiled", "floating point"}

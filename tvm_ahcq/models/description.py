@@ -162,7 +162,8 @@ class LayerRole:
     ----------
     pattern : str
         Regular expression for the full name of a layer: of its module for parametric products and attentions
-        (``image_encoder.blocks.0.attn.qkv``), ``<function>.<operator>`` for products of two computed operands.
+        (``image_encoder.blocks.0.attn.qkv``), ``<function>.<operator>`` for products of two computed operands and for
+        poolings.
     role : str
         One of ``ROLES``.
     reason : str

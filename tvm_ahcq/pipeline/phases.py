@@ -155,8 +155,9 @@ def _realise(state: State) -> None:
 def _partition(state: State) -> None:
     options = state.offload
     assert options is not None
+    family = state.model.family
     parts = {
-        layout: partition(each, options.config, options.policy, options.chain, options.tuning)
+        layout: partition(each, options.config, family, options.policy, options.chain, options.tuning)
         for layout, each in state.realised.items()
     }
     first = parts[state.layouts[0]]

@@ -12,6 +12,7 @@ from tvm_ahcq.cli.main import main
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.codegen.lower.tiles import AttentionTile, LinearTile
 from tvm_ahcq.errors import BundleError, TuningError
+from tvm_ahcq.models.sam.family import SAM
 from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.relay_passes.offload import partition
 from tvm_ahcq.runtime.bundle import read_bundle
@@ -89,13 +90,13 @@ def test_records_that_cannot_be_used_end_compilation_and_those_of_others_do_not_
     for shape in shapes:
         tile = AttentionTile(1, 999, 0) if hasattr(shape, "sides") else LinearTile(8, 1, 10**6, 1)
         append(folder, [TileRecord("sim_4x4", CONFIG.hash ^ 1, shape, tile, 1)])
-    report = partition(realised, "sim_4x4", "all", tuning=folder).report
+    report = partition(realised, "sim_4x4", SAM, "all", tuning=folder).report
     assert report.offloaded() and not any(place.tuned for place in report.decisions)
     append(folder, [TileRecord("sim_4x4", CONFIG.hash, shapes[0], tile, 1)])
     with pytest.raises(TuningError, match=r"the tile that was recorded for sim_4x4 .* does not fit it; tune again"):
-        partition(realised, "sim_4x4", "all", tuning=folder)
+        partition(realised, "sim_4x4", SAM, "all", tuning=folder)
     (folder / "records.jsonl").write_text(json.dumps({"tile": {}}) + "\n")
     with pytest.raises(TuningError, match="line 1, is no record of a tile"):
-        partition(realised, "sim_4x4", "all", tuning=folder)
+        partition(realised, "sim_4x4", SAM, "all", tuning=folder)
     with pytest.raises(TuningError, match="write it with `tvm-ahcq tune"):
-        partition(realised, "sim_4x4", "all", tuning=tmp_path / "absent")
+        partition(realised, "sim_4x4", SAM, "all", tuning=tmp_path / "absent")

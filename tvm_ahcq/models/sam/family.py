@@ -86,8 +86,8 @@ SAM = register_family(
         ),
         dims=(
             SymbolicDim("B", "prompts", typical=1, batch=True),
-            # a click and the padding behind it, or the corners of a box
-            SymbolicDim("N", "points of a prompt", typical=2),
+            # of a prompt: a click and the padding behind it, or the corners of a box
+            SymbolicDim("N", "points", typical=2),
         ),
         roles=(
             LayerRole(r"image_encoder\.patch_embed\.proj", PIXELS),
