@@ -1,8 +1,8 @@
 """Phase 6: from quantization sites to integer operators.
 
-Encoders take the place of ``ahcq.quantize``, integer operators that of the layers behind them; weights become codes,
-and everything that calibration found becomes a tensor that the function takes as a parameter, so that the compiled
-code depends on shapes alone. Offsets of table quantizers fold into biases.
+Encoders take the place of ``ahcq.quantize``, integer operators that of the layers behind them. Weights become codes.
+All results of calibration become tensors that the function takes as parameters, so that the compiled code depends on
+shapes alone. Offsets of table quantizers fold into biases.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from tvm_ahcq.quantizers.activation.uniform import UniformParams
 from tvm_ahcq.quantizers.core.intervals import interval_encoder
 from tvm_ahcq.quantizers.core.reference import MAX_KEYS
 from tvm_ahcq.quantizers.core.table import QuantTable
-from tvm_ahcq.quantizers.weight.weights import QuantizedWeight
 from tvm_ahcq.runtime.weights import QLinearWeight
 
 from .annotate import sites
@@ -82,25 +81,25 @@ def realise(mod: IRModule, params: Mapping[str, np.ndarray], table: QuantTable, 
     UnsupportedModelError
         If channels cannot be packed, or an attention has more keys than its integers can sum over.
     """
-    wanted = sites(mod)
-    _check_table(wanted, table)
+    expected = sites(mod)
+    _check_table(expected, table)
     result = IRModule(attrs=mod.attrs)
     tensors: dict[str, Tensor] = {}
     function_params: dict[str, list[str]] = {}
-    done: set[str] = set()
+    realised: set[str] = set()
     for var, func in functions(mod):
         realiser = _Realiser(Definitions(func), params, table, layout)
         rewritten = replace_values(mod, func, realiser.plan())
         result[var.name_hint], function_params[var.name_hint] = realiser.signature(var.name_hint, rewritten)
         tensors |= {name: realiser.tensors[name] for name in function_params[var.name_hint]}
-        done |= realiser.done
-    missing = [site for site in wanted if site not in done]
-    return Realised(result, tensors, function_params, len(done), len(done) + len(missing), missing)
+        realised |= realiser.realised
+    missing = [site for site in expected if site not in realised]
+    return Realised(result, tensors, function_params, len(realised), len(expected), missing)
 
 
-def _check_table(wanted: Mapping[str, tuple[str, int]], table: QuantTable) -> None:
-    unknown = sorted(set(table.sites) - set(wanted))
-    lacking = sorted(set(wanted) - set(table.sites))
+def _check_table(expected: Mapping[str, tuple[str, int]], table: QuantTable) -> None:
+    unknown = sorted(set(table.sites) - set(expected))
+    lacking = sorted(set(expected) - set(table.sites))
     if unknown or lacking:
         raise QuantTableError(
             f"The quantization table of {table.model!r} does not fit: it lacks {lacking[:3] or 'nothing'} and has "
@@ -123,10 +122,10 @@ class _Realiser:
         self.defs, self.params, self.table, self.layout = defs, params, table, layout
         self.tensors: dict[str, Tensor] = {}
         self.vars: dict[str, list[relax.Var]] = {}
-        self.done: set[str] = set()
+        self.realised: set[str] = set()
 
     def plan(self) -> dict[relax.Var, relax.Expr]:
-        """New values of the layers and attentions whose inputs are sites."""
+        """Return new values of the layers and attentions whose inputs are sites."""
         handlers = {
             "relax.ahcq.linear": self._linear,
             "relax.ahcq.conv2d": self._conv2d,
@@ -140,13 +139,13 @@ class _Realiser:
         return plan
 
     def signature(self, name: str, func: relax.Function) -> tuple[relax.Function, list[str]]:
-        """`func` with the parameters that it uses now, and the names of their records."""
+        """Return `func` with the parameters that it uses now, and the names of their records."""
         func = relax.analysis.remove_all_unused(func)
         inputs = [var for var in self.defs.func.params if var not in self.defs.param_names]
         used = set(relax.analysis.free_vars(func.body))
-        kept = {text: [var] for var, text in self.defs.param_names.items() if var in used}
-        self.tensors |= {text: np.asarray(self.params[text], np.float32) for text in kept}
-        records = kept | {text: group for text, group in self.vars.items() if any(var in used for var in group)}
+        floats = {text: [var] for var, text in self.defs.param_names.items() if var in used}
+        self.tensors |= {text: np.asarray(self.params[text], np.float32) for text in floats}
+        records = floats | {text: group for text, group in self.vars.items() if any(var in used for var in group)}
         flat = [var for group in records.values() for var in group]
         result = relax.Function([*inputs, *flat], func.body, func.ret_ty, is_pure=True)
         result = result.with_attr("global_symbol", name).with_attr("num_input", len(inputs))
@@ -170,17 +169,16 @@ class _Realiser:
         return self.vars[name]
 
     def _parameter(self, expr: relax.Expr) -> str:
-        """Name of the parameter that `expr` is."""
+        """Return the name of the parameter that `expr` is."""
         name = self.defs.param(expr)
         assert name is not None, "canonicalise makes layers of parameters alone"
         return name
 
     def _site(self, expr: relax.Expr) -> tuple[str, relax.Expr, str] | None:
-        """Name, float value and non-linearity of the site that `expr` is, if it is one."""
+        """Return name, float value and non-linearity of the site that `expr` is; None if it is not one."""
         call = self.defs.call(expr, "relax.ahcq.quantize")
         if call is None:
             return None
-        self.done.add(str(call.attrs["site"]))
         return str(call.attrs["site"]), call.args[0], str(call.attrs["activation"])
 
     def _uniform(self, site: str) -> UniformParams:
@@ -192,7 +190,8 @@ class _Realiser:
         return params
 
     def _encode(self, site: str, x: relax.Expr, activation: str) -> tuple[relax.Expr, _Groups, float]:
-        """Integer form of a site: operands, their channel groups, and the offset that their values share."""
+        """Return the integer form of a site: operands, their channel groups, and the offset of their values."""
+        self.realised.add(site)
         params, channels = self.table.sites[site], int(x.ty.shape.values[-1])
         groups = _Groups.of(site, params, channels)
         if isinstance(params, TableParams):
@@ -218,19 +217,11 @@ class _Realiser:
             codes = relax.op.broadcast_to(codes, repeated.args[1])
         return codes, groups, 0.0
 
-    def _quantized(self, weight: str) -> QuantizedWeight:
-        """Return the weight from the table."""
-        if weight not in self.table.weights:
-            raise QuantTableError(
-                f"The quantization table has no ranges for the weight {weight!r}; calibrate this model again."
-            )
-        return self.table.weight(weight)
-
     def _layer(
         self, name: str, encoded: tuple[relax.Expr, _Groups, float], weight: str, codes: np.ndarray, bias: np.ndarray
     ) -> relax.Expr:
         """Return the product of `encoded` inputs and a weight, whose `codes` are a matrix ``(N, K)`` here."""
-        (operands, groups, offset), quantized = encoded, self._quantized(weight)
+        (operands, groups, offset), quantized = encoded, self.table.weight(weight)
         record = QLinearWeight(
             codes,
             quantized.bits,
@@ -249,29 +240,29 @@ class _Realiser:
         return ahcq.grouped_linear(*args, name=name, layout=self.layout, weight_bits=quantized.bits)
 
     def _linear(self, call: relax.Call) -> relax.Expr | None:
-        found = self._site(call.args[0])
-        if found is None:
+        site = self._site(call.args[0])
+        if site is None:
             return None
         name, weight = str(call.attrs["name"]), self._parameter(call.args[1])
         bias_name = self.defs.param(call.args[2])
         bias = call.args[2].value.numpy() if bias_name is None else self.params[bias_name]
-        codes = self._quantized(weight).codes
-        return self._layer(name, self._encode(*found), weight, codes.reshape(len(codes), -1), bias)
+        codes = self.table.weight(weight).codes
+        return self._layer(name, self._encode(*site), weight, codes.reshape(len(codes), -1), bias)
 
     def _conv2d(self, call: relax.Call) -> relax.Expr | None:
-        found = self._site(call.args[0])
-        if found is None:
+        site = self._site(call.args[0])
+        if site is None:
             return None
         name, weight = str(call.attrs["name"]), self._parameter(call.args[1])
-        weight_codes = self._quantized(weight).codes
+        weight_codes = self.table.weight(weight).codes
         outputs, channels, kernel, _ = weight_codes.shape
-        codes, groups, offset = self._encode(*found)
+        codes, groups, offset = self._encode(*site)
         if not groups.identity or len(groups.sizes) > 1:
             raise UnsupportedModelError(
                 f"{name}: a convolution needs a uniform input quantizer and 4 n channels, not {channels} in "
                 f"{len(groups.sizes)} groups; choose 'uniform' for this site in the recipe."
             )
-        zero = self._tensor(f"{found[0]}.zero_point", groups.zero_point)
+        zero = self._tensor(f"{site[0]}.zero_point", groups.zero_point)
         patches = ahcq.im2col(codes, zero, kernel=kernel)
         taps = _Groups(
             np.arange(kernel * kernel * channels, dtype=np.int32),
@@ -289,7 +280,7 @@ class _Realiser:
             return None
         name = str(call.attrs["name"])
         _check_keys(name, call.args[1].ty.shape.values[-2])
-        self.done.add(f"{name}.probs")
+        self.realised.add(f"{name}.probs")
         head_dim = int(call.args[0].ty.shape.values[-1])
         rel_h, rel_w = [self.params[self._parameter(arg)] for arg in call.args[3:]] or (None, None)
         q, k, v = (self._uniform(f"{name}.{role}") for role in "qkv")

@@ -103,8 +103,12 @@ class QuantTable:
     codes: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
     def weight(self, name: str) -> QuantizedWeight:
-        """Return a weight that has codes in this table."""
-        ranges = self.weights[name]
+        """Return a weight that has codes in this table; QuantTableError if it has no range."""
+        ranges = self.weights.get(name)
+        if ranges is None:
+            raise QuantTableError(
+                f"The quantization table has no ranges for the weight {name!r}; calibrate this model again."
+            )
         return QuantizedWeight(self.codes[name], *ranges.arrays(), ranges.bits)
 
     def changed_params(self) -> dict[str, np.ndarray]:
