@@ -18,7 +18,7 @@ version = release = tvm_ahcq.__version__
 extensions = [
     "api_pages",
     "command_pages",
-    "measured",
+    "tables",
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
