@@ -30,7 +30,7 @@ Run = Callable[..., np.ndarray]
 
 @pytest.fixture(scope="session", params=["native", "generic", "avx2"])
 def target(request: pytest.FixtureRequest) -> HostTarget:
-    """What the machine can do best, what every machine can do, and a processor of long ago."""
+    """The native target of the machine, the generic one, and AVX2."""
     target = resolve_target(request.param)
     if not host_features().issuperset(target.cpu_features):
         pytest.skip(f"this machine cannot run code for {target.name}")
@@ -58,7 +58,7 @@ def foreign(request: pytest.FixtureRequest) -> HostTarget:
 
 @pytest.fixture
 def emulate(foreign: HostTarget, tmp_path: Path) -> Callable[[tvm.tirx.PrimFunc], Run]:
-    """As `build`, for the target that needs an emulator."""
+    """Like `build`, for the target that needs an emulator."""
     return lambda func: emulated(foreign, func, tmp_path)
 
 
@@ -80,7 +80,7 @@ def compiled(target: HostTarget, func: tvm.tirx.PrimFunc) -> Run:
 
 
 def emulated(target: HostTarget, func: tvm.tirx.PrimFunc, folder: Path) -> Run:
-    """`func` as a program of its own that an emulator runs."""
+    """`func` as a separate program that an emulator runs."""
     program, kernel, data = folder / "kernel", folder / "kernel.o", folder / "arrays"
     tvm.compile(func, target=target.tvm_target()).mod.write_to_file(str(kernel), "o")
     includes = [f"-I{path}" for path in (libinfo.find_include_path(), libinfo.find_dlpack_include_path())]

@@ -26,6 +26,6 @@ def test_gelu_of_any_shape(build, k: int):
 
 def test_far_from_zero_it_is_the_identity_or_nothing(build):
     x = np.concatenate([np.linspace(-8, 8, 4001), [-1e30, -200, 200, 1e30, 0]]).astype(np.float32)[None]
-    found = build(gelu(1, x.shape[1]))(x, shape=x.shape, dtype="float32")
-    np.testing.assert_allclose(found, reference(x), rtol=1e-6, atol=2e-6)
-    assert found[0, -1] == 0 and np.isfinite(found).all()
+    y = build(gelu(1, x.shape[1]))(x, shape=x.shape, dtype="float32")
+    np.testing.assert_allclose(y, reference(x), rtol=1e-6, atol=2e-6)
+    assert y[0, -1] == 0 and np.isfinite(y).all()

@@ -27,8 +27,8 @@ def test_every_mask_at_every_pixel(build, pixels: int, channels: int, activation
         x = rng.normal(size=(batch, pixels, channels)).astype(np.float32)
         active = gelu(x) if activation == "gelu" else x.astype(np.float64)
         expected = np.einsum("bmc,bpc->bmp", weight.astype(np.float64), active)
-        found = run(weight, x, shape=(batch, 4, pixels), dtype="float32")
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        got = run(weight, x, shape=(batch, 4, pixels), dtype="float32")
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("pixels, activation", [(24, "gelu"), (32, "relu")])

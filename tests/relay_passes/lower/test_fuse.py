@@ -1,4 +1,4 @@
-"""What kernels take in: that they do, that results do not change, and what they leave alone."""
+"""Fused kernels: where they are used, where not, and that results do not change."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ import tvm
 from tvm import relax
 from tvm.script import ir as I
 from tvm.script import relax as R
+from tvm.script import tirx as T
 
 import tvm_ahcq.ir  # noqa: F401  (R.ahcq)
 from tvm_ahcq.api import QuantizedModel, quantize
+from tvm_ahcq.kernels import linear_add
+from tvm_ahcq.kernels.gemm.workload import LinearWorkload
 from tvm_ahcq.models.sam.load import from_module
 from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 from tvm_ahcq.relay_passes.lower import legalise as legalise_module
 from tvm_ahcq.relay_passes.lower.build import generate_code, lower
+from tvm_ahcq.relay_passes.lower.kernel_builder import ANY_ROWS, OPAQUE
 from tvm_ahcq.relay_passes.lower.legalise import legalise
 from tvm_ahcq.relay_passes.lower.sink_transposes import sink_transposes
 from tvm_ahcq.runtime.weights import QLinearWeight, expand
@@ -25,17 +29,17 @@ from tvm_ahcq.target import resolve_target
 
 
 def calls(mod: tvm.IRModule, function: str) -> Counter:
-    """How often a function calls each kind of kernel or operator."""
-    found: Counter = Counter()
+    """Number of calls of each kind of kernel or operator in a function."""
+    counts: Counter = Counter()
 
     def visit(expr: relax.Expr) -> None:
         if isinstance(expr, relax.Call):
             called = expr.args[0] if expr.op == tvm.ir.Op.get("relax.call_tir") else expr.op
             name = called.name_hint if isinstance(called, tvm.ir.GlobalVar) else str(getattr(called, "name", ""))
-            found[name.rpartition("_")[0] if isinstance(called, tvm.ir.GlobalVar) else name] += 1
+            counts[name.rpartition("_")[0] if isinstance(called, tvm.ir.GlobalVar) else name] += 1
 
     relax.analysis.post_order_visit(mod[function], visit)
-    return found
+    return counts
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +56,11 @@ def quantized(pictures) -> QuantizedModel:
 def test_encoder_blocks_are_a_handful_of_kernels(quantized, name: str):
     target = resolve_target(name)
     module = legalise(sink_transposes(quantized.realise(target.layout).module), target)
-    found = calls(module, "encode_image")
+    counts = calls(module, "encode_image")
     # four of the blocks, and the patch embedding with its positions
     blocks = {"linear_add": 5, "linear_heads": 2, "linear_intervals": 2, "norm_encode": 4, "log_attention": 2}
-    assert {kind: found[kind] for kind in blocks} == blocks
-    assert not any(found[name] for name in ("relax.nn.pad", "relax.strided_slice", "relax.split"))
+    assert {kind: counts[kind] for kind in blocks} == blocks
+    assert not any(counts[name] for name in ("relax.nn.pad", "relax.strided_slice", "relax.split"))
     assert calls(module, "decode")["linear_codes"] == 7 * 3  # seven attentions: queries, keys and values of each
 
 
@@ -67,7 +71,7 @@ def test_fused_kernels_change_no_bit(quantized, prompts, monkeypatch):
 
     def results() -> list[np.ndarray]:
         machine = relax.VirtualMachine(generate_code(lower(module, target), target), tvm.cpu())
-        found = []
+        outputs = []
         for function in ("encode_image", "decode"):
             tensors = []
             for record in realised.function_params[function]:
@@ -75,8 +79,8 @@ def test_fused_kernels_change_no_bit(quantized, prompts, monkeypatch):
                 parts = expand(value) if isinstance(value, QLinearWeight) else (value,)
                 tensors += [tvm.runtime.tensor(np.ascontiguousarray(part)) for part in parts]
             out = machine[function](*map(tvm.runtime.tensor, prompts[function]), *tensors)
-            found += [each.numpy() for each in (out if not hasattr(out, "numpy") else [out])]
-        return found
+            outputs += [each.numpy() for each in (out if not hasattr(out, "numpy") else [out])]
+        return outputs
 
     fused = results()
     monkeypatch.setattr(legalise_module, "fuse", lambda *_: {})
@@ -84,7 +88,80 @@ def test_fused_kernels_change_no_bit(quantized, prompts, monkeypatch):
         assert np.array_equal(got, expected)
 
 
-def test_what_is_read_twice_is_left_alone():
+@I.ir_module
+class Residual:
+    """A linear layer whose outputs, merged by a reshape, are added to a residual."""
+
+    @R.function
+    def main(
+        x: R.Tensor((2, 3, 16), "uint8"),
+        packed: R.Tensor((2, 4, 16, 4), "int8"),
+        bounds: R.Tensor((2,), "int32"),
+        multiplier: R.Tensor((1, 32), "float32"),
+        correction: R.Tensor((1, 32), "int32"),
+        bias: R.Tensor((32,), "float32"),
+        residual: R.Tensor((6, 32), "float32"),
+    ):
+        with R.dataflow():
+            y = R.ahcq.grouped_linear(
+                x, packed, bounds, multiplier, correction, bias, name="fc", layout="vnni16", weight_bits=4
+            )
+            flat = R.reshape(y, R.shape([6, 32]))
+            out = R.add(residual, flat)
+            R.output(out)
+        return out
+
+
+@I.ir_module
+class ResidualFused:
+    @T.prim_func(s_tir=True)
+    def linear_add_0(
+        a: T.handle,
+        w: T.handle,
+        bounds: T.handle,
+        multiplier: T.handle,
+        correction: T.handle,
+        bias: T.handle,
+        residual: T.handle,
+        out: T.handle,
+    ):
+        T.evaluate(0)
+
+    @R.function
+    def main(
+        x: R.Tensor((2, 3, 16), "uint8"),
+        packed: R.Tensor((2, 4, 16, 4), "int8"),
+        bounds: R.Tensor((2,), "int32"),
+        multiplier: R.Tensor((1, 32), "float32"),
+        correction: R.Tensor((1, 32), "int32"),
+        bias: R.Tensor((32,), "float32"),
+        residual: R.Tensor((6, 32), "float32"),
+    ):
+        cls = ResidualFused
+        with R.dataflow():
+            matrix = R.reshape(x, R.shape([6, 16]))
+            rows = R.reshape(residual, R.shape([6, 32]))
+            total = R.call_tir(
+                cls.linear_add_0,
+                (matrix, packed, bounds, multiplier, correction, bias, rows),
+                out_ty=R.Tensor((6, 32), dtype="float32"),
+            )
+            out = R.reshape(total, R.shape([6, 32]))
+            R.output(out)
+        return out
+
+
+def test_a_linear_layer_and_a_residual_become_one_kernel():
+    target, workload = resolve_target("avx2"), LinearWorkload(32, 16, 1, 4)
+    expected = tvm.IRModule(dict(ResidualFused.functions))
+    kernel = linear_add(ANY_ROWS, workload, target).with_attr("global_symbol", "linear_add_0")
+    expected.update_func(expected.get_global_var("linear_add_0"), kernel.with_attr("op_pattern", OPAQUE))
+    functions = legalise(Residual, target).functions
+    fused = {gvar: func for gvar, func in functions.items() if gvar.name_hint in ("main", "linear_add_0")}
+    tvm.ir.assert_structural_equal(tvm.IRModule(fused), expected)
+
+
+def test_results_with_two_uses_are_not_fused():
     @I.ir_module
     class Twice:
         @R.function
@@ -106,5 +183,5 @@ def test_what_is_read_twice_is_left_alone():
                 R.output(w)
             return w
 
-    found = calls(legalise(Twice, resolve_target("avx2")), "main")
-    assert found["grouped_linear"] == 1 and found["linear_add"] == 0
+    counts = calls(legalise(Twice, resolve_target("avx2")), "main")
+    assert counts["grouped_linear"] == 1 and counts["linear_add"] == 0
