@@ -68,8 +68,9 @@ class _Finder:
     pixels: PixelRange | None
     searched_keys: re.Pattern[str]
 
-    def __call__(self, site: str, kind: str, bits: int) -> QuantizerParams:
-        """Return the quantizer of `site`."""
+    def __call__(self, item: tuple[str, tuple[str, int]]) -> QuantizerParams:
+        """Return the quantizer of a site, given its name, kind and bits."""
+        site, (kind, bits) = item
         if site in self.recorder.slices:
             return self._probabilities(site, kind, bits)
         if kind == PIXELS:
@@ -157,28 +158,18 @@ def calibrate(
     recorder = observe(TorchExecutor(mod, params), samples, progress)
     kinds, readers = sites(mod), layers(mod).values()
     weights = {layer.weight: params[layer.weight] for layer in readers}
-    finder = _Finder(
-        recorder,
-        recipe,
-        {layer.site: weights[layer.weight] for layer in readers},
-        pixels,
-        re.compile(samples.family.searched_keys),
-    )
-
-    def quantizer(item: tuple[str, tuple[str, int]]) -> QuantizerParams:
-        site, (kind, bits) = item
-        return finder(site, kind, bits)
+    by_site = {layer.site: weights[layer.weight] for layer in readers}
+    finder = _Finder(recorder, recipe, by_site, pixels, re.compile(samples.family.searched_keys))
 
     def weight_range(layer: Layer) -> WeightRange:
         weight, bits = weights[layer.weight], recipe.bits_of_weight(layer.weight, reads_pixels(kinds, layer))
         return WeightRange.of(calibrate_weight(weight.reshape(len(weight), -1), bits, method=recipe.weight_range))
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        quantizers = _collect(pool.map(quantizer, kinds.items()), len(kinds), "calibrate: sites", progress)
+        params_of_sites = _collect(pool.map(finder, kinds.items()), len(kinds), "calibrate: sites", progress)
         ranges = _collect(pool.map(weight_range, readers), len(readers), "calibrate: weights", progress)
-    return QuantTable(
-        samples.spec.name, recipe, dict(zip(kinds, quantizers, strict=True)), dict(zip(weights, ranges, strict=True))
-    )
+    quantizers = dict(zip(kinds, params_of_sites, strict=True))
+    return QuantTable(samples.spec.name, recipe, quantizers, dict(zip(weights, ranges, strict=True)))
 
 
 def _column_energy(weight: np.ndarray) -> np.ndarray:

@@ -59,11 +59,10 @@ def condition(
         layer = walk.layers.get(name)
         if layer is None or params[layer.weight].ndim != 2:
             return
-        weight = params[layer.weight]
+        weight, bits = params[layer.weight], table.weights[layer.weight].bits
         sample = layer_sample(inputs, weight.shape)
         moment = input_error_moment(sample.float_inputs - sample.quantized_inputs)
         conditioner = Conditioner(weight, moment, doubled_energy="doubled_energy" in table.recipe.faults)
-        bits = table.weights[layer.weight].bits
         conditioned[layer.weight] = conditioner.weight(PUBLISHED_ITERATIONS[bits])
         walk.sites.layers[name] = torch.from_numpy(conditioned[layer.weight].weight), None
         progress("condition: layers", len(conditioned), total)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from tvm_ahcq.evaluate.sensitivity.stable_prompts import settled_probes
 from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.progress import Progress, silent
 from tvm_ahcq.quantizers.core.recipe import Recipe
+from tvm_ahcq.quantizers.core.table import QuantTable
 
 STEPS = (6, 8)
 """Code widths to raise to, in order."""
@@ -59,8 +60,8 @@ def raise_bits(
     model : FloatModel
         Float.
     images : sequence of numpy.ndarray
-        Calibration pictures, ``(H, W, 3)`` uint8; the masks of the first few are compared, on
-        clicks whose masks the float model is sure of, and boxes around these.
+        Calibration pictures, ``(H, W, 3)`` uint8. The masks of the first few are compared, on clicks whose masks the
+        float model is sure of, and boxes around these.
     recipe : Recipe
         Where it starts from.
     max_drop : float
@@ -83,24 +84,34 @@ def raise_bits(
     if drops[0] <= max_drop:
         return MixedModel(qmodel, dict(recipe.raised), tuple(drops))
     order = _order(qmodel, probes, progress)
-    start = {name: params.bits for name, params in qmodel.table.sites.items()}
-    start |= {name: ranges.bits for name, ranges in qmodel.table.weights.items()}
+    start = _bits(qmodel.table)
     for bits in (step for step in STEPS if step > min(recipe.bits_activations, recipe.bits_weights)):
         base = dict(qmodel.table.recipe.raised)
-        count = max(1, len(order) // 8)
-        while True:
+        for count in _counts(len(order)):
             raised = base | {name: bits for names in order[:count] for name in names if start[name] < bits}
             qmodel = quantize(model, images, replace(recipe, raised=tuple(raised.items())), progress=progress)
             drops.append(_drop(qmodel, probes, progress))
             if drops[-1] <= max_drop:
                 return MixedModel(qmodel, raised, tuple(drops))
-            if count >= len(order):
-                break
-            count = min(2 * count, len(order))
     raise CalibrationError(
         f"With {STEPS[-1]} bits everywhere the masks still change by {drops[-1]:.4f}, more than {max_drop:g}; "
         "allow a larger drop, or give more calibration pictures."
     )
+
+
+def _bits(table: QuantTable) -> dict[str, int]:
+    """Return the code width of every site and weight."""
+    sites = {name: params.bits for name, params in table.sites.items()}
+    return sites | {name: ranges.bits for name, ranges in table.weights.items()}
+
+
+def _counts(total: int) -> Iterator[int]:
+    """Return the numbers of layers to raise in turn: an eighth of them, twice as many each time, and all."""
+    count = max(1, total // 8)
+    while count < total:
+        yield count
+        count *= 2
+    yield total
 
 
 def _drop(qmodel: QuantizedModel, probes: Sequence[Probe], progress: Progress) -> float:

@@ -21,7 +21,7 @@ from tvm.ir import IRModule
 from tvm_ahcq.progress import Progress, silent
 from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.quantizers.weight.round_layer import RoundedLayer, round_layer
-from tvm_ahcq.relay_passes.annotate import PIXELS, sites
+from tvm_ahcq.relay_passes.annotate import PIXELS, Layer, sites
 
 from .layer_walk import LayerWalk, layer_sample
 from .samples import Samples
@@ -89,11 +89,21 @@ def round_weights(
         progress("round: layers", len(results), len(walk.layers))
 
     walk.run(samples, visit)
+    return Rounding(_with_results(table, walk.layers, results, params), results)
+
+
+def _with_results(
+    table: QuantTable,
+    layers: Mapping[str, Layer],
+    results: Mapping[str, RoundedLayer],
+    params: Mapping[str, np.ndarray],
+) -> QuantTable:
+    """Return the table with codes (in the shape of the weight) and biases of all rounded layers."""
     weights, biases = {}, {}
     for name, rounded in results.items():
-        layer = walk.layers[name]
+        layer = layers[name]
         codes = rounded.weight.codes.reshape(params[layer.weight].shape)
         weights[layer.weight] = replace(rounded.weight, codes=codes)
         if layer.bias is not None and rounded.bias is not None:
             biases[layer.bias] = rounded.bias
-    return Rounding(table.with_rounded(weights, biases), results)
+    return table.with_rounded(weights, biases)

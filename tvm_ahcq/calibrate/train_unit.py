@@ -173,8 +173,7 @@ def train_unit(
     for iteration in range(effort.iterations):
         if grouping.regroup(iteration) or optimiser is None:
             optimiser = _optimiser(learned, sites, effort)
-        for group in optimiser.param_groups:
-            group["lr"] = group["initial"] * 0.5 * (1 + np.cos(np.pi * iteration / effort.iterations))
+        _anneal(optimiser, iteration, effort.iterations)
         loss = data.error(sites, data.seen[iteration % len(data.seen)], effort.drop)
         if penalty_applies(iteration, effort.iterations):
             beta = temperature(iteration, effort.iterations)
@@ -203,6 +202,12 @@ def _optimiser(learned: Mapping[str, LearnedWeight], sites: TrainableSites, effo
     for group in optimiser.param_groups:
         group["initial"] = group["lr"]
     return optimiser
+
+
+def _anneal(optimiser: torch.optim.Adam, iteration: int, iterations: int) -> None:
+    """Set the learning rates of a cosine schedule."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["initial"] * 0.5 * (1 + np.cos(np.pi * iteration / iterations))
 
 
 def _grouping(
