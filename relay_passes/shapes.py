@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import tvm
@@ -14,8 +15,8 @@ Dim: TypeAlias = int | Expr
 """A dimension of a tensor, or a product of several: an int where it is constant."""
 
 
-def dims(expr: relax.Expr) -> list[Dim]:
-    """Return the dimensions of a tensor, each an int or an expression."""
+def dims(expr: relax.Expr) -> list[Expr]:
+    """Return the dimensions of a tensor, constant ones as integer expressions."""
     return list(expr.ty.shape.values)
 
 
@@ -40,7 +41,7 @@ def is_static(*exprs: relax.Expr) -> bool:
     return all(isinstance(dim, tirx.IntImm) for expr in exprs for dim in dims(expr))
 
 
-def product(dims: list[Dim]) -> Dim:
+def product(dims: Sequence[Dim]) -> Dim:
     """Return the product of dimensions: an int where all are constant, else an expression."""
     if all(isinstance(d, (int, tirx.IntImm)) for d in dims):
         return functools.reduce(operator.mul, (int(d) for d in dims), 1)

@@ -26,7 +26,7 @@ LAYERS = (
     "quantizers quantizers.activation",
     "quantizers.weight quantizers.published",
     "quantizers.core.table quantizers.core.table_sidecar",  # knows the parameters of every quantizer
-    "models.description models.registry models.float_model models.sam2 models.shapes",  # families follow below
+    "models.description models.execution models.registry models.float_model models.sam2 models.shapes",
     "runtime",
     "target",
     "ir",
