@@ -19,6 +19,7 @@ import numpy as np
 
 import tvm_ahcq as ahcq
 from tvm_ahcq.api import float_predictor
+from tvm_ahcq.evaluate.hard_model import HARD, harden
 from tvm_ahcq.evaluate.metrics.scene_accuracy import (
     PromptedObjects,
     SceneMasks,
@@ -29,7 +30,6 @@ from tvm_ahcq.evaluate.metrics.scene_accuracy import (
 from tvm_ahcq.evaluate.sensitivity.measure import measure as measure_sensitivity
 from tvm_ahcq.evaluate.sensitivity.probes import scene_probes
 from tvm_ahcq.models.float_model import FloatModel
-from tvm_ahcq.models.sam.hard_model import HARD, harden
 from tvm_ahcq.scenes import Scene, scenes
 
 FOLDER = Path(__file__).parent / "results"
@@ -70,7 +70,7 @@ def cells(seeds: int) -> Iterator[Cell]:
 
 
 def model_of(name: str, seed: int) -> FloatModel:
-    """vit_t, or its hard form (the pathologies' random numbers change with the seed as well)."""
+    """vit_t, or its hard form (its random numbers change with the seed as well)."""
     model = ahcq.from_sam("vit_t")
     return model if name == "vit_t" else harden(model, HARD, seed)
 
@@ -182,9 +182,9 @@ def report(results: Results, reference: dict[str, float], count: int, layers: li
         f"Compiled modules on {count} unseen scenes; the float model's mean IoU is {reference['click']:.4f} from a "
         f"click (best of 3 masks), {reference['single_click']:.4f} (1 mask), {reference['box']:.4f} from a box. "
         "Entries are per cent of that, mean ± half the range over seeds; a seed changes the "
-        f"{CALIBRATION_SCENES} calibration scenes, and the pathologies' random numbers. Default effort: `paper` and "
-        "`ptq4sam` are without their learning here. Written by `python benchmarks/accuracy.py`; cells that are missing "
-        "have not been measured yet.",
+        f"{CALIBRATION_SCENES} calibration scenes, and the random numbers of the hard form. Default effort: "
+        "`paper` and `ptq4sam` are without their learning here. Written by `python benchmarks/accuracy.py`; cells that "
+        "are missing have not been measured yet.",
         "",
         "## vit_t",
         "",
@@ -196,7 +196,7 @@ def report(results: Results, reference: dict[str, float], count: int, layers: li
         "",
         *verdicts(results, reference, "vit_t"),
         "",
-        "## vit_t made hard (`tvm_ahcq.models.sam.hard_model.HARD`)",
+        "## vit_t made hard (`tvm_ahcq.evaluate.hard_model.HARD`)",
         "",
         f"The same function in float. {', '.join(f'{k} {v:g}' for k, v in asdict(HARD).items())}.",
         "",
@@ -207,7 +207,7 @@ def report(results: Results, reference: dict[str, float], count: int, layers: li
         "## What this says, and what not",
         "",
         "vit_t is a small model trained on generated shapes; its activations are kind, and even `minmax` keeps most of "
-        "its accuracy. The hard form has the pathologies that the published papers describe, put there by "
+        "its accuracy. The hard form has the difficulties that the published papers describe, made by "
         "transformations that real arithmetic undoes. Equalisation (part of `ahcq`, not of the paper) removes freedoms "
         "of the same kind, so its gain there is an upper bound: read the rows without it too. Neither model says how "
         "far these recipes bring the official checkpoints on COCO; that has not been measured, because they cannot be "

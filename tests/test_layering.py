@@ -46,7 +46,6 @@ LAYERS = (
     "tune.accelerator",
     "relay_passes relay_passes.lower",
     "calibrate",
-    "models.sam.hard_model",  # transforms a model with graph passes
     "export_library",
     "pipeline",
     "api",

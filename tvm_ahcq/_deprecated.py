@@ -67,7 +67,7 @@ MOVED = {
     "evaluate.mask_effect": "evaluate.sensitivity.mask_effect",
     "evaluate.mask_folder": "evaluate.datasets.mask_folder",
     "evaluate.mask_pictures": "evaluate.report.mask_pictures",
-    "evaluate.pathologies": "models.sam.hard_model",
+    "evaluate.pathologies": "evaluate.hard_model",
     "evaluate.pictures": "evaluate.datasets.pictures",
     "evaluate.probes": "evaluate.sensitivity.probes",
     "evaluate.profile_plot": "evaluate.report.profile_plot",

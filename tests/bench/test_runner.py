@@ -55,14 +55,14 @@ def test_a_comparison_without_ours_is_refused(task: Task) -> None:
         compare(task, PEERS[:1], "generic", 1)
 
 
-def test_macs_are_those_of_the_layers() -> None:
+def test_macs_are_those_of_the_layers(task: Task) -> None:
     from tvm_ahcq.models.sam.load import build_module
 
     encoder = build_module("vit_t").image_encoder
     tokens = (encoder.img_size // 16) ** 2
     linear = sum(p.numel() for name, p in encoder.named_parameters() if p.ndim in (2, 4) and "rel_pos" not in name)
     linear -= encoder.pos_embed.numel()  # what is left multiplies every token; windows pad some, attention comes on top
-    assert tokens * linear <= encoder_macs("vit_t") < 2 * tokens * linear
+    assert tokens * linear <= encoder_macs(task.model) < 2 * tokens * linear
 
 
 def test_preparing_tells_the_files_that_hold_the_weights(task: Task) -> None:

@@ -14,11 +14,11 @@ from tvm_ahcq.calibrate.equalise import equalise
 from tvm_ahcq.calibrate.images import load_calibration
 from tvm_ahcq.calibrate.recorder import Recorder, observe
 from tvm_ahcq.calibrate.samples import Samples
+from tvm_ahcq.evaluate.hard_model import Hardening, harden
 from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.sam.driver import calibration_prompts
 from tvm_ahcq.models.sam.exchanges import exchanges
 from tvm_ahcq.models.sam.family import SAM
-from tvm_ahcq.models.sam.hard_model import Pathologies, harden
 from tvm_ahcq.quantizers.core.recipe import recipe
 from tvm_ahcq.quantizers.weight.equalise import apply_equalisation, key_biases
 from tvm_ahcq.relay_passes.annotate import annotate
@@ -27,7 +27,7 @@ from tvm_ahcq.relay_passes.rewrite import name_parameters
 from tvm_ahcq.torch_exec.executor import TorchExecutor
 from tvm_ahcq.torch_exec.simulate import using_sites
 
-UNEVEN = Pathologies(norm_spread=2.0, key_offset=4.0, value_offset=2.0, relu_spread=2.0)
+UNEVEN = Hardening(norm_spread=2.0, key_offset=4.0, value_offset=2.0, relu_spread=2.0)
 
 
 class WholeRecorder(Recorder):

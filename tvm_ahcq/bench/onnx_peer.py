@@ -12,35 +12,27 @@ from typing import Any
 import numpy as np
 
 from tvm_ahcq.models.description import ModelSpec
+from tvm_ahcq.models.registry import timing_of
 
-from .task import Task
-
-FUNCTIONS = ("encode_image", "decode")
-POINTS = 2
-"""Tokens of a click: the point and its padding."""
+from .task import Task, functions_of
 
 
 def export(task: Task) -> list[Path]:
-    """ONNX files of both functions; shapes are fixed, as runtimes like them best."""
-    folder = task.peer_folder("onnx")
-    paths = [folder / f"{name}.onnx" for name in FUNCTIONS]
+    """Export encoder and decoder to ONNX files, with fixed shapes: those of one click."""
+    folder, functions = task.peer_folder("onnx"), functions_of(task.model)
+    paths = [folder / f"{name}.onnx" for name in functions]
     if not all(path.exists() for path in paths):
         import torch
 
         from .torch_peer import build
 
         folder.mkdir(parents=True, exist_ok=True)
-        model = task.model
-        embedding = torch.zeros(1, model.prompt_dim, model.grid, model.grid)
-        inputs = {
-            "encode_image": (torch.zeros(1, 3, model.image_size, model.image_size),),
-            "decode": (embedding, torch.zeros(1, POINTS, 2), torch.zeros(1, POINTS)),
-        }
         modules = build(task)
-        for name, path in zip(FUNCTIONS, paths, strict=True):
+        for name, path in zip(functions, paths, strict=True):
+            inputs = tuple(map(torch.from_numpy, timing_of(task.model).example_inputs(task.model, name, 1)))
             partial = path.with_suffix(".tmp")  # a file of its final name is complete
             with contextlib.redirect_stdout(io.StringIO()):
-                torch.onnx.export(modules[name], inputs[name], str(partial), dynamo=True, external_data=False)
+                torch.onnx.export(modules[name], inputs, str(partial), dynamo=True, external_data=False)
             os.replace(partial, path)
     return paths
 
@@ -90,4 +82,4 @@ def open_session(task: Task, precision: str) -> GraphPeer:
         return lambda *arrays: session.run(None, dict(zip(names, arrays, strict=True)))
 
     paths = prepare(task, precision)
-    return GraphPeer(task.model, dict(zip(FUNCTIONS, map(load, paths), strict=True)))
+    return GraphPeer(task.model, dict(zip(functions_of(task.model), map(load, paths), strict=True)))

@@ -13,8 +13,8 @@ import numpy as np
 
 from tvm_ahcq.models.registry import find_family
 
-from .onnx_peer import FUNCTIONS, GraphPeer, export
-from .task import Task
+from .onnx_peer import GraphPeer, export
+from .task import Task, functions_of
 
 CALIBRATION_SCENES = 4
 """Generated scenes that NNCF observes; its statistics of a large encoder take gigabytes."""
@@ -28,7 +28,7 @@ def prepare(task: Task, precision: str) -> list[Path]:
     if precision != "int8":
         return [encoder, decoder]
     folder = task.peer_folder("openvino-int8")
-    path = folder / "encode_image.xml"
+    path = folder / f"{encoder.stem}.xml"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         _quantize(encoder, path, _samples(task))
@@ -77,4 +77,4 @@ def open_session(task: Task, precision: str) -> GraphPeer:
         return lambda *arrays: tuple(np.array(value) for value in compiled(arrays).values())
 
     paths = [path for path in prepare(task, precision) if path.suffix in (".onnx", ".xml")]
-    return GraphPeer(task.model, dict(zip(FUNCTIONS, map(load, paths), strict=True)))
+    return GraphPeer(task.model, dict(zip(functions_of(task.model), map(load, paths), strict=True)))

@@ -18,6 +18,8 @@ import numpy as np
 import tvm_ahcq
 from tvm_ahcq.errors import BenchmarkError
 from tvm_ahcq.kernels.common.peak import peak_loops
+from tvm_ahcq.models.description import ENCODE, ModelSpec
+from tvm_ahcq.models.registry import find_family, timing_of
 from tvm_ahcq.target import resolve_target
 
 from .peers import OURS, Peer
@@ -202,7 +204,7 @@ def compare(task: Task, peers: Sequence[Peer], target: str, repeats: int, note: 
                 peaks.append(task.threads * loop.rate(1))
     results = [result for _, result in running.values()]
     _add_cosines(task, results)
-    return Comparison(task, results, skipped, peaks, encoder_macs(task.model.name))
+    return Comparison(task, results, skipped, peaks, encoder_macs(task.model))
 
 
 def _open(peer: Peer, task: Task, stack: ExitStack) -> tuple[Worker, PeerResult]:
@@ -254,14 +256,14 @@ def _add_cosines(task: Task, results: Sequence[PeerResult]) -> None:
             each.cosine = float((own * reference).sum() / np.linalg.norm(own) / np.linalg.norm(reference))
 
 
-def encoder_macs(model: str) -> int:
-    """Multiply-adds of a float image encoder, counted by torch on shapes alone."""
+def encoder_macs(model: ModelSpec) -> int:
+    """Return the multiply-adds of a float image encoder, counted by torch on shapes alone."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from tvm_ahcq.models.sam.load import build_module
-
-    encoder = build_module(model).image_encoder
+    timing, name = timing_of(model), find_family(model.family).function_name(ENCODE)
+    encoder = timing.torch_modules(model.name, (name,), None)[name]
+    inputs = [torch.zeros(array.shape, device="meta") for array in timing.example_inputs(model, name, 1)]
     with FlopCounterMode(display=False) as counter, torch.no_grad(), torch.device("meta"):
-        encoder(torch.zeros(1, 3, encoder.img_size, encoder.img_size))
+        encoder(*inputs)
     return counter.get_total_flops() // 2

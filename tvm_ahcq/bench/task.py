@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tvm_ahcq.models.description import ModelSpec
+from tvm_ahcq.models.description import DECODE, ENCODE, ModelSpec
 from tvm_ahcq.models.registry import find_family
 
 STAGES = ("encode", "decode", "whole")
@@ -28,13 +28,13 @@ class Task:
     Attributes
     ----------
     model : ModelSpec
-        What is run.
+        Figures of the model.
     bundle : Path
-        It, compiled by us.
+        The model, compiled by tvm-ahcq.
     checkpoint : Path or None
         Its float weights; None for the model that comes with the package.
     folder : Path
-        Where peers keep what they make of the weights, so that a second run need not make it again.
+        Folder where peers cache the files that they derive from the weights.
     threads : int
         Threads of each runtime.
     target : str or None
@@ -51,6 +51,12 @@ class Task:
     def peer_folder(self, name: str) -> Path:
         """Folder of what a peer, or a step that peers share, makes of the weights."""
         return self.folder / "".join(letter if letter.isalnum() else "-" for letter in name)
+
+
+def functions_of(model: ModelSpec) -> tuple[str, str]:
+    """Return the names of the functions that runtimes compare: the one that encodes and the one that decodes."""
+    family = find_family(model.family)
+    return family.function_name(ENCODE), family.function_name(DECODE)
 
 
 def write_task(task: Task, image: np.ndarray, click: tuple[float, float]) -> None:

@@ -8,27 +8,25 @@ import numpy as np
 import torch
 from torch import nn
 
-from tvm_ahcq.models.sam.export import wrapper
-from tvm_ahcq.models.sam.load import build_module, read_state
-from tvm_ahcq.models.sam.variants import EMBEDDED_WEIGHTS
+from tvm_ahcq.models.registry import find_model, timing_of
 
-from .task import Task
+from .task import Task, functions_of
 
 
 def checkpoint_of(task: Task) -> Path:
-    """File with the float weights of a task."""
-    return EMBEDDED_WEIGHTS if task.checkpoint is None else task.checkpoint
+    """Return the file with the float weights of a task."""
+    checkpoint = find_model(task.model.name)[1].weights if task.checkpoint is None else task.checkpoint
+    assert checkpoint is not None, "a task has a checkpoint unless the weights are part of the package"
+    return checkpoint
 
 
 def build(task: Task) -> dict[str, nn.Module]:
-    """The float model's ``"encode_image"`` and ``"decode"``, with their weights."""
-    sam = build_module(task.model.name)
-    sam.load_state_dict(read_state(checkpoint_of(task), task.model.name), assign=True)
-    return {name: wrapper(sam, name).requires_grad_(False) for name in ("encode_image", "decode")}
+    """Return the float model's encoder and decoder with their weights, by function name."""
+    return timing_of(task.model).torch_modules(task.model.name, functions_of(task.model), checkpoint_of(task))
 
 
 def prepare(task: Task, _precision: str) -> list[Path]:
-    """The checkpoint is all there is."""
+    """Return the checkpoint: there is nothing to make."""
     return [checkpoint_of(task)]
 
 

@@ -16,32 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from tvm_ahcq.models.execution import SessionLike
-from tvm_ahcq.models.sam.functions import SamFunctions
-from tvm_ahcq.models.sam.image import prepare
-from tvm_ahcq.models.sam.predictor import SamPredictor
+from tvm_ahcq.models.registry import timing_of
 
 from .peers import PEERS, Peer
 from .task import EMBEDDING, read_task
-
-
-def stages(session: SessionLike, image: np.ndarray, click: np.ndarray) -> dict[str, Callable[[], Any]]:
-    """What can be timed, by name; the decoder gets the embedding of the same runtime."""
-    predictor, functions = SamPredictor(session), SamFunctions(session)
-    tensor = prepare(session.model, image)
-    coords = predictor.transform.apply_coords(click, image.shape[:2])
-    prompt = np.array([[coords, (0, 0)]], np.float32), np.array([[1, -1]], np.float32)
-    embedding = np.ascontiguousarray(functions.encode(tensor), np.float32)
-
-    def whole() -> None:
-        predictor.set_image(image)
-        predictor.predict(click[None], np.array([1]))
-
-    return {
-        "encode": lambda: functions.encode(tensor),
-        "decode": lambda: functions.decode(embedding, *prompt),
-        "whole": whole,
-    }
 
 
 def peak_memory() -> int:
@@ -68,7 +46,7 @@ def serve(peer: Peer, folder: Path, answer: Callable[[dict[str, Any]], None]) ->
     start = time.perf_counter()
     session = peer.open(task)
     loaded = time.perf_counter() - start
-    functions = stages(session, image, click)
+    functions = timing_of(task.model).stages(session, image, click)
     task.peer_folder(peer.name).mkdir(exist_ok=True)
     np.save(task.peer_folder(peer.name) / EMBEDDING, functions["encode"]())
     answer({"load": loaded, "memory": peak_memory()})

@@ -1,4 +1,4 @@
-"""Mixed precision: more bits for what hurts most, until the masks of the calibration pictures stay close enough."""
+"""Mixed precision: more bits for the most sensitive layers, until the masks of calibration pictures stay close."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tvm_ahcq.api import QuantizedModel, quantize
 from tvm_ahcq.errors import CalibrationError, RecipeError
 from tvm_ahcq.evaluate.sensitivity.measure import measure
 from tvm_ahcq.evaluate.sensitivity.probes import Probe
-from tvm_ahcq.evaluate.sensitivity.stable_prompts import settled_probes
+from tvm_ahcq.evaluate.sensitivity.stable_prompts import stable_probes
 from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.progress import Progress, silent
 from tvm_ahcq.quantizers.core.recipe import Recipe
@@ -63,7 +63,7 @@ def raise_bits(
         Calibration pictures, ``(H, W, 3)`` uint8. The masks of the first few are compared, on clicks whose masks the
         float model is sure of, and boxes around these.
     recipe : Recipe
-        Where it starts from.
+        Recipe to start from.
     max_drop : float
         Bound on 1 minus the mean IoU with the float model's masks, in (0, 1).
     progress : callable
@@ -78,7 +78,7 @@ def raise_bits(
     """
     if not 0 < max_drop < 1:
         raise RecipeError(f"max_drop is {max_drop!r}; expected a number between 0 and 1, such as 0.01 for 1 %.")
-    probes = settled_probes(model, images[:PROBES], progress=progress)
+    probes = stable_probes(model, images[:PROBES], progress=progress)
     qmodel = quantize(model, images, recipe, progress=progress)
     drops = [_drop(qmodel, probes, progress)]
     if drops[0] <= max_drop:

@@ -29,7 +29,7 @@ from .models import add_checkpoint_option, add_model_option, check_weights, is_e
 if TYPE_CHECKING:
     from tvm_ahcq.evaluate.metrics.coco_accuracy import CocoAccuracy
     from tvm_ahcq.evaluate.metrics.mask_accuracy import MaskAccuracy
-    from tvm_ahcq.evaluate.metrics.variants import Candidate
+    from tvm_ahcq.evaluate.metrics.variants import Variant
     from tvm_ahcq.models.sam.predictor import SamPredictor
 
 FLOAT, FAKE_QUANT = "float", "fake-quant"
@@ -127,7 +127,7 @@ class _Data:
 class _Measured:
     """What came of one model, and the seconds it took, loading included."""
 
-    candidate: Candidate
+    variant: Variant
     accuracy: MaskAccuracy | CocoAccuracy
     seconds: float
 
@@ -141,11 +141,11 @@ def run(args: argparse.Namespace) -> None:
     data = _masks(args) if args.coco is None else _coco(args)
     result("data", data.text)
     result("scored", data.scored)
-    candidates = _candidates(args, bundles, recipe)
+    variants = _variants(args, bundles, recipe)
     done: list[_Measured] = []
     try:
-        for candidate in candidates:
-            done.append(_measure(data, candidate))
+        for variant in variants:
+            done.append(_measure(data, variant))
             if args.json is not None:
                 args.json.write_text(json.dumps(_report(data, done), indent=1) + "\n")
     finally:
@@ -154,15 +154,15 @@ def run(args: argparse.Namespace) -> None:
         result("written", str(args.json))
 
 
-def _measure(data: _Data, candidate: Candidate) -> _Measured:
+def _measure(data: _Data, variant: Variant) -> _Measured:
     start = time.perf_counter()
-    with progress_bar(candidate.name) as update:
+    with progress_bar(variant.name) as update:
 
         def report(_: str, done: int, total: int) -> None:
-            update(candidate.name, done, total)
+            update(variant.name, done, total)
 
-        accuracy = data.measure(candidate.open(), report)
-    return _Measured(candidate, accuracy, time.perf_counter() - start)
+        accuracy = data.measure(variant.open(), report)
+    return _Measured(variant, accuracy, time.perf_counter() - start)
 
 
 def _print(done: list[_Measured]) -> None:
@@ -172,11 +172,11 @@ def _print(done: list[_Measured]) -> None:
     result("counted", done[0].accuracy.summary())
     rows = []
     for each in done:
-        sites = "-" if each.candidate.sites is None else "{}/{}".format(*each.candidate.sites)
+        sites = "-" if each.variant.sites is None else "{}/{}".format(*each.variant.sites)
         figures = ["-" if value is None else f"{value:.4f}" for value in each.accuracy.figures().values()]
-        rows.append([each.candidate.name, each.candidate.numbers, sites, *figures, duration(each.seconds)])
+        rows.append([each.variant.name, each.variant.numbers, sites, *figures, duration(each.seconds)])
     table(["model", "numbers", "sites", *done[0].accuracy.figures(), "time"], rows, texts=2)
-    reference = next((each for each in done if each.candidate.name == FLOAT), done[0])
+    reference = next((each for each in done if each.variant.name == FLOAT), done[0])
     for each in done:
         if each is not reference:
             figures_of = each.accuracy.figures()
@@ -185,7 +185,7 @@ def _print(done: list[_Measured]) -> None:
                 for name, value in reference.accuracy.figures().items()
                 if value and not name.startswith("AP_") and (own := figures_of[name]) is not None
             ]
-            result("kept", f"{each.candidate.name}, of {reference.candidate.name}: {', '.join(kept)}")
+            result("kept", f"{each.variant.name}, of {reference.variant.name}: {', '.join(kept)}")
 
 
 def _report(data: _Data, done: list[_Measured]) -> dict[str, Any]:
@@ -194,10 +194,10 @@ def _report(data: _Data, done: list[_Measured]) -> dict[str, Any]:
         "data": data.content,
         "models": [
             {
-                "name": each.candidate.name,
-                "model": each.candidate.model,
-                "numbers": each.candidate.numbers,
-                "sites": each.candidate.sites,
+                "name": each.variant.name,
+                "model": each.variant.model,
+                "numbers": each.variant.numbers,
+                "sites": each.variant.sites,
                 "seconds": round(each.seconds, 3),
                 "accuracy": each.accuracy.to_dict(),
             }
@@ -260,7 +260,7 @@ def _coco(args: argparse.Namespace) -> _Data:
     )
 
 
-def _bundles(args: argparse.Namespace) -> dict[Path, Candidate]:
+def _bundles(args: argparse.Namespace) -> dict[Path, Variant]:
     """All bundles, read and checked before anything that takes long."""
     from tvm_ahcq.evaluate.metrics.variants import compiled
 
@@ -277,7 +277,7 @@ def _recipe(args: argparse.Namespace) -> Any:
     return recipe(args.recipe or "ahcq", bits=4 if args.bits is None else args.bits)
 
 
-def _candidates(args: argparse.Namespace, bundles: dict[Path, Candidate], recipe: Any) -> list[Candidate]:
+def _variants(args: argparse.Namespace, bundles: dict[Path, Variant], recipe: Any) -> list[Variant]:
     """The models in the order in which they were typed; torch and the compiler are loaded for those that need them."""
     if len(bundles) == len(args.models):
         return list(bundles.values())
@@ -285,20 +285,20 @@ def _candidates(args: argparse.Namespace, bundles: dict[Path, Candidate], recipe
     from tvm_ahcq.evaluate.metrics.variants import fake_quant, float_model
 
     model = load_model(args)
-    candidates = []
+    variants = []
     for name in args.models:
         if isinstance(name, Path):
-            candidates.append(bundles[name])
+            variants.append(bundles[name])
         elif name == FLOAT:
-            candidates.append(float_model(model))
+            variants.append(float_model(model))
         else:
             calibration, source = calibration_source(args.calibration)
             start = time.perf_counter()
             with progress_bar("calibrate") as update:
                 qmodel = ahcq.quantize(model, calibration, recipe, progress=update)
             result("calibrate", f"{source}, {duration(time.perf_counter() - start)}")
-            candidates.append(fake_quant(qmodel))
-    return candidates
+            variants.append(fake_quant(qmodel))
+    return variants
 
 
 def _model(text: str) -> str | Path:

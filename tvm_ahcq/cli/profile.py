@@ -12,14 +12,11 @@ from .console import duration, result, size, table
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
-
+    from tvm_ahcq.models.description import ModelSpec
     from tvm_ahcq.runtime.device_profile import OperatorCycles
     from tvm_ahcq.runtime.manifest import TargetSpec
     from tvm_ahcq.runtime.profiler import Profile
     from tvm_ahcq.runtime.session import Session
-
-FUNCTIONS = ("encode_image", "decode")
 
 EXAMPLES = """\
 examples:
@@ -46,7 +43,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("bundle", metavar="F.ahcq", type=input_file, help="bundle written by `tvm-ahcq compile`")
     parser.add_argument(
-        "--function", choices=FUNCTIONS, default=FUNCTIONS[0], help="what to run (default: %(default)s)"
+        "--function", metavar="NAME", help="function of the bundle to run (default: the first, the image encoder)"
     )
     parser.add_argument(
         "--prompts", metavar="N", type=count, default=1, help="clicks that decode gets at once (default: %(default)s)"
@@ -73,13 +70,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Load, profile, print, draw."""
+    from tvm_ahcq.models.registry import timing_of
     from tvm_ahcq.runtime.bundle import read_bundle
     from tvm_ahcq.runtime.profiler import profile
     from tvm_ahcq.runtime.session import Session
 
-    if args.prompts > 1 and args.function != "decode":
-        raise UsageError(f"profile: --prompts {args.prompts} goes with --function decode")
     bundle = read_bundle(args.bundle, target=args.target)
+    function = _function(bundle.manifest.model, args.function, args.prompts)
     if args.roofline is not None and bundle.manifest.accelerator is None:
         raise UsageError(
             f"profile: {args.bundle} has nothing for an accelerator to draw; compile it with "
@@ -87,17 +84,18 @@ def run(args: argparse.Namespace) -> None:
         )
     session = Session(bundle, args.threads, device_options(args))
     before = _peaks(session.target)
-    found = profile(session, args.function, _inputs(session, args.function, args.prompts), args.repeats)
+    inputs = timing_of(session.model).example_inputs(session.model, function, args.prompts)
+    found = profile(session, function, list(inputs), args.repeats)
     after = _peaks(session.target)
     peaks = {unit: session.num_threads * max(rate, after[unit]) for unit, rate in before.items()}
-    result("bundle", f"{args.bundle}, {session.model.name}, {args.function}")
+    result("bundle", f"{args.bundle}, {session.model.name}, {function}")
     result(
         "machine",
         f"{session.target.name}, {session.num_threads} threads"
         + "".join(f"; {unit} peak {rate / 1e9:.0f} GMAC/s" for unit, rate in peaks.items()),
     )
     _print(found, peaks)
-    _print_device(session, args.function, args.roofline)
+    _print_device(session, function, args.roofline)
     if args.output is not None:
         from tvm_ahcq.evaluate.report.profile_plot import profile_plot
 
@@ -157,19 +155,20 @@ def _peaks(target: TargetSpec) -> dict[str, float]:
     return {unit: loop.rate() for unit, loop in peak_loops(resolve_target(target.name)).items()}
 
 
-def _inputs(session: Session, function: str, prompts: int) -> list[np.ndarray]:
-    """An image of noise, or clicks on an embedding of noise: time does not depend on what is seen."""
-    import numpy as np
+def _function(model: ModelSpec, name: str | None, prompts: int) -> str:
+    """Return the function to run; UsageError if there is none of that name, or it takes no prompts."""
+    from tvm_ahcq.models.registry import find_family
 
-    rng, model = np.random.default_rng(0), session.model
-    if function == "encode_image":
-        return [rng.standard_normal((1, 3, model.image_size, model.image_size), np.float32)]
-    middle = model.image_size / 2
-    return [
-        rng.standard_normal((1, model.prompt_dim, model.grid, model.grid), np.float32),
-        np.tile(np.array([[middle, middle], [0, 0]], np.float32), (prompts, 1, 1)),
-        np.tile(np.array([1, -1], np.float32), (prompts, 1)),
-    ]
+    family = find_family(model.family)
+    batched = {dim.name for dim in family.dims if dim.batch}
+    functions = {each.name: any(batched & set(tensor.shape) for tensor in each.inputs) for each in family.functions}
+    chosen = family.functions[0].name if name is None else name
+    if chosen not in functions:
+        raise UsageError(f"profile: --function {chosen} is none of {', '.join(functions)}")
+    if prompts > 1 and not functions[chosen]:
+        prompted = " or ".join(each for each, takes in functions.items() if takes)
+        raise UsageError(f"profile: --prompts {prompts} goes with --function {prompted}")
+    return chosen
 
 
 def _print(found: Profile, peaks: Mapping[str, float]) -> None:

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
     from PIL import Image
 
     from tvm_ahcq.image_files import load_image
-    from tvm_ahcq.models.sam.predictor import SamPredictor
+    from tvm_ahcq.models.registry import find_family
     from tvm_ahcq.runtime.bundle import read_bundle
     from tvm_ahcq.runtime.overlay import save_overlay
     from tvm_ahcq.runtime.session import Session
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
     corners = None if args.box is None else np.array(args.box)
     _refuse_outside(points, corners, image.shape[:2])
     session = Session(read_bundle(args.bundle), device=device_options(args))
-    predictor = SamPredictor(session)
+    predictor = find_family(session.model.family).predictor(session)
 
     start = time.perf_counter()
     predictor.set_image(image)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from .evaluation import Prompting, Timing
     from .execution import Driver, GoldenCheck, SessionLike
+    from .links import Links
     from .shapes import EncoderSizes
 
 FLOAT = "float"
@@ -252,6 +253,9 @@ class ModelFamily:
         Regular expression for the key sites whose ranges the published method searches.
     foldable_signs : str
         Regular expression for the attentions whose key signs BIG may fold into the projections.
+    links : callable or None
+        ``links(spec, params, head_dims) -> Links``: layers along which parameters can change without changing the
+        function; `head_dims` are channels of a head by attention.
     prompting : Prompting or None
         Prompts and masks of promptable segmentation, for sensitivity analysis and mixed precision.
     timing : Timing or None
@@ -276,6 +280,7 @@ class ModelFamily:
     input_range: Callable[[Any], PixelRange | None] = lambda spec: None
     searched_keys: str = r"(?!)"
     foldable_signs: str = r"(?!)"
+    links: Callable[[Any, Mapping[str, np.ndarray], Mapping[str, int]], Links] | None = None
     prompting: Prompting | None = None
     timing: Timing | None = None
 

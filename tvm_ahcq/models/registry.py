@@ -6,7 +6,8 @@ from importlib import import_module
 
 from tvm_ahcq.errors import UnsupportedModelError
 
-from .description import ModelFamily, Variant
+from .description import ModelFamily, ModelSpec, Variant
+from .evaluation import Prompting, Timing
 from .sam2 import shapes as sam2_shapes
 from .shapes import EncoderSizes
 
@@ -41,6 +42,22 @@ def find_family(name: str) -> ModelFamily:
 def family_names() -> tuple[str, ...]:
     """Return the names of all families."""
     return tuple(dict.fromkeys([*_HOMES, *_FAMILIES]))
+
+
+def prompting_of(spec: ModelSpec) -> Prompting:
+    """Return how a model is prompted; UnsupportedModelError if its description does not say."""
+    family = find_family(spec.family)
+    if family.prompting is None:
+        raise UnsupportedModelError(f"{family.title} is not a promptable model; its description has no `prompting`")
+    return family.prompting
+
+
+def timing_of(spec: ModelSpec) -> Timing:
+    """Return the calls of a model to time; UnsupportedModelError if its description has none."""
+    family = find_family(spec.family)
+    if family.timing is None:
+        raise UnsupportedModelError(f"{family.title} cannot be timed; its description has no `timing`")
+    return family.timing
 
 
 def variants() -> tuple[Variant, ...]:

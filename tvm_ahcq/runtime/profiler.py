@@ -81,7 +81,7 @@ def profile(session: Session, function: str, inputs: Sequence[np.ndarray], repea
     session : Session
         A loaded bundle.
     function : str
-        ``"encode_image"``, ``"decode"``, ...
+        Name of a function of the model.
     inputs : sequence of numpy.ndarray
         Its inputs, without parameters.
     repeats : int

@@ -37,8 +37,8 @@ def test_the_frame_has_clicks_with_padding_then_box_corners_scaled_with_the_pict
     assert frame.image.shape == (1, 3, 128, 128) and frame.input_size == (85, 128) and frame.clicks == 1
     assert (frame.image[..., 85:, :] == 0).all()
     expected = np.array([[[45, 30], [0, 0]], [[0, 15], [90, 60]]]) * (128 / 90, 85 / 60)
-    np.testing.assert_allclose(frame.coords, expected, rtol=1e-6)
-    np.testing.assert_array_equal(frame.labels, [[1, -1], [2, 3]])
+    np.testing.assert_allclose(frame.prompts[0], expected, rtol=1e-6)
+    np.testing.assert_array_equal(frame.prompts[1], [[1, -1], [2, 3]])
 
 
 def test_what_is_not_a_picture_is_refused():

@@ -1,4 +1,4 @@
-"""Models to evaluate, all behind the same predictor, with how much of each runs quantized."""
+"""Variants of a model to evaluate: compiled, simulated and float, behind the same predictor."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A model to evaluate.
+class Variant:
+    """A variant of a model to evaluate.
 
     Attributes
     ----------
     name : str
-        What to call it.
+        Name in tables.
     model : str
-        Model type, as "vit_b".
+        Model type.
     numbers : str
-        Its precision and what runs it, for people.
+        Its precision and its executor, for people.
     sites : tuple of int or None
         Quantized sites on integers, and all of them; None for a float model.
     open : callable
-        Makes its predictor.
+        Return its predictor.
     """
 
     name: str
@@ -43,8 +43,8 @@ class Candidate:
 
 def compiled(
     path: str | os.PathLike[str], num_threads: int | None = None, device: DeviceOptions | None = None
-) -> Candidate:
-    """A bundle; `device` runs the accelerator's part of one that has it.
+) -> Variant:
+    """Return a bundle as a variant; `device` runs its accelerator programs if it has any.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def compiled(
     EvaluationError
         It is quantized at some of its sites only.
     """
-    from tvm_ahcq.models.sam.predictor import SamPredictor
+    from tvm_ahcq.models.registry import find_family
     from tvm_ahcq.runtime.accelerator import DEFAULT_DEVICE
     from tvm_ahcq.runtime.bundle import read_bundle
     from tvm_ahcq.runtime.session import Session
@@ -63,29 +63,30 @@ def compiled(
     quantized = bool(manifest.recipe)
     numbers = f"W{manifest.bits}A{manifest.bits} {manifest.recipe.get('name', '')}" if quantized else "float32"
     sites = check_coverage(str(path), manifest.sites) if quantized else None
+    predictor = find_family(manifest.model.family).predictor
     runs = "compiled"
     if manifest.accelerator is not None:
         runs = f"CPU + {device.name if device else DEFAULT_DEVICE} {manifest.accelerator['config']}"
     else:
         device = None  # of several bundles, those for the host alone run as they are
-    return Candidate(
+    return Variant(
         str(path),
         manifest.model.name,
         f"{numbers}, {runs}",
         sites,
-        lambda: SamPredictor(Session(bundle, num_threads, device)),
+        lambda: predictor(Session(bundle, num_threads, device)),
     )
 
 
-def float_model(model: FloatModel) -> Candidate:
-    """A model in float32, run by torch."""
+def float_model(model: FloatModel) -> Variant:
+    """Return a model in float32, run by torch."""
     from tvm_ahcq.api import float_predictor
 
-    return Candidate("float", model.name, "float32, torch", None, lambda: float_predictor(model))
+    return Variant("float", model.name, "float32, torch", None, lambda: float_predictor(model))
 
 
-def fake_quant(qmodel: QuantizedModel) -> Candidate:
-    """A quantized model, simulated by torch.
+def fake_quant(qmodel: QuantizedModel) -> Variant:
+    """Return a quantized model, simulated by torch.
 
     Raises
     ------
@@ -94,7 +95,7 @@ def fake_quant(qmodel: QuantizedModel) -> Candidate:
     """
     recipe = qmodel.table.recipe
     numbers = f"W{recipe.bits_weights}A{recipe.bits_activations} {recipe.name}, torch"
-    return Candidate(
+    return Variant(
         "fake-quant",
         qmodel.model.name,
         numbers,
@@ -104,10 +105,9 @@ def fake_quant(qmodel: QuantizedModel) -> Candidate:
 
 
 def check_coverage(name: str, sites: tuple[int, int]) -> tuple[int, int]:
-    """The sites, once all of them are quantized.
+    """Return the sites if all of them are quantized.
 
-    Figures of a model that is half in float are the float model's rather than the method's; published ones have been
-    inflated that way.
+    The accuracy of a model that is partly in float is not that of the method.
 
     Raises
     ------

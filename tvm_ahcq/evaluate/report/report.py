@@ -55,7 +55,7 @@ def write_report(sensitivity: Sensitivity, path: str | os.PathLike[str]) -> None
 
 def report(sensitivity: Sensitivity) -> str:
     """The report as HTML."""
-    title = f"What {bits(sensitivity)} costs {sensitivity.model['name']}"
+    title = f"What {bits(sensitivity)} costs {sensitivity.model.name}"
     sections = (
         _header(title, sensitivity),
         _ranking(sensitivity),
@@ -76,7 +76,7 @@ def report(sensitivity: Sensitivity) -> str:
 
 def bits(sensitivity: Sensitivity) -> str:
     """Weight and activation bits, as ``W4A4``."""
-    return f"W{sensitivity.model['bits_weights']}A{sensitivity.model['bits_activations']}"
+    return f"W{sensitivity.model.bits_weights}A{sensitivity.model.bits_activations}"
 
 
 def _header(title: str, s: Sensitivity) -> str:
@@ -85,7 +85,7 @@ def _header(title: str, s: Sensitivity) -> str:
     tiles = [
         ("Agreement of masks", f"{overlap:.3f}", "mean IoU of quantized with float masks"),
         ("Change of mask logits", percent(s.total.logits), "everything quantized, relative to float"),
-        ("Precision", bits(s), f"recipe {s.model['recipe']}"),
+        ("Precision", bits(s), f"recipe {s.model.recipe}"),
         ("Sites", str(len(s.sites)), _kinds(s)),
         ("Measured on", f"{prompts} prompts", f"on {len(s.probes)} picture{'s' if len(s.probes) != 1 else ''}"),
     ]
@@ -93,9 +93,9 @@ def _header(title: str, s: Sensitivity) -> str:
         f'<div><dt>{escape(name)}</dt><dd>{escape(value)}<span class="note">{escape(note)}</span></dd></div>'
         for name, value, note in tiles
     )
-    size = s.model["image_size"]
+    size = s.model.image_size
     return (
-        f'<header>\n<h1>{escape(title)}</h1>\n<p class="soft">{escape(s.model["name"])}, {size} × {size} pixels; '
+        f'<header>\n<h1>{escape(title)}</h1>\n<p class="soft">{escape(s.model.name)}, {size} × {size} pixels; '
         f"measured by tvm-ahcq {__version__}</p>\n"
         '<nav aria-label="Sections"><a href="#worst">What hurts most</a><a href="#graph">Along the graph</a>'
         '<a href="#masks">Masks</a><a href="#conditions">Condition numbers</a><a href="#layers">Every site</a></nav>\n'

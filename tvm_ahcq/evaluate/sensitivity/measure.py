@@ -1,4 +1,4 @@
-"""Which part of a model hurts when it is quantized: errors of sites, layers and weights, and changes of the masks."""
+"""Sensitivity to quantization: errors of sites, layers and weights, and changes of the masks part by part."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ import torch
 
 from tvm_ahcq.errors import CalibrationError
 from tvm_ahcq.evaluate.metrics.iou import iou
-from tvm_ahcq.models.sam.masks import threshold_masks
+from tvm_ahcq.models.description import DECODE, ENCODE
+from tvm_ahcq.models.evaluation import PromptedImage
+from tvm_ahcq.models.registry import prompting_of
+from tvm_ahcq.progress import Progress, silent
 from tvm_ahcq.torch_exec.executor import TorchExecutor
 from tvm_ahcq.torch_exec.simulate import exact_layer_norm, using_sites
 from tvm_ahcq.torch_exec.simulated_session import quantized_layers
 
-from .mask_effect import Effect, MaskProbe, Progress, Unit, mask_effects
-from .probes import Frame, Probe, in_frame
+from .mask_effect import Effect, MaskProbe, Unit, mask_effects
+from .probes import Probe, in_frame
 from .site_error import ErrorSites, LayerError, SiteError
 from .weight_error import WeightError, weight_error
 
@@ -30,6 +33,35 @@ GRANULARITIES = ("sites", "layers", "blocks", "none")
 
 AUTO_SECONDS = 180.0
 """``effect="auto"`` takes the finest granularity that is expected to take no longer, blocks at least."""
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """The quantized model that was measured.
+
+    Attributes
+    ----------
+    name : str
+        Model type.
+    image_size : int
+        Side of its input in pixels.
+    recipe : str
+        Name of the recipe.
+    bits_weights, bits_activations : int
+        Code widths of the recipe.
+    summary : str
+        Kinds of quantizers, for people.
+    sites : int
+        Number of quantization sites.
+    """
+
+    name: str
+    image_size: int
+    recipe: str
+    bits_weights: int
+    bits_activations: int
+    summary: str
+    sites: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +89,12 @@ class MaskPair:
 
 @dataclass(frozen=True, eq=False)
 class Sensitivity:
-    """What :func:`measure` found.
+    """Result of :func:`measure`.
 
     Attributes
     ----------
-    model : dict
-        Name, image size, recipe, bits, kinds of quantizers.
+    model : ModelSummary
+        The model that was measured.
     probes : tuple of Probe
         Pictures and prompts.
     sites, layers, weights : tuple of SiteError, LayerError, WeightError
@@ -77,7 +109,7 @@ class Sensitivity:
         Every prompt's masks.
     """
 
-    model: dict[str, Any]
+    model: ModelSummary
     probes: tuple[Probe, ...]
     sites: tuple[SiteError, ...]
     layers: tuple[LayerError, ...]
@@ -110,7 +142,7 @@ class Sensitivity:
         ]
         return _finite(
             {
-                "model": self.model,
+                "model": asdict(self.model),
                 "pictures": len(self.probes),
                 "prompts": sum(probe.prompts for probe in self.probes),
                 "total": _effect_dict(self.total),
@@ -127,7 +159,7 @@ def measure(
     qmodel: QuantizedModel,
     probes: Sequence[Probe],
     effect: str = "auto",
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
     announce: Callable[[str, int, float], None] = lambda *_: None,
 ) -> Sensitivity:
     """Measure a quantized model on pictures that calibration has not seen.
@@ -171,11 +203,12 @@ def measure(
     exact = qmodel.prepared.params
     changed = {name: value for name, value in qmodel.params.items() if value is not exact.get(name)}
     probe = MaskProbe(spec, qmodel.annotated, exact, changed, table.sites, coded, frames)
-    whole = Unit("all", "model", tuple(table.sites), tuple(coded), "encode_image")
+    first = qmodel.model.family.functions[0].name
+    whole = Unit("all", "model", tuple(table.sites), tuple(coded), first)
     granularity, units = _choose(effect, layers, coded, probe)
     announce(granularity, len(units), probe.expected_seconds(units))
     return Sensitivity(
-        _description(qmodel),
+        _summary(qmodel),
         probes,
         tuple(errors.sites()),
         tuple(layers),
@@ -188,10 +221,10 @@ def measure(
 
 
 def block_of(layer: LayerError) -> str:
-    """The block that a layer is in: its path up to the first number within it, else the module that holds it.
+    """Return the block of a layer: its path up to the first number within it, else the module that holds it.
 
-    ``image_encoder.blocks.3.attn.qkv`` is in ``image_encoder.blocks.3``, ``image_encoder.neck.2`` in
-    ``image_encoder.neck``. An attention bears the name of the module that holds its projections.
+    ``encoder.layers.3.attn.qkv`` is in ``encoder.layers.3``, ``encoder.neck.2`` in ``encoder.neck``. An attention has
+    the name of the module that holds its projections.
     """
     parts = layer.name.split(".")
     for place, part in enumerate(parts[:-1]):
@@ -201,7 +234,7 @@ def block_of(layer: LayerError) -> str:
 
 
 def units_of(granularity: str, layers: Sequence[LayerError], coded: Sequence[str]) -> list[Unit]:
-    """The parts that are quantized alone, in graph order; `coded` are the layers whose weight is quantized."""
+    """Return the parts to quantize alone, in graph order; `coded` are the layers whose weight is quantized."""
     if granularity == "none":
         return []
     found: dict[str, Unit] = {}
@@ -230,18 +263,19 @@ def _choose(effect: str, layers: Sequence[LayerError], coded, probe: MaskProbe) 
     return "blocks", units_of("blocks", layers, coded)
 
 
-def _observe(qmodel: QuantizedModel, coded, frames: Sequence[Frame], progress: Progress) -> ErrorSites:
+def _observe(qmodel: QuantizedModel, coded, frames: Sequence[PromptedImage], progress: Progress) -> ErrorSites:
     """Run the float model on every picture and prompt while the errors are added up."""
     changed = qmodel.table.params
     biases = {name: changed[f"{name}.bias"] for name in coded if f"{name}.bias" in changed}
     executor = TorchExecutor(qmodel.annotated, qmodel.prepared.params, {"relax.nn.layer_norm": exact_layer_norm})
-    errors = ErrorSites(qmodel.table.sites, coded, biases)
+    errors, family = ErrorSites(qmodel.table.sites, coded, biases), qmodel.model.family
+    encoder, decoder = family.function_name(ENCODE), family.function_name(DECODE)
     with using_sites(errors), torch.no_grad():
         for done, frame in enumerate(frames, 1):
-            errors.function = "encode_image"
-            embedding = executor.run("encode_image", frame.image)
-            errors.function = "decode"
-            executor.run("decode", embedding, frame.coords, frame.labels)
+            errors.function = encoder
+            embedding = executor.run(encoder, frame.image)
+            errors.function = decoder
+            executor.run(decoder, embedding, *frame.prompts)
             progress("errors", done, len(frames))
     return errors
 
@@ -259,27 +293,19 @@ def _weights(qmodel: QuantizedModel, coded, order: Sequence[str], progress: Prog
 
 def _mask_pairs(probe: MaskProbe, whole: Unit, probes: Sequence[Probe]) -> list[MaskPair]:
     """Every prompt's masks at the size of the picture."""
-    pairs = []
+    pairs, enlarge = [], prompting_of(probe.spec).enlarge
     for index, low in enumerate(zip(probe.logits, probe.quantized_logits(whole), strict=True)):
-        frame, spec, size = probe.frames[index], probe.spec, probes[index].image.shape[:2]
-        masks = [
-            threshold_masks(logits, spec.image_size, frame.input_size, size, spec.mask_threshold) for logits in low
-        ]
+        height, width = probes[index].image.shape[:2]
+        masks = [enlarge(probe.spec, logits, probe.frames[index], (height, width)) for logits in low]
         pairs += [MaskPair(index, n, a, b, iou(a, b)) for n, (a, b) in enumerate(zip(*masks, strict=True))]
     return pairs
 
 
-def _description(qmodel: QuantizedModel) -> dict[str, Any]:
-    recipe = qmodel.table.recipe
-    return {
-        "name": qmodel.model.name,
-        "image_size": qmodel.model.spec.image_size,
-        "recipe": recipe.name,
-        "bits_weights": recipe.bits_weights,
-        "bits_activations": recipe.bits_activations,
-        "summary": qmodel.table.summary(),
-        "sites": len(qmodel.table.sites),
-    }
+def _summary(qmodel: QuantizedModel) -> ModelSummary:
+    recipe, table = qmodel.table.recipe, qmodel.table
+    size = qmodel.model.spec.image_size
+    bits = recipe.bits_weights, recipe.bits_activations
+    return ModelSummary(qmodel.model.name, size, recipe.name, *bits, table.summary(), len(table.sites))
 
 
 def _effect_dict(effect: Effect) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class LayerError:
     name, op : str
         The layer; ``linear``, ``conv2d`` or ``attention``.
     function : str
-        Function of the model that it is in, ``encode_image`` or ``decode``.
+        Name of the first function of the model that has it.
     sites : tuple of str
         Activation sites that it reads.
     error : float

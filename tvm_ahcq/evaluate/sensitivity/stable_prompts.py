@@ -1,20 +1,23 @@
-"""Prompts on pictures that nobody has annotated, chosen so that the float model's masks of them are settled.
+"""Prompts on pictures without annotation, chosen so that the float model's masks of them are stable.
 
-A random click is often between things, or on something of which several masks would do: such a mask changes at a touch,
-and says little about a quantizer. SAM's automatic mask generator keeps masks by their stability; so do we.
+A random click often lies between objects, or on one that several masks describe: such a mask changes with the slightest
+error, and says little about a quantizer. As SAM's automatic mask generator does, clicks are chosen by the stability of
+their masks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 
 from tvm_ahcq.api import float_session
+from tvm_ahcq.models.description import DECODE, ENCODE
 from tvm_ahcq.models.float_model import FloatModel
-from tvm_ahcq.models.sam.functions import SamFunctions
+from tvm_ahcq.models.registry import prompting_of
+from tvm_ahcq.progress import Progress, silent
 
-from .probes import BOXES, CLICKS, Probe, in_frame, on_the_picture
+from .probes import BOXES, CLICKS, Probe, in_frame
 
 CANDIDATES = 32
 """Clicks that are tried on each picture."""
@@ -22,13 +25,11 @@ CANDIDATES = 32
 OFFSET = 1.0
 """Logits by which the threshold is moved up and down: the default of SAM's automatic mask generator."""
 
-Progress = Callable[[str, int, int], None]
 
-
-def settled_probes(
-    model: FloatModel, images: Iterable[np.ndarray], seed: int = 0, progress: Progress = lambda *_: None
+def stable_probes(
+    model: FloatModel, images: Iterable[np.ndarray], seed: int = 0, progress: Progress = silent
 ) -> list[Probe]:
-    """Clicks whose masks are the most stable of many, and boxes around these masks.
+    """Return the clicks whose masks are the most stable of many, and boxes around these masks.
 
     Parameters
     ----------
@@ -46,24 +47,25 @@ def settled_probes(
     list of Probe
         One a picture, with `CLICKS` clicks and at most `BOXES` boxes.
     """
-    images, functions, probes = list(images), SamFunctions(float_session(model)), []
+    images, spec, session, probes = list(images), model.spec, float_session(model), []
+    prompting, encode, decode = prompting_of(spec), *(model.family.function_name(each) for each in (ENCODE, DECODE))
     for number, image in enumerate(images):
         rng = np.random.default_rng([seed, number])
         height, width = image.shape[:2]
         tried = Probe(image, rng.uniform(0.05, 0.95, (CANDIDATES, 2)) * (width, height), np.zeros((0, 4)))
-        frame = in_frame(tried, model.spec)
-        masks, scores = functions.decode(functions.encode(frame.image), frame.coords, frame.labels)
-        best = np.asarray(masks)[np.arange(CANDIDATES), 1 + np.asarray(scores)[:, 1:].argmax(1)]
-        logits = on_the_picture(best, frame, model.spec.image_size)
-        order = np.argsort(-stability(logits, model.spec.mask_threshold), kind="stable")[:CLICKS]
-        boxes = _boxes(logits[order] > model.spec.mask_threshold, (height, width))
+        placed = in_frame(tried, spec)
+        masks, scores = session.run(decode, *session.run(encode, placed.image), *placed.prompts)
+        best = masks[np.arange(CANDIDATES), prompting.choose(scores, CANDIDATES)]
+        logits = prompting.crop(spec, best, placed)
+        order = np.argsort(-stability(logits, spec.mask_threshold), kind="stable")[:CLICKS]
+        boxes = _boxes(logits[order] > spec.mask_threshold, (height, width))
         probes.append(Probe(image, tried.clicks[order], boxes[:BOXES]))
-        progress("prompts with settled masks", number + 1, len(images))
+        progress("prompts with stable masks", number + 1, len(images))
     return probes
 
 
 def stability(logits: np.ndarray, threshold: float) -> np.ndarray:
-    """How little masks change with the threshold: IoU of those `OFFSET` above and below it; 0 of an empty mask.
+    """Return the IoU of the masks at thresholds `OFFSET` above and below; 0 for an empty mask.
 
     Parameters
     ----------
@@ -77,7 +79,7 @@ def stability(logits: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def _boxes(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """``(Q, 4)`` boxes, in pixels, around the masks that are not empty."""
+    """Return ``(Q, 4)`` boxes, in pixels, around the masks that are not empty."""
     found = []
     for mask in masks:
         y, x = np.nonzero(mask)

@@ -47,7 +47,7 @@ def weight_error(name: str, weight: np.ndarray, changed: np.ndarray, quantized: 
     Parameters
     ----------
     name : str
-        Such as ``image_encoder.blocks.0.attn.qkv.weight``.
+        Such as ``encoder.layers.0.attn.qkv.weight``.
     weight, changed : numpy.ndarray
         ``(N, K)`` or ``(N, C, k, k)`` float32: the float model's, and the one that was encoded.
     quantized : QuantizedWeight

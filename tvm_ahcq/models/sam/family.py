@@ -27,7 +27,10 @@ from .driver import drive
 from .exchanges import exchanges
 from .golden import compare, make_golden
 from .image import prepare
+from .links import links
+from .prompting import PROMPTING
 from .spec import SamSpec
+from .timing import TIMING
 from .variants import VARIANTS
 
 _ENCODER, _DECODER = r"image_encoder\.blocks\.\d+", r"mask_decoder\.transformer"
@@ -118,5 +121,8 @@ SAM = register_family(
         input_range=_input_range,
         searched_keys=r"mask_decoder\..*\.k",
         foldable_signs=r".*token_to_image.*",
+        links=links,
+        prompting=PROMPTING,
+        timing=TIMING,
     )
 )

@@ -1,9 +1,9 @@
-"""A SAM that computes the same function as another and is much harder to quantize.
+"""A model that computes the same function as another and is much harder to quantize.
 
 The published SAM checkpoints have channels of very different range after a LayerNorm, ill-conditioned projections and
-two-sided keys. ``vit_t`` has none of them. Each function here recreates one by a change of the parameters that real
-arithmetic undoes exactly: what one layer gains, the layers that read it lose. Float outputs stay (to rounding); only
-quantizers notice.
+two-sided keys. The small model of the package has none of them. Each function here recreates one by a change of the
+parameters that real arithmetic undoes exactly: the layers that read a changed value invert the change. Float outputs
+stay (to rounding); only quantization errors grow.
 
 Left out, because no inverse exists that leaves the function as it is: scales on the input of a GELU (it commutes with
 no scale but 1), on the residual streams (a LayerNorm reads them) and on the norms of the mask decoder (their outputs
@@ -17,8 +17,10 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from tvm_ahcq.errors import UnsupportedModelError
 from tvm_ahcq.ir.register import is_op
 from tvm_ahcq.models.float_model import FloatModel
+from tvm_ahcq.models.links import AttentionLink, Links, NormLink, ReluLink, Rows
 from tvm_ahcq.relay_passes.canonicalise import canonicalise
 from tvm_ahcq.relay_passes.rewrite import bindings, functions, name_parameters
 
@@ -30,8 +32,8 @@ MIN_GAIN = 1e-2
 
 
 @dataclass(frozen=True)
-class Pathologies:
-    """Which pathologies a hardened model has, and how strong; 0 switches one off, 1 means none for a condition number.
+class Hardening:
+    """Strengths of the transformations of a hardened model; 0 switches one off, for a condition number 1 does.
 
     Attributes
     ----------
@@ -48,7 +50,7 @@ class Pathologies:
         Condition number of the matrix that mixes the channels of each head of queries and keys, and of values
         (:func:`mix_queries_and_keys`, :func:`mix_values`).
     encoder_attention : bool
-        Whether the two act on the encoder as well as on the mask decoder.
+        True if the two act on the encoder as well as on the mask decoder.
     key_offset : float
         Two-sided offset of the mask decoder's keys, in mean row norms of their projection (:func:`offset_keys`).
     value_offset : float
@@ -75,7 +77,7 @@ class Pathologies:
                 raise ValueError(f"{name} is {value!r}; expected a finite number of at least {least}.")
 
 
-HARD = Pathologies(
+HARD = Hardening(
     norm_spread=1.5,
     norm_offset=1.0,
     blind_direction=1.0,
@@ -85,80 +87,14 @@ HARD = Pathologies(
     value_offset=1.0,
     relu_spread=1.0,
 )
-"""The harder ``vit_t`` of the accuracy study: every published pathology, at a strength that 4 bits can survive."""
+"""The hardening of the accuracy study: every published difficulty, at a strength that 4 bits tolerate."""
 
 
-@dataclass(frozen=True)
-class NormLink:
-    """A norm that one layer alone reads.
-
-    Attributes
-    ----------
-    norm, layer : str
-        Names of the norm and of the linear layer or convolution after it.
-    padded : bool
-        Whether zeros stand in for norm outputs at some places (padding of windows or of a convolution): scales leave
-        them zeros, offsets do not.
-    """
-
-    norm: str
-    layer: str
-    padded: bool
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Some output channels of a linear layer."""
-
-    layer: str
-    rows: slice
-
-
-@dataclass(frozen=True)
-class AttentionLink:
-    """The layers of an attention.
-
-    Attributes
-    ----------
-    name : str
-        Of the attention.
-    query, key, value : Rows
-        Where its operands come from.
-    out : str
-        The linear layer that reads its result.
-    head_dim : int
-        Channels of a head.
-    tables : tuple of str
-        Tables of relative positions, ``(L, head_dim)``, which all heads share.
-    """
-
-    name: str
-    query: Rows
-    key: Rows
-    value: Rows
-    out: str
-    head_dim: int
-    tables: tuple[str, ...]
-
-    @property
-    def in_encoder(self) -> bool:
-        """Whether it belongs to the image encoder."""
-        return self.name.startswith("image_encoder.")
-
-
-def norm_links(model: FloatModel) -> list[NormLink]:
-    """The norms of an image encoder with the layers that read them; the last is the neck's."""
-    links, prefix = [], "image_encoder.blocks"
-    count = sum(name.startswith(prefix) and name.endswith("norm1.weight") for name in model.params)
-    for block in (f"{prefix}.{i}" for i in range(count)):
-        window = (len(model.params[f"{block}.attn.rel_pos_h"]) + 1) // 2
-        links.append(NormLink(f"{block}.norm1", f"{block}.attn.qkv", model.spec.grid % window != 0))
-        links.append(NormLink(f"{block}.norm2", f"{block}.mlp.lin1", False))
-    return [*links, NormLink("image_encoder.neck.1", "image_encoder.neck.2", True)]
-
-
-def attention_links(model: FloatModel) -> list[AttentionLink]:
-    """Every attention of a model; its graph knows the head sizes, by the scale ``1 / sqrt(head_dim)``."""
+def links_of(model: FloatModel) -> Links:
+    """Return the links of a model; its graph knows the head sizes, by the scale ``1 / sqrt(head_dim)``."""
+    family = model.family
+    if family.links is None:
+        raise UnsupportedModelError(f"{family.title} cannot be made hard to quantize; its description has no `links`")
     named = name_parameters(model.module, model.function_params)
     scales = {
         str(binding.value.attrs["name"]): float(binding.value.attrs["scale"])
@@ -166,18 +102,7 @@ def attention_links(model: FloatModel) -> list[AttentionLink]:
         for binding in bindings(func)
         if is_op(binding.value, "relax.ahcq.attention")
     }
-    links = []
-    for name, scale in scales.items():
-        head_dim = round(scale**-2)
-        if f"{name}.qkv.weight" in model.params:
-            width = len(model.params[f"{name}.qkv.weight"]) // 3
-            query, key, value = (Rows(f"{name}.qkv", slice(i * width, (i + 1) * width)) for i in range(3))
-            tables = tuple(t for t in (f"{name}.rel_pos_h", f"{name}.rel_pos_w") if t in model.params)
-            links.append(AttentionLink(name, query, key, value, f"{name}.proj", head_dim, tables))
-        else:
-            query, key, value = (Rows(f"{name}.{role}_proj", slice(None)) for role in "qkv")
-            links.append(AttentionLink(name, query, key, value, f"{name}.out_proj", head_dim, ()))
-    return links
+    return family.links(model.spec, model.params, {name: round(scale**-2) for name, scale in scales.items()})
 
 
 def spread_norm_channels(params: Params, link: NormLink, octaves: float, rng: np.random.Generator) -> None:
@@ -274,29 +199,29 @@ def offset_values(params: Params, link: AttentionLink, strength: float, rng: np.
     params[f"{link.out}.bias"] = params[f"{link.out}.bias"] - params[f"{link.out}.weight"] @ offset
 
 
-def spread_relu_units(params: Params, mlp: str, octaves: float, rng: np.random.Generator) -> None:
-    """Give the hidden units of a ReLU network (layers ``lin1``, ``lin2`` of `mlp`) very different ranges.
+def spread_relu_units(params: Params, link: ReluLink, octaves: float, rng: np.random.Generator) -> None:
+    """Give the hidden units of a ReLU network very different ranges.
 
     ``relu(s x) = s relu(x)`` for every s > 0: unit c is multiplied by ``s_c = 2 ** (octaves * N(0, 1))`` and its column
     of the second layer divided by it.
     """
-    scale = np.exp2(octaves * rng.normal(size=len(params[f"{mlp}.lin1.bias"])))
-    params[f"{mlp}.lin1.weight"] = params[f"{mlp}.lin1.weight"] * scale[:, None]
-    params[f"{mlp}.lin1.bias"] = params[f"{mlp}.lin1.bias"] * scale
-    params[f"{mlp}.lin2.weight"] = params[f"{mlp}.lin2.weight"] / scale
+    scale = np.exp2(octaves * rng.normal(size=len(params[f"{link.first}.bias"])))
+    params[f"{link.first}.weight"] = params[f"{link.first}.weight"] * scale[:, None]
+    params[f"{link.first}.bias"] = params[f"{link.first}.bias"] * scale
+    params[f"{link.second}.weight"] = params[f"{link.second}.weight"] / scale
 
 
-def harden(model: FloatModel, pathologies: Pathologies, seed: int = 0) -> FloatModel:
-    """A model with the same outputs that is harder to quantize.
+def harden(model: FloatModel, hardening: Hardening, seed: int = 0) -> FloatModel:
+    """Return a model with the same outputs that is harder to quantize.
 
     Parameters
     ----------
     model : FloatModel
-        Any SAM; it is not changed.
-    pathologies : Pathologies
-        Which, and how strong.
+        A model whose description has `links`; it is not changed.
+    hardening : Hardening
+        Transformations, and how strong each is.
     seed : int
-        Of the random scales, signs and matrices. Each pathology draws its own, whatever the others are.
+        Of the random scales, signs and matrices. Each transformation draws its own, independent of the others.
 
     Returns
     -------
@@ -306,7 +231,7 @@ def harden(model: FloatModel, pathologies: Pathologies, seed: int = 0) -> FloatM
     """
     params: Params = {name: value.astype(np.float64) for name, value in model.params.items()}
     before = dict(params)
-    for kind, step in enumerate(_steps(model, pathologies)):
+    for kind, step in enumerate(_steps(links_of(model), hardening)):
         apply, links, strength = step
         for number, link in enumerate(links):
             apply(params, link, strength, np.random.default_rng([seed, kind, number]))
@@ -315,28 +240,22 @@ def harden(model: FloatModel, pathologies: Pathologies, seed: int = 0) -> FloatM
     return replace(model, spec=spec, params={**model.params, **changed})
 
 
-def _steps(model: FloatModel, wanted: Pathologies) -> Iterator[tuple]:
-    """(function, what it acts on, strength) of every pathology, with nothing to act on where it is off."""
-    *norms, neck = norm_links(model)
+def _steps(links: Links, wanted: Hardening) -> Iterator[tuple]:
+    """Yield (function, links to act on, strength) of every transformation, with no links where it is off."""
+    norms = links.norms
     moving = [link for link in norms if not link.padded]
-    attentions = attention_links(model)
-    decoder = [link for link in attentions if not link.in_encoder]
-    mixed = attentions if wanted.encoder_attention else decoder
-    hidden = sorted(
-        name.removesuffix(".lin1.weight")
-        for name in model.params
-        if name.startswith("mask_decoder.") and name.endswith(".mlp.lin1.weight")
-    )
+    decoder = [link for link in links.attentions if not link.in_encoder]
+    mixed = links.attentions if wanted.encoder_attention else decoder
     # offsets of channels come before their scales, so that they grow with them
     yield offset_norm_channels, moving if wanted.norm_offset else [], wanted.norm_offset
     yield add_blind_direction, moving if wanted.blind_direction else [], wanted.blind_direction
     yield spread_norm_channels, norms if wanted.norm_spread else [], wanted.norm_spread
-    yield spread_norm_channels, [neck] if wanted.neck_spread else [], wanted.neck_spread
+    yield spread_norm_channels, links.neck if wanted.neck_spread else [], wanted.neck_spread
     yield mix_queries_and_keys, mixed if wanted.query_key_condition > 1 else [], wanted.query_key_condition
     yield mix_values, mixed if wanted.value_condition > 1 else [], wanted.value_condition
     yield offset_keys, decoder if wanted.key_offset else [], wanted.key_offset
     yield offset_values, decoder if wanted.value_offset else [], wanted.value_offset
-    yield spread_relu_units, hidden if wanted.relu_spread else [], wanted.relu_spread
+    yield spread_relu_units, links.relus if wanted.relu_spread else [], wanted.relu_spread
 
 
 def _conditioned(size: int, condition: float, rng: np.random.Generator) -> np.ndarray:

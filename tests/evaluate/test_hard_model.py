@@ -11,13 +11,13 @@ import torch
 import tvm_ahcq as ahcq
 from tvm_ahcq.api import float_predictor
 from tvm_ahcq.calibrate.recorder import Recorder
+from tvm_ahcq.evaluate.hard_model import HARD, Hardening, harden, links_of
 from tvm_ahcq.evaluate.metrics.iou import iou
 from tvm_ahcq.evaluate.metrics.scene_accuracy import prompted_objects, segment_scene
 from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.sam.driver import calibration_prompts
 from tvm_ahcq.models.sam.family import SAM
 from tvm_ahcq.models.sam.functions import SamFunctions
-from tvm_ahcq.models.sam.hard_model import HARD, Pathologies, attention_links, harden, norm_links
 from tvm_ahcq.models.sam.load import from_module
 from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 from tvm_ahcq.quantizers.core.recipe import recipe
@@ -111,7 +111,7 @@ def spread(rows: np.ndarray) -> float:
 
 @pytest.mark.parametrize("name", SINGLE)
 def test_each_pathology_leaves_the_float_outputs(tiny, name):
-    hardened = harden(tiny, Pathologies(**{name: SINGLE[name]}))
+    hardened = harden(tiny, Hardening(**{name: SINGLE[name]}))
     assert any(hardened.params[key] is not tiny.params[key] for key in tiny.params)
     for found, expected in zip(outputs(hardened), outputs(tiny), strict=True):
         assert relative(found, expected) < 1e-3
@@ -138,32 +138,32 @@ def test_vit_t_segments_the_same_when_hardened(vit_t):
 
 
 def test_channels_after_norms_differ_in_range(tiny):
-    sites, hard = at_sites(tiny), at_sites(harden(tiny, Pathologies(norm_spread=2.0, neck_spread=2.0)))
-    for link in norm_links(tiny):
+    sites, hard = at_sites(tiny), at_sites(harden(tiny, Hardening(norm_spread=2.0, neck_spread=2.0)))
+    for link in (*links_of(tiny).norms, *links_of(tiny).neck):
         assert spread(sites[f"{link.layer}.input"]) < 1.7
         assert spread(hard[f"{link.layer}.input"]) > 3
 
 
 def test_channels_after_norms_lie_off_zero_except_where_zeros_are_padded(tiny):
-    sites, hard = at_sites(tiny), at_sites(harden(tiny, Pathologies(norm_offset=3.0)))
-    for link in norm_links(tiny):
+    sites, hard = at_sites(tiny), at_sites(harden(tiny, Hardening(norm_offset=3.0)))
+    for link in (*links_of(tiny).norms, *links_of(tiny).neck):
         site = f"{link.layer}.input"
         offsets = [np.abs(rows.mean(0) / rows.std(0)).mean() for rows in (sites[site], hard[site])]
         assert offsets[0] < 1
         assert offsets[1] == pytest.approx(offsets[0], rel=1e-5) if link.padded else offsets[1] > 1.8
-    assert [link.padded for link in norm_links(tiny)] == [True, False, False, False, True]
+    assert [link.padded for link in (*links_of(tiny).norms, *links_of(tiny).neck)] == [True, False, False, False, True]
 
 
 def test_a_blind_direction_makes_weights_ill_conditioned(vit_t):
-    hard = harden(vit_t, Pathologies(blind_direction=20.0))
-    for link in norm_links(vit_t)[:-1]:
+    hard = harden(vit_t, Hardening(blind_direction=20.0))
+    for link in links_of(vit_t).norms:
         before, after = (np.linalg.cond(model.params[f"{link.layer}.weight"]) for model in (vit_t, hard))
         assert after > 8 * before
 
 
 def test_projections_of_mixed_heads_are_ill_conditioned(vit_t):
-    hard = harden(vit_t, Pathologies(query_key_condition=100.0, value_condition=100.0))
-    for link in attention_links(vit_t):
+    hard = harden(vit_t, Hardening(query_key_condition=100.0, value_condition=100.0))
+    for link in links_of(vit_t).attentions:
         for part in (link.query, link.key, link.value):
             conditions = []
             for model in (vit_t, hard):
@@ -173,14 +173,14 @@ def test_projections_of_mixed_heads_are_ill_conditioned(vit_t):
 
 
 def test_mixing_may_be_kept_to_the_decoder(tiny):
-    hard = harden(tiny, Pathologies(query_key_condition=10.0, value_condition=10.0, encoder_attention=False))
+    hard = harden(tiny, Hardening(query_key_condition=10.0, value_condition=10.0, encoder_attention=False))
     changed = [name for name in tiny.params if hard.params[name] is not tiny.params[name]]
     assert changed and all(name.startswith("mask_decoder.") for name in changed)
 
 
 def test_keys_of_the_decoder_become_bimodal(vit_t):
-    sites, hard = at_sites(vit_t), at_sites(harden(vit_t, Pathologies(key_offset=5.0)))
-    for link in attention_links(vit_t):
+    sites, hard = at_sites(vit_t), at_sites(harden(vit_t, Hardening(key_offset=5.0)))
+    for link in links_of(vit_t).attentions:
         if link.in_encoder or "token_to_image" not in link.name:
             continue
         middle = []
@@ -191,15 +191,15 @@ def test_keys_of_the_decoder_become_bimodal(vit_t):
 
 
 def test_hidden_units_of_the_decoder_get_heavy_tails(vit_t):
-    sites, hard = at_sites(vit_t), at_sites(harden(vit_t, Pathologies(relu_spread=2.0)))
+    sites, hard = at_sites(vit_t), at_sites(harden(vit_t, Hardening(relu_spread=2.0)))
     for site in (name for name in sites if name.startswith("mask_decoder.") and name.endswith("lin2.input")):
         peaks = [rows.max() / rows.std() for rows in (sites[site], hard[site])]
         assert peaks[1] > 1.5 * peaks[0]
 
 
 def test_values_lie_off_zero(vit_t):
-    sites, hard = at_sites(vit_t), at_sites(harden(vit_t, Pathologies(value_offset=4.0)))
-    for link in attention_links(vit_t):
+    sites, hard = at_sites(vit_t), at_sites(harden(vit_t, Hardening(value_offset=4.0)))
+    for link in links_of(vit_t).attentions:
         sizes = [np.abs(each[f"{link.name}.v"]) for each in (sites, hard)]
         ratio = [size.mean() / size.std() for size in sizes]
         assert ratio[1] == pytest.approx(ratio[0], rel=1e-3) if link.in_encoder else ratio[1] > 1.5 * ratio[0]
@@ -210,12 +210,12 @@ def test_a_seed_decides_and_each_pathology_has_its_own_numbers(tiny):
     name = "image_encoder.blocks.0.norm2.weight"
     assert all(np.array_equal(first[key], again[key]) for key in first)
     assert not np.array_equal(first[name], other[name])
-    alone = harden(tiny, Pathologies(norm_spread=EVERYTHING.norm_spread), 5).params
+    alone = harden(tiny, Hardening(norm_spread=EVERYTHING.norm_spread), 5).params
     np.testing.assert_array_equal(alone[name], first[name])
 
 
 def test_no_pathology_is_the_same_model_under_another_name(tiny):
-    same = harden(tiny, Pathologies())
+    same = harden(tiny, Hardening())
     assert same.name == "tiny-hard" and all(same.params[key] is tiny.params[key] for key in tiny.params)
 
 
@@ -231,4 +231,4 @@ def test_a_norm_with_a_dead_channel_keeps_clear_of_the_blind_direction(tiny):
 def test_strengths_out_of_range_are_refused():
     for bad in ({"norm_spread": -1.0}, {"query_key_condition": 0.5}, {"key_offset": float("nan")}):
         with pytest.raises(ValueError, match=next(iter(bad))):
-            Pathologies(**bad)
+            Hardening(**bad)
