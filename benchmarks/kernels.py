@@ -26,8 +26,8 @@ from rich.table import Table
 
 from tvm_ahcq import kernels
 from tvm_ahcq.kernels.attention.context import AttentionShape
-from tvm_ahcq.kernels.common.peak import PeakLoop, peak_loops
 from tvm_ahcq.kernels.gemm.workload import LinearWorkload
+from tvm_ahcq.kernels.peak import PeakLoop, peak_loops
 from tvm_ahcq.target import HostTarget, resolve_target
 
 ROUNDS = 7

@@ -22,7 +22,7 @@ import torch
 
 import tvm_ahcq as ahcq
 from tvm_ahcq.api import QuantizedModel
-from tvm_ahcq.kernels.common.peak import peak_loops
+from tvm_ahcq.kernels.peak import peak_loops
 from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.models.sam.image import ResizeLongestSide, preprocess
 from tvm_ahcq.models.sam.load import build_module

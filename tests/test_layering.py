@@ -35,7 +35,7 @@ LAYERS = (
     "kernels.common",
     "kernels.float32 kernels.encode",
     "kernels.gemm",
-    "kernels kernels.attention kernels.common.peak",  # peak measures with the kernels
+    "kernels kernels.attention",
     "codegen.isa",
     "codegen.hardware",
     "codegen.lower",
@@ -75,7 +75,6 @@ KNOWN_CIRCLES: set[tuple[str, ...]] = set()
 KNOWN_LONG_FILES = {
     "codegen.lower.attention.writer",
     "codegen.lower.operators",
-    "kernels.attention.vnni",
 }
 KNOWN_SAM = {
     "runtime.offload",

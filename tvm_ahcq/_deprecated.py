@@ -179,7 +179,7 @@ MOVED = {
     "topi.linear_schedule": "kernels.gemm.tiling",
     "topi.linear_vnni": "kernels.gemm.vnni",
     "topi.norm_encode": "kernels.encode.norm_encode",
-    "topi.peak": "kernels.common.peak",
+    "topi.peak": "kernels.peak",
     "topi.pixel_product": "kernels.float32.hypernet_matmul",
     "topi.quad_dot": "kernels.common.dot4",
     "topi.script": "kernels.common.tvmscript_patch",

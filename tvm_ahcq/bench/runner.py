@@ -17,7 +17,7 @@ import numpy as np
 
 import tvm_ahcq
 from tvm_ahcq.errors import BenchmarkError
-from tvm_ahcq.kernels.common.peak import peak_loops
+from tvm_ahcq.kernels.peak import peak_loops
 from tvm_ahcq.models.description import ENCODE, ModelSpec
 from tvm_ahcq.models.registry import find_family, timing_of
 from tvm_ahcq.target import resolve_target

@@ -149,7 +149,7 @@ def _cells(each: OperatorCycles) -> tuple[str, ...]:
 
 def _peaks(target: TargetSpec) -> dict[str, float]:
     """Multiply-adds a second of one core, by unit."""
-    from tvm_ahcq.kernels.common.peak import peak_loops
+    from tvm_ahcq.kernels.peak import peak_loops
     from tvm_ahcq.target import resolve_target
 
     return {unit: loop.rate() for unit, loop in peak_loops(resolve_target(target.name)).items()}

@@ -14,10 +14,9 @@ import numpy as np
 import tvm
 from tvm.script import tirx as T
 
+from tvm_ahcq.kernels.common.vector import fma, vpdpbusd
 from tvm_ahcq.kernels.gemm.amx import AMX, TILE_BYTES, configure, dots, zero_sums
 from tvm_ahcq.target import HostTarget
-
-from .vector import fma, vpdpbusd
 
 CHAINS = 24
 """Independent sums of a loop, enough to hide the latency of the instruction."""
