@@ -63,11 +63,6 @@ A module imports modules of its own layer and of those below.
 """
 
 KNOWN_UPWARD = {
-    ("calibrate.mixed_precision", "api"),
-    ("calibrate.mixed_precision", "evaluate.sensitivity.measure"),
-    ("calibrate.mixed_precision", "evaluate.sensitivity.probes"),
-    ("calibrate.mixed_precision", "evaluate.sensitivity.stable_prompts"),
-    ("evaluate.datasets.scene_files", "evaluate.metrics.prompted"),
     ("runtime.accelerator", "codegen.hardware.simulator"),
     ("runtime.accelerator", "codegen.isa.config"),
 }
@@ -76,9 +71,7 @@ KNOWN_LONG_FILES = {
     "codegen.lower.attention.writer",
     "codegen.lower.operators",
 }
-KNOWN_SAM = {
-    "runtime.offload",
-}
+KNOWN_SAM: set[str] = set()
 
 MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS = 400, 45, 7
 

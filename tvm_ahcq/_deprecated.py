@@ -88,7 +88,7 @@ MOVED = {
     "frontend.sam": "models.sam.load",
     "frontend.torchvision_compat": "models.torchvision_compat",
     "frontend.vit_t": "models.sam.vit_t",
-    "mixed_precision": "calibrate.mixed_precision",
+    "mixed_precision": "evaluate.mixed_precision",
     "op": "ir",
     "op.attention": "ir.attention",
     "op.conv2d": "ir.conv2d",

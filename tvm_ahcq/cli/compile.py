@@ -194,7 +194,7 @@ def _print_phases(times: Sequence[PhaseTime]) -> None:
 def _mixed(model: Any, calibration: Any, recipe: Any, max_drop: float, update: Any) -> Any:
     """Quantize with raised bits; calibration pictures are needed as such."""
     from tvm_ahcq.calibrate.images import load_pictures
-    from tvm_ahcq.calibrate.mixed_precision import raise_bits
+    from tvm_ahcq.evaluate.mixed_precision import raise_bits
 
     pictures = load_pictures(calibration, 32) if isinstance(calibration, Path) else calibration
     return raise_bits(model, pictures, recipe, max_drop, update)

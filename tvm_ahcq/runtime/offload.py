@@ -141,8 +141,11 @@ HEADER = ("operator", "kind", "where", "each", "MMAC", "kB moved", "kcycles", "w
 """Columns of :func:`rows`."""
 
 
-def summary(report: OffloadReport, function: str = "encode_image") -> str:
-    """Return one line: the part of a function that runs on the accelerator."""
+def summary(report: OffloadReport, function: str | None = None) -> str:
+    """Return one line: the part of a function, by default of that with most multiply-adds, on the accelerator."""
+    if function is None:
+        names = dict.fromkeys(decision.function for decision in report.decisions)
+        function = max(names, key=lambda name: sum(each.macs for each in report.of(name)), default="")
     offloaded = report.offloaded(function)
     cycles = sum(decision.cycles for decision in offloaded)
     share = f"{report.share(function):.1%} of its multiply-adds"

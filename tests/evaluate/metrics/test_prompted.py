@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tvm_ahcq.evaluate.metrics.prompted import batches, deepest_pixel, tight_box
+from tvm_ahcq.evaluate.datasets.object_prompts import deepest_pixel, tight_box
+from tvm_ahcq.evaluate.metrics.prompted import batches
 
 
 def depth_by_definition(mask: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.ndimage import binary_fill_holes
 from skimage.measure import approximate_polygon, find_contours
 
-from tvm_ahcq.evaluate.metrics.prompted import tight_box
+from tvm_ahcq.evaluate.datasets.object_prompts import tight_box
 from tvm_ahcq.scenes import Scene, generate
 
 IMAGES, MASKS, INSTANCES, DETECTIONS = "images", "masks", "instances.json", "detections.json"

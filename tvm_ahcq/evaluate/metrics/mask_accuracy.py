@@ -10,10 +10,11 @@ import numpy as np
 
 from tvm_ahcq.errors import EvaluationError
 from tvm_ahcq.evaluate.datasets.mask_folder import MaskFolder, MaskPair, load_labels, object_labels
+from tvm_ahcq.evaluate.datasets.object_prompts import deepest_pixel, tight_box
 from tvm_ahcq.evaluate.datasets.pictures import load_picture
 
 from .iou import iou
-from .prompted import batches, by_box, by_click, by_single_click, deepest_pixel, tight_box
+from .prompted import batches, by_box, by_click, by_single_click
 
 if TYPE_CHECKING:
     from tvm_ahcq.models.sam.predictor import SamPredictor

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tvm_ahcq.evaluate.datasets.object_prompts import deepest_pixel, tight_box
 from tvm_ahcq.scenes import Scene
 
 from .iou import iou
-from .prompted import by_box, by_click, by_single_click, deepest_pixel, tight_box
+from .prompted import by_box, by_click, by_single_click
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tvm_ahcq.calibrate.mixed_precision import raise_bits
 from tvm_ahcq.errors import CalibrationError, RecipeError
+from tvm_ahcq.evaluate.mixed_precision import raise_bits
 from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.sam.load import from_module
 from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
