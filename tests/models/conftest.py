@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -28,6 +29,12 @@ def build_tiny_sam(window_size: int) -> Any:
         for parameter in sam.parameters():  # upstream starts position tables at zero, which would hide mistakes
             parameter.normal_(std=0.2)
     return sam.requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def make_sam() -> Callable[[int], Any]:
+    """Function of a window size."""
+    return build_tiny_sam
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -51,19 +52,10 @@ def assert_equal(ours: tuple, theirs: tuple) -> None:
 
 
 @pytest.mark.parametrize("window_size", [3, 5, 8])
-def test_encoder_equals_upstream_with_padded_and_whole_windows(window_size: int) -> None:
-    torch.manual_seed(window_size)
-    sam = build_sam_vit_t(
-        image_size=128,
-        depth=2,
-        embed_dim=32,
-        num_heads=2,
-        global_attn_indexes=(1,),
-        window_size=window_size,
-        prompt_dim=32,
-    ).requires_grad_(False)
-    for parameter in sam.parameters():
-        parameter.normal_(std=0.2)
+def test_encoder_equals_upstream_with_padded_and_whole_windows(
+    make_sam: Callable[[int], Any], window_size: int
+) -> None:
+    sam = make_sam(window_size)
     function, _ = export_function(sam, "encode_image")
     image = torch.randn(1, 3, 128, 128)
     ours = TorchExecutor(tvm.IRModule({"encode_image": function}), sam.state_dict()).run("encode_image", image)
