@@ -1,4 +1,4 @@
-"""What a comparison ran on, for the reader of its table."""
+"""The machine that a comparison ran on, for the reader of its table."""
 
 from __future__ import annotations
 

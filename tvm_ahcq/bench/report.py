@@ -17,10 +17,10 @@ def header() -> tuple[str, ...]:
     return ("runtime", *stages, "of int8 peak", "most memory", "opened in", "weights", "cosine")
 
 
-def rows(found: Comparison) -> list[tuple[str, ...]]:
+def rows(comparison: Comparison) -> list[tuple[str, ...]]:
     """A line for each runtime that ran."""
-    ours, peak = found.results[0], median(found.peaks) if found.peaks else None
-    return [_row(each, ours, peak, found.encoder_macs) for each in found.results]
+    ours, peak = comparison.results[0], median(comparison.peaks) if comparison.peaks else None
+    return [_row(each, ours, peak, comparison.encoder_macs) for each in comparison.results]
 
 
 def _row(each: PeerResult, ours: PeerResult, peak: float | None, macs: int) -> tuple[str, ...]:
@@ -38,10 +38,10 @@ def _times(least: float, middle: float) -> str:
     return f"{1e3 * least:.1f}, {1e3 * middle:.1f} ms"
 
 
-def summary(found: Comparison) -> list[str]:
+def summary(comparison: Comparison) -> list[str]:
     """Lines for people: the machine, the run, how to read the table, who is missing."""
-    task, fastest = found.task, _fastest(found)
-    rounds = len(found.results[0].seconds["encode"])
+    task, fastest = comparison.task, _fastest(comparison)
+    rounds = len(comparison.results[0].seconds["encode"])
     lines = [
         f"{task.model.name} at {task.model.image_size} x {task.model.image_size}, {task.threads} threads each; "
         f"{processor()} with {', '.join(features())}; "
@@ -50,29 +50,30 @@ def summary(found: Comparison) -> list[str]:
         f"{rounds} rounds, in each of which every runtime took its turn at every stage, in a process of its own; "
         '"x ours" is the median over the rounds of its time against ours in the same round.',
     ]
-    if found.peaks:
-        low, high = min(found.peaks) / 1e9, max(found.peaks) / 1e9
+    if comparison.peaks:
+        low, high = min(comparison.peaks) / 1e9, max(comparison.peaks) / 1e9
         lines.append(
-            f"The encoder has {found.encoder_macs / 1e9:.0f} GMAC in float; a loop of nothing but int8 multiply-adds, "
-            f"run in every round, did {low:.0f} to {high:.0f} GMAC/s on {task.threads} threads."
+            f"The encoder has {comparison.encoder_macs / 1e9:.0f} GMAC in float; a loop of nothing but int8 "
+            f"multiply-adds, run in every round, did {low:.0f} to {high:.0f} GMAC/s on {task.threads} threads."
         )
     if fastest is not None:
-        ratio = fastest.ratio("encode", found.results[0])
+        ratio = fastest.ratio("encode", comparison.results[0])
         lines.append(f"Fastest other encoder: {fastest.name}, {ratio:.2f} times our time.")
-    lines += [f"Left out: {name} ({reason})." for name, reason in found.skipped.items()]
+    lines += [f"Left out: {name} ({reason})." for name, reason in comparison.skipped.items()]
     return lines
 
 
-def _fastest(found: Comparison) -> PeerResult | None:
-    return min(found.results[1:], key=lambda each: each.median("encode"), default=None)
+def _fastest(comparison: Comparison) -> PeerResult | None:
+    return min(comparison.results[1:], key=lambda each: each.median("encode"), default=None)
 
 
-def markdown(found: Comparison) -> str:
+def markdown(comparison: Comparison) -> str:
     """Summary and table."""
-    table = [header(), ("---",) * len(header()), *rows(found)]
+    table = [header(), ("---",) * len(header()), *rows(comparison)]
     notes = (
         "Memory is the most that a runtime's process held, opening included; weights are its files; cosine is that of "
         "its embedding and torch's in float32."
     )
-    text = [f"## {found.task.model.name}", *summary(found), "\n".join(f"| {' | '.join(row)} |" for row in table), notes]
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in table)
+    text = [f"## {comparison.task.model.name}", *summary(comparison), lines, notes]
     return "\n\n".join(text) + "\n"

@@ -69,7 +69,7 @@ class Worker:
         self.process.communicate()
 
     def answer(self) -> dict[str, Any]:
-        """What the process says next.
+        """Return the next answer of the process.
 
         Raises
         ------
@@ -97,7 +97,7 @@ class Worker:
 
 @dataclass
 class PeerResult:
-    """What was measured of a peer.
+    """Measurements of a peer.
 
     Attributes
     ----------
@@ -131,7 +131,7 @@ class PeerResult:
         return median(min(calls) for calls in self.seconds[stage])
 
     def ratio(self, stage: str, other: PeerResult) -> float:
-        """How many times as long as `other` it takes: median over the rounds, in each of which both took their turn."""
+        """Return the time relative to `other`: the median of the ratios within each round."""
         pairs = zip(self.seconds[stage], other.seconds[stage], strict=True)
         return median(min(own) / min(theirs) for own, theirs in pairs)
 

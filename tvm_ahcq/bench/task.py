@@ -1,4 +1,4 @@
-"""What is measured: one model, one picture with a click, some threads; as files, so that every process can read it."""
+"""Task of a comparison: one model, one picture with a click, some threads; stored as files for every process."""
 
 from __future__ import annotations
 

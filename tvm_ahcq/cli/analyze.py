@@ -28,7 +28,7 @@ WORST = 5
 """Worst parts that are printed."""
 
 PAGE, FIGURES = "report.html", "sensitivity.json"
-"""What a report folder holds."""
+"""Files of a report folder."""
 
 EXAMPLES = """\
 examples:
@@ -236,14 +236,14 @@ def _probes(args: argparse.Namespace) -> tuple[list[Probe], str]:
 
 
 def _granularity(sensitivity: Sensitivity) -> str:
-    """What was measured, in words."""
+    """Return the measured parts, for people."""
     errors = f"errors of {len(sensitivity.sites)} sites and {len(sensitivity.weights)} weights"
     parts = {"sites": "sites and weights"}.get(sensitivity.granularity, sensitivity.granularity)
     return f"{errors}; effect of {len(sensitivity.effects)} {parts}" if sensitivity.effects else errors
 
 
 def _print(sensitivity: Sensitivity) -> None:
-    """How the masks agree, and what hurts most."""
+    """Print the agreement of the masks, and the most sensitive parts."""
     overlaps = [pair.iou for pair in sensitivity.masks]
     result(
         "masks",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class UsageError(AhcqError):
-    """What was typed cannot work."""
+    """The command line is not valid."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -85,7 +85,7 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
 
 
 def device_options(args: argparse.Namespace) -> DeviceOptions | None:
-    """What :func:`add_device_options` read; None where nothing was said."""
+    """Return the options of :func:`add_device_options`; None if none were given."""
     from tvm_ahcq.runtime.accelerator import DEFAULT_DEVICE, DeviceOptions
 
     if args.device is None and args.on_device_error == "raise" and args.device_timeout == 600.0:

@@ -213,7 +213,7 @@ def _report_raised(mixed: Any) -> None:
 
 
 def calibration_source(path: Path | None) -> tuple[Any, str]:
-    """What to give to ``quantize``, and what to call it."""
+    """Return the calibration that ``quantize`` takes, and its description for people."""
     if path is None:
         return generated_images(), f"{GENERATED_IMAGES} generated scenes"
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""What the commands print: results on standard output, progress on standard error."""
+"""Output of the commands: results on standard output, progress on standard error."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ CLICK = (213, 191)
 """A click on one of the coins, x and y in pixels."""
 
 ANOTHER_CLICK = "345,187"
-"""What the last line proposes to try."""
+"""A click that the last line proposes to try."""
 
 BUSY = 0.5
 """Load above one running thread for each processor from which on the times are called into question."""

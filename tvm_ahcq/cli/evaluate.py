@@ -115,7 +115,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 @dataclass(frozen=True)
 class _Data:
-    """What to evaluate on: how it is described to people and in JSON, and what measures a predictor on it."""
+    """Data to evaluate on: its description for people and in JSON, and the function that measures a predictor."""
 
     text: str
     scored: str
@@ -125,7 +125,7 @@ class _Data:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What came of one model, and the seconds it took, loading included."""
+    """Accuracy of one variant, and the seconds it took, loading included."""
 
     variant: Variant
     accuracy: MaskAccuracy | CocoAccuracy
@@ -189,7 +189,7 @@ def _print(done: list[_Measured]) -> None:
 
 
 def _report(data: _Data, done: list[_Measured]) -> dict[str, Any]:
-    """What ``--json`` writes."""
+    """Return the content of the ``--json`` file."""
     return {
         "data": data.content,
         "models": [

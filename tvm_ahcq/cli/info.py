@@ -75,7 +75,7 @@ def print_offload(report: OffloadReport) -> None:
 
 
 def precision(bits: int, recipe: str, weight_bits: float | None) -> str:
-    """How the numbers of a bundle are stored, for people."""
+    """Return the precision of a bundle's numbers, for people."""
     if weight_bits is None:
         return "float32"
     return f"W{bits}A{bits}, recipe {recipe}, {weight_bits:.2f} bits a quantized weight"

@@ -216,7 +216,7 @@ def _library_member(number: int) -> str:
 
 
 def _narrowest(array: np.ndarray) -> np.dtype:
-    """How to store an array: float32 as float16 where that loses nothing, everything else as it is."""
+    """Return the array to store: float32 as float16 where that is exact, everything else unchanged."""
     if array.dtype == np.float32:
         with np.errstate(over="ignore"):  # what overflows is not equal
             if array.size and (array.astype(np.float16) == array).all():
@@ -342,7 +342,7 @@ def _check_magic(path: Path, data: bytes) -> None:
 
 
 def _damage(data: bytes) -> str:
-    """Which member is damaged, as far as that can still be told."""
+    """Return the name of the damaged member, if it can be found."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except Exception:  # any error is an answer here: bytes of unknown damage are being parsed

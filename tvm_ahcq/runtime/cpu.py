@@ -1,4 +1,4 @@
-"""What the CPU of this machine can do, against what a bundle needs."""
+"""Features of this machine's CPU, compared with those that a bundle needs."""
 
 from __future__ import annotations
 

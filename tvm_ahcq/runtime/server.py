@@ -24,7 +24,7 @@ from .accelerator import check_name, full_name
 from .ffi import ahcq_library, tvm_runtime
 
 _MAGIC = 0xFF271
-"""What both sides of TVM's RPC begin with."""
+"""First bytes that both sides of TVM's RPC send."""
 
 _HANDSHAKE_SECONDS = 10
 _KEY_BYTES = 1024

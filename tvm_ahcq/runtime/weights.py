@@ -78,7 +78,7 @@ class QLinearWeight:
 
 
 def expand(weight: QLinearWeight) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What a kernel takes in place of a stored weight.
+    """Return the tensors that a kernel takes in place of a stored weight.
 
     Returns
     -------
@@ -249,5 +249,5 @@ def from_record(info: Mapping[str, Any], data: bytes) -> QLinearWeight:
 
 
 def _is_identity(index: np.ndarray, columns: int) -> bool:
-    """Whether the channels are taken as they are, without padding."""
+    """Return True if the channels need no padding or reordering."""
     return len(index) == columns and bool((index == np.arange(columns)).all())

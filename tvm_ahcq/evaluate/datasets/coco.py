@@ -86,7 +86,7 @@ class CocoSet:
 
 @dataclass(frozen=True)
 class Detection:
-    """What a detector found: numbers of picture and category, x0, y0, x1, y1 within the picture, and its score."""
+    """Detection: numbers of picture and category, x0, y0, x1, y1 within the picture, and its score."""
 
     image: Id
     category: Id

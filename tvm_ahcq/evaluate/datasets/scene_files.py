@@ -20,7 +20,7 @@ from tvm_ahcq.evaluate.datasets.object_prompts import tight_box
 from tvm_ahcq.scenes import Scene, generate
 
 IMAGES, MASKS, INSTANCES, DETECTIONS = "images", "masks", "instances.json", "detections.json"
-"""What :func:`write_scenes` writes in its folder."""
+"""Files that :func:`write_scenes` writes."""
 
 WHOLE, PART = 1, 3
 """Category numbers."""

@@ -57,7 +57,7 @@ class CocoAccuracy:
     categories: dict[str, float]
 
     def figures(self) -> dict[str, float | None]:
-        """What the table shows, by the name that people read."""
+        """Return the columns of the table, by title."""
         named = {
             "AP": self.ap,
             "AP50": self.ap50,
@@ -69,7 +69,7 @@ class CocoAccuracy:
         return named if self.miou is None else {**named, "mIoU": self.miou}
 
     def summary(self) -> str:
-        """What was counted, for people."""
+        """Return the numbers of pictures and objects, for people."""
         return f"{self.prompts} boxes, {len(self.categories)} categories"
 
     def to_dict(self) -> dict[str, Any]:

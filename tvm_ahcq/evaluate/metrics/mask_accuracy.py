@@ -79,7 +79,7 @@ class MaskAccuracy:
         return {name: value for name, value in named.items() if value is not None}
 
     def summary(self) -> str:
-        """What was counted, for people."""
+        """Return the numbers of pictures and objects, for people."""
         return f"{self.objects} objects" + (f"; {self.empty} of {self.images} pictures have none" if self.empty else "")
 
     def to_dict(self) -> dict[str, Any]:

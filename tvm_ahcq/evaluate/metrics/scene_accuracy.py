@@ -1,4 +1,4 @@
-"""How well a predictor segments generated scenes from one click or one box an object."""
+"""Accuracy of a predictor on generated scenes, prompted by one click or one box an object."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def prompted_objects(scene: Scene) -> PromptedObjects:
 
 @dataclass(frozen=True)
 class SceneMasks:
-    """What a predictor makes of one scene: ``(B, H, W)`` boolean masks for each way to prompt.
+    """Masks that a predictor returns for one scene: ``(B, H, W)`` bool for each way to prompt.
 
     ``click``: one click, of three masks the one with the best predicted IoU; ``single_click`` and ``box``: one prompt,
     ``multimask_output=False``.

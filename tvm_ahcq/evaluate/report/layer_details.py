@@ -93,7 +93,7 @@ def _site(site: SiteError, effects: dict[str, Effect]) -> str:
 
 
 def _parameters(site: SiteError) -> str:
-    """What distinguishes this quantizer from others of its kind."""
+    """Return the parameters that distinguish a quantizer from others of its kind."""
     params = site.params
     if isinstance(params, CagParams):
         return f", {params.groups} groups, steps {', '.join(map(number, params.scales))}"

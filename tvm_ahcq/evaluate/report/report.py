@@ -104,7 +104,7 @@ def _header(title: str, s: Sensitivity) -> str:
 
 
 def _kinds(s: Sensitivity) -> str:
-    """How many sites there are of each kind of quantizer."""
+    """Return the number of sites of each kind of quantizer."""
     counts = Counter(site.params.kind for site in s.sites)
     return ", ".join(f"{count} {kind}" for kind, count in counts.most_common()) + f"; {len(s.weights)} weights"
 
@@ -172,7 +172,7 @@ def _effect_rows(s: Sensitivity) -> Iterable[str]:
 
 
 def _kind(site: SiteError | None, weight: WeightError | None) -> str:
-    """How a part is quantized, if it is one site or one weight."""
+    """Return the quantizer of a part that is one site or one weight, for people."""
     return quantizer(site.params) if site else f"{weight.bits}-bit weight" if weight else ""
 
 

@@ -1,4 +1,4 @@
-"""How the report writes figures, quantizers and keys of plots."""
+"""Text of figures, quantizers and plot legends in the report."""
 
 from __future__ import annotations
 

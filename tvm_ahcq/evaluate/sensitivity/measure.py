@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tvm_ahcq.api import QuantizedModel
 
 GRANULARITIES = ("sites", "layers", "blocks", "none")
-"""What is quantized alone to see its effect on the masks, finest first."""
+"""Parts that are quantized alone to measure their effect on the masks, finest first."""
 
 AUTO_SECONDS = 180.0
 """``effect="auto"`` takes the finest granularity that is expected to take no longer, blocks at least."""

@@ -26,7 +26,7 @@ VALUES_A_SITE = 1 << 17
 
 @dataclass(frozen=True, eq=False)
 class SiteError:
-    """What rounding does to the values of one activation site.
+    """Rounding error of the values of one activation site.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class SiteError:
 
 @dataclass(frozen=True)
 class LayerError:
-    """What quantizing one layer does to its output, given the float model's values as input.
+    """Error of one quantized layer's output, given the float model's values as input.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ class _Tally:
 
 @dataclass
 class _Seen:
-    """What has been seen of one site."""
+    """Statistics of one site."""
 
     tally: _Tally = field(default_factory=_Tally)
     low: float = np.inf

@@ -13,7 +13,7 @@ from .site_error import decibel
 
 @dataclass(frozen=True)
 class WeightError:
-    """What quantization does to one weight.
+    """Quantization error of one weight.
 
     Attributes
     ----------
