@@ -77,6 +77,11 @@ class ModelSpec:
         """The figures in a line, for people."""
         return self.input_text
 
+    @property
+    def tokens(self) -> int:
+        """Rows that matrix products are tuned for: usually the tokens of an image."""
+        return 1024
+
     @classmethod
     def from_dict(cls: type[Spec], stored: Mapping[str, Any]) -> Spec:
         """Return the inverse of :meth:`to_dict`; lists become tuples, unknown fields are ignored.

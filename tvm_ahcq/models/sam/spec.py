@@ -53,6 +53,11 @@ class SamSpec(ModelSpec):
         """Sizes of image and embedding, for people."""
         return f"image {self.input_text}, embedding {self.prompt_dim}x{self.grid}x{self.grid}"
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of an image."""
+        return self.grid**2
+
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> SamSpec:
         """Return the inverse of :meth:`to_dict`.

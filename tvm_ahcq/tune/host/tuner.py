@@ -61,7 +61,7 @@ def workloads(bundle: Bundle) -> dict[LinearWorkload, int]:
         for info in index.values()
         if info["kind"] == "qlinear"
     }
-    return dict.fromkeys(sorted(unique, reverse=True), bundle.manifest.model.grid**2)
+    return dict.fromkeys(sorted(unique, reverse=True), bundle.manifest.model.tokens)
 
 
 def tune(
