@@ -43,7 +43,7 @@ def summary(comparison: Comparison) -> list[str]:
     task, fastest = comparison.task, _fastest(comparison)
     rounds = len(comparison.results[0].seconds["encode"])
     lines = [
-        f"{task.model.name} at {task.model.image_size} x {task.model.image_size}, {task.threads} threads each; "
+        f"{task.model.name} at {task.model.input_text.replace('x', ' x ')}, {task.threads} threads each; "
         f"{processor()} with {', '.join(features())}; "
         + ", ".join(f"{name} {version}" for name, version in versions().items())
         + ".",
