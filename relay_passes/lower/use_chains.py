@@ -8,7 +8,9 @@ from tvm import relax
 
 from tvm_ahcq.relay_passes.rewrite import Definitions, bindings
 
-RESHAPES = ("relax.reshape", "relax.squeeze", "relax.expand_dims", "relax.flatten")
+from .legalise_float import FREE_RESHAPES
+
+RESHAPES = ("relax.reshape", *FREE_RESHAPES)
 """Operators that only change a shape."""
 
 
