@@ -1,4 +1,4 @@
-"""Whether an operator is done sooner on the accelerator, its data moved there and back, or on the host."""
+"""Cost model of the partition: time on the accelerator, transfers included, against time on the host."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class CostModel:
         return cls() if offload == "auto" else cls(host=1.0)
 
     def reason(self, lowered: OffloadedOp, macs: int) -> str:
-        """Why the operator stays on the host; "" if the accelerator is faster.
+        """Return the reason to keep an operator on the host; "" if the accelerator is faster.
 
         Parameters
         ----------

@@ -42,7 +42,7 @@ _MOVES = (
 
 @dataclass(frozen=True)
 class OffloadOptions:
-    """What decisions depend on besides the function.
+    """Options of offload decisions.
 
     Attributes
     ----------

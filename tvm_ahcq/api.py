@@ -321,7 +321,7 @@ def _manifest(state: pipeline.State) -> Manifest:
 
 
 def _hosts(target: str | HostTarget | Sequence[HostTarget]) -> tuple[HostTarget, ...]:
-    """What was asked for, as targets that can be linked here."""
+    """Return the targets, once they can be linked here."""
     if isinstance(target, str):
         hosts = resolve_targets(target)
     else:

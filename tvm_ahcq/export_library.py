@@ -1,4 +1,4 @@
-"""What becomes of compiled modules in a bundle: shared libraries, and what the manifest says of them."""
+"""Export of compiled modules: shared libraries, and their entries in the manifest."""
 
 from __future__ import annotations
 

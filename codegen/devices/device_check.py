@@ -1,4 +1,4 @@
-"""Which accelerators there are, and whether they work: what ``tvm-ahcq devices`` prints."""
+"""Check of the accelerators of this machine: versions, tools, devices, and a golden program on each."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MEMORY = 1 << 20
 
 @dataclass(frozen=True)
 class Requirement:
-    """What a bundle needs of a device.
+    """Requirements of a bundle on a device.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class DeviceStatus:
 
 
 def versions() -> dict[str, str]:
-    """What this installation is made of."""
+    """Return the versions of this installation."""
     found = {"tvm-ahcq": __version__, "instruction set": f"version {VERSION}", "python": platform.python_version()}
     for package in ("apache-tvm", "apache-tvm-ffi"):
         found[package] = _package(package) or "not installed"
@@ -221,7 +221,7 @@ def _board(name: str, need: Requirement | None, seconds: float) -> DeviceStatus:
 
 
 def _simulates(config: Config, need: Requirement | None) -> str:
-    """Whether a simulator, which has as much memory as it takes, runs a bundle."""
+    """Return the status of a simulator for a bundle; its memory is not limited."""
     return _suits(config.name, config.hash, need.memory_bytes, need) if need else ""
 
 

@@ -29,7 +29,7 @@ def timing_of(config: Config, seed: int) -> Timing:
 def find_mismatch(
     config: Config, seed: int, fault: str = "none", backends: Sequence[str] = ("fsim", "rtl"), kernels: str = ""
 ) -> str | None:
-    """What differs between the model and devices, None if nothing does.
+    """Return the first difference between the model and devices; None if there is none.
 
     Memory, error code, its index and the exact counters are compared with the model's; where nothing stalls and nothing
     goes wrong, all counters of the devices with each other: the estimate of the functional simulator is exact.
@@ -69,7 +69,7 @@ def find_mismatch(
 
 
 def find_bus_mismatch(config: Config, seed: int, error: str, backends: Sequence[str] = ("fsim", "rtl")) -> str | None:
-    """What differs where memory answers one access of a random program with an error, None if nothing does.
+    """Return the first difference when memory answers one access with an error; None if there is none.
 
     What such a program leaves in memory and in the counters is undefined, the index too but for ``bus_fetch``.
 
@@ -119,7 +119,7 @@ def _access(program: RandomProgram, error: str) -> tuple[int, int] | None:
 def _run(
     config: Config, seed: int, program: RandomProgram, backend: str, kernels: str, faults: tuple[int, int] = (0, 0)
 ) -> tuple[Result, bytes, dict[str, int]]:
-    """How a program ended on a device, what memory was left, and all counters."""
+    """Run a program on a device; return its result, memory and counters."""
     size, threads = len(program.memory), 1 + seed % 3
     with open_device(
         backend, config, memory_bytes=size, timing=timing_of(config, seed), threads=threads, kernels=kernels

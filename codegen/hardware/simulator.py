@@ -130,7 +130,7 @@ def counting_program(name: str, top: str, sources: Sequence[Path], harness: Path
 
 
 def built(config: Config) -> Path | None:
-    """What :func:`build` would give without building anything; None if it is not in the cache."""
+    """Return the cached result of :func:`build`; None if it is not in the cache."""
     library = _device_folder(config) / _LIBRARY
     return library if library.is_file() else None
 

@@ -47,7 +47,7 @@ class Register:
 
 @dataclass
 class _Module:
-    """What one module of the syntax tree holds; paths are relative to it."""
+    """Contents of one module of the syntax tree; paths are relative to it."""
 
     name: str
     names: dict[str, str] = field(default_factory=dict)

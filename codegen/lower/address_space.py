@@ -15,7 +15,7 @@ _ALIGNMENT = 64
 
 
 class DeviceMemory:
-    """What one program needs of external memory.
+    """External memory of one program.
 
     Scratch (inputs, results, what lies between stages) begins at address 0 and is the same for all programs, which run
     one after the other; constants (weights, tables) are each program's own.

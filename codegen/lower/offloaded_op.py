@@ -24,7 +24,7 @@ _known_tokens: dict[Hashable, list[Tokens]] = {}
 
 @dataclass(frozen=True, eq=False)
 class InputLayout:
-    """How uint8 codes ``(total, channels)`` lie in device memory; see ``runtime/accelerator_program.h``.
+    """Device-memory layout of uint8 codes ``(total, channels)``; see ``runtime/module/accelerator_program.h``.
 
     Each run of a program takes the next ``batch * rows`` of the rows. ``code_of`` is ``(parts, 256)``: codes of more
     than 4 bits lie as halves, each of them in an equal part of the places of ``channel_at``, the high ones first.
@@ -43,7 +43,7 @@ class InputLayout:
 
 @dataclass(frozen=True, eq=False)
 class OutputLayout:
-    """How int32 words ``(word, batch, block, place, dim)`` become float32 ``(total, channels)``.
+    """Conversion of int32 words ``(word, batch, block, place, dim)`` to float32 ``(total, channels)``.
 
     ``y = bias``, then for each group ``y = fma(float32(sum + correction), multiplier, y)``: the arithmetic of
     :func:`tvm_ahcq.quantizers.core.reference.grouped_linear`. ``correction`` ``(groups, channels)`` is None where the
@@ -126,12 +126,12 @@ class OffloadedOp:
 
     @property
     def runs(self) -> int:
-        """How often the program runs, each time on the next rows."""
+        """Number of runs of the program, each on the next rows."""
         return -(-self.repeats * self.output.total // (self.output.batch * self.output.rows))
 
     @cached_property
     def estimate(self) -> CycleEstimate:
-        """What one run does."""
+        """Estimate of one run."""
         return estimate_cycles(self.instructions, self.tokens, self.config)
 
     @property

@@ -35,7 +35,7 @@ _MOST_ARRAY = 2
 
 @dataclass(frozen=True)
 class TileSpace:
-    """What tuning may try.
+    """Search space of tiles.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What tuning may choose of an operator's program, and what it chooses it for: plain numbers, as records keep them."""
+"""Tiles and tuning keys of operators: plain numbers, as records store them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tvm_ahcq.errors import TuningError
 
 @dataclass(frozen=True, order=True)
 class LinearShape:
-    """What the best tile of a linear layer depends on; how channels divide among the groups hardly matters.
+    """Tuning key of a linear layer; the division of channels among groups hardly matters.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class LinearShape:
 
 @dataclass(frozen=True, order=True)
 class AttentionShape:
-    """What the best tile of an attention depends on.
+    """Tuning key of an attention.
 
     Attributes
     ----------

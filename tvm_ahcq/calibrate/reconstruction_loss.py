@@ -27,7 +27,7 @@ def rounding_penalty(alpha: torch.Tensor, beta: float, weight: float = PENALTY_W
 
 
 def penalty_applies(iteration: int, iterations: int, warm_up: float = WARM_UP) -> bool:
-    """Whether the rounding penalty counts at an iteration (from 0)."""
+    """Return True if the rounding penalty counts at an iteration (from 0)."""
     return iteration >= warm_up * iterations
 
 

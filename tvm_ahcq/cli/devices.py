@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _need(path: Path) -> Requirement:
-    """What a bundle's programs need."""
+    """Return the requirements of a bundle's programs."""
     from tvm_ahcq.codegen.devices.device_check import Requirement
     from tvm_ahcq.runtime.bundle import read_bundle
     from tvm_ahcq.runtime.offload import OffloadReport

@@ -49,7 +49,7 @@ def call(op_name: str, /, *args: relax.Expr, **attrs: Any) -> relax.Call:
 
 
 def is_op(expr: relax.Expr, name: str) -> bool:
-    """Whether `expr` is a call to the operator with the full Relax name `name` (such as ``relax.add``)."""
+    """Return True if `expr` is a call to the operator with the full Relax name `name` (such as ``relax.add``)."""
     return isinstance(expr, relax.Call) and isinstance(expr.op, Op) and expr.op.name == name
 
 

@@ -111,7 +111,7 @@ def _describe(state: object) -> str:
 
 
 def _mismatches(expected: Shapes, given: Shapes) -> dict[str, list[str]]:
-    """What does not fit, by kind; empty when all does."""
+    """Return names that do not fit, by kind; empty if all do."""
     kinds = {
         "missing": [name for name in expected if name not in given],
         "unexpected": [name for name in given if name not in expected],

@@ -68,7 +68,7 @@ class Check:
 
 @dataclass(frozen=True)
 class GoldenCheck:
-    """How a bundle checks itself.
+    """Self-check of a bundle.
 
     Attributes
     ----------

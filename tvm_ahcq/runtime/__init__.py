@@ -1,1 +1,1 @@
-"""What runs a compiled bundle: numpy, Pillow and tvm_ffi; neither torch nor the TVM compiler is imported."""
+"""Runtime of compiled bundles: numpy, Pillow and tvm_ffi, without torch and the TVM compiler."""

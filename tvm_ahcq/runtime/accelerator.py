@@ -46,7 +46,7 @@ def check_name(name: str) -> None:
 
 @dataclass(frozen=True)
 class DeviceOptions:
-    """Which device runs what was offloaded.
+    """Choice of the device for offloaded operators.
 
     Attributes
     ----------
@@ -136,7 +136,7 @@ class Accelerator:
         return str(self._modules[0]["ahcq.describe"]()[3])
 
     def counters(self) -> list[ProgramCounters]:
-        """What each offloaded operator did, in the order of the library."""
+        """Return the counters of each offloaded operator, in the order of the library."""
         found = []
         for module in self._modules:
             names = [str(name) for name in module["ahcq.counter_names"]()]

@@ -1,4 +1,4 @@
-"""What every offloaded operator did on the accelerator in its last call: cycles, busy units, traffic."""
+"""Profile of every offloaded operator in its last call: cycles, busy units, traffic."""
 
 from __future__ import annotations
 

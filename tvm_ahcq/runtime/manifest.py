@@ -1,4 +1,4 @@
-"""What a bundle says about itself: model, recipe, target, functions. Written as JSON."""
+"""Manifest of a bundle: model, recipe, target, functions. Written as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FIRST_FAMILY = "sam"
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """What the library was compiled for.
+    """Target of a library.
 
     Attributes
     ----------

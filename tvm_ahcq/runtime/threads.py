@@ -1,4 +1,4 @@
-"""Where compiled functions run: one thread for each thread count, with a TVM worker pool of its own.
+"""Threads of compiled functions: one for each thread count, each with its own TVM worker pool.
 
 TVM keeps a worker pool per calling thread and never frees it, and takes only half of the CPUs on x86 by default. A
 server that calls from many threads would start a pool in each. So calls are handed to one thread, whose pool is set up

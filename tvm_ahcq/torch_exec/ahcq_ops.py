@@ -1,4 +1,4 @@
-"""How ``TorchExecutor`` runs the ``relax.ahcq.*`` operators: float ones in torch, integer ones by the reference."""
+"""Torch handlers of the ``relax.ahcq.*`` operators: float ones in torch, integer ones by the numpy reference."""
 
 from __future__ import annotations
 

@@ -228,7 +228,7 @@ class _Compiler:
         )
 
     def _reader(self, expr: Any) -> _Reader:
-        """How to read `expr` at run time; notes the slots it needs."""
+        """Return a function that reads `expr` at run time; note the slots it needs."""
         if isinstance(expr, relax.Var) and not tvm.ir.is_prim_var(expr):
             slot = self.slot_of[expr]
             self.used.add(slot)

@@ -29,7 +29,7 @@ Visitor = Callable[[str, list[tuple[torch.Tensor, torch.Tensor]]], None]
 
 @dataclass(frozen=True)
 class Streams:
-    """What the two streams do at quantization sites.
+    """Behaviour of the two streams at quantization sites.
 
     Attributes
     ----------

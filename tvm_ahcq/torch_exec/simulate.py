@@ -39,7 +39,7 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 class Sites:
-    """What happens at quantization sites; this base class leaves everything in float."""
+    """Behaviour at quantization sites; this base class leaves everything in float."""
 
     def activation(self, site: str, x: torch.Tensor, activation: str = "identity") -> torch.Tensor:
         """Value of the site `site`, the non-linearity `activation` of `x`."""
@@ -106,7 +106,7 @@ def using_sites(sites: Sites) -> Iterator[None]:
 
 
 def current_sites() -> Sites:
-    """What quantization sites do now."""
+    """Return the current behaviour of quantization sites."""
     return _IN_USE.get()
 
 

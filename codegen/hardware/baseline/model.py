@@ -1,4 +1,4 @@
-"""What the floating-point core computes, and in how many cycles.
+"""Numpy model of the floating-point core: results and cycles.
 
 Numbers are rounded to nearest, ties to even; subnormal numbers count as zero and are written as zero of their sign;
 every NaN is 0x7fc00000. Sums go up with the step: ``sum = add(multiply(x[m, k], w[k, n]), sum)``.

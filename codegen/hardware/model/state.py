@@ -16,7 +16,7 @@ MASKED = -LOGIT_LIMIT
 
 @dataclass
 class State:
-    """What is on the chip; all 0 at power-up, kept from program to program.
+    """On-chip state; all 0 at power-up, kept from program to program.
 
     Attributes
     ----------

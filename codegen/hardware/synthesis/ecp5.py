@@ -28,7 +28,7 @@ _CLOCK = re.compile(r"Max frequency for clock '[^']*': ([\d.]+) MHz")
 
 @dataclass(frozen=True)
 class Routed:
-    """What place and route says.
+    """Results of place and route.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Routed:
 
 @dataclass(frozen=True)
 class Placed:
-    """What placement says; wires are estimates before they are routed.
+    """Results of placement; wire delays are estimates.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ def place(folder: Path, frequency_mhz: float, seed: int = 1, show: Callable[[str
 
 
 def placed(log: Path) -> Placed:
-    """What the log of :func:`place` says.
+    """Read the log of :func:`place`.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a linear layer is to the accelerator: codes, weights, groups, and what becomes of its sums."""
+"""A linear layer as the accelerator sees it: codes, weights, channel groups, and the scaling of its sums."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def scale_parts(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scale_value(words: np.ndarray) -> np.ndarray:
-    """What scales in the format of ``vec`` multiply by, exact in float64."""
+    """Return the values of scales in the format of ``vec``, exact in float64."""
     mantissa, shift = scale_parts(words)
     return mantissa / 2.0**shift
 
@@ -63,7 +63,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Field:
-    """Where the sums of a channel group lie in a word: so many bits, sign included, from an offset on."""
+    """Bit field of the sums of a channel group within a word: width, sign included, and offset."""
 
     word: int
     offset: int

@@ -115,7 +115,7 @@ class Tiling:
 
     @property
     def fits(self) -> bool:
-        """Whether the scratchpads hold it all."""
+        """Return True if the scratchpads hold all parts."""
         return (
             self.resident >= 2 * self.chunk
             and self.together * self.blocks * self.rows <= self.config.acc_depth // 2
@@ -145,7 +145,7 @@ def even_parts(total: int, most: int) -> list[int]:
 
 
 def shape_of(rows: int, channels: int, stage: LinearStage) -> LinearShape:
-    """What tuning knows a layer by; rows of all runs, and channels without padding."""
+    """Return the tuning key of a layer: rows of all runs, channels without padding."""
     words = tuple(map(len, stage.parts)) if stage.encoder is None else (1,) * len(stage.group_sizes)
     halves = stage.code_halves, stage.weight_halves
     return LinearShape(rows, stage.outputs, channels, words, stage.encoder is not None, stage.group_sizes, *halves)
@@ -199,5 +199,5 @@ def choose_tiling(config: Config, stage: LinearStage) -> Tiling:
 
 
 def _spare(tiling: Tiling) -> float:
-    """How little of the memory's bandwidth a tiling needs: what is left over hides latencies."""
+    """Return the spare memory bandwidth of a tiling, which hides latencies."""
     return -(1 / tiling.blocks + tiling.config.dim / tiling.rows)

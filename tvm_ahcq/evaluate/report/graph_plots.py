@@ -112,7 +112,7 @@ def _x(column: int) -> float:
 
 
 def _columns(sensitivity: Sensitivity) -> Mapping[str, float]:
-    """Where each part that was quantized alone is drawn: at its layer, or in the middle of its block."""
+    """Return the column of each part that was quantized alone: its layer, or the middle of its block."""
     place: dict[str, float] = {}
     blocks: dict[str, list[int]] = {}
     for column, layer in enumerate(sensitivity.layers):

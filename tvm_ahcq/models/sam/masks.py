@@ -67,7 +67,7 @@ def resize_masks(
 def threshold_masks(
     low: np.ndarray, image_size: int, input_size: tuple[int, int], original_size: tuple[int, int], threshold: float
 ) -> np.ndarray:
-    """Whether the logits of :func:`resize_masks` exceed a threshold: ``(..., H, W)`` bool, in little more memory."""
+    """Return :func:`resize_masks` above a threshold: ``(..., H, W)`` bool, in little more memory."""
     rows, columns = _axes(low.shape[-2:], image_size, input_size, original_size)
     out = np.empty((*low.shape[:-2], *original_size), bool)
     strip = np.empty((min(_BLOCK, rows.size), columns.size), np.float32)

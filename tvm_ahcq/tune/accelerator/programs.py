@@ -74,7 +74,7 @@ class TileTask:
 
     @cached_property
     def space(self) -> TileSpace:
-        """What can be chosen.
+        """Return the search space.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What was measured of an accelerator's tiles: lines of the same file as those of processors, by configuration."""
+"""Tuning records of accelerator tiles, by configuration: lines of the same file as those of processors."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from .runner import measure_tiles
 
 @dataclass(frozen=True)
 class TileSearchState(SearchState):
-    """How far the search for one shape is, in cycles.
+    """Progress of the search for one shape, in cycles.
 
     Attributes
     ----------
