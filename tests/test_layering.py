@@ -61,14 +61,6 @@ LAYERS = (
 A module imports modules of its own layer and of those below.
 """
 
-KNOWN_UPWARD = {
-    ("runtime.accelerator", "codegen.hardware.simulator"),
-    ("runtime.accelerator", "codegen.isa.config"),
-}
-KNOWN_CIRCLES: set[tuple[str, ...]] = set()
-KNOWN_LONG_FILES: set[str] = set()
-KNOWN_SAM: set[str] = set()
-
 MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS = 400, 45, 7
 
 SAM_NAME = re.compile(r"encode_image|decode_mask|image_encoder|mask_decoder|vit_[tblh]")
@@ -224,7 +216,7 @@ def sam_names(module: Module) -> list[str]:
 
 
 def test_no_imports_form_a_circle() -> None:
-    assert not sorted(circles() - KNOWN_CIRCLES)
+    assert not circles()
 
 
 def test_imports_point_down() -> None:
@@ -234,7 +226,7 @@ def test_imports_point_down() -> None:
         for other in imports(module, type_checking=False)
         if layer(other) > layer(name)
     }
-    assert not sorted(upward - KNOWN_UPWARD)
+    assert not sorted(upward)
 
 
 @pytest.mark.parametrize("entry", " ".join(LAYERS).split())
@@ -246,7 +238,7 @@ def test_every_layer_has_a_module(entry: str) -> None:
 
 def test_files_are_short() -> None:
     long = {name for name, module in modules().items() if module.text.count("\n") > MOST_LINES}
-    assert not long - KNOWN_LONG_FILES
+    assert not long
 
 
 def test_few_functions_are_long() -> None:
@@ -258,10 +250,10 @@ def test_few_functions_are_long() -> None:
 def test_few_functions_have_many_parameters() -> None:
     counts = [(name, parameters(node)) for name, node in functions()]
     wide = [name for name, count in counts if count > MOST_PARAMETERS]
-    assert len(wide) <= 0.025 * len(counts), wide
+    assert len(wide) <= 0.02 * len(counts), wide
 
 
 def test_only_models_know_the_names_of_sam() -> None:
     found = {name: sam_names(module) for name, module in modules().items() if name != "_deprecated"}
     outside = {name: texts for name, texts in found.items() if texts and not name.startswith("models.")}
-    assert not set(outside) - KNOWN_SAM, outside
+    assert not outside

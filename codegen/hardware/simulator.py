@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
 
-from tvm_ahcq.codegen.isa.config import Config
+from tvm_ahcq.codegen.isa.config import Config, named
 from tvm_ahcq.errors import DeviceError
 
 HERE = Path(__file__).resolve().parent
@@ -100,6 +100,17 @@ def build(config: Config, toggles: bool = False) -> Path:
         _run(place, ["g++", "-shared", "-o", _LIBRARY, *map(str, objects), "-lpthread"])
 
     return _cached(_device_folder(config, toggles), link) / _LIBRARY
+
+
+def build_named(name: str) -> Path:
+    """Return the shared library of a named configuration, built if it is not in the cache.
+
+    Raises
+    ------
+    DeviceError
+        If no configuration has the name, or the build fails.
+    """
+    return build(named(name))
 
 
 def counting_program(name: str, top: str, sources: Sequence[Path], harness: Path, parameters: Sequence[str]) -> Path:

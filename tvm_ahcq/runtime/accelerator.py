@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from tvm_ahcq.errors import DeviceError
@@ -17,6 +18,9 @@ ON_ERROR = ("raise", "host")
 
 SECONDS = 600.0
 """Longest time of one program on the device."""
+
+RTL_BUILDER = "tvm_ahcq.codegen.hardware.simulator"
+"""The module that builds the simulated RTL, loaded when a device asks for it: the runtime does not depend on it."""
 
 DEVICES = "'fsim', 'rtl', 'board:/dev/uio0,/dev/udmabuf0', and 'rpc:HOST:PORT/' before any of them"
 """The names of devices, for messages."""
@@ -177,10 +181,7 @@ def full_name(name: str, config: str) -> str:
     """The name as ``OpenDevice`` of ``runtime/device.h`` takes it; the RTL is built if it is not."""
     backend, _, rest = name.partition(":")
     if backend == "rtl" and not rest:
-        from tvm_ahcq.codegen.hardware.simulator import build
-        from tvm_ahcq.codegen.isa.config import named
-
-        return f"rtl:{build(named(config))}"
+        return f"rtl:{import_module(RTL_BUILDER).build_named(config)}"
     if backend == "fsim" and not rest:
         return f"fsim:{config}"
     return name
