@@ -31,6 +31,10 @@ class ColourSession:
     def __init__(self, keep: float = 1.0) -> None:
         self.keep, self.encoded = keep, 0
 
+    def run(self, name: str, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The function of a SAM that is called `name`."""
+        return (self.encode(*inputs),) if name == "encode_image" else self.decode(*inputs)
+
     def encode(self, image: np.ndarray) -> np.ndarray:
         """The picture itself at a quarter of its size."""
         self.encoded += 1

@@ -31,6 +31,9 @@ class TorchSession:
         )
         self.batches = []
 
+    def run(self, name, *inputs):
+        return (self.encode(*inputs),) if name == "encode_image" else self.decode(*inputs)
+
     @torch.no_grad()
     def encode(self, image):
         assert image.dtype == np.float32 and image.shape == (1, 3, self.model.image_size, self.model.image_size)
