@@ -7,6 +7,7 @@ import inspect
 import re
 import sys
 import warnings
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,13 @@ from tvm_ahcq.ir.register import PREFIX
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("[a-z]*/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
-PAGES = [page for page in PAGES if "generated" not in page.parts]
-PAGES += sorted(
+SITE = sorted([*DOCS.glob("*.md"), *DOCS.glob("[a-z]*/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+SITE = [page for page in SITE if "generated" not in page.parts]
+PAGES = SITE + sorted(
     [*(ROOT / "benchmarks").rglob("*.md"), *(ROOT / "codegen").rglob("*.md"), *ROOT.glob("tutorials/*/*.md")]
 )
 TOP = ("benchmarks", "codegen", "docs", "relay_passes", "tests", "training", "tutorials", "tvm_ahcq", ".ci")
+CODE = ("py", "cc", "h", "sv", "v", "yaml", "toml", "txt")
 SUFFIXES = "py|md|sv|v|cc|h|yaml|yml|svg|png|json|toml|vlt"
 COMMON_ABBREVIATIONS = {
     *(
@@ -85,6 +87,16 @@ def modules_in(text: str) -> set[str]:
     return set(re.findall(r"\btvm_ahcq(?:\.[A-Za-z_]\w*)+", text))
 
 
+@cache
+def identifiers() -> set[str]:
+    """Identifiers of all sources, but for those that are deprecated."""
+    sources = [path for top in TOP for path in (ROOT / top).rglob("*") if path.suffix[1:] in CODE]
+    texts = [path.read_text(errors="ignore") for path in sources if path.name != "_deprecated.py"]
+    return {
+        name for text in [*texts, (ROOT / "pyproject.toml").read_text()] for name in re.findall(r"[A-Za-z_]\w*", text)
+    }
+
+
 def resolves(name: str) -> bool:
     """True if `name` is a module, or an attribute path in one; deprecated names are not."""
     parts = name.split(".")
@@ -111,6 +123,16 @@ def test_paths_exist(page: Path) -> None:
 def test_dotted_names_resolve(page: Path) -> None:
     text = page.read_text().replace("libtvm_ahcq.so", "")
     assert not sorted(name for name in modules_in(text) if not resolves(name))
+
+
+@pytest.mark.parametrize("page", SITE, ids=name_of)
+def test_identifiers_occur_in_the_code(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    names = {
+        name.rstrip("()") for name in quoted(text) if re.fullmatch(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?:\(\))?", name)
+    }
+    files = {name for name in names if re.search(rf"\.(?:{SUFFIXES})$", name)}
+    assert not sorted(name for name in names - files if not set(name.split(".")) <= identifiers())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
