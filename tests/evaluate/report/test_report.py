@@ -181,7 +181,7 @@ def test_constant_activations_have_a_plot(qmodel, pictures):
 
 
 def test_names_are_escaped(sensitivity):
-    model = {**sensitivity.model, "name": "<script>alert(1)</script>"}
+    model = replace(sensitivity.model, name="<script>alert(1)</script>")
     content = report(replace(sensitivity, model=model))
     assert "<script>alert" not in content and "&lt;script&gt;alert" in content
 
