@@ -167,9 +167,9 @@ def test_a_server_that_is_killed_while_it_computes(accelerated, expected, on_err
 
 def test_a_server_that_falls_silent_is_an_error_in_time(accelerated):
     with serving() as server:
-        session = session_of(accelerated, f"rpc:127.0.0.1:{server.port},answer=1/fsim:sim_4x4,hang=2")
+        session = session_of(accelerated, f"rpc:127.0.0.1:{server.port},answer=10/fsim:sim_4x4,hang=2")
         threading.Timer(1.0, server.send, [signal.SIGSTOP]).start()
-        with pytest.raises(DeviceError, match=r"no answer from 127\.0\.0\.1:\d+ within 1\.5 s"):
+        with pytest.raises(DeviceError, match=r"no answer from 127\.0\.0\.1:\d+ within [\d.]+ s"):
             SamFunctions(session).encode(accelerated.image)
 
 
