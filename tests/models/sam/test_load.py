@@ -18,11 +18,10 @@ from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 
 
 def test_model_describes_itself(sam: Any, model: FloatModel) -> None:
-    assert (model.image_size, model.grid, model.prompt_dim, model.mask_threshold) == (128, 8, 32, 0.0)
-    assert model.pixel_mean == (123.675, 116.28, 103.53)
-    assert model.pixel_std == (58.395, 57.12, 57.375)
     spec = model.spec
-    assert all(getattr(spec, field) == getattr(model, field) for field in spec.__dataclass_fields__)
+    assert (spec.image_size, spec.grid, spec.prompt_dim, spec.mask_threshold) == (128, 8, 32, 0.0)
+    assert spec.pixel_mean == (123.675, 116.28, 103.53)
+    assert spec.pixel_std == (58.395, 57.12, 57.375)
 
 
 def test_weights_are_shared_not_copied(sam: Any, model: FloatModel) -> None:
@@ -36,7 +35,7 @@ def test_from_sam_takes_the_weights_of_the_checkpoint(tmp_path: Path) -> None:
     state = {name: value.contiguous() for name, value in build_sam_vit_t().state_dict().items()}
     save_file(state, tmp_path / "weights.safetensors")
     model = tvm_ahcq.from_sam("vit_t", checkpoint=tmp_path / "weights.safetensors")
-    assert (model.name, model.image_size, model.grid, model.prompt_dim) == ("vit_t", 256, 16, 128)
+    assert (model.name, model.spec.image_size, model.spec.grid, model.spec.prompt_dim) == ("vit_t", 256, 16, 128)
     for name, value in model.params.items():
         np.testing.assert_array_equal(value, state[name].numpy())
 
