@@ -118,7 +118,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Activity:
-    """What a core did for a layer.
+    """Activity of a core for a layer.
 
     Attributes
     ----------
@@ -142,12 +142,12 @@ class Activity:
 
     @property
     def toggles(self) -> int:
-        """Of all flip-flops."""
+        """Toggles of all flip-flops."""
         return sum(each.toggles for each in self.registers)
 
     @property
     def bits(self) -> int:
-        """Flip-flops."""
+        """Number of flip-flops."""
         return sum(each.bits for each in self.registers)
 
     def by_unit(self) -> list[tuple[str, int, int]]:
@@ -240,7 +240,7 @@ def run(device: Device, memory: bytes, start: int, length: int) -> tuple[bytes, 
 
 
 def accelerator_activity(config: Config, layer: Layer, folder: Path) -> Activity:
-    """The accelerator's.
+    """Return the activity of the accelerator.
 
     Raises
     ------
@@ -270,7 +270,7 @@ def accelerator_activity(config: Config, layer: Layer, folder: Path) -> Activity
 
 
 def core_activity(core: model.Core, layer: Layer, folder: Path) -> Activity:
-    """A floating-point core's.
+    """Return the activity of a floating-point core.
 
     Raises
     ------
@@ -302,7 +302,7 @@ def words(core: model.Core, values: np.ndarray) -> np.ndarray:
 
 
 def complete(path: Path, top: str, known: dict[str, str]) -> list[Register]:
-    """Flip-flops that a simulation counted; what is missing is said."""
+    """Return the flip-flops that a simulation counted, and print the names of those that are missing."""
     found, missing = registers(path, top, known)
     if missing:
         print(f"{top}: {len(missing)} of {len(known)} names are not in the file: {', '.join(missing[:20])}", flush=True)
@@ -346,7 +346,7 @@ def table(name: str, layer: Layer, found: list[Activity]) -> list[str]:
 
 
 def page(sections: list[str]) -> str:
-    """All of it; of files that were given, the page names only the last part."""
+    """Return the page; of files that were given, the page names only the last part."""
     shown = [Path(each).name for each in sys.argv[1:]]
     return "\n".join(
         [
@@ -364,7 +364,7 @@ def page(sections: list[str]) -> str:
 
 
 def quantized(table: Path | None) -> QuantizedModel:
-    """vit_t by the default recipe."""
+    """Return vit_t, quantized by the default recipe."""
     calibration = generated_images() if table is None else QuantTable.load(table)
     return ahcq.quantize(ahcq.from_sam("vit_t"), calibration)
 

@@ -46,7 +46,7 @@ class Part:
 
 
 def parts(kind: str) -> list[Part]:
-    """Of a ``window`` or ``global`` block; windows of 14 x 14 cover a padded picture of 70 x 70."""
+    """Return the parts of a ``window`` or ``global`` block; windows of 14 x 14 cover a padded picture of 70 x 70."""
     tokens = SIDE**2
     windows = (-(-SIDE // WINDOW)) ** 2
     inside = windows * WINDOW**2 if kind == "window" else tokens
@@ -84,13 +84,13 @@ def both_ways(core: Core, rows: int, depth: int, columns: int) -> tuple[list[tup
 
 
 def streamed_cycles(core: Core, rows: int, depth: int, columns: int) -> int:
-    """Of a GEMM whose results never have to wait for one another, as if they stayed on chip."""
+    """Return the cycles of a GEMM whose results never have to wait for one another, as if they stayed on chip."""
     ways = both_ways(core, rows, depth, columns)
     return min(sum(steps * step_cycles(core, size) for size, steps in tiles) for tiles in ways)
 
 
 def baseline_cycles(core: Core, part: Part) -> int:
-    """Of a part on a floating-point core."""
+    """Return the cycles of a part on a floating-point core."""
     if part.gemm:
         return min(cycles(core, tiles) for tiles in both_ways(core, *part.gemm[:3]))
     count, side = part.heads or (0, 0)
@@ -101,7 +101,7 @@ def baseline_cycles(core: Core, part: Part) -> int:
 
 
 def encoder_cycles(core: Core) -> int:
-    """Of SAM-B's image encoder without the embedding of patches, which the host computes."""
+    """Return the cycles of SAM-B's image encoder without the embedding of patches, which the host computes."""
     tokens, width = SIDE**2, 256
     neck = [Part("neck", (tokens, depth, width, 1)) for depth in (CHANNELS, 9 * width)]
     blocks = 8 * parts("window") + 4 * parts("global")
@@ -157,7 +157,7 @@ def with_clocks(best: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def table(
     config: str, kind: str, counted: dict[str, int], best: dict[str, dict[str, Any]], cores: dict[str, Core]
 ) -> list[str]:
-    """Milliseconds of the parts of a block, and how much faster the accelerator is."""
+    """Return a table: milliseconds of the parts of a block, and the accelerator's speed-up."""
     clock = {name: float(best[name]["fmax_mhz"]) for name in (config, *cores)}
     most = {name: "at most" if best[name].get("at_most") else "at" for name in (config, *cores)}
     most[config] = "(estimated after placement) at" if best[config].get("as_placed") else "at"

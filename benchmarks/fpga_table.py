@@ -19,7 +19,7 @@ import fpga_baseline
 
 RESULTS = Path(__file__).resolve().parent / "results"
 NOTES = RESULTS / "fpga_notes.md"
-"""What was tried by hand; it ends the page."""
+"""Notes on experiments by hand; they end the page."""
 ECP5 = "ecp5"
 AVAILABLE = {"TRELLIS_COMB": 83640, "TRELLIS_FF": 83640, "MULT18X18D": 156, "DP16KD": 208}
 """Of an ECP5-85k."""
@@ -31,12 +31,12 @@ STAGES = ("synthesis", "place", "route")
 
 
 def key(record: dict[str, Any]) -> str:
-    """What a build is recorded under."""
+    """Return the key of a build's record."""
     return f"{record['config']} {record['target']} {record.get('seed', 0)}"
 
 
 def used_of(record: dict[str, Any], name: str) -> tuple[int, int]:
-    """How much of a resource a build takes, and how much there is; before placement, of its netlist."""
+    """Return the amount of a resource that a build takes, and the device's; before placement, of its netlist."""
     if record["used"]:
         used, _ = record["used"].get(name, (0, 0))
     elif name == "TRELLIS_COMB":
@@ -47,7 +47,7 @@ def used_of(record: dict[str, Any], name: str) -> tuple[int, int]:
 
 
 def ecp5_table(records: list[dict[str, Any]]) -> list[str]:
-    """Routed builds: what is used of what there is, and the clock."""
+    """Return the table of routed builds: resources used and available, and the clock."""
     lines = [
         "| configuration | 4-input table sites | FF | DSP | block RAM | clock, MHz | synthesis, place, route: s |",
         "|---" * 7 + "|",
@@ -76,7 +76,7 @@ def count_table(records: list[dict[str, Any]]) -> list[str]:
 
 
 def speed(records: list[dict[str, Any]]) -> list[str]:
-    """What an encoder block takes on accelerator and floating-point cores; nothing before it was measured."""
+    """Return the section about an encoder block on accelerator and floating-point cores; empty before measuring."""
     lines = fpga_baseline.section(records)
     if not lines:
         return []
@@ -92,7 +92,7 @@ def speed(records: list[dict[str, Any]]) -> list[str]:
 
 
 def markdown(records: list[dict[str, Any]]) -> str:
-    """The page."""
+    """Return the page."""
     routed = [record for record in records if record["target"] == ECP5]
     own = [record for record in routed if "core" not in record]
     cores = [record for record in routed if "core" in record]

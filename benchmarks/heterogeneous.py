@@ -95,7 +95,7 @@ def encode_both(
 
 
 def kinds(operators: Iterable[OperatorCycles]) -> list[tuple[int, OperatorCycles]]:
-    """Operators of one kind and size together: how many, and their sums."""
+    """Return operators merged by kind and size: their number, and their sums."""
     found: dict[tuple[str, int], list[OperatorCycles]] = {}
     for each in operators:
         name = "attention" if each.kind == "attention" else each.name.rsplit(".", 1)[-1]
@@ -150,7 +150,7 @@ def clock(config: str) -> float | None:
 
 
 def against_floating_point(seconds: float) -> list[str]:
-    """Rows of ViT-B's figures: how long the largest routed floating-point core of each format takes."""
+    """Rows of ViT-B's figures: the time of the largest routed floating-point core of each format."""
     rows = []
     for kind in ("fp32", "bf16"):
         for record in fpga_baseline.by_lanes(routed(), kind)[-1:]:
@@ -242,7 +242,7 @@ def search(config: Config, folder: Path, trials: int) -> list[str]:
 
 
 def page(kept: dict[str, Any]) -> str:
-    """All of it."""
+    """Return the page."""
     lines = [
         "# Encoders on CPU and accelerator",
         "",

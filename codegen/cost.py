@@ -1,4 +1,4 @@
-"""Cost model of the partition: time on the accelerator, transfers included, against time on the host."""
+"""The cost model: time of an operator on the accelerator, transfers included, against its time on the host."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tvm_ahcq.codegen.lower.offloaded_op import OffloadedOp
 from tvm_ahcq.errors import DeviceError
 
 OFFLOAD = ("auto", "all")
-"""Which operators go to the accelerator: those that it does sooner than a small host, or all that it can do."""
+"""Offload policies: operators that are faster on the accelerator than on a small host, or all that it supports."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class CostModel:
 
     @classmethod
     def named(cls, offload: str) -> CostModel:
-        """``"auto"``: a small board; ``"all"``: a host so slow that whatever the accelerator can do goes there.
+        """Return the model of a policy: ``"auto"`` a small board; ``"all"`` a host so slow that it gives all work away.
 
         Raises
         ------
@@ -48,21 +48,21 @@ class CostModel:
             raise DeviceError(f"offload is {offload!r}; expected one of {', '.join(OFFLOAD)}.")
         return cls() if offload == "auto" else cls(host=1.0)
 
-    def reason(self, lowered: OffloadedOp, macs: int) -> str:
-        """Return the reason to keep an operator on the host; "" if the accelerator is faster.
+    def reason(self, operator: OffloadedOp, macs: int) -> str:
+        """Return the reason why an operator stays on the host; "" if the accelerator is faster.
 
         Parameters
         ----------
-        lowered : OffloadedOp
+        operator : OffloadedOp
             As a program; of one prompt, where its work grows with their number.
         macs : int
             Its multiply-adds; of one prompt too.
         """
-        compute = lowered.cycles / self.clock
-        transfer = lowered.transfer_bytes / self.link + lowered.runs * self.call
-        if compute + transfer <= macs / self.host:
+        compute = operator.cycles / self.clock
+        transfer = operator.transfer_bytes / self.link + operator.runs * self.call
+        accelerator, host = compute + transfer, macs / self.host
+        if accelerator <= host:
             return ""
-        return (
-            f"not worth it{' for a prompt' if lowered.batched else ''}: {1e6 * transfer:.0f} us to move its data "
-            f"and {1e6 * compute:.0f} us to compute, against {1e6 * macs / self.host:.0f} us on the host"
-        )
+        parts = f"transfer {1e6 * transfer:.0f} + compute {1e6 * compute:.0f}"
+        prompt = ", per prompt" if operator.batched else ""
+        return f"cost model: accelerator {1e6 * accelerator:.0f} us ({parts}) > host {1e6 * host:.0f} us{prompt}"

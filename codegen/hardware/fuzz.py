@@ -35,7 +35,7 @@ _STORED: tuple[Memory, ...] = ("vec", "out")
 
 @dataclass(frozen=True)
 class RandomProgram:
-    """A picture of memory with a program in it.
+    """A memory image with a program in it.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class RandomProgram:
     start, length : int
         Address of the program and number of its instructions.
     fault : str
-        Class of the fault that was put in, ``"none"`` if there is none.
+        Class of its fault, ``"none"`` if there is none.
     """
 
     memory: bytearray
@@ -54,7 +54,7 @@ class RandomProgram:
 
 
 def random_program(config: Config, seed: int, fault: str = "none") -> RandomProgram:
-    """A program of 20 to 50 instructions.
+    """Return a program of 20 to 50 instructions.
 
     Parameters
     ----------

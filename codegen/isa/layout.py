@@ -14,7 +14,7 @@ MAX_SHIFT = 55
 
 
 def code_blocks(codes: np.ndarray, dim: int) -> np.ndarray:
-    """Codes in blocks of `dim` channels: ``(rows, channels)`` uint8 -> ``(blocks, rows, dim)``, padded with 0."""
+    """Return ``(rows, channels)`` uint8 codes in blocks of `dim` channels, ``(blocks, rows, dim)``, padded with 0."""
     rows, channels = codes.shape
     blocks = -(-channels // dim)
     padded = np.zeros((rows, blocks * dim), np.uint8)
@@ -23,7 +23,7 @@ def code_blocks(codes: np.ndarray, dim: int) -> np.ndarray:
 
 
 def weight_tiles(codes: np.ndarray, dim: int) -> np.ndarray:
-    """Weight codes ``(outputs, inputs)`` as GEMM reads them: ``(output, input blocks, dim inputs, dim outputs)``."""
+    """Return weights ``(outputs, inputs)`` as GEMM reads them: ``(output, input blocks, dim inputs, dim outputs)``."""
     outputs, inputs = (-(-size // dim) for size in codes.shape)
     padded = np.zeros((outputs * dim, inputs * dim), np.uint8)
     padded[: codes.shape[0], : codes.shape[1]] = codes
@@ -31,13 +31,13 @@ def weight_tiles(codes: np.ndarray, dim: int) -> np.ndarray:
 
 
 def pack_codes(codes: np.ndarray) -> bytes:
-    """4-bit codes to bytes, the first of two in the low half."""
+    """Pack 4-bit codes to bytes, the first of two in the low half."""
     flat = np.ascontiguousarray(codes, np.uint8).reshape(-1, 2)
     return (flat[:, 0] | flat[:, 1] << 4).astype(np.uint8).tobytes()
 
 
 def unpack_codes(data: bytes) -> np.ndarray:
-    """The reverse of :func:`pack_codes`, ``(2 n,)`` uint8."""
+    """Return the inverse of :func:`pack_codes`, ``(2 n,)`` uint8."""
     packed = np.frombuffer(data, np.uint8)
     return np.stack([packed & 15, packed >> 4], -1).reshape(-1)
 
@@ -48,7 +48,7 @@ def planes(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fixed_scale(multiplier: np.ndarray, fraction_bits: int) -> np.ndarray:
-    """Positive or negative multipliers in the format of ``vec``: mantissa in bits 21:0, shift in bits 27:22.
+    """Return multipliers of either sign in the format of ``vec``: mantissa in bits 21:0, shift in bits 27:22.
 
     The result of a scale is in units of ``2**-fraction_bits``: ``multiplier * 2**fraction_bits = mantissa / 2**shift``
     with a mantissa of 21 bits and sign; relative error at most ``2**-21``, unless a shift of 55 is not enough.
@@ -74,7 +74,7 @@ def fixed_scale(multiplier: np.ndarray, fraction_bits: int) -> np.ndarray:
 
 
 def decode_table(values: np.ndarray) -> np.ndarray:
-    """16 int32 entries of a decode table from at most 16 operands.
+    """Return the 16 int32 entries of a decode table from at most 16 operands.
 
     Raises
     ------
@@ -89,13 +89,13 @@ def decode_table(values: np.ndarray) -> np.ndarray:
 
 
 def fixed_thresholds(thresholds: np.ndarray, fraction_bits: int) -> np.ndarray:
-    """Real thresholds for numbers in units of ``2**-fraction_bits``; the same numbers exceed them, exactly."""
+    """Return thresholds in units of ``2**-fraction_bits``, which the same numbers exceed as the real ones."""
     exact = np.floor(np.asarray(thresholds, np.float64) * 2.0**fraction_bits)
     return np.clip(exact, -(2**31), INT32_MAX).astype(np.int32)
 
 
 def encode_table(thresholds: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """64 int32 entries of the interval encoder: code ``codes[number of thresholds that x exceeds]``.
+    """Return the 64 int32 entries of the interval encoder: code ``codes[number of thresholds that x exceeds]``.
 
     Parameters
     ----------

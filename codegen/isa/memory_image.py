@@ -15,7 +15,7 @@ class MemoryImage:
         self._size = 0
 
     def place(self, data: bytes | np.ndarray) -> int:
-        """Puts data behind what is there; returns its address. Arrays are taken as they lie in memory."""
+        """Append data; returns its address. Arrays are taken as they lie in memory."""
         data = data if isinstance(data, bytes) else np.ascontiguousarray(data).tobytes()
         address = self._size
         padded = data + bytes(-len(data) % 64)
@@ -24,11 +24,11 @@ class MemoryImage:
         return address
 
     def reserve(self, size: int) -> int:
-        """Room for `size` bytes, zero; returns its address."""
+        """Append `size` bytes of zero; returns their address."""
         return self.place(bytes(size))
 
     def finish(self, size: int | None = None) -> bytearray:
-        """All of it, padded to `size` bytes if given."""
+        """Return all of the memory, padded to `size` bytes if given."""
         if size is not None and size < self._size:
             raise DeviceError(f"The image has {self._size} bytes; {size} were asked for.")
         return bytearray(b"".join(self._pieces) + bytes((size or self._size) - self._size))

@@ -1,4 +1,4 @@
-"""Addresses of a program before it is known where its data will lie: constants, and scratch that programs share."""
+"""Addresses of a program before its data is placed: its own constants, and scratch that all programs share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ALIGNMENT = 64
 class DeviceMemory:
     """External memory of one program.
 
-    Scratch (inputs, results, what lies between stages) begins at address 0 and is the same for all programs, which run
+    Scratch (inputs, results, and data between stages) begins at address 0 and is the same for all programs, which run
     one after the other; constants (weights, tables) are each program's own.
     """
 
@@ -26,7 +26,7 @@ class DeviceMemory:
         self._constants = self._scratch = 0
 
     def constant(self, data: bytes | np.ndarray) -> int:
-        """Address of data that the program finds in memory. Arrays are taken as they lie in memory."""
+        """Add a constant; returns its address. Arrays are taken as they lie in memory."""
         data = data if isinstance(data, bytes) else np.ascontiguousarray(data).tobytes()
         address = CONSTANTS_AT + self._constants
         self._pieces.append(data + bytes(-len(data) % _ALIGNMENT))
@@ -34,7 +34,7 @@ class DeviceMemory:
         return address
 
     def scratch(self, size: int) -> int:
-        """Address of `size` bytes that hold anything."""
+        """Reserve `size` bytes of scratch; returns their address."""
         address = self._scratch
         self._scratch += size + -size % _ALIGNMENT
         return address
@@ -51,7 +51,7 @@ class DeviceMemory:
 
 
 def move_constants(program: bytes, address: int) -> bytes:
-    """The program with its constants at `address`.
+    """Return the program with its constants at `address`.
 
     Raises
     ------

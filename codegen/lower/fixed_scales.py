@@ -1,4 +1,4 @@
-"""Fixed-point form of a layer's scales, and the reference of what the accelerator makes of them."""
+"""Fixed-point scales of a layer, and the numpy reference of a layer on the accelerator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MANTISSA = LIMITS["mantissa_bits"]
 
 
 def fraction_bits(multiplier: np.ndarray, bias: np.ndarray, largest: np.ndarray) -> int:
-    """The finest fraction with which no sum leaves int32 and no multiplier its mantissa.
+    """Return the most fraction bits with which no sum leaves int32 and no multiplier its mantissa.
 
     Parameters
     ----------

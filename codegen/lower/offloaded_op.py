@@ -1,4 +1,4 @@
-"""An offloaded operator: its program, its constants, and how tensors lie in device memory."""
+"""An offloaded operator: its program, its constants, and the layout of its tensors in device memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _known_tokens: dict[Hashable, list[Tokens]] = {}
 
 @dataclass(frozen=True, eq=False)
 class InputLayout:
-    """Device-memory layout of uint8 codes ``(total, channels)``; see ``runtime/module/accelerator_program.h``.
+    """Layout of uint8 codes ``(total, channels)`` in device memory; see ``runtime/module/accelerator_program.h``.
 
     Each run of a program takes the next ``batch * rows`` of the rows. ``code_of`` is ``(parts, 256)``: codes of more
     than 4 bits lie as halves, each of them in an equal part of the places of ``channel_at``, the high ones first.
@@ -43,7 +43,7 @@ class InputLayout:
 
 @dataclass(frozen=True, eq=False)
 class OutputLayout:
-    """Conversion of int32 words ``(word, batch, block, place, dim)`` to float32 ``(total, channels)``.
+    """Layout of results: int32 words ``(word, batch, block, place, dim)`` of float32 ``(total, channels)``.
 
     ``y = bias``, then for each group ``y = fma(float32(sum + correction), multiplier, y)``: the arithmetic of
     :func:`tvm_ahcq.quantizers.core.reference.grouped_linear`. ``correction`` ``(groups, channels)`` is None where the
@@ -64,7 +64,7 @@ class OutputLayout:
 
     @property
     def words(self) -> int:
-        """Words that hold the sums of all groups."""
+        """Number of words that hold the sums of all groups."""
         return self.fields[-1].word + 1
 
 

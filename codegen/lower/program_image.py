@@ -19,7 +19,7 @@ _MAGIC, _VERSION, _ALIGNMENT = b"AHCQACC\0", 3, 64
 
 
 def program_image(config: Config, functions: Mapping[str, OffloadedOp]) -> bytes:
-    """Programs, constants and the layout of tensors; equal operators give equal bytes, which are there once.
+    """Return programs, constants and layouts of tensors as bytes; those of equal operators are there once.
 
     Every program is verified first.
 

@@ -1,4 +1,4 @@
-"""Every tile of an operator that tuning may try: those that fit the scratchpads and that could win at all."""
+"""The search space of tuning: tiles that fit the scratchpads and could be the fastest."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MOST_ARRAY = 2
 
 @dataclass(frozen=True)
 class TileSpace:
-    """Search space of tiles.
+    """Candidates of tuning.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class TileSpace:
 
 
 def linear_space(config: Config, stage: LinearStage) -> TileSpace:
-    """Tiles of a linear layer.
+    """Return the tiles of a linear layer.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def _linear_features(tiling: Tiling) -> list[float]:
 
 
 def attention_space(config: Config, stage: AttentionStage) -> TileSpace:
-    """Tiles of an attention.
+    """Return the tiles of an attention.
 
     Raises
     ------
@@ -144,5 +144,5 @@ def _plan(config: Config, stage: AttentionStage, *sizes: int) -> AttentionPlan |
 
 
 def _array_cycles(plan: AttentionPlan) -> int:
-    """For a block of keys: a tile of few rows takes as long as its weights do."""
+    """Cycles of the array for a block of keys: a tile of few rows takes as long as its weights."""
     return plan.tiles * max(plan.rows, plan.config.dim + 1)

@@ -1,4 +1,4 @@
-"""``tvm-ahcq devices``: which accelerators there are, and whether they work."""
+"""``tvm-ahcq devices``: list accelerators and test them."""
 
 from __future__ import annotations
 
@@ -75,39 +75,39 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Find, test, print; an error if something that was tested does not work."""
-    from tvm_ahcq.codegen.devices import device_check as doctor
+    """Find and test devices, and print their status; an error if a tested device does not work."""
+    from tvm_ahcq.codegen.devices import device_check
     from tvm_ahcq.codegen.isa.config import named
 
     for name in args.config:
         named(name)
-    need = None if args.bundle is None else _need(args.bundle)
-    made, built_with = doctor.versions(), doctor.tools()
-    found: list[DeviceStatus] = []
+    requirement = None if args.bundle is None else _requirement(args.bundle)
+    versions, tools = device_check.versions(), device_check.tools()
+    devices: list[DeviceStatus] = []
     with progress_bar("test") as update:
-        for finding in doctor.check_devices(args.device, need, args.config, args.device_timeout):
-            found.append(finding)
-            update(finding.device, len(found), len(found))
+        for status in device_check.check_devices(args.device, requirement, args.config, args.device_timeout):
+            devices.append(status)
+            update(status.device, len(devices), len(devices))
     if args.json:
-        bundle = None if need is None else {"path": str(args.bundle), **asdict(need)}
+        bundle = None if requirement is None else {"path": str(args.bundle), **asdict(requirement)}
         print(
             json.dumps(
                 {
-                    "versions": made,
-                    "tools": built_with,
+                    "versions": versions,
+                    "tools": tools,
                     "bundle": bundle,
-                    "devices": [asdict(finding) for finding in found],
+                    "devices": [asdict(status) for status in devices],
                 },
                 indent=1,
             )
         )
     else:
-        _print(made, built_with, need, found)
-    _judge(found, need)
+        _print(versions, tools, requirement, devices)
+    _judge(devices, requirement)
 
 
-def _need(path: Path) -> Requirement:
-    """Return the requirements of a bundle's programs."""
+def _requirement(path: Path) -> Requirement:
+    """Return the requirement of a bundle's programs."""
     from tvm_ahcq.codegen.devices.device_check import Requirement
     from tvm_ahcq.runtime.bundle import read_bundle
     from tvm_ahcq.runtime.offload import OffloadReport
@@ -123,27 +123,51 @@ def _need(path: Path) -> Requirement:
 
 
 def _print(
-    made: dict[str, str], tools: dict[str, str | None], need: Requirement | None, found: Sequence[DeviceStatus]
+    versions: dict[str, str],
+    tools: dict[str, str | None],
+    requirement: Requirement | None,
+    devices: Sequence[DeviceStatus],
 ) -> None:
-    for name, version in {**made, **tools}.items():
+    for name, version in {**versions, **tools}.items():
         result("versions" if name == "tvm-ahcq" else "", f"{name}: {version or 'not found'}")
-    if need is not None:
-        result("bundle", f"for {need.config} ({need.hash:#010x}), {need.memory_bytes} bytes of device memory")
-    header = ("device", "configuration", "hash", "self-test", "time", *(("bundle",) if need else ()), "what it is")
+    if requirement is not None:
+        result(
+            "bundle",
+            f"for {requirement.config} ({requirement.hash:#010x}), {requirement.memory_bytes} bytes of device memory",
+        )
+    header = (
+        "device",
+        "configuration",
+        "hash",
+        "self-test",
+        "time",
+        *(("bundle",) if requirement else ()),
+        "what it is",
+    )
     rows = []
-    for each in found:
-        known = "" if each.hash is None else f"{each.hash:#010x}"
+    for each in devices:
+        config_hash = "" if each.hash is None else f"{each.hash:#010x}"
         spent = duration(each.seconds) if each.seconds else ""
-        rows.append((each.device, each.config, known, each.test, spent, *((each.bundle,) if need else ()), each.detail))
+        rows.append(
+            (
+                each.device,
+                each.config,
+                config_hash,
+                each.test,
+                spent,
+                *((each.bundle,) if requirement else ()),
+                each.detail,
+            )
+        )
     table(header, rows, texts=len(header))
 
 
-def _judge(found: Sequence[DeviceStatus], need: Requirement | None) -> None:
-    """Exit status 2 for what does not work."""
-    failed = [each for each in found if each.test == "failed"]
+def _judge(devices: Sequence[DeviceStatus], requirement: Requirement | None) -> None:
+    """Raise for devices that do not work, or if none of them runs the bundle."""
+    failed = [each for each in devices if each.test == "failed"]
     if failed:
         names = ", ".join(f"{each.device} {each.config}".strip() for each in failed)
-        raise DeviceError(f"{len(failed)} of {len(found)} devices do not work: {names}; first: {failed[0].detail}")
-    if need is not None and not any(each.bundle == "runs it" and each.test == "passed" for each in found):
-        reasons = "; ".join(dict.fromkeys(f"{each.device}: {each.bundle}" for each in found if each.bundle))
+        raise DeviceError(f"{len(failed)} of {len(devices)} devices do not work: {names}; first: {failed[0].detail}")
+    if requirement is not None and not any(each.bundle == "runs it" and each.test == "passed" for each in devices):
+        reasons = "; ".join(dict.fromkeys(f"{each.device}: {each.bundle}" for each in devices if each.bundle))
         raise DeviceError(f"no device that was tested runs the bundle: {reasons or 'none was tested'}")

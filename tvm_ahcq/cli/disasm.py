@@ -47,6 +47,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Load the library that holds the programs, find the operator, print."""
+    from tvm_ahcq.codegen.isa.encoding import instruction_count
     from tvm_ahcq.codegen.lower.disassemble import disassemble
     from tvm_ahcq.runtime.bundle import read_bundle
     from tvm_ahcq.runtime.offload import OffloadReport
@@ -55,25 +56,25 @@ def run(args: argparse.Namespace) -> None:
     bundle = read_bundle(args.bundle)
     if bundle.manifest.accelerator is None:
         raise BundleError(f"{args.bundle}: runs on the host alone; compile it with --accelerator CONFIG")
-    places = OffloadReport.from_dict(bundle.manifest.accelerator).offloaded()
+    decisions = OffloadReport.from_dict(bundle.manifest.accelerator).offloaded()
     accelerator = Session(bundle).accelerator
     assert accelerator is not None, "the manifest says that there is one"
     if args.operator is None:
-        for place in places:
-            size = len(accelerator.program(place.symbol)) // 32
-            result(place.function, f"{place.name}  {place.kind}, {size} instructions")
+        for decision in decisions:
+            size = instruction_count(accelerator.program(decision.symbol))
+            result(decision.function, f"{decision.name}  {decision.kind}, {size} instructions")
         return
-    for line in disassemble(accelerator.program(_chosen(args.operator, places).symbol)):
+    for line in disassemble(accelerator.program(_chosen(args.operator, decisions).symbol)):
         print(line)
 
 
-def _chosen(text: str, places: Sequence[OffloadDecision]) -> OffloadDecision:
-    """The operator of that name, or the only one whose name has it as a part; behind "decode/", of that function."""
+def _chosen(text: str, decisions: Sequence[OffloadDecision]) -> OffloadDecision:
+    """Return the operator of that name, or the only one whose name contains it; behind "decode/", of that function."""
     function, slash, name = text.rpartition("/")
-    among = [place for place in places if not slash or place.function == function]
-    found = [place for place in among if place.name == name] or [place for place in among if name in place.name]
-    if len(found) != 1:
-        names = ", ".join(f"{place.function}/{place.name}" for place in found[:4])
+    of_function = [decision for decision in decisions if not slash or decision.function == function]
+    matches = [each for each in of_function if each.name == name] or [each for each in of_function if name in each.name]
+    if len(matches) != 1:
+        names = ", ".join(f"{each.function}/{each.name}" for each in matches[:4])
         names = names or "nothing that the accelerator runs"
         raise UsageError(f"disasm: {text!r} is {names}; give the name of one operator, as listed without it")
-    return found[0]
+    return matches[0]

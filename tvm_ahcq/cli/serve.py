@@ -1,4 +1,4 @@
-"""``tvm-ahcq serve``: lets other machines use the accelerators of this one."""
+"""``tvm-ahcq serve``: offer the accelerators of this machine to others."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Check what is offered, then serve until interrupted."""
+    """Check the offered devices, then serve until interrupted."""
     from tvm_ahcq.runtime.accelerator import prepare
     from tvm_ahcq.runtime.server import Offer, listen, serve
 
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check(name: str) -> None:
-    """Refuse to offer what is not there."""
+    """Raise for a device that is not there."""
     from tvm_ahcq.codegen.devices.device import open_device
 
     if name.startswith("board"):

@@ -1,4 +1,4 @@
-"""The accelerator part of a loaded bundle: which device runs it, and what it did."""
+"""The accelerator part of a loaded bundle: its device, programs and counters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEFAULT_DEVICE = "fsim"
 """The functional simulator: it is part of the runtime library and runs anywhere."""
 
 ON_ERROR = ("raise", "host")
-"""What to do when the device fails: raise, or go on with the functional simulator on the host, with equal results."""
+"""Reactions to a failing device: raise, or continue on the functional simulator of the host, with equal results."""
 
 SECONDS = 600.0
 """Longest time of one program on the device."""
@@ -23,16 +23,16 @@ RTL_BUILDER = "tvm_ahcq.codegen.hardware.simulator"
 """The module that builds the simulated RTL, loaded when a device asks for it: the runtime does not depend on it."""
 
 DEVICES = "'fsim', 'rtl', 'board:/dev/uio0,/dev/udmabuf0', and 'rpc:HOST:PORT/' before any of them"
-"""The names of devices, for messages."""
+"""Names of devices, for messages."""
 
 
 def check_name(name: str) -> None:
-    """Refuses what is no name of a device, before anything is opened.
+    """Check the name of a device, before anything is opened.
 
     Raises
     ------
     DeviceError
-        It is none; the message says what there is.
+        It is none; the message lists the names.
     """
     backend, _, rest = name.partition(":")
     if backend == "rpc":
@@ -56,7 +56,7 @@ class DeviceOptions:
     ----------
     name : str
         ``fsim``, ``rtl``, ``board:<uio>,<udmabuf>``, or ``rpc:<host>:<port>/`` before any of them; options that
-        ``codegen/runtime/device.h`` documents may follow.
+        ``codegen/runtime/device/device.h`` documents may follow.
     on_error : str
         One of :data:`ON_ERROR`.
     seconds : float
@@ -84,12 +84,12 @@ class ProgramCounters:
     symbol : str
         Its name in the library.
     calls : int
-        How often it ran since the bundle was loaded.
-    times : int
-        How often its last run had the rows that the program knows of: prompts, or tokens of all prompts; 1 where its
-        work depends on neither.
+        Calls since the bundle was loaded.
+    repeats : int
+        Repeat count of the program's rows in its last call: prompts, or tokens of all prompts; 1 where its work depends
+        on neither.
     counters : dict of str to int
-        Of its last run: cycles, busy cycles of each unit, chunks of 8 bytes loaded and stored.
+        Of its last call: cycles, busy cycles of each unit, chunks of 8 bytes loaded and stored.
     """
 
     symbol: str
@@ -131,12 +131,12 @@ class Accelerator:
 
     @property
     def memory_bytes(self) -> int:
-        """External memory that all programs together need of one device, as a board is."""
+        """Bytes of external memory that all programs together need of one device, such as a board."""
         return sum(-int(module["ahcq.describe"]()[2]) // 64 * -64 for module in self._modules)
 
     @property
     def device(self) -> str:
-        """The device that is open, with its configuration; "" before the first call."""
+        """Name of the open device, with its configuration; "" before the first call."""
         return str(self._modules[0]["ahcq.describe"]()[3])
 
     def counters(self) -> list[ProgramCounters]:
@@ -144,13 +144,13 @@ class Accelerator:
         found = []
         for module in self._modules:
             names = [str(name) for name in module["ahcq.counter_names"]()]
-            for symbol, calls, *values, times in module["ahcq.counters"]():
+            for symbol, calls, *values, repeats in module["ahcq.counters"]():
                 numbers = dict(zip(names, map(int, values), strict=True))
-                found.append(ProgramCounters(str(symbol), int(calls), int(times), numbers))
-        return found
+                counters.append(ProgramCounters(str(symbol), int(calls), int(repeats), numbers))
+        return counters
 
     def program(self, symbol: str) -> bytes:
-        """Instructions of an offloaded operator.
+        """Return the instructions of an offloaded operator.
 
         Raises
         ------
@@ -164,7 +164,7 @@ class Accelerator:
 
 
 def prepare() -> None:
-    """Loads the runtime library, which knows how to read the modules inside a compiled one.
+    """Load the runtime library, which reads the accelerator modules inside a compiled library.
 
     Raises
     ------
@@ -178,7 +178,13 @@ def prepare() -> None:
 
 
 def full_name(name: str, config: str) -> str:
-    """The name as ``OpenDevice`` of ``runtime/device.h`` takes it; the RTL is built if it is not."""
+    """Return the name as ``OpenDevice`` of ``runtime/device/device.h`` takes it; the RTL is built if it is not.
+
+    Raises
+    ------
+    DeviceError
+        If the simulated RTL cannot be built.
+    """
     backend, _, rest = name.partition(":")
     if backend == "rtl" and not rest:
         return f"rtl:{import_module(RTL_BUILDER).build_named(config)}"

@@ -1,4 +1,4 @@
-"""Profile of every offloaded operator in its last call: cycles, busy units, traffic."""
+"""Figures of offloaded operators in their last call: cycles, busy units, traffic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class OperatorCycles:
     macs : int
         Multiply-adds of the model for the prompts of the call, without padding.
     estimate : int
-        Cycles that the compiler expected for as many.
+        Cycles that the compiler estimated for as many.
     cycles, array, vector, load, store : int
         Cycles of all runs of its program, and those in which each unit was busy. The array is busy when a row is fed to
         it, of padding too.
@@ -46,7 +46,7 @@ class OperatorCycles:
 
     @property
     def busy(self) -> float:
-        """Share of cycles in which the array works."""
+        """Share of cycles in which the array is busy."""
         return self.array / max(self.cycles, 1)
 
     @property
@@ -61,26 +61,26 @@ class OperatorCycles:
 
 
 def device_profile(session: Session, function: str) -> list[OperatorCycles]:
-    """Of every offloaded operator that was called, in the order of execution; empty without an accelerator."""
+    """Return the figures of the offloaded operators that were called, in order; empty without an accelerator."""
     accelerator, stored = session.accelerator, session.manifest.accelerator
     if accelerator is None or stored is None:
         return []
-    found = {each.symbol: each for each in accelerator.counters() if each.calls}
-    places = OffloadReport.from_dict(stored).offloaded(function)
-    return [_of(place, found[place.symbol]) for place in places if place.symbol in found]
+    called = {each.symbol: each for each in accelerator.counters() if each.calls}
+    decisions = OffloadReport.from_dict(stored).offloaded(function)
+    return [_of(decision, called[decision.symbol]) for decision in decisions if decision.symbol in called]
 
 
-def _of(place: OffloadDecision, ran: ProgramCounters) -> OperatorCycles:
-    counters = ran.counters
+def _of(decision: OffloadDecision, called: ProgramCounters) -> OperatorCycles:
+    counters = called.counters
 
     def of_call(figure: int) -> int:
-        return figure * ran.repeats // place.repeats
+        return figure * called.repeats // decision.repeats
 
     return OperatorCycles(
-        name=place.name,
-        kind=place.kind,
-        macs=of_call(place.macs),
-        estimate=of_call(place.cycles),
+        name=decision.name,
+        kind=decision.kind,
+        macs=of_call(decision.macs),
+        estimate=of_call(decision.cycles),
         cycles=counters["cycles"],
         array=counters["array_busy"],
         vector=counters["vector_busy"],
@@ -88,12 +88,12 @@ def _of(place: OffloadDecision, ran: ProgramCounters) -> OperatorCycles:
         store=counters["store_busy"],
         loaded=8 * counters["load_chunks"],
         stored=8 * counters["store_chunks"],
-        transfer=of_call(place.bytes),
+        transfer=of_call(decision.bytes),
     )
 
 
 def total(parts: Iterable[OperatorCycles], name: str, kind: str = "") -> OperatorCycles:
-    """The sums of several operators under one name."""
+    """Return the sums of several operators under one name."""
     parts = list(parts)
     sums = {field.name: sum(getattr(part, field.name) for part in parts) for field in fields(OperatorCycles)[2:]}
     return OperatorCycles(name, kind, **sums)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tvm_ahcq.errors import BundleError
+
+from .operator_shapes import Shape, shape_from_dict
 
 HOST, ACCELERATOR = "host", "accelerator"
 """Where an operator runs."""
@@ -42,8 +44,8 @@ class OffloadDecision:
         Why it is on the host; "" on the accelerator.
     symbol : str
         Its name in the library; "" on the host.
-    shapes : tuple of mapping
-        Tuning keys of its parts, as JSON: fields of :mod:`tvm_ahcq.codegen.lower.tiles`; empty on the host.
+    shapes : tuple of Shape
+        Tuning keys of its parts; empty on the host.
     tuned : bool
         True if tuning chose how its program is tiled.
     batched : bool
@@ -63,7 +65,7 @@ class OffloadDecision:
     cycles: int = 0
     reason: str = ""
     symbol: str = ""
-    shapes: tuple[Mapping[str, Any], ...] = field(default=(), compare=False)
+    shapes: tuple[Shape, ...] = ()
     tuned: bool = False
     batched: bool = False
     repeats: int = 1
@@ -78,11 +80,12 @@ class OffloadDecision:
 
         Raises
         ------
-        TypeError
-            A field is missing, or unknown.
+        TypeError, AttributeError
+            A field is missing, unknown or of a wrong type.
         """
         names = {key: name for name, key in _JSON_KEYS.items()}
-        return cls(**{names.get(key, key): value for key, value in stored.items()})
+        fields = {names.get(key, key): value for key, value in stored.items()}
+        return cls(**fields | {"shapes": tuple(map(shape_from_dict, fields.get("shapes", ())))})
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ _REPLACED = ("ahcq_add_sub.sv", "fp_rows.sv")
 
 
 def synthesise(core: Core, folder: Path) -> float:
-    """RTL to ``netlist.json``; returns seconds."""
+    """Synthesise the RTL to ``netlist.json``; returns seconds."""
     paths = [path for path in rtl_sources() if path.name not in _REPLACED] + [*_CELLS, HERE / "fp_serial.sv"]
     (folder / yosys.RTL).mkdir(parents=True, exist_ok=True)
     for path in paths:
@@ -56,7 +56,7 @@ def build(core: Core, folder: Path, options: argparse.Namespace) -> dict[str, An
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tvm_ahcq.codegen.hardware.baseline.build",
         description=__doc__,

@@ -1,4 +1,4 @@
-"""Numpy model of the floating-point core: results and cycles.
+"""Model of the floating-point core: its arithmetic, and its cycles.
 
 Numbers are rounded to nearest, ties to even; subnormal numbers count as zero and are written as zero of their sign;
 every NaN is 0x7fc00000. Sums go up with the step: ``sum = add(multiply(x[m, k], w[k, n]), sum)``.
@@ -49,16 +49,16 @@ class Core:
 
     @property
     def name(self) -> str:
-        """Of results."""
+        """Name of the core."""
         return f"{self.format}_x{self.lanes}"
 
     @property
     def word_bytes(self) -> int:
-        """Of an operand or a weight."""
+        """Bytes of an operand or a weight."""
         return 4 if self.format == "fp32" else 2
 
     def parameters(self) -> dict[str, int]:
-        """Of the RTL."""
+        """Return the parameters of the RTL."""
         return {"Bf16": int(self.format == "bf16"), "Lanes": self.lanes, "Dsps": self.dsps}
 
 

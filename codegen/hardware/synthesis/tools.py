@@ -24,7 +24,7 @@ TOOLS = {
 
 
 def available(tool: str) -> bool:
-    """Return True if the package of a tool is installed."""
+    """True if the package of a tool is installed."""
     return importlib.util.find_spec(TOOLS[tool][0]) is not None
 
 

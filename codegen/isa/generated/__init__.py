@@ -1,1 +1,1 @@
-"""Files that ``generate.py`` writes from ``isa.yaml`` and ``configs.yaml``."""
+"""Files that ``generate.py`` makes from ``isa.yaml`` and ``configs.yaml``."""

@@ -11,9 +11,10 @@ from tvm_ahcq.codegen.lower.address_space import DeviceMemory
 from tvm_ahcq.codegen.lower.linear.operator import SAME_CODES
 from tvm_ahcq.codegen.lower.linear.stage import WORD_BITS, Field
 from tvm_ahcq.codegen.lower.offloaded_op import InputLayout, OffloadedOp, OutputLayout
-from tvm_ahcq.codegen.lower.tiles import NO_TILES, AttentionShape, AttentionTile, Tiles, tile_misfit
+from tvm_ahcq.codegen.lower.tiles import NO_TILES, AttentionTile, Tiles, tile_misfit
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.core.reference import AttentionConstants
+from tvm_ahcq.runtime.operator_shapes import AttentionShape
 
 from .addresses import place_attention
 from .plan import AttentionPlan, AttentionStage, largest_plan, sides_of
@@ -94,7 +95,7 @@ def attention_shape(config: Config, stage: AttentionStage) -> AttentionShape:
 
 
 def _plan(config: Config, stage: AttentionStage, shape: AttentionShape, tiles: Tiles) -> AttentionPlan:
-    """AttentionPlan that tuning chose for an attention, of which the stage may be some heads, else the default."""
+    """Plan that tuning chose for an attention, of which the stage may be some heads, else the default."""
     tile = tiles.get(shape)
     if tile is None:
         return largest_plan(config, stage)
@@ -107,6 +108,6 @@ def _plan(config: Config, stage: AttentionStage, shape: AttentionShape, tiles: T
 
 
 def heads_of_a_run(plan: AttentionPlan) -> int:
-    """Heads that a program takes at a time: those of so many tiles that its start and end hardly count."""
+    """Return the number of heads that a program takes at a time: so many that its start and end hardly count."""
     fewest, heads = -(-_TILES_OF_A_RUN // plan.tiles), plan.stage.heads
     return next(count for count in range(min(fewest, heads), heads + 1) if heads % count == 0)

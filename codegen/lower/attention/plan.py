@@ -1,4 +1,4 @@
-"""Sizes and places of a streamed attention: what lies where in the scratchpads and in external memory.
+"""Sizes of a streamed attention, and places of its data in the scratchpads.
 
 Keys come in *lines*: with relative positions one picture row each, padded to whole blocks of Dim; without, some blocks.
 Queries are taken in tiles: some picture rows, or a part of one (*segments* of queries with the same height), padded to
@@ -117,7 +117,7 @@ class AttentionPlan:
         self.rel_pitch = 4 * self.w_blocks * dim
 
     def _size_chunks(self, lines: int | None, lag: int | None) -> None:
-        """Picture rows of a chunk, and what depends on them in ``acc`` and ``act``."""
+        """Lines of a chunk, and the places in ``acc`` and ``act`` that depend on them."""
         config, rows = self.config, self.rows
         # Keys of a chunk: two chunks behind the tables of relative positions. A single chunk has the first half of the
         # accumulators to itself; of several, each second is in the second half, and relative positions in the first.
@@ -193,30 +193,30 @@ class AttentionPlan:
             )
 
     def query_rows(self) -> np.ndarray:
-        """``(padded queries,)`` int32: which query lies there, -1 for padding."""
+        """Return ``(padded queries,)`` int32: the query at each place, -1 for padding."""
         at = np.arange(self.rows)
         rows = self.tile_queries * np.arange(self.tiles)[:, None] + at
         return np.where((at < self.tile_queries) & (rows < self.stage.queries), rows, -1).ravel()
 
     def key_rows(self) -> np.ndarray:
-        """``(keys in memory,)`` int32: which key lies there, -1 for padding."""
+        """Return ``(keys in memory,)`` int32: the key at each place, -1 for padding."""
         at = np.arange(self.row_keys)
         rows = self.width * np.arange(self.height)[:, None] + at
         return np.where((at < self.width) & (rows < self.stage.keys), rows, -1).ravel()
 
     def valid(self, line: int) -> int:
-        """Real keys of the last block of a line."""
+        """Return the number of real keys in the last block of a line."""
         return min(self.width, self.stage.keys - line * self.width) - (self.row_blocks - 1) * self.config.dim
 
     def segments(self, tile: int) -> list[Segment]:
-        """Of a tile of a head, by number."""
+        """Return the segments of a tile of a head, by its number."""
         first, count = tile * self.tile_queries, min(self.tile_queries, self.width)
         starts = range(first, min(first + self.tile_queries, self.stage.queries), count)
         return [Segment(at - first, count, at // self.width, at % self.width) for at in starts]
 
 
 def sides_of(config: Config, stage: AttentionStage) -> tuple[int, int]:
-    """Lines of keys, and keys of a line: of the picture, or as many blocks as divide all of them."""
+    """Return the numbers of lines and of keys in a line: of the picture, or as many blocks as divide all."""
     if stage.rel_h is not None and stage.rel_w is not None:
         return (len(stage.rel_h) + 1) // 2, (len(stage.rel_w) + 1) // 2
     blocks = -(-stage.keys // config.dim)

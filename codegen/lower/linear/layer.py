@@ -163,7 +163,7 @@ def _correction(layer: LinearLayer, operands: np.ndarray) -> np.ndarray:
 
 
 def rows_of_a_run(total: int, cycles: float) -> int:
-    """Rows that a program takes at a time: few, so that it is short, and with little padding behind the last.
+    """Return the rows that a program takes at a time: few, so that it is short, with little padding at the end.
 
     A program repeats its loop over tiles of rows, an instruction each time. Run over and over it does the same work
     with fewer of them; but its start and end, when not all units work, must hardly count.

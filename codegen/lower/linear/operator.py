@@ -12,8 +12,9 @@ from tvm_ahcq.codegen.isa.layout import fixed_thresholds, planes
 from tvm_ahcq.codegen.lower.address_space import DeviceMemory
 from tvm_ahcq.codegen.lower.fixed_scales import fraction_bits
 from tvm_ahcq.codegen.lower.offloaded_op import InputLayout, OffloadedOp, OutputLayout
-from tvm_ahcq.codegen.lower.tiles import NO_TILES, LinearShape, LinearTile, Tiles, tile_misfit
+from tvm_ahcq.codegen.lower.tiles import NO_TILES, LinearTile, Tiles, tile_misfit
 from tvm_ahcq.errors import DeviceError
+from tvm_ahcq.runtime.operator_shapes import LinearShape
 
 from .layer import CODES, LinearLayer, StagedLayer, stage_layer
 from .program import linear_instructions

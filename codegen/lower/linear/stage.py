@@ -1,4 +1,4 @@
-"""A linear layer as the accelerator sees it: codes, weights, channel groups, and the scaling of its sums."""
+"""A linear layer for the accelerator: codes, weights, groups, and the destination of its sums."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _MANTISSA = LIMITS["mantissa_bits"]
 WORD_BITS = 32
 
 HALF_BITS = 4
-"""What the accelerator takes at a time of a code or a weight that has more: 8 bits are two halves, high and low."""
+"""Bits of a code or a weight that the accelerator takes at a time: 8 bits are two halves, high and low."""
 
 
 def scale_parts(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mantissas and shifts of scales in the format of ``vec``, int64."""
+    """Return mantissas and shifts of scales in the format of ``vec``, int64."""
     shift, mantissa = words.astype(np.int64) >> _MANTISSA & 63, words.astype(np.int64) & ((1 << _MANTISSA) - 1)
     return mantissa - ((mantissa >> (_MANTISSA - 1)) << _MANTISSA), shift
 
@@ -51,7 +51,7 @@ class Encoder:
     codes: np.ndarray
 
     def scales(self) -> tuple[np.ndarray, np.ndarray]:
-        """Multipliers in two parts, ``(G, N)`` words of ``vec`` each: what a mantissa holds, and what that leaves.
+        """Return multipliers in two parts, ``(G, N)`` words of ``vec`` each: rounded to a mantissa, and the rest.
 
         The host's multipliers have 24 bits, a mantissa 21. With both parts, codes differ from the host's only where a
         sum lies within float32's own rounding of a threshold; with one, four times as often.
@@ -63,7 +63,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Field:
-    """Bit field of the sums of a channel group within a word: width, sign included, and offset."""
+    """Bits of a word that hold the sums of a channel group, sign included."""
 
     word: int
     offset: int
@@ -71,7 +71,7 @@ class Field:
 
 
 def pack_fields(largest: Sequence[int], halves: int = 1) -> tuple[Field, ...]:
-    """Fields of sums, as many in a word as fit, in order.
+    """Assign the sums of channel groups to fields, as many in a word as fit, in order.
 
     A word is the sum of the group sums in it, each shifted to its offset, which the vector unit makes exactly: half the
     words of one group each are half the traffic, and the array need not wait for the stores.
@@ -112,9 +112,9 @@ class LinearStage:
     tables : numpy.ndarray
         ``(G, 16)`` operands of each group's codes; of codes in two halves ``(2, 16)``, those of each half.
     fields : tuple of Field
-        Where the accumulators of each group go, if they are the result.
+        Destination of the accumulators of each group, if they are the result.
     encoder : Encoder or None
-        What makes codes of the result; None: the accumulators are the result.
+        Encoder of the result; None if the accumulators are the result.
     code_halves, weight_halves : int
         1 or 2. The codes of two halves are ``(rows, 2 K)``, the high ones first.
     """
@@ -131,12 +131,12 @@ class LinearStage:
 
     @property
     def outputs(self) -> int:
-        """N."""
+        """Number of outputs, N."""
         return self.weight.shape[0]
 
     @property
     def sums(self) -> int:
-        """Accumulators of an output: one for each group and half of its weights."""
+        """Number of accumulators of an output: one for each group and half of its weights."""
         return len(self.group_sizes) * self.weight_halves
 
     @property
@@ -148,6 +148,6 @@ class LinearStage:
         return [[g for g, field in enumerate(self.fields) if field.word == word] for word in range(words)]
 
     def result_bytes(self) -> int:
-        """Bytes of the result: codes ``(N / Dim, rows, Dim)``, or int32 ``(words, N / Dim, rows, Dim)``."""
+        """Return the bytes of the result: codes ``(N / Dim, rows, Dim)``, or int32 ``(words, N / Dim, rows, Dim)``."""
         size = self.rows * self.outputs
         return size // 2 if self.encoder is not None else 4 * len(self.parts) * size

@@ -1,4 +1,4 @@
-"""Sizes of a linear layer's loops, and where its parts lie in the scratchpads."""
+"""Sizes of a linear layer's loops, and the places of its parts in the scratchpads."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from functools import cached_property
 
 from tvm_ahcq.codegen.isa.config import Config
 from tvm_ahcq.codegen.isa.generated.isa import Load
-from tvm_ahcq.codegen.lower.tiles import LinearShape, LinearTile
+from tvm_ahcq.codegen.lower.tiles import LinearTile
 from tvm_ahcq.errors import DeviceError
+from tvm_ahcq.runtime.operator_shapes import LinearShape
 
 from .stage import LinearStage
 
@@ -36,7 +37,7 @@ _SLOTS = 6
 
 @dataclass(frozen=True)
 class Tiling:
-    """Sizes of the loops, and where the parts lie in the scratchpads (words).
+    """Sizes of the loops, and the places of the parts in the scratchpads (words).
 
     Attributes
     ----------
@@ -49,7 +50,7 @@ class Tiling:
     most_ahead : int
         Most chunks whose loads stand in front of a GEMM.
     columns_first : bool
-        Whether all rows meet a set of column blocks before the next set.
+        True if all rows meet a set of column blocks before the next set.
     """
 
     config: Config
@@ -62,18 +63,18 @@ class Tiling:
 
     @property
     def tile(self) -> LinearTile:
-        """The choices alone."""
+        """The choices alone, as a tile."""
         return LinearTile(self.rows, self.blocks, self.chunk, self.most_ahead, self.columns_first)
 
     @cached_property
     def zeros(self) -> int:
-        """Words of zero points, at the start of ``wgt``; whole chunks of memory."""
+        """Number of words of zero points, at the start of ``wgt``; whole chunks of memory."""
         granule = max(1, 16 // self.config.dim)
         return -(-self.stage.weight_halves * self.stage.outputs // self.config.dim // granule) * granule
 
     @cached_property
     def groups(self) -> int:
-        """Channel groups."""
+        """Number of channel groups."""
         return len(self.stage.group_sizes)
 
     @cached_property
@@ -115,7 +116,7 @@ class Tiling:
 
     @property
     def fits(self) -> bool:
-        """Return True if the scratchpads hold all parts."""
+        """True if it fits the scratchpads."""
         return (
             self.resident >= 2 * self.chunk
             and self.together * self.blocks * self.rows <= self.config.acc_depth // 2
@@ -126,7 +127,7 @@ class Tiling:
 
     @property
     def busiest(self) -> float:
-        """Cycles for a cycle of the array: of the unit that has most to do, if all the others are hidden behind it."""
+        """Cycles of the busiest unit for each cycle of the array, if all others are hidden behind it."""
         dim, beat = self.config.dim, self.config.beat_bytes
         blocks = min(self.blocks, self.stage.outputs // dim)
         halves = self.stage.code_halves * self.stage.weight_halves
@@ -139,25 +140,25 @@ class Tiling:
 
 
 def even_parts(total: int, most: int) -> list[int]:
-    """As few numbers up to `most` as add up to `total`, all of nearly one size."""
+    """Split `total` into as few nearly equal numbers up to `most` as possible."""
     count = -(-total // most)
     return [(total * (i + 1)) // count - total * i // count for i in range(count)]
 
 
 def shape_of(rows: int, channels: int, stage: LinearStage) -> LinearShape:
-    """Return the tuning key of a layer: rows of all runs, channels without padding."""
+    """Return the tuning key of a layer; rows of all runs, and channels without padding."""
     words = tuple(map(len, stage.parts)) if stage.encoder is None else (1,) * len(stage.group_sizes)
     halves = stage.code_halves, stage.weight_halves
     return LinearShape(rows, stage.outputs, channels, words, stage.encoder is not None, stage.group_sizes, *halves)
 
 
 def tiling_of(config: Config, stage: LinearStage, tile: LinearTile) -> Tiling:
-    """The tiling that a tile stands for, whether it fits or not."""
+    """Return the tiling of a tile, whether it fits or not."""
     return Tiling(config, stage, tile.rows, tile.blocks, tile.chunk, tile.ahead, tile.columns_first)
 
 
 def candidates(config: Config, stage: LinearStage) -> list[Tiling]:
-    """Every size of the loops that fits.
+    """Return every tiling that fits.
 
     Raises
     ------
@@ -186,7 +187,7 @@ def candidates(config: Config, stage: LinearStage) -> list[Tiling]:
 
 
 def choose_tiling(config: Config, stage: LinearStage) -> Tiling:
-    """The default sizes: of those whose busiest unit has hardly more to do than the least, the largest chunks.
+    """Return the default tiling: of those whose busiest unit is within 1% of the least busy, that of least traffic.
 
     Raises
     ------
@@ -199,5 +200,5 @@ def choose_tiling(config: Config, stage: LinearStage) -> Tiling:
 
 
 def _spare(tiling: Tiling) -> float:
-    """Return the spare memory bandwidth of a tiling, which hides latencies."""
+    """Spare bandwidth of the memory, which hides latencies."""
     return -(1 / tiling.blocks + tiling.config.dim / tiling.rows)

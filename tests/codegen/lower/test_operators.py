@@ -13,7 +13,7 @@ from tvm_ahcq.codegen.lower.attention.operator import lower_attention
 from tvm_ahcq.codegen.lower.linear.layer import rows_of_a_run
 from tvm_ahcq.codegen.lower.linear.operator import lower_linear, lower_mlp
 from tvm_ahcq.codegen.lower.program_image import program_image
-from tvm_ahcq.codegen.lower.tiles import AttentionTile, LinearShape, LinearTile
+from tvm_ahcq.codegen.lower.tiles import AttentionTile, LinearTile
 from tvm_ahcq.errors import DeviceError, TuningError
 from tvm_ahcq.quantizers.core.reference import (
     AttentionConstants,
@@ -22,6 +22,7 @@ from tvm_ahcq.quantizers.core.reference import (
     log_attention,
 )
 from tvm_ahcq.runtime.ffi import ahcq_library
+from tvm_ahcq.runtime.operator_shapes import LinearShape
 
 CONFIGS = [named("sim_4x4"), named("ecp5_16x16")]
 

@@ -17,7 +17,7 @@ from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.relay_passes.offload import partition
 from tvm_ahcq.runtime.bundle import read_bundle
 from tvm_ahcq.runtime.offload import OffloadReport
-from tvm_ahcq.tune.accelerator.records import TileRecord, read_tiles, shape_from
+from tvm_ahcq.tune.accelerator.records import TileRecord, read_tiles
 from tvm_ahcq.tune.accelerator.tuner import bundle_shapes
 from tvm_ahcq.tune.records import append
 
@@ -50,7 +50,7 @@ def test_compile_uses_the_records_of_a_search_and_computes_the_same(capsys, acce
     counted = {each.symbol: each.counters["cycles"] for each in tuned.accelerator.counters()}
     exact = 0
     for place in report.offloaded("encode_image"):
-        (shape,) = map(shape_from, place.shapes)
+        (shape,) = place.shapes
         cycles, measured = fewest[shape]
         if getattr(shape, "group_sizes", ()) == getattr(measured, "group_sizes", ()):
             assert counted[place.symbol] == cycles, place

@@ -6,8 +6,8 @@ import pytest
 from torch import nn
 
 from tvm_ahcq.codegen.isa.config import named
-from tvm_ahcq.codegen.lower.tiles import AttentionShape, LinearShape
 from tvm_ahcq.models.sam.load import build_module
+from tvm_ahcq.runtime.operator_shapes import AttentionShape, LinearShape
 from tvm_ahcq.tune.accelerator.shapes import encoder_shapes, tile_encoders
 
 

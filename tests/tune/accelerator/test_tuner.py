@@ -11,9 +11,10 @@ import pytest
 from tvm_ahcq.codegen.isa.config import named
 from tvm_ahcq.codegen.lower.linear.layer import LinearLayer
 from tvm_ahcq.codegen.lower.linear.operator import lower_linear
-from tvm_ahcq.codegen.lower.tiles import AttentionShape, AttentionTile, LinearShape, LinearTile
+from tvm_ahcq.codegen.lower.tiles import AttentionTile, LinearTile
 from tvm_ahcq.errors import DeviceError, TuningError
 from tvm_ahcq.kernels.gemm.tiling import DEFAULT
+from tvm_ahcq.runtime.operator_shapes import AttentionShape, LinearShape
 from tvm_ahcq.runtime.weights import QLinearWeight
 from tvm_ahcq.tune.accelerator.programs import TileTask
 from tvm_ahcq.tune.accelerator.records import TileRecord, best_tiles, read_tiles

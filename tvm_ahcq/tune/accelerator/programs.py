@@ -1,4 +1,4 @@
-"""Operators of an accelerator with made-up numbers, as programs: how long they take depends on their sizes alone."""
+"""Programs of operators with random numbers, for measurements: their cycles depend on sizes alone."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from tvm_ahcq.codegen.lower.linear.stage import Encoder, Field, LinearStage
 from tvm_ahcq.codegen.lower.linear.tiling import tiling_of
 from tvm_ahcq.codegen.lower.standalone import StandaloneProgram, standalone
 from tvm_ahcq.codegen.lower.tile_space import TileSpace, attention_space, linear_space
-from tvm_ahcq.codegen.lower.tiles import AttentionShape, AttentionTile, LinearShape, LinearTile, Shape, Tile
+from tvm_ahcq.codegen.lower.tiles import AttentionTile, LinearTile, Tile
 from tvm_ahcq.codegen.lower.verify import verify
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
 from tvm_ahcq.quantizers.activation.lnq import LnqParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
+from tvm_ahcq.runtime.operator_shapes import AttentionShape, LinearShape, Shape
 
 _FIELD_BITS = 5
 """Between the sums that share a word: of no use to anyone, but four fit."""
@@ -52,7 +53,7 @@ class TileProgram(StandaloneProgram):
 
 @dataclass(frozen=True)
 class TileTask:
-    """An operator to choose a tile for: what compile makes programs of, but for the numbers in it.
+    """An operator to choose a tile for; its programs are those of compile, but for the numbers in them.
 
     Attributes
     ----------
@@ -74,7 +75,7 @@ class TileTask:
 
     @cached_property
     def space(self) -> TileSpace:
-        """Return the search space.
+        """The search space.
 
         Raises
         ------
@@ -86,7 +87,7 @@ class TileTask:
         return attention_space(self.config, self.stage)
 
     def program(self, tile: Tile) -> TileProgram:
-        """The program with this tile, as compile makes it, verified.
+        """Return the program with this tile, as compile makes it, verified.
 
         Raises
         ------
@@ -123,7 +124,7 @@ class TileTask:
 
 
 def linear_stage(config: Config, shape: LinearShape) -> LinearStage:
-    """One run of a linear layer with random weights."""
+    """Return one run of a linear layer with random weights."""
     rng, groups, inputs = np.random.default_rng(0), len(shape.group_sizes), sum(shape.group_sizes)
     codes, halves = shape.code_halves, shape.weight_halves
     weight = rng.integers(0, 16, (shape.outputs, halves * inputs)).astype(np.uint8)
@@ -139,7 +140,7 @@ def linear_stage(config: Config, shape: LinearShape) -> LinearStage:
 
 
 def attention_stage(shape: Shape, heads: int | None = None) -> AttentionStage:
-    """An attention with random tables of relative positions, or some of its heads."""
+    """Return an attention with random tables of relative positions, or some of its heads."""
     assert isinstance(shape, AttentionShape)
     rng, channels = np.random.default_rng(0), shape.channels
     codes = UniformParams(bits=4, scale=0.2, zero_point=8)

@@ -1,4 +1,4 @@
-"""Tuning records of accelerator tiles, by configuration: lines of the same file as those of processors."""
+"""Records of measured tiles: lines of the same file as those of processors, by configuration."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.lower.tiles import AttentionShape, AttentionTile, LinearShape, LinearTile, Shape, Tile
+from tvm_ahcq.codegen.lower.tiles import AttentionTile, LinearTile, Tile
 from tvm_ahcq.errors import TuningError
+from tvm_ahcq.runtime.operator_shapes import Shape, shape_from_dict
 from tvm_ahcq.tune.records import FILE, read_text
 
 
@@ -24,13 +25,13 @@ class TileRecord:
     config, config_hash : str, int
         Configuration of the accelerator; records of another hash are not used.
     shape : Shape
-        What was computed.
+        Operator.
     tile : Tile
-        How.
+        Its tile.
     cycles : int or None
         Simulated, of the whole operator; None where that failed.
     error : str
-        Why it failed.
+        Reason of the failure.
     """
 
     config: str
@@ -42,7 +43,7 @@ class TileRecord:
 
 
 def read_tiles(folder: str | os.PathLike[str]) -> list[TileRecord]:
-    """Records of a folder; a line that was cut off by a kill, and those of processors, are left out.
+    """Return the records of a folder, without a line that a kill cut off, and without those of processors.
 
     Raises
     ------
@@ -78,23 +79,15 @@ def _record(stored: Mapping[str, Any]) -> TileRecord:
     return TileRecord(
         str(stored["config"]),
         int(stored["config_hash"]),
-        shape_from(stored["shape"]),
+        shape_from_dict(stored["shape"]),
         tile,
         cycles,
         str(stored["error"]),
     )
 
 
-def shape_from(stored: Mapping[str, Any]) -> Shape:
-    """A shape from its fields as JSON keeps them."""
-    fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
-    }
-    return AttentionShape(**fields) if "heads" in fields else LinearShape(**fields)
-
-
 def best_tiles(folder: str | os.PathLike[str], config: Config) -> dict[Shape, Tile]:
-    """For each shape the tile that took the fewest cycles on this configuration; the earlier one of equals.
+    """Return for each shape the tile of the fewest cycles on this configuration; the earlier one of equals.
 
     Raises
     ------
@@ -105,7 +98,7 @@ def best_tiles(folder: str | os.PathLike[str], config: Config) -> dict[Shape, Ti
 
 
 def fewest_cycles(records: list[TileRecord]) -> dict[Shape, Tile]:
-    """For each shape the tile that took the fewest cycles; the earlier one of equals."""
+    """Return for each shape the tile of the fewest cycles; the earlier one of equals."""
     best: dict[Shape, TileRecord] = {}
     for record in records:
         before = best.get(record.shape)

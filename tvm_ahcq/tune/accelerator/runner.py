@@ -35,11 +35,11 @@ class Simulated(PyRunnerFuture):
         self.cycles, self.error = cycles, error
 
     def done(self) -> bool:
-        """Always."""
+        """Return True: it is there at once."""
         return True
 
     def result(self) -> RunnerResult:
-        """Cycles in the place of seconds, or why there are none."""
+        """Return cycles in the place of seconds, or the error."""
         return RunnerResult(None, self.error) if self.cycles is None else RunnerResult([float(self.cycles)], None)
 
 
@@ -48,7 +48,7 @@ class CycleRunner(PyRunner):
     """Runs programs that :func:`save` wrote; the "seconds" of its results are cycles of all runs of a program."""
 
     def run(self, runner_inputs: Sequence[RunnerInput]) -> list[Simulated]:
-        """One after the other: the simulator has threads of its own."""
+        """Run programs one after the other: the simulator has threads of its own."""
         return [self._run(Path(str(item.artifact_path))) for item in runner_inputs]
 
     def _run(self, path: Path) -> Simulated:
@@ -60,7 +60,7 @@ class CycleRunner(PyRunner):
 
 
 def simulated_cycles(program: TileProgram) -> int:
-    """Cycles of one run on the functional simulator.
+    """Return the cycles of one run on the functional simulator.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def save(program: TileProgram, path: Path) -> None:
 
 
 def load(path: Path) -> TileProgram:
-    """Inverse of :func:`save`."""
+    """Return the inverse of :func:`save`."""
     with np.load(path) as stored:
         base, start, length, runs = map(int, stored["numbers"])
         config, data = str(stored["config"]), stored["data"].tobytes()
@@ -92,7 +92,7 @@ def load(path: Path) -> TileProgram:
 
 
 def measure_tiles(task: TileTask, tiles: Sequence[Tile], runner: PyRunner) -> list[TileRecord]:
-    """Cycles of each of some tiles; what gives no program or cannot be run becomes a record with the reason."""
+    """Measure tiles; a tile that gives no program or fails becomes a record with the reason."""
     cycles: dict[Tile, int] = {}
     errors: dict[Tile, str] = {}
     with tempfile.TemporaryDirectory(prefix="tvm-ahcq-tune-") as folder:

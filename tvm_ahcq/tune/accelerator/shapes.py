@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tvm_ahcq.codegen.isa.config import Config
 from tvm_ahcq.codegen.lower.linear.stage import pack_fields
-from tvm_ahcq.codegen.lower.tiles import AttentionShape, LinearShape, Shape
 from tvm_ahcq.models.registry import encoders
 from tvm_ahcq.models.shapes import AttentionSize, LinearSize
+from tvm_ahcq.runtime.operator_shapes import AttentionShape, LinearShape, Shape
 
 _GROUPS = 4
 """Of channels that are quantized in groups; taken to be of one size, which hardly matters."""

@@ -10,22 +10,23 @@ import numpy as np
 from tvm.s_tir.meta_schedule.runner import PyRunner
 
 from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.lower.tiles import AttentionShape, Shape, Tile
-from tvm_ahcq.errors import BundleError, DeviceError, TuningError
+from tvm_ahcq.codegen.lower.tiles import Tile
+from tvm_ahcq.errors import DeviceError, TuningError
 from tvm_ahcq.runtime.bundle import Bundle
 from tvm_ahcq.runtime.offload import OffloadReport
+from tvm_ahcq.runtime.operator_shapes import AttentionShape, Shape
 from tvm_ahcq.tune.host.search import next_candidates
 from tvm_ahcq.tune.host.tuner import BATCH, SearchState, prepare_folder
 from tvm_ahcq.tune.records import FILE, append
 
 from .programs import TileTask
-from .records import TileRecord, fewest_cycles, read_tiles, shape_from
+from .records import TileRecord, fewest_cycles, read_tiles
 from .runner import measure_tiles
 
 
 @dataclass(frozen=True)
 class TileSearchState(SearchState):
-    """Progress of the search for one shape, in cycles.
+    """State of the search for one shape, in cycles.
 
     Attributes
     ----------
@@ -34,7 +35,7 @@ class TileSearchState(SearchState):
     tile : Tile or None
         The best so far.
     reason : str
-        Why there is nothing to tune: the operator does not fit the accelerator.
+        Reason why there is nothing to tune: the operator does not fit the accelerator.
     """
 
     too_large: int = 0
@@ -44,7 +45,7 @@ class TileSearchState(SearchState):
 
 
 def bundle_shapes(bundle: Bundle, config: Config) -> list[Shape]:
-    """Operators of a bundle on the accelerator, each shape once, those with most to multiply first.
+    """Return the shapes of a bundle's operators on the accelerator, each once, the largest first.
 
     Raises
     ------
@@ -65,10 +66,7 @@ def bundle_shapes(bundle: Bundle, config: Config) -> list[Shape]:
             f"{bundle.path} was compiled for the accelerator {report.config} ({report.config_hash:#010x}"
             f"), not for {config.name} ({config.hash:#010x})"
         )
-    try:
-        shapes = {shape_from(shape): None for place in report.offloaded() for shape in place.shapes}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise BundleError(f"{bundle.path}: the offload report has a damaged shape: {error!r}") from error
+    shapes = dict.fromkeys(shape for decision in report.offloaded() for shape in decision.shapes)
     if not shapes:
         raise TuningError(f"{bundle.path} does not say what its programs compute; compile it again with this version")
     return sorted(shapes, key=_multiply_adds, reverse=True)
@@ -104,14 +102,14 @@ def tune_tiles(
     runner : PyRunner
         Runs programs: :class:`tvm_ahcq.tune.accelerator.runner.CycleRunner`.
     resume : bool
-        Whether to go on with the records in `folder`; without, there must be none.
+        True to continue with the records in `folder`; else there must be none.
     progress : callable
         Told after every batch.
 
     Returns
     -------
     list of TileSearchState
-        How each search ended.
+        Result of each search.
 
     Raises
     ------

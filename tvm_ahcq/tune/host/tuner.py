@@ -22,7 +22,7 @@ from .measure import INSTRUCTIONS, measure
 from .search import load_xgboost, next_candidates
 
 if TYPE_CHECKING:
-    from tvm_ahcq.codegen.lower.tiles import Shape
+    from tvm_ahcq.runtime.operator_shapes import Shape
 
 BATCH = 4
 """Candidates that are measured between two updates of the cost model."""
