@@ -135,7 +135,7 @@ class OffloadPlanner:
                 reported[call] = self._consider(kind, [call])
         others = Counter(_op_name(call) for call in calls if call not in inside and call not in reported)
         self.decisions += [reported[call] for call in calls if call in reported]
-        reason = "no matrix product: the host's part in this version"
+        reason = "not a matrix product: stays on the host in this version"
         self.decisions += [
             OffloadDecision(self.name, kind, kind, HOST, count, reason=reason) for kind, count in sorted(others.items())
         ]
@@ -167,7 +167,7 @@ class OffloadPlanner:
         parameters = [self._parameters(call) for call in calls]
         known = [each for each in parameters if each is not None]
         if len(known) < len(parameters):
-            return replace(decision, reason="its weights are not known when it is compiled")
+            return replace(decision, reason="its weights are not known at compile time")
         try:
             operator = self._lowered(kind, calls, known)
             reason = self.options.cost.reason(operator, decision.macs)
@@ -254,7 +254,7 @@ class OffloadPlanner:
             if producer is None and kind == LINEAR and self._operands(calls[0]) is not None:
                 continue
             if producer is None:
-                return "its input is no codes"
+                return "its input is not quantized to codes"
             bits.append(int(producer.attrs["bits"]))
         if kind == LINEAR or max(bits) <= CODE_BITS:
             return ""
