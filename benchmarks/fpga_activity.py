@@ -171,9 +171,9 @@ def arguments_of(
     values, encoded, table = executor.start(FUNCTION, image), None, None
     for step in executor.program(FUNCTION).steps:
         if step.op == operator and step.attrs.name == name:
-            found = [read(values) for read in step.arguments]
-            same = encoded is not None and encoded.data_ptr() == found[0].data_ptr()
-            return [each.numpy() for each in found], table if same else None
+            arguments = [read(values) for read in step.arguments]
+            same = encoded is not None and encoded.data_ptr() == arguments[0].data_ptr()
+            return [each.numpy() for each in arguments], table if same else None
         encodes = step.op == "relax.ahcq.encode_intervals"
         if encodes:
             table = step.arguments[2](values).numpy()
@@ -252,10 +252,10 @@ def accelerator_activity(config: Config, layer: Layer, folder: Path) -> Activity
     path = folder / "accelerator.saif"
     library = simulator.build(config, True)
     with Device(f"rtl:{library},memory={len(memory)},toggles={path}") as device:
-        found, counters = run(device, memory, start, length)
+        memory_of_rtl, counters = run(device, memory, start, length)
     with open_device("fsim", config, memory_bytes=len(memory), threads=1) as device:
-        wanted, _ = run(device, memory, start, length)
-    if found != wanted:
+        memory_of_fsim, _ = run(device, memory, start, length)
+    if memory_of_rtl != memory_of_fsim:
         raise DeviceError(f"{config.name}: memory of RTL and functional simulator differs.")
     parameters = [f"-G{name}={value}" for name, value in config.parameters().items()]
     known, _ = flip_flops(simulator.TOP, simulator.rtl_sources(), parameters)
@@ -283,8 +283,8 @@ def core_activity(core: model.Core, layer: Layer, folder: Path) -> Activity:
     operands, weights = (words(core, each) for each in (layer.values, weights))
     tiles = [(operands, weights[:, first : first + core.lanes]) for first in range(0, weights.shape[1], core.lanes)]
     path = folder / f"{core.name}.saif"
-    cycles, found = simulate(counting_core(core), core, tiles, toggles=path)
-    if not np.array_equal(found, np.concatenate([model.gemm(*tile).ravel() for tile in tiles])):
+    cycles, results = simulate(counting_core(core), core, tiles, toggles=path)
+    if not np.array_equal(results, np.concatenate([model.gemm(*tile).ravel() for tile in tiles])):
         raise DeviceError(f"{core.name}: results are not those of the model.")
     parameters = [f"-G{name}={value}" for name, value in core.parameters().items()]
     known, _ = flip_flops(sources.TOP, sources.rtl_sources(), parameters)
@@ -303,13 +303,13 @@ def words(core: model.Core, values: np.ndarray) -> np.ndarray:
 
 def complete(path: Path, top: str, known: dict[str, str]) -> list[Register]:
     """Return the flip-flops that a simulation counted, and print the names of those that are missing."""
-    found, missing = registers(path, top, known)
+    counted, missing = registers(path, top, known)
     if missing:
         print(f"{top}: {len(missing)} of {len(known)} names are not in the file: {', '.join(missing[:20])}", flush=True)
-    return found
+    return counted
 
 
-def table(name: str, layer: Layer, found: list[Activity]) -> list[str]:
+def table(name: str, layer: Layer, activities: list[Activity]) -> list[str]:
     """Rows of one layer."""
     rows, inputs, outputs = layer.shape
     macs, zeros = rows * inputs * outputs, (layer.values == 0).mean()
@@ -324,7 +324,7 @@ def table(name: str, layer: Layer, found: list[Activity]) -> list[str]:
         "| times the accelerator's | a flip-flop and cycle |",
         "|---" * 8 + "|",
     ]
-    for each in found:
+    for each in activities:
         cells = [
             each.core,
             f"{each.cycles:,}",
@@ -332,12 +332,12 @@ def table(name: str, layer: Layer, found: list[Activity]) -> list[str]:
             f"{each.bits:,}",
             f"{each.toggles / 1e6:.1f}",
             f"{each.toggles / macs:.1f}",
-            f"{each.toggles / found[0].toggles:.2f}",
+            f"{each.toggles / activities[0].toggles:.2f}",
             f"{each.toggles / each.bits / each.cycles:.1%}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "| core | unit | flip-flops | toggles a multiply-add | share |", "|---" * 5 + "|"]
-    for each in found:
+    for each in activities:
         lines += [
             f"| {each.core} | {unit} | {bits:,} | {toggles / macs:.2f} | {toggles / each.toggles:.0%} |"
             for unit, bits, toggles in each.by_unit()
@@ -397,9 +397,9 @@ def main() -> int:
         for name, _, outputs in (each.partition(":") for each in options.layers):
             rows = slice(options.first, options.first + options.rows)
             layer = real_layer(qmodel, f"image_encoder.{name}", rows, int(outputs) if outputs else None)
-            found = [accelerator_activity(named(options.config), layer, Path(folder))]
-            found += [core_activity(core, layer, Path(folder)) for core in cores]
-            sections += table(name, layer, found)
+            activities = [accelerator_activity(named(options.config), layer, Path(folder))]
+            activities += [core_activity(core, layer, Path(folder)) for core in cores]
+            sections += table(name, layer, activities)
             PAGE.write_text(page(sections) + "\n", encoding="utf-8")
             print("\n".join(sections), flush=True)
     print(f"written: {PAGE}")

@@ -141,17 +141,17 @@ def with_clocks(best: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     An accelerator that is not routed has the clock of its placement (``as_placed``). A core that was only synthesised
     gets the clock of the largest routed one of its format (``at_most``).
     """
-    found = {}
+    clocked = {}
     for name, record in best.items():
         if "core" not in record and ("fmax_mhz" in record or "placed_mhz" in record):
-            found[name] = {"fmax_mhz": record.get("placed_mhz"), "as_placed": "placed_mhz" in record} | record
+            clocked[name] = {"fmax_mhz": record.get("placed_mhz"), "as_placed": "placed_mhz" in record} | record
     for kind in ("fp32", "bf16"):
         cores = by_lanes(best.values(), kind)
         routed = [record for record in cores if "fmax_mhz" in record]
         if routed and cores[-1]["core"]["lanes"] >= FILLING:
             guess = {"fmax_mhz": routed[-1]["fmax_mhz"], "at_most": "fmax_mhz" not in cores[-1]}
-            found[cores[-1]["config"]] = guess | cores[-1]
-    return found
+            clocked[cores[-1]["config"]] = guess | cores[-1]
+    return clocked
 
 
 def table(
@@ -183,10 +183,10 @@ def table(
         sum(row[2] for row in rows),
         {name: sum(row[3][name] for row in rows) for name in cores},
     )
-    for name, macs, own, others in [*rows, total]:
-        time = own / clock[config] / 1e3
+    for name, macs, cycles_of_accelerator, others in [*rows, total]:
+        time = cycles_of_accelerator / clock[config] / 1e3
         times = {core: count / clock[core] / 1e3 for core, count in others.items()}
-        cells = [name, f"{macs / 1e9:.2f}", f"{macs / own / dim**2:.1%}", f"{time:.0f}"]
+        cells = [name, f"{macs / 1e9:.2f}", f"{macs / cycles_of_accelerator / dim**2:.1%}", f"{time:.0f}"]
         cells += [f"{value:.0f}" for value in times.values()] + [f"**{value / time:.2f}**" for value in times.values()]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -197,15 +197,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="ecp5_16x16", help="of configs.yaml (default: %(default)s)")
     config = named(parser.parse_args().config)
-    found: dict[str, dict[str, int]] = {}
+    blocks: dict[str, dict[str, int]] = {}
     for kind in ("window", "global"):
-        found[kind] = {}
+        blocks[kind] = {}
         for part in parts(kind):
-            found[kind][part.name] = accelerator_cycles(config, part)
-            share = products(part) / found[kind][part.name] / config.dim**2
-            print(f"{kind} {part.name}: {found[kind][part.name]} cycles, {share:.1%} of its products", flush=True)
-    kept: dict[str, Any] = json.loads(BLOCK.read_text()) if BLOCK.is_file() else {}
-    BLOCK.write_text(json.dumps(kept | {config.name: found}, indent=1) + "\n")
+            blocks[kind][part.name] = accelerator_cycles(config, part)
+            share = products(part) / blocks[kind][part.name] / config.dim**2
+            print(f"{kind} {part.name}: {blocks[kind][part.name]} cycles, {share:.1%} of its products", flush=True)
+    recorded: dict[str, Any] = json.loads(BLOCK.read_text()) if BLOCK.is_file() else {}
+    BLOCK.write_text(json.dumps(recorded | {config.name: blocks}, indent=1) + "\n")
     print(f"written: {BLOCK}")
     return 0
 

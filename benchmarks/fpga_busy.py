@@ -46,18 +46,43 @@ LAYERS = {
 }
 """Name -> (K, N, channel groups)."""
 
-PICTURES = {
-    4: {"window attention": ((12, 12), 16), "global attention": ((32, 32), 16)},
-    16: {"window attention": ((14, 14), 64), "global attention": ((64, 64), 64)},
-    32: {"window attention": ((14, 14), 64), "global attention": ((64, 64), 64)},
+
+@dataclass(frozen=True)
+class Attention:
+    """Heads over pictures with relative positions; `shorter` is a smaller one of the same kind for the RTL.
+
+    Attributes
+    ----------
+    heads, shorter_heads : int
+        Heads of all pictures (windows).
+    sides, shorter_sides : (int, int)
+        Height and width of a picture.
+    channels : int
+        Channels of a head.
+    """
+
+    heads: int
+    sides: tuple[int, int]
+    channels: int
+    shorter_heads: int
+    shorter_sides: tuple[int, int]
+
+
+ATTENTIONS = {
+    4: {
+        "window attention": Attention(25, (12, 12), 16, 3, (12, 12)),
+        "global attention": Attention(1, (32, 32), 16, 1, (16, 16)),
+    },
+    16: {
+        "window attention": Attention(25, (14, 14), 64, 3, (14, 14)),
+        "global attention": Attention(1, (64, 64), 64, 1, (16, 64)),
+    },
+    32: {
+        "window attention": Attention(25, (14, 14), 64, 3, (14, 14)),
+        "global attention": Attention(1, (64, 64), 64, 1, (16, 64)),
+    },
 }
-"""Dim -> name -> (height and width, channels of a head)."""
-
-WINDOWS, SHORT_WINDOWS = 25, 3
-"""Heads of a window attention, and of a shorter one."""
-
-SHORT_PICTURE = 4
-"""A shorter global attention has a picture of this part of the height."""
+"""Dim -> name -> sizes."""
 
 SHORT_ROWS = 128
 """Rows of a shorter linear layer."""
@@ -101,20 +126,19 @@ def attention(config: Config, heads: int, sides: tuple[int, int], channels: int)
 
 def cases(config: Config, rows: int, outputs: int) -> list[Case]:
     """Return the operators that are measured on a configuration."""
-    found = []
+    measured = []
     for name, (inputs, size, groups) in LAYERS.items():
         columns = min(size, outputs)
         make = partial(linear, config, inputs=inputs, outputs=columns, groups=groups)
         shape = f"{rows} x {inputs} x {columns}"
-        found.append(Case(name, shape, partial(make, rows=rows), partial(make, rows=min(rows, SHORT_ROWS))))
-    for name, ((height, width), channels) in PICTURES.get(config.dim, {}).items():
-        is_global = name.startswith("global")
-        heads, shorter_heads = (1, 1) if is_global else (WINDOWS, SHORT_WINDOWS)
-        shorter_sides = (height // SHORT_PICTURE if is_global else height, width)
-        size = f"{heads} heads, {height} x {width} queries and keys, {channels} channels"
-        operator = partial(attention, config, heads, (height, width), channels)
-        found.append(Case(name, size, operator, partial(attention, config, shorter_heads, shorter_sides, channels)))
-    return found
+        measured.append(Case(name, shape, partial(make, rows=rows), partial(make, rows=min(rows, SHORT_ROWS))))
+    for name, sizes in ATTENTIONS.get(config.dim, {}).items():
+        height, width = sizes.sides
+        shape = f"{sizes.heads} heads, {height} x {width} queries and keys, {sizes.channels} channels"
+        operator = partial(attention, config, sizes.heads, sizes.sides, sizes.channels)
+        shorter = partial(attention, config, sizes.shorter_heads, sizes.shorter_sides, sizes.channels)
+        measured.append(Case(name, shape, operator, shorter))
+    return measured
 
 
 @dataclass(frozen=True)
@@ -214,6 +238,7 @@ def main() -> int:
         f"`{' '.join(sys.argv)}`",
         "",
         "fsim computes with one thread and counts cycles with another; with two CPUs the slower decides.",
+        "Speeds are by CPU time, on a machine that did other work as well.",
         "",
         "| layer | operator | cycles | array busy | vector busy | bytes loaded a cycle | bytes stored a cycle "
         "| fsim: GMAC of a CPU second | Mcycles of a CPU second | GMAC/s of two CPUs "

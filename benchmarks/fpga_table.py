@@ -94,19 +94,19 @@ def speed(records: list[dict[str, Any]]) -> list[str]:
 def markdown(records: list[dict[str, Any]]) -> str:
     """Return the page."""
     routed = [record for record in records if record["target"] == ECP5]
-    own = [record for record in routed if "core" not in record]
+    accelerators = [record for record in routed if "core" not in record]
     cores = [record for record in routed if "core" in record]
     counted = [record for record in records if record["target"] != ECP5]
     lines = ["# The accelerator on FPGAs", "", "Written by `benchmarks/fpga_table.py` from builds of "]
     lines[-1] += "`python -m tvm_ahcq.codegen.hardware.build`."
-    if own:
-        lines += ["", "## ECP5-85k (yosys, nextpnr, speed grade 8)", "", *ecp5_table(own)]
+    if accelerators:
+        lines += ["", "## ECP5-85k (yosys, nextpnr, speed grade 8)", "", *ecp5_table(accelerators)]
         lines += ["", "The harness of `ahcq_serial.sv` is included. Seconds are of a shared machine."]
     if cores:
         lines += ["", "## Floating-point GEMM cores on the same device", "", *ecp5_table(cores)]
         lines += ["", "`python -m tvm_ahcq.codegen.hardware.baseline.build`; the number is that of the lanes, each of"]
         lines += ["which does a multiply-add a cycle. fp32, or bf16 with fp32 sums; with the harness `fp_serial.sv`."]
-    if own and cores:
+    if accelerators and cores:
         lines += ["", *speed(routed)]
     if counted:
         lines += ["", "## Resource counts of `synth_xilinx`; nothing is placed", "", *count_table(counted)]
@@ -120,13 +120,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="*", type=Path, help="result.json of builds")
     path = RESULTS / "fpga.json"
-    kept: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    recorded: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     for result in parser.parse_args().results:
         record = json.loads(result.read_text())
-        kept[key(record)] = record
-    kept = dict(sorted(kept.items()))
-    path.write_text(json.dumps(kept, indent=1) + "\n")
-    (RESULTS / "fpga.md").write_text(markdown(list(kept.values())))
+        recorded[key(record)] = record
+    recorded = dict(sorted(recorded.items()))
+    path.write_text(json.dumps(recorded, indent=1) + "\n")
+    (RESULTS / "fpga.md").write_text(markdown(list(recorded.values())))
     print(f"written: {path} and {RESULTS / 'fpga.md'}")
     return 0
 

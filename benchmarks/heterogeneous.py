@@ -75,7 +75,7 @@ def encode_both(
     image = preprocess(image.transpose(2, 0, 1)[None], session.model)
     expected = SamFunctions(alone).encode(image)
     begin = time.perf_counter()
-    found = SamFunctions(session).encode(image)
+    embedding = SamFunctions(session).encode(image)
     simulated = time.perf_counter() - begin
     report = OffloadReport.from_dict(session.manifest.accelerator)
     stays = {place.reason for place in report.of("encode_image") if place.reason and place.macs}
@@ -85,7 +85,7 @@ def encode_both(
         "bundle_mb": path.stat().st_size / 1e6,
         "encode_s": simulated,
         "rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-        "different": float((found != expected).mean()),
+        "different": float((embedding != expected).mean()),
         "share": report.share("encode_image"),
         "stays": sorted(stays),
         "device_mb": session.accelerator.memory_bytes / 1e6,
@@ -96,12 +96,12 @@ def encode_both(
 
 def kinds(operators: Iterable[OperatorCycles]) -> list[tuple[int, OperatorCycles]]:
     """Return operators merged by kind and size: their number, and their sums."""
-    found: dict[tuple[str, int], list[OperatorCycles]] = {}
+    groups: dict[tuple[str, int], list[OperatorCycles]] = {}
     for each in operators:
         name = "attention" if each.kind == "attention" else each.name.rsplit(".", 1)[-1]
         name = "neck" if ".neck." in each.name else "patch embedding" if ".patch_embed." in each.name else name
-        found.setdefault((name, each.macs), []).append(each)
-    return [(len(parts), total(parts, name, parts[0].kind)) for (name, _), parts in found.items()]
+        groups.setdefault((name, each.macs), []).append(each)
+    return [(len(parts), total(parts, name, parts[0].kind)) for (name, _), parts in groups.items()]
 
 
 def row(count: int, each: OperatorCycles) -> str:
@@ -125,7 +125,7 @@ def row(count: int, each: OperatorCycles) -> str:
 def mask_overlap(folder: Path, name: str, model: Callable[[], QuantizedModel], config: str, count: int) -> list[float]:
     """Intersection over union of each object's mask on the host and on host and accelerator, in so many pictures."""
     both = [ahcq.load(bundle(folder, name, model, where)[0]) for where in (None, config)]
-    found = []
+    overlaps = []
     for seed in range(count):
         scene = generate(SCENES + seed)
         for predictor in both:
@@ -134,8 +134,8 @@ def mask_overlap(folder: Path, name: str, model: Callable[[], QuantizedModel], c
             ys, xs = np.nonzero(scene.mask(index))
             box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
             host, other = (each.predict(box=box, multimask_output=False)[0][0] for each in both)
-            found.append(float((host & other).sum() / max((host | other).sum(), 1)))
-    return found
+            overlaps.append(float((host & other).sum() / max((host | other).sum(), 1)))
+    return overlaps
 
 
 def routed() -> list[dict[str, Any]]:
@@ -157,18 +157,18 @@ def against_floating_point(seconds: float) -> list[str]:
             core, rate = Core(**record["core"]), record["fmax_mhz"] * 1e6
             if core.lanes < fpga_baseline.FILLING:
                 continue
-            own = fpga_baseline.encoder_cycles(core) / rate
+            core_seconds = fpga_baseline.encoder_cycles(core) / rate
             rows.append(
                 f"| {core.name} at its routed {rate / 1e6:.1f} MHz, without softmax, GELU and memory | "
-                f"{own:.1f} s a picture: the accelerator is {own / seconds:.2f} times as fast |"
+                f"{core_seconds:.1f} s a picture: the accelerator is {core_seconds / seconds:.2f} times as fast |"
             )
     return rows
 
 
-def model_page(kept: dict[str, Any]) -> list[str]:
+def model_page(recorded: dict[str, Any]) -> list[str]:
     """Section of a model on an accelerator."""
-    name: str = kept["name"]
-    figures, operators = kept["figures"], [OperatorCycles(**each) for each in kept["operators"]]
+    name: str = recorded["name"]
+    figures, operators = recorded["figures"], [OperatorCycles(**each) for each in recorded["operators"]]
     every = total(operators, "all")
     rate = clock(figures["config"])
     speed = (
@@ -230,9 +230,9 @@ def draw(name: str, config: str, operators: list[OperatorCycles]) -> str:
 
 def search(config: Config, folder: Path, trials: int) -> list[str]:
     """Rows of the table about the compiler's tiles of ViT-B against the best that tuning finds."""
-    found = tune_tiles(config, encoder_shapes("vit_b", config), trials, folder, CycleRunner(), resume=True)
+    states = tune_tiles(config, encoder_shapes("vit_b", config), trials, folder, CycleRunner(), resume=True)
     lines = []
-    for state in found:
+    for state in states:
         default, fewer = TileTask(config, state.workload).space.tiles[0], 1 - state.best / state.default
         lines.append(
             f"| {state.workload} | {state.trials} | {default} | {state.tile} | {state.default / 1e6:.2f} | "
@@ -241,7 +241,7 @@ def search(config: Config, folder: Path, trials: int) -> list[str]:
     return lines
 
 
-def page(kept: dict[str, Any]) -> str:
+def page(recorded: dict[str, Any]) -> str:
     """Return the page."""
     lines = [
         "# Encoders on CPU and accelerator",
@@ -253,9 +253,9 @@ def page(kept: dict[str, Any]) -> str:
         "(`codegen/lower/cycle_model.py`).",
         "",
     ]
-    for model in kept["models"].values():
+    for model in recorded["models"].values():
         lines += model_page(model)
-    for config, rows in kept["search"].items():
+    for config, rows in recorded["search"].items():
         lines += [
             f"## Tiles: the compiler's choice against the best that was found, ViT-B on `{config}`",
             "",
@@ -282,7 +282,7 @@ def main() -> None:
     parser.add_argument("--search", type=Path, metavar="DIR", help="tune the tiles of ViT-B; records there are reused")
     parser.add_argument("--trials", type=int, default=32, help="with --search: candidates (default: %(default)s)")
     options = parser.parse_args()
-    kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.is_file() else {"models": {}, "search": {}}
+    recorded: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.is_file() else {"models": {}, "search": {}}
     models: dict[str, Callable[[], QuantizedModel]] = {}
     if not options.no_vit_t:
         models["vit_t"] = cache(lambda: ahcq.quantize(ahcq.from_sam("vit_t"), generated_images()))
@@ -294,23 +294,23 @@ def main() -> None:
         for name, model in models.items():
             figures, operators = encode_both(folder, name, model, options.config)
             if name == "vit_t" and options.scenes:
-                found = mask_overlap(folder, name, model, options.config, options.scenes)
+                overlaps = mask_overlap(folder, name, model, options.config, options.scenes)
                 figures["masks"] = {
                     "scenes": options.scenes,
-                    "objects": len(found),
-                    "mean": float(np.mean(found)),
-                    "least": min(found),
+                    "objects": len(overlaps),
+                    "mean": float(np.mean(overlaps)),
+                    "least": min(overlaps),
                 }
-            kept["models"][f"{name} {options.config}"] = {
+            recorded["models"][f"{name} {options.config}"] = {
                 "name": name,
                 "figures": figures,
                 "operators": [asdict(each) for each in operators],
             }
-            print("\n".join(model_page(kept["models"][f"{name} {options.config}"])), flush=True)
+            print("\n".join(model_page(recorded["models"][f"{name} {options.config}"])), flush=True)
     if options.search:
-        kept["search"][options.config] = search(named(options.config), options.search, options.trials)
-    KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    PAGE.write_text(page(kept), encoding="utf-8")
+        recorded["search"][options.config] = search(named(options.config), options.search, options.trials)
+    KEPT.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(page(recorded), encoding="utf-8")
     print(f"written: {PAGE}")
 
 

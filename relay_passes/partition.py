@@ -110,8 +110,8 @@ def _offload(mod: IRModule, plans: Mapping[GlobalVar, OffloadPlanner], config: C
         ran = relax.transform.RunCodegen(entry_functions=[plan.name for plan in plans.values()])(IRModule(separated))
     result = dict(mod.functions)
     for var, func in stripped.items():
-        kept = {name: func.attrs[name] for name in ("num_input", PARAM_NAMES)}
-        result[var] = ran[var.name_hint].with_attrs(kept)
+        attributes = {name: func.attrs[name] for name in ("num_input", PARAM_NAMES)}
+        result[var] = ran[var.name_hint].with_attrs(attributes)
     return IRModule(result, attrs=mod.attrs).with_attr("external_mods", ran.attrs["external_mods"])
 
 

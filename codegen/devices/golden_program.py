@@ -97,7 +97,7 @@ def self_test(device: Device, config: Config, seconds: float = 60.0) -> None:
         device.copy_in(at, golden.before)
         size = golden.length * INSTRUCTION_BYTES
         device.copy_in(at + golden.start, relocate(golden.before[golden.start : golden.start + size], at))
-        found = device.run(at + golden.start, golden.length, seconds)
+        result = device.run(at + golden.start, golden.length, seconds)
         # results lie in front of the program, whose addresses are those of this device
         memory = device.copy_out(at, golden.start)
     except DeviceError:
@@ -106,11 +106,11 @@ def self_test(device: Device, config: Config, seconds: float = 60.0) -> None:
         raise
     finally:
         device.release(at)
-    if found.error != "none":
+    if result.error != "none":
         device.soft_reset()
-        raise DeviceError(f"the golden program ended with {found.error} at instruction {found.error_index}.")
+        raise DeviceError(f"the golden program ended with {result.error} at instruction {result.error_index}.")
     wrong = sum(a != b for a, b in zip(memory, golden.after, strict=False))
     if wrong:
         raise DeviceError(f"{wrong} of {golden.start} bytes differ from the numpy model's.")
-    if found.counters != golden.result.counters:
-        raise DeviceError(f"it counts {found.counters}; the numpy model {golden.result.counters}.")
+    if result.counters != golden.result.counters:
+        raise DeviceError(f"it counts {result.counters}; the numpy model {golden.result.counters}.")

@@ -49,16 +49,16 @@ def find_mismatch(
     """
     program = random_program(config, seed, fault)
     memory = bytearray(program.memory)
-    wanted = Machine(config, memory).run(program.start, program.length)
-    if fault == "none" and wanted.error != "none":
-        return f"seed {seed}: a program without a fault ends with {wanted}"
+    expected = Machine(config, memory).run(program.start, program.length)
+    if fault == "none" and expected.error != "none":
+        return f"seed {seed}: a program without a fault ends with {expected}"
     counted: dict[str, dict[str, int]] = {}
     for backend in backends:
-        found, result, counted[backend] = _run(config, seed, program, backend, kernels)
-        if found != wanted:
-            return f"seed {seed}, {fault}: the model ends with {wanted}, {backend} with {found}"
-        if result != memory:
-            first = next(i for i, (a, b) in enumerate(zip(result, memory, strict=True)) if a != b)
+        result, left, counted[backend] = _run(config, seed, program, backend, kernels)
+        if result != expected:
+            return f"seed {seed}, {fault}: the model ends with {expected}, {backend} with {result}"
+        if left != memory:
+            first = next(i for i, (a, b) in enumerate(zip(left, memory, strict=True)) if a != b)
             return f"seed {seed}, {fault}: memory of {backend} differs from byte {first} on"
     if fault == "none" and timing_of(config, seed).stall_permille == 0:
         first_counters = counted[backends[0]]
@@ -80,16 +80,16 @@ def find_bus_mismatch(config: Config, seed: int, error: str, backends: Sequence[
     error : str
         ``"bus_fetch"``, ``"bus_read"`` or ``"bus_write"``.
     """
-    found_access = None
-    while found_access is None:
+    access = None
+    while access is None:
         program = random_program(config, seed)
-        found_access = _access(program, error)
+        access = _access(program, error)
         seed += _NEXT_SEED
-    wanted, first = found_access
+    index, first = access
     for backend in backends:
-        found, _, _ = _run(config, seed, program, backend, "", (first, first + 8))
-        if found.error != error or (error == "bus_fetch" and found.error_index != wanted):
-            return f"seed {seed}, {error} at instruction {wanted}: {backend} ends with {found}"
+        result, _, _ = _run(config, seed, program, backend, "", (first, first + 8))
+        if result.error != error or (error == "bus_fetch" and result.error_index != index):
+            return f"seed {seed}, {error} at instruction {index}: {backend} ends with {result}"
     return None
 
 
@@ -127,5 +127,5 @@ def _run(
         device.copy_in(0, program.memory)
         device.write_register("watchdog", WATCHDOG)
         device.set_faults(*faults)
-        found = device.run(program.start, program.length)
-        return found, device.copy_out(0, size), device.counters()
+        result = device.run(program.start, program.length)
+        return result, device.copy_out(0, size), device.counters()

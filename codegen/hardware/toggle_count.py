@@ -84,12 +84,12 @@ def flip_flops(top: str, sources: Sequence[Path], options: Sequence[str] = ()) -
         )
         tree = json.loads((Path(folder) / f"V{top}.tree.json").read_text())
     modules = {node["addr"]: _module(node) for node in tree["modulesp"] if node["type"] == "MODULE"}
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     memories: list[str] = []
     for prefix, module in _instances(next(m for m in modules.values() if m.name == top), modules):
-        found |= {prefix + module.names[addr]: module.name for addr in module.written - module.memories}
+        paths |= {prefix + module.names[addr]: module.name for addr in module.written - module.memories}
         memories += [prefix + module.names[addr] for addr in module.memories]
-    return found, sorted(memories)
+    return paths, sorted(memories)
 
 
 def _instances(module: _Module, modules: Mapping[str, _Module], prefix: str = "") -> Iterator[tuple[str, _Module]]:
@@ -149,7 +149,7 @@ def read_saif(path: Path, top: str) -> dict[str, tuple[int, int]]:
     DeviceError
         If there is no module `top` in it.
     """
-    found: dict[str, tuple[int, int]] = {}
+    signals: dict[str, tuple[int, int]] = {}
     scopes: list[str | None] = []  # None: a bracket that is no instance
     with path.open() as lines:
         for line in lines:
@@ -164,13 +164,13 @@ def read_saif(path: Path, top: str) -> dict[str, tuple[int, int]]:
                 if top in names:
                     name = re.sub(r"(\\?\[\d+\\?\])+$", "", match["net"])
                     key = ".".join([*names[names.index(top) + 1 :], name])
-                    bits, toggles = found.get(key, (0, 0))
-                    found[key] = bits + 1, toggles + int(match["count"])
+                    bits, toggles = signals.get(key, (0, 0))
+                    signals[key] = bits + 1, toggles + int(match["count"])
             elif scopes:
                 scopes.pop()
-    if not found:
+    if not signals:
         raise DeviceError(f"{path} has no signals of {top}: was the simulation built with toggles, and closed?")
-    return found
+    return signals
 
 
 def registers(saif: Path, top: str, known: Mapping[str, str]) -> tuple[list[Register], list[str]]:
@@ -186,5 +186,5 @@ def registers(saif: Path, top: str, known: Mapping[str, str]) -> tuple[list[Regi
         Flip-flops and their modules, of :func:`flip_flops`.
     """
     seen = read_saif(saif, top)
-    found = [Register(path, module, *seen[path]) for path, module in known.items() if path in seen]
-    return found, sorted(path for path in known if path not in seen)
+    counted = [Register(path, module, *seen[path]) for path, module in known.items() if path in seen]
+    return counted, sorted(path for path in known if path not in seen)

@@ -137,10 +137,10 @@ def _last_conflict(history: dict[str, _History], touched: list[Access], known: i
 
 
 def _check_counter(tokens: list[tuple[int, int]], giver: str, taker: str) -> None:
-    """A giver that waits for room must never stand before the instruction that makes room."""
-    for (_, taken), (given, _) in zip(tokens, tokens[_TOKENS_MAX:], strict=False):
-        if taken > given:
+    """Check that no giver waits for a full counter in front of the instruction that empties it."""
+    for (_, taking), (giving, _) in zip(tokens, tokens[_TOKENS_MAX:], strict=False):
+        if taking > giving:
             raise DeviceError(
-                f"Instruction {given} of {giver} would give {taker} its {_TOKENS_MAX + 1}th token before instruction "
-                f"{taken} takes the first; move the instructions of {taker} forward."
+                f"Instruction {giving} of {giver} would give {taker} its {_TOKENS_MAX + 1}th token before instruction "
+                f"{taking} takes the first; move the instructions of {taker} forward."
             )

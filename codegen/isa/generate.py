@@ -142,10 +142,10 @@ def _cpp_range(isa: dict[str, Any], name: str, check: list[Any]) -> str:
     terms += [(unused, unused)] * (2 - len(terms))
     kind = {"length": "kChunks", "dim": "kDim", "one": "kOne"}.get(tail, "kField")
     length = unused if kind in ("kDim", "kOne") else f"{name}::k{_camel(tail)}"
-    field, _, wanted = condition[0].partition("=") if condition else ("", "", "")
+    field, _, value = condition[0].partition("=") if condition else ("", "", "")
     parts = [str(-1 if memory == "memory" else isa["memories"][memory]), f"{name}::k{_camel(base)}"]
     parts += ["{" + ", ".join(pair[i] for pair in terms) + "}" for i in range(2)]
-    parts += [f"Tail::{kind}", length, f"{name}::k{_camel(field)}" if field else unused, wanted or "1"]
+    parts += [f"Tail::{kind}", length, f"{name}::k{_camel(field)}" if field else unused, value or "1"]
     return "{" + ", ".join(parts) + "}"
 
 

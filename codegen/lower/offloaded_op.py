@@ -11,7 +11,7 @@ import numpy as np
 from tvm_ahcq.codegen.isa.config import Config
 from tvm_ahcq.codegen.isa.dependency_tokens import Tokens, dependency_tokens, encode_program
 from tvm_ahcq.codegen.isa.generated.isa import Instruction
-from tvm_ahcq.codegen.lower.linear.stage import Field
+from tvm_ahcq.codegen.lower.linear.stage import SumField
 
 from .address_space import DeviceMemory
 from .cycle_model import CycleEstimate, estimate_cycles
@@ -57,7 +57,7 @@ class OutputLayout:
     blocks: int
     dim: int
     row_at: np.ndarray
-    fields: tuple[Field, ...]
+    fields: tuple[SumField, ...]
     multiplier: np.ndarray
     bias: np.ndarray
     correction: np.ndarray | None = None

@@ -64,16 +64,16 @@ def linear_space(config: Config, stage: LinearStage) -> TileSpace:
         If the layer does not fit the accelerator.
     """
     default = choose_tiling(config, stage)
-    found, too_large, hopeless = {default.tile: default}, 0, 0
+    tilings, too_large, hopeless = {default.tile: default}, 0, 0
     for tiling in _linear_grid(config, stage):
         if not tiling.fits:
             too_large += 1
         elif tiling.busiest > _MARGIN * default.busiest:
             hopeless += 1
         elif tiling.ahead == tiling.most_ahead:  # else it is the same as one with fewer ahead
-            found.setdefault(tiling.tile, tiling)
-    features = np.array([_linear_features(tiling) for tiling in found.values()])
-    return TileSpace(list(found), features, too_large, hopeless)
+            tilings.setdefault(tiling.tile, tiling)
+    features = np.array([_linear_features(tiling) for tiling in tilings.values()])
+    return TileSpace(list(tilings), features, too_large, hopeless)
 
 
 def _linear_grid(config: Config, stage: LinearStage) -> Iterator[Tiling]:
@@ -105,22 +105,22 @@ def attention_space(config: Config, stage: AttentionStage) -> TileSpace:
     """
     largest = largest_plan(config, stage)
     default = AttentionTile(largest.tile_queries, largest.chunk_rows, largest.lag)
-    found, too_large, hopeless = {default: largest}, 0, 0
+    plans, too_large, hopeless = {default: largest}, 0, 0
     for tile, plan in _attention_grid(config, stage):
         if plan is None:
             too_large += 1
         elif _array_cycles(plan) >= _MOST_ARRAY * _array_cycles(largest):
             hopeless += 1
         else:
-            found.setdefault(tile, plan)
+            plans.setdefault(tile, plan)
     features = np.array(
         [
             [tile.queries, tile.lines, tile.lag, plan.chunks, plan.tiles * plan.rows, plan.prob_slots]
-            for tile, plan in found.items()
+            for tile, plan in plans.items()
         ],
         np.float64,
     )
-    return TileSpace(list(found), features, too_large, hopeless)
+    return TileSpace(list(plans), features, too_large, hopeless)
 
 
 def _attention_grid(config: Config, stage: AttentionStage) -> Iterator[tuple[AttentionTile, AttentionPlan | None]]:

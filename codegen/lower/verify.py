@@ -135,8 +135,8 @@ def _ready(step: _Step, unit: int, tokens: list[list[deque[list[int]]]]) -> bool
 
 
 def _complete(step: _Step, unit: int, tokens: list[list[deque[list[int]]]], clocks: list[list[int]]) -> None:
-    taken = [tokens[giver][unit].popleft() for giver in _bits(step.decoded.pop)]
-    clock = [max(known) for known in zip(clocks[unit], *taken, strict=True)]
+    clocks_of_givers = [tokens[giver][unit].popleft() for giver in _bits(step.decoded.pop)]
+    clock = [max(latest) for latest in zip(clocks[unit], *clocks_of_givers, strict=True)]
     step.clock = list(clock)
     clock[unit] = step.index
     clocks[unit] = clock
@@ -165,10 +165,10 @@ class _History:
             return None
         rows = self._rows[: self._count]
         rows = rows[np.searchsorted(rows[:, 0], known, side="right") :]
-        found = (rows[:, 1] < access.end) & (rows[:, 2] > access.first)
+        overlapping = (rows[:, 1] < access.end) & (rows[:, 2] > access.first)
         if not access.write:
-            found &= rows[:, 3] > 0
-        return int(rows[found][0, 0]) if found.any() else None
+            overlapping &= rows[:, 3] > 0
+        return int(rows[overlapping][0, 0]) if overlapping.any() else None
 
 
 def _races(steps: list[_Step], config: Config) -> None:

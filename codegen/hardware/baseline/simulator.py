@@ -64,13 +64,13 @@ def simulate(
     DeviceError
         If results are missing.
     """
-    wanted = sum(len(operands) * core.lanes for operands, _ in tiles)
+    expected = sum(len(operands) * core.lanes for operands, _ in tiles)
     data = chunks(core, tiles)
     sizes = np.array([operands.shape for operands, _ in tiles], np.uint32)
-    given = np.array([len(tiles), len(data), wanted, idle], np.uint32).tobytes() + sizes.tobytes() + data.tobytes()
+    stream = np.array([len(tiles), len(data), expected, idle], np.uint32).tobytes() + sizes.tobytes() + data.tobytes()
     command = [str(program), *([] if toggles is None else [str(toggles)])]
-    done = subprocess.run(command, input=given, capture_output=True)
-    found = np.frombuffer(done.stdout, np.uint32)
+    done = subprocess.run(command, input=stream, capture_output=True)
+    words = np.frombuffer(done.stdout, np.uint32)
     if done.returncode:
-        raise DeviceError(f"{core.name}: {max(len(found) - 1, 0)} of {wanted} results; {done.stderr.decode()[-500:]}")
-    return int(found[0]), found[1:]
+        raise DeviceError(f"{core.name}: {max(len(words) - 1, 0)} of {expected} results; {done.stderr.decode()[-500:]}")
+    return int(words[0]), words[1:]

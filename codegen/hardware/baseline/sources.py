@@ -17,8 +17,8 @@ _SHARED = ("ahcq_add_sub.sv", "ahcq_count.sv", "ahcq_ram.sv")
 def rtl_sources() -> list[Path]:
     """SystemVerilog files, the package first; adders, counters and memories are the accelerator's."""
     package = HERE / "rtl" / "fp_pkg.sv"
-    own = sorted(path for path in (HERE / "rtl").glob("*.sv") if path != package)
-    return [package, *(HARDWARE / "rtl" / name for name in _SHARED), *own]
+    cores = sorted(path for path in (HERE / "rtl").glob("*.sv") if path != package)
+    return [package, *(HARDWARE / "rtl" / name for name in _SHARED), *cores]
 
 
 def lint(core: Core) -> str:

@@ -204,9 +204,9 @@ def main(arguments: list[str] | None = None) -> int:
     for name in [options.only] if options.only else PROOFS:
         for faulty in (False, True) if options.faults else (False,):
             start = time.perf_counter()
-            found = holds(PROOFS[name], faulty=faulty)
-            right = right and found != faulty
-            words = {(True, False): "proved", (False, True): "fault found"}.get((found, faulty), "WRONG")
+            proved = holds(PROOFS[name], faulty=faulty)
+            right = right and proved != faulty
+            words = {(True, False): "proved", (False, True): "fault found"}.get((proved, faulty), "WRONG")
             print(f"{name:16} {words:12} {time.perf_counter() - start:6.1f} s", flush=True)
     return int(not right)
 

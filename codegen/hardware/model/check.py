@@ -40,10 +40,10 @@ def check(decoded: Decoded | None, config: Config, window: tuple[int, int]) -> s
 
 def _fields_are_legal(decoded: Decoded) -> bool:
     instruction, pop, push, reserved = decoded
-    own = _ALL_UNITS if instruction.unit == "none" else 1 << UNITS.index(instruction.unit)
+    own_unit = _ALL_UNITS if instruction.unit == "none" else 1 << UNITS.index(instruction.unit)
     return (
         reserved == 0
-        and not (pop | push) & own
+        and not (pop | push) & own_unit
         and all(getattr(instruction, field) for field in instruction.nonzero)
         and (not instruction.memories or getattr(instruction, "memory", None) in instruction.memories)
         and getattr(instruction, "add_mode", 0) != _INVALID_ADD_MODE

@@ -73,9 +73,9 @@ def run(
         errors="replace",
     )
     assert process.stdout is not None
-    with process, (folder / log).open("w", buffering=1) as kept:
+    with process, (folder / log).open("w", buffering=1) as log_file:
         for line in process.stdout:
-            kept.write(line)
+            log_file.write(line)
             lines.append(line)
             if show is not None:
                 show(line.rstrip())

@@ -9,14 +9,14 @@ import numpy as np
 from tvm_ahcq.codegen.isa.config import Config
 from tvm_ahcq.codegen.lower.address_space import DeviceMemory
 from tvm_ahcq.codegen.lower.linear.operator import SAME_CODES
-from tvm_ahcq.codegen.lower.linear.stage import WORD_BITS, Field
+from tvm_ahcq.codegen.lower.linear.stage import WORD_BITS, SumField
 from tvm_ahcq.codegen.lower.offloaded_op import InputLayout, OffloadedOp, OutputLayout
 from tvm_ahcq.codegen.lower.tiles import NO_TILES, AttentionTile, Tiles, tile_misfit
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.core.reference import AttentionConstants
 from tvm_ahcq.runtime.operator_shapes import AttentionShape
 
-from .addresses import place_attention
+from .addresses import AttentionAddresses, place_attention
 from .plan import AttentionPlan, AttentionStage, largest_plan, sides_of
 from .stream import stream_instructions
 
@@ -59,33 +59,50 @@ def lower_attention(
     key = attention_shape(config, whole)
     batch = heads_of_a_run(_plan(config, whole, key, tiles))
     plan = _plan(config, replace(whole, heads=batch), key, tiles)
-    memory, dim, channel_at = DeviceMemory(), config.dim, np.arange(channels)
+    memory = DeviceMemory()
     addresses = place_attention(plan, memory)
-    given = (
-        (addresses.queries, queries, plan.query_rows()),
-        (addresses.keys, keys, plan.key_rows()),
-        (addresses.values, keys, plan.key_rows()),
+    tables = None if rel_h is None or rel_w is None else (len(rel_h), len(rel_w))
+    return OffloadedOp(
+        config,
+        stream_instructions(plan, addresses),
+        memory,
+        inputs=_inputs(plan, addresses, heads),
+        output=_output(plan, addresses, heads),
+        token_key=(config, tiles.get(key), batch, queries, keys, channels, tables),
+        shapes=(key,),
+        tuned=key in tiles,
     )
-    inputs = tuple(
-        InputLayout(address, heads * rows, batch, rows, channels, dim, row_at, channel_at, SAME_CODES)
+
+
+def _inputs(plan: AttentionPlan, addresses: AttentionAddresses, heads: int) -> tuple[InputLayout, ...]:
+    """Layouts of queries, keys and values; `heads` are those of all runs."""
+    stage, dim, channel_at = plan.stage, plan.config.dim, np.arange(plan.stage.channels)
+    given = (
+        (addresses.queries, stage.queries, plan.query_rows()),
+        (addresses.keys, stage.keys, plan.key_rows()),
+        (addresses.values, stage.keys, plan.key_rows()),
+    )
+    return tuple(
+        InputLayout(address, heads * rows, stage.heads, rows, stage.channels, dim, row_at, channel_at, SAME_CODES)
         for address, rows, row_at in given
     )
-    output = OutputLayout(
+
+
+def _output(plan: AttentionPlan, addresses: AttentionAddresses, heads: int) -> OutputLayout:
+    """Layout of the results; `heads` are those of all runs."""
+    stage = plan.stage
+    return OutputLayout(
         address=addresses.sums,
-        total=heads * queries,
-        batch=batch,
-        rows=queries,
+        total=heads * stage.queries,
+        batch=stage.heads,
+        rows=stage.queries,
         blocks=plan.channel_blocks,
-        dim=dim,
+        dim=plan.config.dim,
         row_at=plan.query_rows(),
-        fields=(Field(0, 0, WORD_BITS),),
-        multiplier=np.full((1, channels), constants.out_scale, np.float32),
-        bias=np.zeros(channels, np.float32),
+        fields=(SumField(0, 0, WORD_BITS),),
+        multiplier=np.full((1, stage.channels), plan.constants.out_scale, np.float32),
+        bias=np.zeros(stage.channels, np.float32),
     )
-    tables = None if rel_h is None or rel_w is None else (len(rel_h), len(rel_w))
-    token_key = config, tiles.get(key), batch, queries, keys, channels, tables
-    instructions = stream_instructions(plan, addresses)
-    return OffloadedOp(config, instructions, memory, inputs, output, token_key, (key,), key in tiles)
 
 
 def attention_shape(config: Config, stage: AttentionStage) -> AttentionShape:

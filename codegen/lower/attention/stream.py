@@ -121,7 +121,7 @@ def _in_chunks(writer: Writer, tiles: _Tiles, number: int) -> list[Step]:
     steps.append(Step(None, [*writer.finish(before), *writer.queries(tiles[number + 2])]))
     # sums are written to the second half of the accumulators: meanwhile logits come from the first
     turns = [chunk for chunk in range(plan.chunks) if writer.buffers.half(chunk) == 0]
-    taken = 0
+    done = 0
     for chunk in range(plan.chunks):
         steps.append(Step(None, writer.probabilities(now, chunk)))
         if chunk == 0:
@@ -130,8 +130,8 @@ def _in_chunks(writer: Writer, tiles: _Tiles, number: int) -> list[Step]:
             steps.append(writer.scores(after, chunk + 1))
         if chunk in turns:
             due = (turns.index(chunk) + 1) * late // len(turns)
-            steps += [writer.sums(now, other) for other in range(taken, due)]
-            taken = due
+            steps += [writer.sums(now, other) for other in range(done, due)]
+            done = due
         if chunk + 1 < plan.chunks:
             steps.append(Step(None, writer.logits(after, chunk)))
     return steps

@@ -62,7 +62,7 @@ class Encoder:
 
 
 @dataclass(frozen=True)
-class Field:
+class SumField:
     """Bits of a word that hold the sums of a channel group, sign included."""
 
     word: int
@@ -70,7 +70,7 @@ class Field:
     bits: int
 
 
-def pack_fields(largest: Sequence[int], halves: int = 1) -> tuple[Field, ...]:
+def pack_fields(largest: Sequence[int], halves: int = 1) -> tuple[SumField, ...]:
     """Assign the sums of channel groups to fields, as many in a word as fit, in order.
 
     A word is the sum of the group sums in it, each shifted to its offset, which the vector unit makes exactly: half the
@@ -84,14 +84,14 @@ def pack_fields(largest: Sequence[int], halves: int = 1) -> tuple[Field, ...]:
         Of a weight: sums of the high one are shifted that much further.
     """
     most = _MANTISSA - 2 - HALF_BITS * (halves - 1)
-    fields: list[Field] = []
+    fields: list[SumField] = []
     word, offset = 0, 0
     for bound in largest:
         bits = int(bound).bit_length() + 1  # up to 2**(bits - 1) - 1 in absolute value: fields never add up to more
         # the scale that shifts a sum has a mantissa of 22 bits, with its sign
         if offset and (offset + bits > WORD_BITS or offset > most):
             word, offset = word + 1, 0
-        fields.append(Field(word, offset, bits))
+        fields.append(SumField(word, offset, bits))
         offset += bits
     return tuple(fields)
 
@@ -111,7 +111,7 @@ class LinearStage:
         Channels of each group, multiples of Dim; they sum to K.
     tables : numpy.ndarray
         ``(G, 16)`` operands of each group's codes; of codes in two halves ``(2, 16)``, those of each half.
-    fields : tuple of Field
+    fields : tuple of SumField
         Destination of the accumulators of each group, if they are the result.
     encoder : Encoder or None
         Encoder of the result; None if the accumulators are the result.
@@ -124,7 +124,7 @@ class LinearStage:
     zero: np.ndarray
     group_sizes: tuple[int, ...]
     tables: np.ndarray
-    fields: tuple[Field, ...]
+    fields: tuple[SumField, ...]
     encoder: Encoder | None = None
     code_halves: int = 1
     weight_halves: int = 1

@@ -172,18 +172,18 @@ def candidates(config: Config, stage: LinearStage) -> list[Tiling]:
         raise DeviceError(f"groups {stage.group_sizes}: at most {MAX_TABLES}, each of a multiple of {config.dim}")
     if stage.encoder is not None and max(stage.code_halves, stage.weight_halves) > 1:
         raise DeviceError("codes or weights of more than 4 bits: their sums are for the host, not for another layer")
-    found = []
+    tilings = []
     for rows in dict.fromkeys(min(size, stage.rows) for size in ROWS):
         for blocks in range(min(MAX_BLOCKS, outputs // config.dim), 0, -1):
             tiling = Tiling(config, stage, rows, blocks)
             most = max(1, 16 * _LONGEST // config.dim**2)
             tiling = replace(tiling, chunk=min(most, max(1, tiling.resident // _CHUNKS)))
-            found += [tiling] if tiling.fits else []
-    if not found:
+            tilings += [tiling] if tiling.fits else []
+    if not tilings:
         raise DeviceError(
             f"{outputs // config.dim} column blocks in {len(stage.group_sizes)} groups do not fit {config.name}"
         )
-    return found
+    return tilings
 
 
 def choose_tiling(config: Config, stage: LinearStage) -> Tiling:

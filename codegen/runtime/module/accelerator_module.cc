@@ -8,7 +8,7 @@
  * - `ahcq.open()`: opens the device now, and puts programs and constants into its memory; else the first call does;
  * - `ahcq.describe()`: configuration, its hash, bytes of device memory, the device's name ("" before it is opened);
  * - `ahcq.counters()`: name, calls and counters of the last call of every function, all runs of its program added up,
- *   and how many times that call had the rows that the program knows of (1 where sizes are static);
+ *   and repeats, how often that call had the rows that the program knows of (1 where sizes are static);
  *   `ahcq.counter_names()`;
  * - `ahcq.program(name)`: the instructions of a function, for a disassembler.
  */
@@ -45,8 +45,8 @@ constexpr Counter kCounters[] = {
 };
 
 /*! \brief How often a call has a program's rows, by the size of its first input; `Elements` checks all tensors. */
-size_t Times(const AcceleratorFunction& function, const DLTensor* first) {
-  if (!function.per_prompt) return 1;
+size_t Repeats(const AcceleratorFunction& function, const DLTensor* first) {
+  if (!function.batched) return 1;
   size_t elements = 1;
   for (int i = 0; i < first->ndim; ++i) elements *= static_cast<size_t>(first->shape[i]);
   return elements / function.inputs[0].Elements();
@@ -107,13 +107,13 @@ class AcceleratorModule : public ffi::ModuleObj {
  private:
   /*! \brief What a call takes and gives. */
   struct Tensors {
-    size_t times = 1;
+    size_t repeats = 1;
     std::vector<const uint8_t*> inputs;
     float* result = nullptr;
   };
 
   struct Calls {
-    int64_t count = 0, times = 0;
+    int64_t count = 0, repeats = 0;
     std::vector<int64_t> counters = std::vector<int64_t>(std::size(kCounters));
   };
 
@@ -163,7 +163,7 @@ class AcceleratorModule : public ffi::ModuleObj {
       const Calls& calls = calls_[function.name];
       ffi::Array<ffi::Any> entry = {ffi::String(function.name), calls.count};
       for (int64_t value : calls.counters) entry.push_back(value);
-      entry.push_back(calls.times);
+      entry.push_back(calls.repeats);
       all.push_back(entry);
     }
     return all;
@@ -189,12 +189,12 @@ class AcceleratorModule : public ffi::ModuleObj {
     }
     const std::lock_guard<std::mutex> guard(mutex_);
     Tensors tensors;
-    tensors.times = Times(function, given[0]);
+    tensors.repeats = Repeats(function, given[0]);
     for (size_t i = 0; i < function.inputs.size(); ++i) {
-      const size_t elements = tensors.times * function.inputs[i].Elements();
+      const size_t elements = tensors.repeats * function.inputs[i].Elements();
       tensors.inputs.push_back(Elements<uint8_t>(given[i], kDLUInt, elements, function.name));
     }
-    const size_t elements = tensors.times * function.output.Elements();
+    const size_t elements = tensors.repeats * function.output.Elements();
     tensors.result = Elements<float>(given.back(), kDLFloat, elements, function.name);
     try {
       const auto lock = Ready();
@@ -230,30 +230,30 @@ class AcceleratorModule : public ffi::ModuleObj {
   /*! \brief All runs of a program; their counters add up. */
   void Run(const AcceleratorFunction& function, const Tensors& tensors) {
     std::vector<int64_t> counters(std::size(kCounters));
-    const SumsOutput& output = function.output;
+    const OutputLayout& output = function.output;
     std::vector<int32_t> sums(output.DeviceBytes() / 4);
-    for (size_t run = 0; run < function.Runs(tensors.times); ++run) {
+    for (size_t run = 0; run < function.Runs(tensors.repeats); ++run) {
       for (size_t i = 0; i < tensors.inputs.size(); ++i) {
         const std::vector<uint8_t> packed = Pack(function, i, tensors, run);
         device_->CopyIn(base_ + function.inputs[i].address, packed.data(), packed.size());
       }
       device_->Run(base_ + programs_.scratch_bytes + function.program, function.length, seconds_);
       device_->CopyOut(base_ + output.address, sums.data(), output.DeviceBytes());
-      output.Unpack(sums.data(), run, tensors.times * output.total, tensors.result);
+      output.Unpack(sums.data(), run, tensors.repeats * output.total, tensors.result);
       for (size_t i = 0; i < std::size(kCounters); ++i) counters[i] += device_->ReadRegister(kCounters[i].offset);
     }
     Calls& calls = calls_[function.name];
     ++calls.count;
-    calls.times = static_cast<int64_t>(tensors.times);
+    calls.repeats = static_cast<int64_t>(tensors.repeats);
     calls.counters = std::move(counters);
   }
 
   static std::vector<uint8_t> Pack(const AcceleratorFunction& function, size_t input, const Tensors& tensors,
                                    size_t run) {
     try {
-      const CodesInput& given = function.inputs[input];
-      return given.Pack(tensors.inputs[input], run, tensors.times * given.total);
-    } catch (const ArtifactError& error) {
+      const InputLayout& given = function.inputs[input];
+      return given.Pack(tensors.inputs[input], run, tensors.repeats * given.total);
+    } catch (const ProgramImageError& error) {
       TVM_FFI_THROW(ValueError) << function.name << ": " << error.what();
     }
     TVM_FFI_UNREACHABLE();
@@ -325,7 +325,7 @@ class AcceleratorModule : public ffi::ModuleObj {
 ffi::Module Load(const ffi::Bytes& bytes) {
   try {
     return ffi::Module(ffi::make_object<AcceleratorModule>(std::string(bytes.data(), bytes.size())));
-  } catch (const ArtifactError& error) {
+  } catch (const ProgramImageError& error) {
     TVM_FFI_THROW(DeviceError) << "programs for the accelerator cannot be used: " << error.what()
                                << "; compile the model again";
   }

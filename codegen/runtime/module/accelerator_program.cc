@@ -35,7 +35,7 @@ class Reader {
   }
   uint32_t Size() {
     const uint32_t value = Next<uint32_t>();
-    if (value == 0 || value > kLargest) throw ArtifactError("a size is out of range");
+    if (value == 0 || value > kLargest) throw ProgramImageError("a size is out of range");
     return value;
   }
   std::string Text() {
@@ -46,21 +46,21 @@ class Reader {
     std::vector<int32_t> values(count);
     std::memcpy(values.data(), Take(size_t{count} * 4), size_t{count} * 4);
     for (int32_t value : values) {
-      if (value < -1 || value >= static_cast<int64_t>(limit)) throw ArtifactError("a place is out of range");
+      if (value < -1 || value >= static_cast<int64_t>(limit)) throw ProgramImageError("a place is out of range");
     }
     return values;
   }
   template <typename Number>
   std::vector<Number> Numbers(uint64_t count) {
     static_assert(sizeof(Number) == 4);
-    if (count > Left() / 4) throw ArtifactError("they end too early");
+    if (count > Left() / 4) throw ProgramImageError("they end too early");
     std::vector<Number> values(count);
     std::memcpy(values.data(), Take(count * 4), count * 4);
     return values;
   }
   size_t Left() const { return static_cast<size_t>(end_ - at_); }
   const char* Take(size_t bytes) {
-    if (bytes > Left()) throw ArtifactError("they end too early");
+    if (bytes > Left()) throw ProgramImageError("they end too early");
     const char* taken = at_;
     at_ += bytes;
     return taken;
@@ -98,29 +98,29 @@ void MultiplyAdd(const int32_t* words, uint32_t carries, SumField field, const i
 }
 
 void CheckScratch(uint64_t address, size_t bytes, uint64_t scratch) {
-  if (bytes > scratch || address > scratch - bytes) throw ArtifactError("a tensor lies outside of its memory");
+  if (bytes > scratch || address > scratch - bytes) throw ProgramImageError("a tensor lies outside of its memory");
 }
 
-CodesInput ReadInput(Reader* reader, uint64_t scratch, uint32_t version) {
-  CodesInput input{};
+InputLayout ReadInput(Reader* reader, uint64_t scratch, uint32_t version) {
+  InputLayout input{};
   input.address = reader->Next<uint64_t>();
   for (uint32_t* field : {&input.total, &input.batch, &input.rows, &input.channels, &input.blocks, &input.dim}) {
     *field = reader->Size();
   }
   const uint32_t places = reader->Size();
-  if (uint64_t{input.blocks} * input.dim > kLargest || input.dim % 2) throw ArtifactError("a size is out of range");
+  if (uint64_t{input.blocks} * input.dim > kLargest || input.dim % 2) throw ProgramImageError("a size is out of range");
   input.row_at = reader->Places(places, input.rows);
   input.channel_at = reader->Places(input.blocks * input.dim, input.channels);
   const uint32_t parts = version > kOldest ? reader->Size() : 1;
-  if (parts > kMostParts || input.blocks % parts) throw ArtifactError("a size is out of range");
+  if (parts > kMostParts || input.blocks % parts) throw ProgramImageError("a size is out of range");
   input.code_of.resize(parts);
   for (auto& codes : input.code_of) std::memcpy(codes.data(), reader->Take(codes.size()), codes.size());
   CheckScratch(input.address, input.DeviceBytes(), scratch);
   return input;
 }
 
-SumsOutput ReadOutput(Reader* reader, uint64_t scratch, uint32_t version) {
-  SumsOutput output{};
+OutputLayout ReadOutput(Reader* reader, uint64_t scratch, uint32_t version) {
+  OutputLayout output{};
   output.address = reader->Next<uint64_t>();
   for (uint32_t* field :
        {&output.total, &output.batch, &output.rows, &output.channels, &output.blocks, &output.dim, &output.words}) {
@@ -131,7 +131,7 @@ SumsOutput ReadOutput(Reader* reader, uint64_t scratch, uint32_t version) {
   for (uint32_t group = 0; group < groups; ++group) {
     const SumField field{reader->Next<uint32_t>(), reader->Next<uint32_t>(), reader->Next<uint32_t>()};
     const bool inside = field.bits >= 1 && field.bits <= 32 && field.offset <= 32 - field.bits;
-    if (field.word >= output.words || !inside) throw ArtifactError("a field is out of range");
+    if (field.word >= output.words || !inside) throw ProgramImageError("a field is out of range");
     output.fields.push_back(field);
   }
   const uint64_t numbers = uint64_t{groups} * output.channels;
@@ -140,7 +140,7 @@ SumsOutput ReadOutput(Reader* reader, uint64_t scratch, uint32_t version) {
   const bool corrected = version > kOldest && reader->Next<uint32_t>() != 0;
   output.correction = corrected ? reader->Numbers<int32_t>(numbers) : std::vector<int32_t>(numbers);
   const bool fits = output.channels <= uint64_t{output.blocks} * output.dim;
-  if (!fits) throw ArtifactError("a result is larger than its memory");
+  if (!fits) throw ProgramImageError("a result is larger than its memory");
   CheckScratch(output.address, output.DeviceBytes(), scratch);
   return output;
 }
@@ -148,24 +148,25 @@ SumsOutput ReadOutput(Reader* reader, uint64_t scratch, uint32_t version) {
 /*! \brief Whether so many runs take all rows of a tensor, and each of them some. */
 void CheckRuns(uint32_t runs, uint32_t total, uint32_t batch, uint32_t rows) {
   const uint64_t one = uint64_t{batch} * rows;
-  if (one > kLargest || runs != (total + one - 1) / one) throw ArtifactError("a program has a wrong number of runs");
+  if (one > kLargest || runs != (total + one - 1) / one)
+    throw ProgramImageError("a program has a wrong number of runs");
 }
 
 /*! \brief Whether inputs and result stay in step, whatever the number of prompts. */
 void CheckPrompts(const AcceleratorFunction& function) {
-  const SumsOutput& output = function.output;
-  if (function.inputs.empty()) throw ArtifactError("nothing says how many prompts a program is for");
-  for (const CodesInput& input : function.inputs) {
+  const OutputLayout& output = function.output;
+  if (function.inputs.empty()) throw ProgramImageError("nothing says how many prompts a program is for");
+  for (const InputLayout& input : function.inputs) {
     const uint64_t left = uint64_t{input.total} * output.batch * output.rows;  // below 2^40: see CheckRuns
     if (left != uint64_t{output.total} * input.batch * input.rows) {
-      throw ArtifactError("inputs and result of a program do not grow together with the number of prompts");
+      throw ProgramImageError("inputs and result of a program do not grow together with the number of prompts");
     }
   }
 }
 
 }  // namespace
 
-std::vector<uint8_t> CodesInput::Pack(const uint8_t* codes, size_t run, size_t all) const {
+std::vector<uint8_t> InputLayout::Pack(const uint8_t* codes, size_t run, size_t all) const {
   std::vector<uint8_t> packed(DeviceBytes());
   uint8_t* to = packed.data();
   uint8_t seen = 0;
@@ -185,11 +186,11 @@ std::vector<uint8_t> CodesInput::Pack(const uint8_t* codes, size_t run, size_t a
       }
     }
   }
-  if (seen > 15) throw ArtifactError("a value is no code of its quantizer");
+  if (seen > 15) throw ProgramImageError("a value is no code of its quantizer");
   return packed;
 }
 
-void SumsOutput::Unpack(const int32_t* sums, size_t run, size_t all, float* values) const {
+void OutputLayout::Unpack(const int32_t* sums, size_t run, size_t all, float* values) const {
   for (uint32_t b = 0; b < batch; ++b) {
     for (size_t place = 0; place < row_at.size(); ++place) {
       const size_t row = (run * batch + b) * rows + static_cast<uint32_t>(row_at[place]);
@@ -198,7 +199,7 @@ void SumsOutput::Unpack(const int32_t* sums, size_t run, size_t all, float* valu
   }
 }
 
-void SumsOutput::UnpackRow(const int32_t* sums, size_t batch_index, size_t place, float* to) const {
+void OutputLayout::UnpackRow(const int32_t* sums, size_t batch_index, size_t place, float* to) const {
   std::vector<uint32_t> carries(words);  // makes all fields of a word positive: none borrows from the next
   for (const SumField& field : fields) carries[field.word] += UINT32_C(1) << (field.offset + field.bits - 1);
   std::memcpy(to, bias.data(), size_t{channels} * sizeof(float));
@@ -215,23 +216,23 @@ void SumsOutput::UnpackRow(const int32_t* sums, size_t batch_index, size_t place
   }
 }
 
-size_t AcceleratorFunction::Runs(size_t times) const {
+size_t AcceleratorFunction::Runs(size_t repeats) const {
   const size_t one = size_t{output.batch} * output.rows;
-  return (times * output.total + one - 1) / one;
+  return (repeats * output.total + one - 1) / one;
 }
 
 AcceleratorPrograms AcceleratorPrograms::Parse(const char* data, size_t size) {
   Reader reader(data, size);
   if (size < sizeof kMagic || std::memcmp(reader.Take(sizeof kMagic), kMagic, sizeof kMagic) != 0) {
-    throw ArtifactError("they do not begin as programs for the accelerator do");
+    throw ProgramImageError("they do not begin as programs for the accelerator do");
   }
   const uint32_t version = reader.Next<uint32_t>();
   if (version < kOldest || version > kVersion) {
-    throw ArtifactError("they have format " + std::to_string(version) + "; this library reads formats " +
-                        std::to_string(kOldest) + " to " + std::to_string(kVersion));
+    throw ProgramImageError("they have format " + std::to_string(version) + "; this library reads formats " +
+                            std::to_string(kOldest) + " to " + std::to_string(kVersion));
   }
   const uint32_t checksum = reader.Next<uint32_t>();
-  if (Checksum(data + (size - reader.Left()), reader.Left()) != checksum) throw ArtifactError("they are damaged");
+  if (Checksum(data + (size - reader.Left()), reader.Left()) != checksum) throw ProgramImageError("they are damaged");
   AcceleratorPrograms programs;
   programs.config_hash = reader.Next<uint32_t>();
   programs.config = reader.Text();
@@ -243,18 +244,18 @@ AcceleratorPrograms AcceleratorPrograms::Parse(const char* data, size_t size) {
     function.program = reader.Next<uint64_t>();
     function.length = reader.Size();
     function.runs = reader.Size();
-    const uint32_t per_prompt = version > kOldest ? reader.Next<uint32_t>() : 0;
+    const uint32_t batched = version > kOldest ? reader.Next<uint32_t>() : 0;
     const uint32_t inputs = reader.Next<uint32_t>();
-    if (per_prompt > 1) throw ArtifactError("it is not clear whether a program is for each prompt");
-    function.per_prompt = per_prompt == 1;
+    if (batched > 1) throw ProgramImageError("it is not clear whether a program is for each prompt");
+    function.batched = batched == 1;
     for (uint32_t input = 0; input < inputs; ++input) {
       function.inputs.push_back(ReadInput(&reader, programs.scratch_bytes, version));
-      const CodesInput& given = function.inputs.back();
+      const InputLayout& given = function.inputs.back();
       CheckRuns(function.runs, given.total, given.batch, given.rows);
     }
     function.output = ReadOutput(&reader, programs.scratch_bytes, version);
     CheckRuns(function.runs, function.output.total, function.output.batch, function.output.rows);
-    if (function.per_prompt) CheckPrompts(function);
+    if (function.batched) CheckPrompts(function);
     programs.functions.push_back(std::move(function));
   }
   const size_t left = reader.Left();
@@ -262,7 +263,7 @@ AcceleratorPrograms AcceleratorPrograms::Parse(const char* data, size_t size) {
   for (const AcceleratorFunction& function : programs.functions) {
     const uint64_t bytes = uint64_t{function.length} * kInstructionBytes;
     if (bytes > left || function.program > left - bytes || function.program % kInstructionBytes) {
-      throw ArtifactError("the program of " + function.name + " lies outside of them");
+      throw ProgramImageError("the program of " + function.name + " lies outside of them");
     }
   }
   return programs;

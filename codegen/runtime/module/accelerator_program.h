@@ -15,7 +15,7 @@
 namespace ahcq {
 
 /*! \brief Bytes that are no programs, or damaged ones. */
-class ArtifactError : public std::runtime_error {
+class ProgramImageError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
@@ -29,7 +29,7 @@ class ArtifactError : public std::runtime_error {
  * `r * batch * rows` on. Rows behind the last are code 0. Of an operator whose work grows with the prompts, the
  * tensor has any number of times `total` rows: those of a prompt, or a single one.
  */
-struct CodesInput {
+struct InputLayout {
   uint64_t address;
   uint32_t total, batch, rows, channels, blocks, dim;
   std::vector<int32_t> row_at;     /*!< row of a batch in each place; -1: code 0 */
@@ -39,7 +39,7 @@ struct CodesInput {
 
   size_t Elements() const { return size_t{total} * channels; }
   size_t DeviceBytes() const { return size_t{batch} * row_at.size() * channel_at.size() / 2; }
-  /*! \brief Codes of a run, of a tensor of `all` rows. \throws ArtifactError for a value that has no code. */
+  /*! \brief Codes of a run, of a tensor of `all` rows. \throws ProgramImageError for a value that has no code. */
   std::vector<uint8_t> Pack(const uint8_t* codes, size_t run, size_t all) const;
 };
 
@@ -54,7 +54,7 @@ struct SumField {
  * A word is the sum of its groups' sums, each shifted to its offset. y = bias, then for each group
  * y = fma(sum + correction, multiplier, y), as the host's kernels do it: equal in every bit.
  */
-struct SumsOutput {
+struct OutputLayout {
   uint64_t address;
   uint32_t total, batch, rows, channels, blocks, dim, words;
   std::vector<int32_t> row_at;     /*!< row of a batch in each place; -1: padding */
@@ -77,12 +77,12 @@ struct AcceleratorFunction {
   uint64_t program; /*!< offset in `constants` */
   uint32_t length;  /*!< instructions */
   uint32_t runs;    /*!< of the program, one for each part of the rows; of `total` of them */
-  bool per_prompt;  /*!< tensors hold any number of times `total` rows, which only a call says */
-  std::vector<CodesInput> inputs;
-  SumsOutput output;
+  bool batched;     /*!< tensors hold any number of times `total` rows, which only a call says */
+  std::vector<InputLayout> inputs;
+  OutputLayout output;
 
-  /*! \brief Runs that take so many times `total` rows; they need not end where a prompt does. */
-  size_t Runs(size_t times) const;
+  /*! \brief Runs that take `repeats` times `total` rows; they need not end where a prompt does. */
+  size_t Runs(size_t repeats) const;
 };
 
 /*! \brief All that was offloaded from one module. */
@@ -93,7 +93,7 @@ struct AcceleratorPrograms {
   std::vector<AcceleratorFunction> functions;
   std::string constants;
 
-  /*! \throws ArtifactError for anything but what the Python side wrote, whole. */
+  /*! \throws ProgramImageError for anything but what the Python side wrote, whole. */
   static AcceleratorPrograms Parse(const char* data, size_t size);
   uint64_t MemoryBytes() const { return scratch_bytes + constants.size(); }
 };

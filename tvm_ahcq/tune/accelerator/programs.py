@@ -17,7 +17,7 @@ from tvm_ahcq.codegen.lower.attention.plan import AttentionPlan, AttentionStage
 from tvm_ahcq.codegen.lower.attention.stream import stream_instructions
 from tvm_ahcq.codegen.lower.linear.layer import rows_of_a_run
 from tvm_ahcq.codegen.lower.linear.program import linear_instructions
-from tvm_ahcq.codegen.lower.linear.stage import Encoder, Field, LinearStage
+from tvm_ahcq.codegen.lower.linear.stage import Encoder, LinearStage, SumField
 from tvm_ahcq.codegen.lower.linear.tiling import tiling_of
 from tvm_ahcq.codegen.lower.standalone import StandaloneProgram, standalone
 from tvm_ahcq.codegen.lower.tile_space import TileSpace, attention_space, linear_space
@@ -128,7 +128,9 @@ def linear_stage(config: Config, shape: LinearShape) -> LinearStage:
     rng, groups, inputs = np.random.default_rng(0), len(shape.group_sizes), sum(shape.group_sizes)
     codes, halves = shape.code_halves, shape.weight_halves
     weight = rng.integers(0, 16, (shape.outputs, halves * inputs)).astype(np.uint8)
-    fields = [Field(word, _FIELD_BITS * i, _FIELD_BITS) for word, count in enumerate(shape.words) for i in range(count)]
+    fields = [
+        SumField(word, _FIELD_BITS * i, _FIELD_BITS) for word, count in enumerate(shape.words) for i in range(count)
+    ]
     rows = rows_of_a_run(shape.rows, codes * halves * shape.outputs * inputs / config.dim**2)
     encoder = None
     if shape.encoded:

@@ -50,7 +50,7 @@ def read_tiles(folder: str | os.PathLike[str]) -> list[TileRecord]:
     TuningError
         The folder has no records, or a record of a tile lacks a field or has one of a wrong type.
     """
-    found = []
+    records = []
     for number, line in enumerate(read_text(folder), 1):
         try:
             stored = json.loads(line)
@@ -59,13 +59,13 @@ def read_tiles(folder: str | os.PathLike[str]) -> list[TileRecord]:
         if not isinstance(stored, dict) or "tile" not in stored:
             continue
         try:
-            found.append(_record(stored))
+            records.append(_record(stored))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise TuningError(
                 f"{Path(folder) / FILE}, line {number}, is no record of a tile ({error!r}); delete it, "
                 "or tune again in an empty folder"
             ) from error
-    return found
+    return records
 
 
 def _record(stored: Mapping[str, Any]) -> TileRecord:

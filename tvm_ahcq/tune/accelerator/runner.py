@@ -108,8 +108,8 @@ def measure_tiles(task: TileTask, tiles: Sequence[Tile], runner: PyRunner) -> li
         for tile, future in zip(waiting, runner.run(list(waiting.values())), strict=True):
             result = future.result()
             if result.error_msg is None:
-                (found,) = result.run_secs
-                cycles[tile] = round(float(found))
+                (seconds,) = result.run_secs
+                cycles[tile] = round(float(seconds))
             else:
                 errors[tile] = str(result.error_msg)
     return [

@@ -122,11 +122,11 @@ def tune_tiles(
         if (folder / FILE).exists()
         else []
     )
-    found = []
+    states = []
     for shape in shapes:
         records = [record for record in earlier if record.shape == shape]
-        found.append(_search(TileTask(config, shape), trials, folder, runner, records, progress))
-    return found
+        states.append(_search(TileTask(config, shape), trials, folder, runner, records, progress))
+    return states
 
 
 def _search(

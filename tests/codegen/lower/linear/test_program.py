@@ -15,7 +15,7 @@ from tvm_ahcq.codegen.isa.layout import code_blocks, pack_codes, unpack_codes
 from tvm_ahcq.codegen.lower.address_space import DeviceMemory, move_constants
 from tvm_ahcq.codegen.lower.fixed_scales import fraction_bits, stage_reference
 from tvm_ahcq.codegen.lower.linear.program import linear_instructions
-from tvm_ahcq.codegen.lower.linear.stage import Encoder, Field, LinearStage, pack_fields
+from tvm_ahcq.codegen.lower.linear.stage import Encoder, LinearStage, SumField, pack_fields
 from tvm_ahcq.codegen.lower.linear.tiling import candidates, choose_tiling, tiling_of
 from tvm_ahcq.codegen.lower.standalone import standalone
 from tvm_ahcq.codegen.lower.tile_space import linear_space
@@ -172,11 +172,21 @@ def test_no_shape_needs_more_tokens_or_longer_rows_than_there_are(name):
 
 
 def test_as_many_sums_as_fit_share_a_word():
-    assert pack_fields([2**14 - 1] * 4) == (Field(0, 0, 15), Field(0, 15, 15), Field(1, 0, 15), Field(1, 15, 15))
-    assert pack_fields([100, 100, 100, 100]) == (Field(0, 0, 8), Field(0, 8, 8), Field(0, 16, 8), Field(1, 0, 8))
-    assert pack_fields([2**20, 1]) == (Field(0, 0, 22), Field(1, 0, 2))  # a mantissa cannot shift by 22
-    assert pack_fields([2**16, 1]) == (Field(0, 0, 18), Field(0, 18, 2))
-    assert pack_fields([2**16, 1], halves=2) == (Field(0, 0, 18), Field(1, 0, 2))  # nor by 18 and 4 more
+    assert pack_fields([2**14 - 1] * 4) == (
+        SumField(0, 0, 15),
+        SumField(0, 15, 15),
+        SumField(1, 0, 15),
+        SumField(1, 15, 15),
+    )
+    assert pack_fields([100, 100, 100, 100]) == (
+        SumField(0, 0, 8),
+        SumField(0, 8, 8),
+        SumField(0, 16, 8),
+        SumField(1, 0, 8),
+    )
+    assert pack_fields([2**20, 1]) == (SumField(0, 0, 22), SumField(1, 0, 2))  # a mantissa cannot shift by 22
+    assert pack_fields([2**16, 1]) == (SumField(0, 0, 18), SumField(0, 18, 2))
+    assert pack_fields([2**16, 1], halves=2) == (SumField(0, 0, 18), SumField(1, 0, 2))  # nor by 18 and 4 more
 
 
 def test_the_codes_of_one_layer_are_the_input_of_the_next():
