@@ -141,7 +141,7 @@ class Accelerator:
 
     def counters(self) -> list[ProgramCounters]:
         """Return the counters of each offloaded operator, in the order of the library."""
-        found = []
+        counters = []
         for module in self._modules:
             names = [str(name) for name in module["ahcq.counter_names"]()]
             for symbol, calls, *values, repeats in module["ahcq.counters"]():
