@@ -132,12 +132,18 @@ def pictures() -> list[np.ndarray]:
     return [np.kron(rng.integers(0, 255, (8, 8, 3)), np.ones((16, 16, 1))).astype(np.uint8) for _ in range(3)]
 
 
-@pytest.fixture(scope="session", params=[4, 8])
-def quantized(request, tiny_model, pictures) -> QuantizedModel:
-    """The tiny model with all sites calibrated, at 4 and at 8 bits."""
+@pytest.fixture(scope="session")
+def quantize_tiny(tiny_model, pictures) -> Callable[[int], QuantizedModel]:
+    """Function of bits: the tiny model with all sites calibrated, each once."""
     import tvm_ahcq as ahcq
 
-    return ahcq.quantize(tiny_model, pictures, ahcq.recipe("ahcq", request.param))
+    return cache(lambda bits: ahcq.quantize(tiny_model, pictures, ahcq.recipe("ahcq", bits)))
+
+
+@pytest.fixture(scope="session", params=[4, 8])
+def quantized(request, quantize_tiny) -> QuantizedModel:
+    """The tiny model with all sites calibrated, at 4 and at 8 bits."""
+    return quantize_tiny(request.param)
 
 
 @pytest.fixture

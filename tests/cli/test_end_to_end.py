@@ -34,8 +34,11 @@ class Compiled:
 @pytest.fixture(scope="module")
 def compiled(run_cli: Callable, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     folder = tmp_path_factory.mktemp("compiled")
+    write_scenes(folder / "calibration", 0, 3)
     done = run_cli(
-        "compile", "--model", "vit_t", "--table", "table.json", "--dump-dir", "dump", "-o", "m.ahcq", cwd=folder
+        *("compile", "--model", "vit_t", "--calibration", "calibration/images"),
+        *("--table", "table.json", "--dump-dir", "dump", "-o", "m.ahcq"),
+        cwd=folder,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     Image.fromarray(SCENE.image).save(folder / "scene.png")

@@ -53,9 +53,9 @@ class PrefixSums:
         numpy.ndarray
             ``(...)`` float64.
         """
-        cuts = np.searchsorted(self.values, np.asarray(thresholds, np.float32), side="left")
-        ends = ((0, 0),) * (cuts.ndim - 1)
-        cuts = np.pad(np.pad(cuts, (*ends, (1, 0))), (*ends, (0, 1)), constant_values=self.values.size)
+        cuts = np.empty((*levels.shape[:-1], levels.shape[-1] + 1), np.intp)
+        cuts[..., 0], cuts[..., -1] = 0, self.values.size
+        cuts[..., 1:-1] = np.searchsorted(self.values, np.asarray(thresholds, np.float32), side="left")
         weight, first, second = np.diff(self.sums[:, cuts])
         return (second - 2 * levels * first + levels**2 * weight).sum(-1)
 
