@@ -108,7 +108,24 @@ def _convert_arange(node: fx.Node, _importer: BaseFXGraphImporter) -> tvm.ir.Gen
     return relax.const(np.arange(*cast("tuple[int, ...]", node.args)), "int64")
 
 
-_CONVERT = {"index.Tensor": _convert_index, "select.int": _convert_select, "arange.default": _convert_arange}
+def _convert_attention(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
+    """``scaled_dot_product_attention(q, k, v)`` spelled out: TVM's own operator fails with symbolic keys."""
+    if len(node.args) > 3 or node.kwargs:
+        raise UnsupportedModelError(f"{node}: attention with a mask, dropout or its own scale is not supported")
+    q, k, v = (importer.env[operand] for operand in node.args)
+    *leading, rows, columns = range(len(k.ty.shape.values))
+    emit, scale = importer.block_builder.emit, float(int(q.ty.shape.values[-1])) ** -0.5
+    scaled = emit(relax.op.multiply(q, relax.const(scale, "float32")))
+    logits = emit(relax.op.matmul(scaled, emit(relax.op.permute_dims(k, [*leading, columns, rows]))))
+    return emit(relax.op.matmul(emit(relax.op.nn.softmax(logits, axis=-1)), v))
+
+
+_CONVERT = {
+    "arange.default": _convert_arange,
+    "index.Tensor": _convert_index,
+    "scaled_dot_product_attention.default": _convert_attention,
+    "select.int": _convert_select,
+}
 
 
 def _name_parameters(function: relax.Function, targets: Mapping[str, str]) -> tuple[relax.Function, list[str]]:

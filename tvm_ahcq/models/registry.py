@@ -8,10 +8,9 @@ from tvm_ahcq.errors import UnsupportedModelError
 
 from .description import ModelFamily, ModelSpec, Variant
 from .evaluation import Prompting, Timing
-from .sam2 import shapes as sam2_shapes
 from .shapes import EncoderSizes
 
-_HOMES = {"sam": "tvm_ahcq.models.sam"}
+_HOMES = {"sam": "tvm_ahcq.models.sam", "sam2": "tvm_ahcq.models.sam2"}
 """Packages of the families of this package: ``variants`` imports nothing heavy; ``family``, imported on first use,
 registers the family."""
 
@@ -75,7 +74,7 @@ def model_names() -> tuple[str, ...]:
 
 def encoders() -> dict[str, EncoderSizes]:
     """Return the sizes of all image encoders that tuning knows without a bundle, by model type."""
-    return {each.name: each.encoder for each in variants() if each.encoder is not None} | sam2_shapes.ENCODERS
+    return {each.name: each.encoder for each in variants() if each.encoder is not None}
 
 
 def find_model(name: str) -> tuple[ModelFamily, Variant]:

@@ -16,28 +16,29 @@ VALUE_SHARE = 0.7
 def exchanges(params: Mapping[str, np.ndarray]) -> list[Exchange]:
     """Return every place of a SAM where channels can be rescaled, by the names of its parameters."""
     found = []
-    for block in _modules(params, r"image_encoder\.blocks\.\d+"):
+    for block in modules_like(params, r"image_encoder\.blocks\.\d+"):
         for norm, reader in (("norm1", "attn.qkv"), ("norm2", "mlp.lin1")):
             rows = (f"{block}.{norm}.weight", 0), (f"{block}.{norm}.bias", 0)
             columns = (f"{block}.{reader}.weight",)
             found.append(Exchange(f"{block}.{norm}", rows, columns, len(params[rows[0][0]])))
-        found += _encoder_attention(params, f"{block}.attn")
-    for layer in _modules(params, r"mask_decoder\.transformer\.layers\.\d+"):
+        found += fused_attention(params, f"{block}.attn")
+    for layer in modules_like(params, r"mask_decoder\.transformer\.layers\.\d+"):
         rows = (f"{layer}.mlp.lin1.weight", 0), (f"{layer}.mlp.lin1.bias", 0)
         channels = len(params[rows[0][0]])
         found.append(Exchange(f"{layer}.mlp.lin1", rows, (f"{layer}.mlp.lin2.weight",), channels))
-    for attention in _modules(params, r"mask_decoder\.transformer\.(?:layers\.\d+\.)?(?:self|cross|final)_attn\w*"):
-        found += _decoder_attention(params, attention)
+    for attention in modules_like(params, r"mask_decoder\.transformer\.(?:layers\.\d+\.)?(?:self|cross|final)_attn\w*"):
+        found += separate_attention(params, attention)
     return found
 
 
-def _modules(params: Mapping[str, np.ndarray], pattern: str) -> list[str]:
-    """Modules whose name matches all of `pattern`, in the order of the parameters."""
+def modules_like(params: Mapping[str, np.ndarray], pattern: str) -> list[str]:
+    """Return the modules whose name matches all of `pattern`, in the order of the parameters."""
     matches = (re.match(rf"({pattern})\.", name) for name in params)
     return list(dict.fromkeys(match.group(1) for match in matches if match))
 
 
-def _encoder_attention(params: Mapping[str, np.ndarray], name: str) -> list[Exchange]:
+def fused_attention(params: Mapping[str, np.ndarray], name: str) -> list[Exchange]:
+    """Return the exchanges of an attention whose queries, keys and values one layer ``qkv`` makes."""
     qkv, dim = f"{name}.qkv", len(params[f"{name}.proj.weight"])
     parts = [tuple((f"{qkv}.{kind}", role * dim) for kind in ("weight", "bias")) for role in range(3)]
     tables = tuple(f"{name}.rel_pos_{axis}" for axis in "hw" if f"{name}.rel_pos_{axis}" in params)
@@ -48,7 +49,8 @@ def _encoder_attention(params: Mapping[str, np.ndarray], name: str) -> list[Exch
     ]
 
 
-def _decoder_attention(params: Mapping[str, np.ndarray], name: str) -> list[Exchange]:
+def separate_attention(params: Mapping[str, np.ndarray], name: str) -> list[Exchange]:
+    """Return the exchanges of an attention with layers ``q_proj``, ``k_proj``, ``v_proj`` and ``out_proj``."""
     q, k, v = (tuple((f"{name}.{role}_proj.{kind}", 0) for kind in ("weight", "bias")) for role in "qkv")
     channels = len(params[f"{name}.q_proj.weight"])
     return [

@@ -60,13 +60,21 @@ def golden_pair(
     side, small = session.model.image_size, check_image(image)
     if max(small.shape[:2]) > side:
         small = ResizeLongestSide(side).apply_image(small)
-    embedding, masks, iou = _run(session, small, point_coords, point_labels)
-    return {
+    inputs = {
         "image": small,
         "point_coords": np.asarray(point_coords, np.float32),
         "point_labels": np.asarray(point_labels, np.float32),
+    }
+    return inputs | golden_results(session.model.mask_threshold, *_run(session, small, point_coords, point_labels))
+
+
+def golden_results(
+    threshold: float, embedding: np.ndarray, masks: np.ndarray, iou: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return what a golden pair keeps of results: some pixels of the embedding as float16, and masks as booleans."""
+    return {
         "embedding": _pixels(embedding, _kept_side(embedding.shape[-1])).astype(np.float16),
-        "masks": masks > session.model.mask_threshold,
+        "masks": masks > threshold,
         "iou": iou,
     }
 
@@ -79,11 +87,18 @@ def compare(session: SessionLike, golden: Mapping[str, np.ndarray]) -> tuple[Che
     tuple of Check
         Relative L2 error of the embedding, lowest IoU of a mask, largest difference of a score.
     """
-    embedding, masks, iou = _run(session, golden["image"], golden["point_coords"], golden["point_labels"])
+    results = _run(session, golden["image"], golden["point_coords"], golden["point_labels"])
+    return compare_results(session.model.mask_threshold, golden, *results)
+
+
+def compare_results(
+    threshold: float, golden: Mapping[str, np.ndarray], embedding: np.ndarray, masks: np.ndarray, iou: np.ndarray
+) -> tuple[Check, ...]:
+    """Compare results with those of a golden pair; see :func:`compare`."""
     expected = golden["embedding"].astype(np.float32)
     kept = _pixels(embedding, expected.shape[-1])
     error = float(np.linalg.norm(kept - expected)) / max(float(np.linalg.norm(expected)), 1e-30)
-    found, wanted = masks > session.model.mask_threshold, golden["masks"]
+    found, wanted = masks > threshold, golden["masks"]
     union = (found | wanted).sum(axis=(-2, -1))
     overlap = (found & wanted).sum(axis=(-2, -1))
     lowest = float(np.where(union == 0, 1.0, overlap / np.maximum(union, 1)).min())

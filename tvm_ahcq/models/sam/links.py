@@ -31,7 +31,7 @@ def links(spec: SamSpec, params: Mapping[str, np.ndarray], head_dims: Mapping[st
     return Links(
         tuple(_norms(spec, params)),
         (NormLink("image_encoder.neck.1", "image_encoder.neck.2", True),),
-        tuple(_attention(params, name, head_dim) for name, head_dim in head_dims.items()),
+        tuple(attention_link(params, name, head_dim) for name, head_dim in head_dims.items()),
         tuple(ReluLink(f"{mlp}.lin1", f"{mlp}.lin2") for mlp in hidden),
     )
 
@@ -47,7 +47,8 @@ def _norms(spec: SamSpec, params: Mapping[str, np.ndarray]) -> list[NormLink]:
     return found
 
 
-def _attention(params: Mapping[str, np.ndarray], name: str, head_dim: int) -> AttentionLink:
+def attention_link(params: Mapping[str, np.ndarray], name: str, head_dim: int) -> AttentionLink:
+    """Return the layers of an attention, whether one layer makes queries, keys and values or three do."""
     if f"{name}.qkv.weight" in params:
         width = len(params[f"{name}.qkv.weight"]) // 3
         query, key, value = (Rows(f"{name}.qkv", slice(i * width, (i + 1) * width)) for i in range(3))

@@ -12,8 +12,16 @@ PADDING, BACKGROUND, FOREGROUND, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3
 """Labels of a token."""
 
 
-def check_points(coords: Any, labels: Any, batched: bool = False) -> tuple[np.ndarray, np.ndarray]:
+POINT_LABELS = (PADDING, BACKGROUND, FOREGROUND)
+"""Labels of points; box corners go in as a box."""
+
+
+def check_points(
+    coords: Any, labels: Any, batched: bool = False, known: tuple[int, ...] = POINT_LABELS
+) -> tuple[np.ndarray, np.ndarray]:
     """Points ``(N, 2)`` and labels ``(N,)``, or with a batch axis B in front, as float64 and float32.
+
+    Labels other than the `known` ones are refused.
 
     Raises
     ------
@@ -30,7 +38,7 @@ def check_points(coords: Any, labels: Any, batched: bool = False) -> tuple[np.nd
         raise PromptError(f"point_coords has shape {coords.shape}, expected {expected}: x and y in pixels")
     if labels.shape != coords.shape[:-1]:
         raise PromptError(f"point_labels has shape {labels.shape}, expected {coords.shape[:-1]}: one for each point")
-    unknown = labels[~np.isin(labels, (PADDING, BACKGROUND, FOREGROUND))]
+    unknown = labels[~np.isin(labels, known)]
     if unknown.size:
         hint = "; a box goes in as box=, not as points" if np.isin(unknown, (TOP_LEFT, BOTTOM_RIGHT)).any() else ""
         raise PromptError(

@@ -1,1 +1,1 @@
-"""SAM 2: sizes of its image encoders."""
+"""Segment Anything 2 (SAM 2): pictures."""

@@ -1,8 +1,11 @@
-"""Sizes of the image encoders of SAM 2 (Hiera), for which kernels can be tuned."""
+"""Model types of SAM 2, and the sizes of their image encoders; imports nothing heavy."""
 
 from __future__ import annotations
 
+from tvm_ahcq.models.description import Variant
 from tvm_ahcq.models.shapes import EncoderSizes, LinearSize
+
+_OFFICIAL = "https://dl.fbaipublicfiles.com/segment_anything_2/"
 
 _GRID, _PYRAMID = 64, 256
 """Tokens along a side of the third stage (1024 / 16); channels of the feature pyramid."""
@@ -21,4 +24,19 @@ def _encoder(width: int) -> EncoderSizes:
     return EncoderSizes(tuple(linear))
 
 
-ENCODERS = {"hiera_t": _encoder(96), "hiera_s": _encoder(96), "hiera_b+": _encoder(112), "hiera_l": _encoder(144)}
+_SIZES = {
+    "t": ("tiny", _encoder(96)),
+    "s": ("small", _encoder(96)),
+    "b+": ("base_plus", _encoder(112)),
+    "l": ("large", _encoder(144)),
+}
+"""By the short name of a size: its name in the address of the checkpoint, and its encoder."""
+
+_VERSIONS = {"sam2.1": "092824", "sam2": "072824"}
+"""By version: folder of the published checkpoints."""
+
+VARIANTS = tuple(
+    Variant(f"{version}_hiera_{size}", f"{_OFFICIAL}{folder}/{version}_hiera_{long}.pt", encoder=encoder)
+    for version, folder in _VERSIONS.items()
+    for size, (long, encoder) in _SIZES.items()
+)

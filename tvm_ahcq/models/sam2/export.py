@@ -1,0 +1,202 @@
+"""SAM 2 as Relax functions ``encode_image``, ``decode`` and ``decode_mask`` in one IRModule.
+
+The wrappers call the upstream submodules. Written anew are what does not export (labels as boolean indices, copies of
+the image for each prompt, the choice of masks by their stability, which the runtime makes) and the position embedding:
+bicubic interpolation is a product with constants, so that a bundle holds the small table and not its enlargement.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+import tvm
+from torch import nn
+from tvm import relax
+
+from tvm_ahcq.models.export import export_module
+
+if TYPE_CHECKING:
+    from sam2.modeling.sam2_base import SAM2Base
+
+_LABELS = {-1.0: None, 0.0: 0, 1.0: 1, 2.0: 2, 3.0: 3}
+"""Prompt label -> row of ``point_embeddings``; None is padding (``not_a_point_embed``)."""
+
+
+class _EncodeImage(nn.Module):
+    """Normalised image (1, 3, S, S) to its features.
+
+    Returns the embedding for pictures and conditioning frames (1, C, h, w), high-resolution features (1, C/8, 4h, 4w)
+    and (1, C/4, 2h, 2w), and the embedding without the mark "no memory", which the memory modules read.
+    """
+
+    def __init__(self, sam2: SAM2Base) -> None:
+        super().__init__()
+        self.image_encoder, self.sam_mask_decoder = sam2.image_encoder, sam2.sam_mask_decoder
+        self.no_mem_embed = sam2.no_mem_embed
+        trunk = self.image_encoder.trunk
+        rows, side = trunk.pos_embed.shape[-1], sam2.image_size // trunk.patch_embed.proj.stride[0]
+        identity = torch.eye(rows, device="cpu").reshape(1, rows, rows, 1)
+        weights = F.interpolate(identity, size=(side, 1), mode="bicubic").reshape(rows, side)
+        self.register_buffer("enlarge", weights, persistent=False)
+
+    def position_embedding(self) -> torch.Tensor:
+        """(1, H, W, C), as upstream's ``Hiera._get_pos_embed``."""
+        trunk = self.image_encoder.trunk
+        background = self.enlarge.T @ trunk.pos_embed @ self.enlarge
+        window = trunk.pos_embed_window
+        count = background.shape[-1] // window.shape[-1]
+        return (background + window.repeat(1, 1, count, count)).permute(0, 2, 3, 1)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        trunk, neck = self.image_encoder.trunk, self.image_encoder.neck
+        x = trunk.patch_embed(image) + self.position_embedding()
+        stages = []
+        for i, block in enumerate(trunk.blocks):
+            x = block(x)
+            if i in trunk.stage_ends:
+                stages.append(x.permute(0, 3, 1, 2))
+        top = neck.convs[0](stages[3])
+        features = neck.convs[1](stages[2]) + F.interpolate(top, scale_factor=2.0, mode="nearest")
+        high_1 = self.sam_mask_decoder.conv_s1(neck.convs[2](stages[1]))
+        high_0 = self.sam_mask_decoder.conv_s0(neck.convs[3](stages[0]))
+        return features + self.no_mem_embed.reshape(1, -1, 1, 1), high_0, high_1, features
+
+
+class _Decoder(nn.Module):
+    """Prompts -> four masks, their predicted IoU, object pointers and object scores."""
+
+    def __init__(self, sam2: SAM2Base) -> None:
+        super().__init__()
+        self.sam_prompt_encoder, self.sam_mask_decoder = sam2.sam_prompt_encoder, sam2.sam_mask_decoder
+        self.obj_ptr_proj = sam2.obj_ptr_proj
+        self.register_buffer("dense_pe", sam2.sam_prompt_encoder.get_dense_pe().detach(), persistent=False)
+
+    def embed_points(self, coords: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """(B, N, 2) pixels and (B, N) labels -> (B, N, C), as upstream's ``_embed_points``."""
+        encoder = self.sam_prompt_encoder
+        encoded = encoder.pe_layer._pe_encoding((coords + 0.5) / encoder.input_image_size[0])
+        tokens = encoded
+        for label, row in _LABELS.items():
+            chosen = (labels == label).unsqueeze(-1)
+            padding = row is None
+            token = encoder.not_a_point_embed.weight if padding else encoded + encoder.point_embeddings[row].weight
+            tokens = torch.where(chosen, token, tokens)
+        return tokens
+
+    def predict(
+        self, source: torch.Tensor, prompts: torch.Tensor, high_0: torch.Tensor, high_1: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(1 or B, C, h, w) embedding plus mask embedding and (B, N, C) prompts -> masks (B, 4, 4h, 4w), predicted IoU
+        (B, 4), pointers (B, 4, C) and object scores (B, 1)."""
+        decoder = self.sam_mask_decoder
+        own = torch.cat([decoder.obj_score_token.weight, decoder.iou_token.weight, decoder.mask_tokens.weight])
+        tokens = torch.cat([own.unsqueeze(0).expand(prompts.shape[0], -1, -1), prompts], dim=1)
+        tokens, source_tokens = decoder.transformer(source, self.dense_pe, tokens)
+
+        channels, height, width = source.shape[1:]
+        image = source_tokens.transpose(1, 2).reshape(-1, channels, height, width)
+        enlarge_1, norm, activation_1, enlarge_2, activation_2 = decoder.output_upscaling
+        upscaled = activation_1(norm(enlarge_1(image) + high_1))
+        upscaled = activation_2(enlarge_2(upscaled) + high_0)
+        masks = tokens[:, 2 : 2 + decoder.num_mask_tokens]
+        kernels = [mlp(masks[:, i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)]
+        logits = torch.stack(kernels, dim=1) @ upscaled.flatten(2)
+        return (
+            logits.reshape(-1, decoder.num_mask_tokens, *upscaled.shape[2:]),
+            decoder.iou_prediction_head(tokens[:, 1]),
+            self.obj_ptr_proj(masks),
+            decoder.pred_obj_score_head(tokens[:, 0]),
+        )
+
+
+class _Decode(_Decoder):
+    """Prompts without a mask."""
+
+    def forward(
+        self,
+        embedding: torch.Tensor,
+        high_res_0: torch.Tensor,
+        high_res_1: torch.Tensor,
+        point_coords: torch.Tensor,
+        point_labels: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        dense = self.sam_prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        prompts = self.embed_points(point_coords, point_labels)
+        return self.predict(embedding + dense, prompts, high_res_0, high_res_1)
+
+
+class _DecodeMask(_Decoder):
+    """Prompts with a mask from an earlier call (low-resolution logits)."""
+
+    def forward(
+        self,
+        embedding: torch.Tensor,
+        high_res_0: torch.Tensor,
+        high_res_1: torch.Tensor,
+        point_coords: torch.Tensor,
+        point_labels: torch.Tensor,
+        mask_input: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        dense = self.sam_prompt_encoder.mask_downscaling(mask_input)
+        prompts = self.embed_points(point_coords, point_labels)
+        return self.predict(embedding + dense, prompts, high_res_0, high_res_1)
+
+
+_WRAPPERS = {"encode_image": _EncodeImage, "decode": _Decode, "decode_mask": _DecodeMask}
+
+_SYMBOLIC = {"point_coords": {0: "B", 1: "N"}, "point_labels": {0: "B", 1: "N"}, "mask_input": {0: "B"}}
+
+
+def wrapper(sam2: SAM2Base, name: str) -> nn.Module:
+    """Return the torch form of a function, in evaluation mode; any exporter can take it."""
+    return _WRAPPERS[name](sam2).eval()
+
+
+def example_inputs(sam2: SAM2Base, name: str) -> dict[str, torch.Tensor]:
+    """Return zeros of the shapes that a function takes, two prompts of three points."""
+    size, grid, channels = sam2.image_size, sam2.sam_image_embedding_size, sam2.hidden_dim
+    if name == "encode_image":
+        return {"image": torch.zeros(1, 3, size, size)}
+    inputs = {
+        "embedding": torch.zeros(1, channels, grid, grid),
+        "high_res_0": torch.zeros(1, channels // 8, 4 * grid, 4 * grid),
+        "high_res_1": torch.zeros(1, channels // 4, 2 * grid, 2 * grid),
+        "point_coords": torch.zeros(2, 3, 2),
+        "point_labels": torch.zeros(2, 3),
+    }
+    return inputs if name == "decode" else inputs | {"mask_input": torch.zeros(2, 1, 4 * grid, 4 * grid)}
+
+
+def export_sam2(sam2: SAM2Base) -> tuple[tvm.IRModule, dict[str, list[str]]]:
+    """Import an upstream SAM 2 into Relax.
+
+    Parameters
+    ----------
+    sam2 : SAM2Base
+        In evaluation mode; weights are shared, not copied, and none end up in the IRModule.
+
+    Returns
+    -------
+    module : tvm.IRModule
+        ``encode_image``, ``decode`` and ``decode_mask``.
+    function_params : dict of str to list of str
+        State-dict names of the parameters of each function, in order.
+
+    Raises
+    ------
+    UnsupportedModelError
+        When ``torch.export`` or TVM cannot take the model.
+    """
+    module, function_params = tvm.IRModule(), {}
+    for name in _WRAPPERS:
+        module[name], function_params[name] = export_function(sam2, name)
+    return module, function_params
+
+
+def export_function(sam2: SAM2Base, name: str) -> tuple[relax.Function, list[str]]:
+    """Import one function; see :func:`tvm_ahcq.models.export.export_module`."""
+    inputs = example_inputs(sam2, name)
+    symbolic = {key: axes for key, axes in _SYMBOLIC.items() if key in inputs}
+    return export_module(wrapper(sam2, name), name, inputs, symbolic)

@@ -1,0 +1,134 @@
+"""The description of SAM 2 (arXiv 2408.00714): functions, layer roles, units, and how its parts are driven."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from tvm_ahcq.models.description import (
+    ATTENTION,
+    DECODE,
+    ENCODE,
+    FLOAT,
+    REFINE,
+    FunctionDescription,
+    LayerRole,
+    ModelFamily,
+    SymbolicDim,
+    TensorDescription,
+)
+from tvm_ahcq.models.execution import GoldenCheck, SessionLike
+from tvm_ahcq.models.float_model import FloatModel
+from tvm_ahcq.models.registry import register_family
+
+from .driver import drive
+from .exchanges import exchanges
+from .golden import compare, make_golden
+from .image import prepare
+from .links import links
+from .prompting import PROMPTING
+from .spec import Sam2Spec
+from .timing import TIMING
+from .variants import VARIANTS
+
+_BLOCK, _DECODER = r"image_encoder\.trunk\.blocks\.\d+", r"sam_mask_decoder\.transformer"
+_DECODER_ATTENTION = (
+    rf"{_DECODER}\.(layers\.\d+\.(self_attn|cross_attn_token_to_image|cross_attn_image_to_token)"
+    r"|final_attn_token_to_image)"
+)
+
+_FEATURES = (
+    TensorDescription("embedding", (1, "C", "h", "w"), "image embedding of a picture or a frame without memory"),
+    TensorDescription("high_res_0", (1, "C/8", "4h", "4w"), "features of the first stage"),
+    TensorDescription("high_res_1", (1, "C/4", "2h", "2w"), "features of the second stage"),
+)
+_FRAME = TensorDescription("frame", (1, "C", "h", "w"), "image embedding that memory is added to")
+_PROMPTS = (
+    TensorDescription("point_coords", ("B", "N", 2), "x and y in model pixels; the graph adds the 0.5"),
+    TensorDescription("point_labels", ("B", "N"), "-1 padding, 0 background, 1 foreground, 2 and 3 box corners"),
+)
+_MASKS = (
+    TensorDescription("masks", ("B", 4, "4h", "4w"), "mask logits"),
+    TensorDescription("iou", ("B", 4), "predicted IoU"),
+    TensorDescription("pointers", ("B", 4, "C"), "object pointers, by mask"),
+    TensorDescription("score", ("B", 1), "object score, a logit"),
+)
+
+
+def _load(name: str, checkpoint: str | os.PathLike[str] | None = None) -> FloatModel:
+    from .load import from_sam2
+
+    return from_sam2(name, checkpoint)
+
+
+def _predictor(session: SessionLike) -> Any:
+    from .predictor import Sam2ImagePredictor
+
+    return Sam2ImagePredictor(session)
+
+
+SAM2 = register_family(
+    ModelFamily(
+        name="sam2",
+        title="SAM 2",
+        variants=VARIANTS,
+        spec=Sam2Spec,
+        functions=(
+            FunctionDescription(
+                "encode_image",
+                ENCODE,
+                (TensorDescription("image", (1, 3, "S", "S"), "squashed and normalised image"),),
+                (*_FEATURES, _FRAME),
+            ),
+            FunctionDescription("decode", DECODE, (*_FEATURES, *_PROMPTS), _MASKS),
+            FunctionDescription(
+                "decode_mask",
+                REFINE,
+                (*_FEATURES, *_PROMPTS, TensorDescription("mask_input", ("B", 1, "4h", "4w"), "mask logits")),
+                _MASKS,
+            ),
+        ),
+        dims=(
+            SymbolicDim("B", "prompts", typical=1, batch=True),
+            # of a prompt: a click and the padding behind it
+            SymbolicDim("N", "points", typical=2),
+        ),
+        roles=(
+            LayerRole(r"image_encoder\.trunk\.patch_embed\.proj", FLOAT, "reads pixels, in float as published"),
+            LayerRole(rf"{_BLOCK}\.(attn\.qkv|mlp\.layers\.0|proj)", "norm"),
+            LayerRole(rf"{_BLOCK}\.attn\.proj", "projection"),
+            LayerRole(rf"{_BLOCK}\.attn", ATTENTION),
+            LayerRole(rf"({_BLOCK}|{_DECODER}\.layers\.\d+)\.mlp\.layers\.1", "activation"),
+            # laterals read the residual stream, whose channels differ as much as those behind a norm
+            LayerRole(r"image_encoder\.neck\.convs\.\d+\.conv", "norm"),
+            LayerRole(r"sam_mask_decoder\.conv_s[01]", "linear"),
+            LayerRole(rf"{_DECODER}\.layers\.\d+\.mlp\.layers\.0", "norm"),
+            LayerRole(rf"{_DECODER_ATTENTION}\.[qkv]_proj", "norm"),
+            LayerRole(rf"{_DECODER_ATTENTION}\.out_proj", "projection"),
+            LayerRole(_DECODER_ATTENTION, ATTENTION),
+            LayerRole(
+                r"sam_mask_decoder\.(output_upscaling|output_hypernetworks_mlps|iou_prediction_head"
+                r"|pred_obj_score_head)\..*",
+                FLOAT,
+                "heads of the mask decoder, in float in the published method",
+            ),
+            LayerRole(r"obj_ptr_proj\..*", FLOAT, "object pointers: small, and read by every later frame"),
+            LayerRole(r"sam_prompt_encoder\..*", FLOAT, "encoding of prompts, in float in the published method"),
+            LayerRole(r"decode(_mask)?\.matmul", FLOAT, "masks from hypernetworks: both operands are computed"),
+            LayerRole(r"encode_image\.max_pool2d", FLOAT, "a maximum over four tokens"),
+            LayerRole(r"image_encoder\.trunk", FLOAT, "enlarges the position embedding"),
+        ),
+        units=rf"{_BLOCK}|image_encoder\.neck|{_DECODER}\.layers\.\d+|{_DECODER}\.final_attn_token_to_image",
+        prepare=prepare,
+        drive=drive,
+        load=_load,
+        predictor=_predictor,
+        exchanges=exchanges,
+        golden=GoldenCheck(make_golden, compare),
+        searched_keys=r"sam_mask_decoder\..*\.k",
+        foldable_signs=r".*token_to_image.*",
+        links=links,
+        prompting=PROMPTING,
+        timing=TIMING,
+    )
+)

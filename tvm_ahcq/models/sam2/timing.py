@@ -1,0 +1,72 @@
+"""Calls of SAM 2 that profiles and benchmarks time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tvm_ahcq.models.evaluation import Timing
+from tvm_ahcq.models.execution import SessionLike
+
+from .driver import with_padding
+from .functions import Sam2Functions
+from .image import prepare, to_model_frame
+from .spec import Sam2Spec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def example_inputs(spec: Sam2Spec, function: str, items: int) -> tuple[np.ndarray, ...]:
+    """Return an image of noise, or clicks in the middle of features of noise, with masks of noise."""
+    rng = np.random.default_rng(0)
+    if function == "encode_image":
+        return (rng.standard_normal((1, 3, spec.image_size, spec.image_size), np.float32),)
+    middle, grid, channels = spec.image_size / 2, spec.grid, spec.prompt_dim
+    clicks = (
+        rng.standard_normal((1, channels, grid, grid), np.float32),
+        rng.standard_normal((1, channels // 8, 4 * grid, 4 * grid), np.float32),
+        rng.standard_normal((1, channels // 4, 2 * grid, 2 * grid), np.float32),
+        *with_padding(np.full((items, 1, 2), middle), np.ones((items, 1))),
+    )
+    if function == "decode":
+        return clicks
+    return (*clicks, rng.standard_normal((items, 1, 4 * grid, 4 * grid), np.float32))
+
+
+def torch_modules(model: str, functions: Sequence[str], weights: Path | None) -> dict[str, nn.Module]:
+    """Return functions of a float SAM 2 as torch modules, by name; on the device "meta" if `weights` is None."""
+    from .export import wrapper
+    from .load import build_module, read_state
+
+    sam2 = build_module(model)
+    if weights is not None:
+        sam2.load_state_dict(read_state(weights, model), assign=True)
+    return {name: wrapper(sam2, name).requires_grad_(False) for name in functions}
+
+
+def stages(session: SessionLike, image: np.ndarray, click: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """Return the encoder, the decoder of one click on its features, and a predictor's picture and click."""
+    from .predictor import Sam2ImagePredictor
+
+    predictor, functions = Sam2ImagePredictor(session), Sam2Functions(session)
+    tensor = prepare(session.model, image)
+    coords = to_model_frame(session.model, click[None, None], (image.shape[0], image.shape[1]))
+    prompt = with_padding(coords, np.ones((1, 1)))
+    features = functions.encode(tensor)
+
+    def whole() -> None:
+        predictor.set_image(image)
+        predictor.predict(click[None], np.array([1]))
+
+    return {
+        "encode": lambda: functions.encode(tensor),
+        "decode": lambda: functions.decode(features, *prompt),
+        "whole": whole,
+    }
+
+
+TIMING = Timing(example_inputs, torch_modules, stages)
