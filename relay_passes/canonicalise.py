@@ -123,7 +123,46 @@ def _convolution(defs: Definitions, conv: relax.Call, bias: relax.Expr, bias_fre
         return relax.op.permute_dims(ahcq.linear(patches, flat, bias, name=name, accumulate=accumulate), NCHW)
     if bias_free and stride == 1 and kernel % 2 and padding == [kernel // 2] * 4:
         return relax.op.permute_dims(ahcq.conv2d(relax.op.permute_dims(x, NHWC), weight, name=name), NCHW)
+    if 1 < stride < kernel and len(set(padding)) == 1:
+        return _strided(x, weight, bias, name, (stride, padding[0]))
     return None
+
+
+def _strided(
+    x: relax.Expr, weight: relax.Expr, bias: relax.Expr, name: str, stride_padding: tuple[int, int]
+) -> relax.Expr | None:
+    """Return a convolution with a kernel wider than its stride as a linear layer.
+
+    The kernel is filled up with zeros to a multiple ``n`` of the stride. The picture becomes cells of stride x stride
+    pixels; an output reads n x n neighbouring cells.
+    """
+    (stride, padding), (batch, channels, *sides) = stride_padding, dims(x)
+    outputs, _, kernel, _ = map(int, dims(weight))
+    if not all(isinstance(side, tirx.IntImm) for side in sides):
+        return None
+    cells = -(-kernel // stride)
+    counts = [(int(side) + 2 * padding - kernel) // stride + 1 for side in sides]
+    totals = [(count - 1 + cells) * stride for count in counts]
+    after = [total - int(side) - padding for total, side in zip(totals, sides, strict=True)]
+    if min(after) < 0:
+        return None
+    x = relax.op.nn.pad(x, [0, 0, 0, 0, padding, after[0], padding, after[1]])
+    rows, columns = (total // stride for total in totals)
+    x = relax.op.reshape(x, [batch, channels, rows, stride, columns, stride])
+    x = relax.op.permute_dims(x, [0, 2, 4, 1, 3, 5])
+    x = relax.op.reshape(x, [batch, rows, columns, channels * stride * stride])
+    shifted = [
+        relax.op.strided_slice(x, [1, 2], [i, j], [i + counts[0], j + counts[1]])
+        for i in range(cells)
+        for j in range(cells)
+    ]
+    missing = cells * stride - kernel
+    flat = relax.op.nn.pad(weight, [0, 0, 0, 0, 0, missing, 0, missing])
+    flat = relax.op.reshape(flat, [outputs, channels, cells, stride, cells, stride])
+    flat = relax.op.permute_dims(flat, [0, 2, 4, 1, 3, 5])
+    flat = relax.op.reshape(flat, [outputs, cells * cells * int(channels) * stride * stride])
+    product = ahcq.linear(relax.op.concat(shifted, axis=-1), flat, bias, name=name, accumulate="float64")
+    return relax.op.permute_dims(product, NCHW)
 
 
 def _is_plain(conv: relax.Call) -> bool:
@@ -258,7 +297,8 @@ def _attention_name(defs: Definitions, query: relax.Expr) -> str | None:
     expr = defs.of(query)
     while not is_op(expr, "relax.ahcq.linear"):
         if isinstance(expr, relax.TupleGetItem):
-            expr = defs.of(expr.tuple_value)
+            value = defs.of(expr.tuple_value)
+            expr = defs.of(value.fields[expr.index]) if isinstance(value, relax.Tuple) else value
         elif isinstance(expr, relax.Call) and expr.args:
             expr = defs.of(expr.args[0])
         else:

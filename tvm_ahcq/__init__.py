@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "from_sam": "tvm_ahcq.models.sam.load",
+    "from_sam2": "tvm_ahcq.models.sam2.load",
     "recipe": "tvm_ahcq.quantizers.core.recipe",
     "quantize": "tvm_ahcq.api",
     "compile": "tvm_ahcq.api",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tvm_ahcq.evaluate.metrics.coco_accuracy import CocoAccuracy
     from tvm_ahcq.evaluate.metrics.mask_accuracy import MaskAccuracy
     from tvm_ahcq.evaluate.metrics.variants import Variant
-    from tvm_ahcq.models.sam.predictor import SamPredictor
+    from tvm_ahcq.models.execution import ImagePredictor
 
 FLOAT, FAKE_QUANT = "float", "fake-quant"
 """Models that are not in a bundle, as they are typed."""
@@ -120,7 +120,7 @@ class _Data:
     text: str
     scored: str
     content: dict[str, Any]
-    measure: Callable[[SamPredictor, Callable[[str, int, int], None]], MaskAccuracy | CocoAccuracy]
+    measure: Callable[[ImagePredictor, Callable[[str, int, int], None]], MaskAccuracy | CocoAccuracy]
 
 
 @dataclass(frozen=True)

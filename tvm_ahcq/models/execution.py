@@ -33,6 +33,19 @@ class SessionLike(Protocol):
         """Call a function by name with its inputs; return its outputs."""
 
 
+class ImagePredictor(Protocol):
+    """Predictor of masks in an image, as evaluation uses it; each family's own has more methods."""
+
+    def set_image(self, image: np.ndarray) -> None:
+        """Encode an ``(H, W, 3)`` uint8 RGB image."""
+
+    def predict_clicks(self, clicks: np.ndarray, multimask_output: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """Return masks ``(B, C, H, W)`` bool and scores ``(B, C)`` of one click an object, ``(B, 2)`` in pixels."""
+
+    def predict_boxes(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return one mask ``(B, 1, H, W)`` and score ``(B, 1)`` for each box ``(B, 4)``, XYXY in pixels."""
+
+
 def run_driver(driver: Driver, execute: Callable[..., Any]) -> None:
     """Run all calls of a driver; ``execute(function, *inputs)`` returns the output, or a tuple of several."""
     try:

@@ -288,6 +288,14 @@ def _conv2d_transpose(attrs: SimpleNamespace, args: Args) -> Tensor:
     )
 
 
+@torch_op("relax.nn.max_pool2d")
+def _max_pool2d(attrs: SimpleNamespace, args: Args) -> Tensor:
+    if attrs.layout != "NCHW" or any(attrs.padding) or attrs.ceil_mode:
+        given = attrs.layout, attrs.padding, attrs.ceil_mode
+        raise UnsupportedModelError(f"relax.nn.max_pool2d with {given}; expected layout 'NCHW' without padding")
+    return F.max_pool2d(args[0], attrs.pool_size, attrs.strides, dilation=attrs.dilation)
+
+
 @torch_op("relax.image.resize2d")
 def _resize2d(attrs: SimpleNamespace, args: Args) -> Tensor:
     given = (attrs.layout, attrs.method, attrs.coordinate_transformation_mode)

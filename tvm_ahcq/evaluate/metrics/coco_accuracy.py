@@ -18,7 +18,7 @@ from tvm_ahcq.evaluate.datasets.pictures import load_picture
 from .prompted import batches, by_box
 
 if TYPE_CHECKING:
-    from tvm_ahcq.models.sam.predictor import SamPredictor
+    from tvm_ahcq.models.execution import ImagePredictor
 
 _STATS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 """The first figures of COCOeval's summary, in its order."""
@@ -88,7 +88,7 @@ class InstanceMask:
 
 
 def coco_accuracy(
-    predictor: SamPredictor,
+    predictor: ImagePredictor,
     coco: CocoSet,
     detections: Sequence[Detection] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
@@ -97,7 +97,7 @@ def coco_accuracy(
 
     Parameters
     ----------
-    predictor : SamPredictor
+    predictor : ImagePredictor
         Of a float, a fake-quantized or a compiled model.
     coco : CocoSet
         From :func:`.coco.read_coco`.
@@ -137,7 +137,7 @@ def coco_accuracy(
     )
 
 
-def segment_boxes(predictor: SamPredictor, image: CocoImage, boxes: Sequence[Box]) -> Iterator[tuple[Rle, float]]:
+def segment_boxes(predictor: ImagePredictor, image: CocoImage, boxes: Sequence[Box]) -> Iterator[tuple[Rle, float]]:
     """Mask and predicted IoU of each box in a picture; a box that holds no pixel gives an empty mask."""
     corners = np.array(boxes, np.float64)
     x0, y0, x1, y1 = corners.T

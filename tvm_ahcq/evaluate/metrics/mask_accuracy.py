@@ -17,7 +17,7 @@ from .iou import iou
 from .prompted import batches, by_box, by_click, by_single_click
 
 if TYPE_CHECKING:
-    from tvm_ahcq.models.sam.predictor import SamPredictor
+    from tvm_ahcq.models.execution import ImagePredictor
 
 Progress = Callable[[str, int, int], None]
 """Is told what is being done, the steps done, and the steps in all."""
@@ -89,7 +89,7 @@ class MaskAccuracy:
 
 
 def mask_accuracy(
-    predictor: SamPredictor,
+    predictor: ImagePredictor,
     folder: MaskFolder,
     prompts: Iterable[str] = PROMPTS,
     void: int | None = None,
@@ -99,7 +99,7 @@ def mask_accuracy(
 
     Parameters
     ----------
-    predictor : SamPredictor
+    predictor : ImagePredictor
         Of a float, a fake-quantized or a compiled model.
     folder : MaskFolder
         From :func:`.mask_folder.read_mask_folder`.
@@ -137,7 +137,9 @@ def mask_accuracy(
     return _means(scores, len(folder.pairs), empty)
 
 
-def _picture(predictor: SamPredictor, pair: MaskPair, prompts: tuple[str, ...], void: int | None) -> list[ObjectScore]:
+def _picture(
+    predictor: ImagePredictor, pair: MaskPair, prompts: tuple[str, ...], void: int | None
+) -> list[ObjectScore]:
     """Scores of the objects in one picture; it is not even encoded if there are none."""
     labels = load_labels(pair.mask)
     objects = object_labels(labels, void)

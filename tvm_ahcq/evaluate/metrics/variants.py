@@ -12,7 +12,7 @@ from tvm_ahcq.errors import EvaluationError
 if TYPE_CHECKING:
     from tvm_ahcq.api import QuantizedModel
     from tvm_ahcq.models.float_model import FloatModel
-    from tvm_ahcq.models.sam.predictor import SamPredictor
+    from tvm_ahcq.models.execution import ImagePredictor
     from tvm_ahcq.runtime.accelerator import DeviceOptions
 
 
@@ -38,7 +38,7 @@ class Variant:
     model: str
     numbers: str
     sites: tuple[int, int] | None
-    open: Callable[[], SamPredictor]
+    open: Callable[[], ImagePredictor]
 
 
 def compiled(

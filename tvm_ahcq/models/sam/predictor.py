@@ -211,6 +211,35 @@ class SamPredictor:
             mask_input = prompts.check_mask(mask_input, 4 * self.model.grid, batched=True)
         return self._predict(points, boxes, mask_input, multimask_output, return_logits)
 
+    def predict_clicks(self, clicks: np.ndarray, multimask_output: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """Predict masks for one click an object.
+
+        Parameters
+        ----------
+        clicks : numpy.ndarray
+            ``(B, 2)``: x and y in pixels of the image.
+        multimask_output : bool
+            Three masks each, or one.
+
+        Returns
+        -------
+        masks, scores : numpy.ndarray
+            ``(B, C, H, W)`` bool and ``(B, C)`` float32.
+
+        Raises
+        ------
+        PromptError
+            No image is set.
+        """
+        points = self.transform.apply_coords(np.asarray(clicks)[:, None], self._original_size())
+        labels = np.ones((len(points), 1), np.float32)
+        return self.predict_torch(points, labels, multimask_output=multimask_output)[:2]
+
+    def predict_boxes(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Predict one mask for each box ``(B, 4)`` XYXY: ``(B, 1, H, W)`` bool and ``(B, 1)`` float32."""
+        placed = self.transform.apply_boxes(boxes, self._original_size())
+        return self.predict_torch(None, None, placed, multimask_output=False)[:2]
+
     def get_image_embedding(self) -> np.ndarray:
         """The embedding of the current image: ``(1, C, h, w)`` float32.
 

@@ -31,6 +31,8 @@ class _EncodeImage(nn.Module):
     and (1, C/4, 2h, 2w), and the embedding without the mark "no memory", which the memory modules read.
     """
 
+    enlarge: torch.Tensor
+
     def __init__(self, sam2: SAM2Base) -> None:
         super().__init__()
         self.image_encoder, self.sam_mask_decoder = sam2.image_encoder, sam2.sam_mask_decoder
@@ -44,7 +46,7 @@ class _EncodeImage(nn.Module):
     def position_embedding(self) -> torch.Tensor:
         """(1, H, W, C), as upstream's ``Hiera._get_pos_embed``."""
         trunk = self.image_encoder.trunk
-        background = self.enlarge.T @ trunk.pos_embed @ self.enlarge
+        background = self.enlarge.transpose(0, 1) @ trunk.pos_embed @ self.enlarge
         window = trunk.pos_embed_window
         count = background.shape[-1] // window.shape[-1]
         return (background + window.repeat(1, 1, count, count)).permute(0, 2, 3, 1)
@@ -58,10 +60,17 @@ class _EncodeImage(nn.Module):
             if i in trunk.stage_ends:
                 stages.append(x.permute(0, 3, 1, 2))
         top = neck.convs[0](stages[3])
-        features = neck.convs[1](stages[2]) + F.interpolate(top, scale_factor=2.0, mode="nearest")
+        features = neck.convs[1](stages[2]) + _twice(top)
         high_1 = self.sam_mask_decoder.conv_s1(neck.convs[2](stages[1]))
         high_0 = self.sam_mask_decoder.conv_s0(neck.convs[3](stages[0]))
         return features + self.no_mem_embed.reshape(1, -1, 1, 1), high_0, high_1, features
+
+
+def _twice(x: torch.Tensor) -> torch.Tensor:
+    """(B, C, h, w) -> (B, C, 2h, 2w): each pixel four times."""
+    batch, channels, height, width = x.shape
+    repeated = x[:, :, :, None, :, None].expand(batch, channels, height, 2, width, 2)
+    return repeated.reshape(batch, channels, 2 * height, 2 * width)
 
 
 class _Decoder(nn.Module):

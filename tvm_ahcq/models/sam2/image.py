@@ -29,4 +29,4 @@ def prepare(model: Sam2Spec, image: np.ndarray) -> np.ndarray:
 def to_model_frame(model: Sam2Spec, coords: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return coordinates ``(..., 2)`` of an image of `size` ``(H, W)``, x and y in pixels, in the model's frame."""
     height, width = size
-    return np.asarray(coords, np.float32) / np.float32((width, height)) * np.float32(model.image_size)
+    return np.asarray(coords, np.float32) / np.array([width, height], np.float32) * np.float32(model.image_size)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of pixels on the 0..1 scale (upstream, ``SAM2Transforms``)."""
 
+
 class _LinspaceOnCpu(TorchFunctionMode):
     """Leaves ``linspace`` off the device "meta": Hiera reads its values when it is built."""
 
@@ -114,9 +115,7 @@ def from_module(sam2: SAM2Base, name: str) -> FloatModel:
     return FloatModel(spec, module, params, function_params)
 
 
-def from_sam2(
-    model_type: str = "sam2.1_hiera_t", checkpoint: str | os.PathLike[str] | None = None
-) -> FloatModel:
+def from_sam2(model_type: str = "sam2.1_hiera_t", checkpoint: str | os.PathLike[str] | None = None) -> FloatModel:
     """Load a Segment Anything 2 model.
 
     Parameters

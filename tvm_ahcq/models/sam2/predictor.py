@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,17 @@ LOW_RES_LIMIT = 32.0
 
 LABELS = (prompts.PADDING, prompts.BACKGROUND, prompts.FOREGROUND, prompts.TOP_LEFT, prompts.BOTTOM_RIGHT)
 """Labels that points may have."""
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """A prompt as the user gave it: arrays or None; sizes in pixels of the image, or parts of it."""
+
+    point_coords: Any = None
+    point_labels: Any = None
+    box: Any = None
+    mask_input: Any = None
+    in_pixels: bool = True
 
 
 class Sam2ImagePredictor:
@@ -157,9 +169,8 @@ class Sam2ImagePredictor:
             No image is set, or a prompt has a wrong shape or label or lies outside the image.
         """
         self._require_image()
-        return self._predict(
-            -1, point_coords, point_labels, box, mask_input, multimask_output, return_logits, normalize_coords
-        )
+        prompt = _Prompt(point_coords, point_labels, box, mask_input, normalize_coords)
+        return self._predict(-1, prompt, multimask_output, return_logits)
 
     def predict_batch(
         self,
@@ -193,7 +204,7 @@ class Sam2ImagePredictor:
                 raise PromptError(f"{name} has {len(values)} entries; expected {count}, one for each image")
             columns.append([None] * count if values is None else list(values))
         results = [
-            self._predict(i, *given, multimask_output, return_logits, normalize_coords)
+            self._predict(i, _Prompt(*given, normalize_coords), multimask_output, return_logits)
             for i, given in enumerate(zip(*columns, strict=True))
         ]
         masks, scores, low = (list(values) for values in zip(*results, strict=True))
@@ -257,49 +268,33 @@ class Sam2ImagePredictor:
         return masks, scores
 
     def _predict(
-        self,
-        index: int,
-        point_coords: Any | None,
-        point_labels: Any | None,
-        box: Any | None,
-        mask_input: Any | None,
-        multimask_output: bool,
-        return_logits: bool,
-        normalize_coords: bool,
+        self, index: int, prompt: _Prompt, multimask_output: bool, return_logits: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        size = self._sizes[index] if normalize_coords else (1, 1)
-        coords, labels = self._tokens(point_coords, point_labels, box, size)
-        masks = None if mask_input is None else _mask_input(mask_input, 4 * self.model.grid)
+        """Decode a prompt on the image of an index, and resize its masks."""
+        size = self._sizes[index]
+        coords, labels = self._tokens(prompt, size if prompt.in_pixels else (1, 1))
+        masks = None if prompt.mask_input is None else _mask_input(prompt.mask_input, 4 * self.model.grid)
         coords, labels, masks = _same_batch(coords, labels, masks)
         low, scores = self._decode(self._features[index], coords, labels, masks, multimask_output)
-        if any(self._areas):
-            low_clean = clean(low, self.mask_threshold, *self._areas)
-        else:
-            low_clean = low
+        cleaned = clean(low, self.mask_threshold, *self._areas) if any(self._areas) else low
         if return_logits:
-            result = enlarge(low_clean, self._sizes[index])
+            result = enlarge(cleaned, size)
         else:
-            result = enlarge_above(low_clean, self._sizes[index], self.mask_threshold)
+            result = enlarge_above(cleaned, size, self.mask_threshold)
         low = np.clip(low, -LOW_RES_LIMIT, LOW_RES_LIMIT)
         return (result[0], scores[0], low[0]) if len(low) == 1 else (result, scores, low)
 
-    def _tokens(
-        self, point_coords: Any | None, point_labels: Any | None, box: Any | None, size: tuple[int, int]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _tokens(self, prompt: _Prompt, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """Return points in the model's frame with their labels: corners of the box, points, and the padding point.
 
         Without points and boxes there are no tokens at all, as upstream.
         """
         parts: list[tuple[np.ndarray, np.ndarray]] = []
-        if box is not None:
-            corners = _boxes(box, size)
+        if prompt.box is not None:
+            corners = _boxes(prompt.box, size)
             parts.append((corners, np.tile([prompts.TOP_LEFT, prompts.BOTTOM_RIGHT], (len(corners), 1))))
-        if point_coords is not None or point_labels is not None:
-            batched = np.ndim(point_coords) == 3 if point_coords is not None else False
-            coords, labels = prompts.check_points(point_coords, point_labels, batched, LABELS)
-            kept = labels != prompts.PADDING
-            prompts.check_inside("point", np.where(kept[..., None], coords, 0).reshape(-1, 2), size)
-            parts.append((coords, labels) if batched else (coords[None], labels[None]))
+        if prompt.point_coords is not None or prompt.point_labels is not None:
+            parts.append(_points(prompt, size))
         if not parts:
             return np.zeros((1, 0, 2), np.float32), np.zeros((1, 0), np.float32)
         counts = {len(coords) for coords, _ in parts}
@@ -337,6 +332,15 @@ def _boxes(box: Any, size: tuple[int, int]) -> np.ndarray:
     corners = boxes.reshape(-1, 2, 2)
     prompts.check_inside("box corner", corners.reshape(-1, 2), size)
     return corners
+
+
+def _points(prompt: _Prompt, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return points ``(B, N, 2)`` of one object or of several, and their labels."""
+    batched = prompt.point_coords is not None and np.ndim(prompt.point_coords) == 3
+    coords, labels = prompts.check_points(prompt.point_coords, prompt.point_labels, batched, LABELS)
+    used = labels != prompts.PADDING
+    prompts.check_inside("point", np.where(used[..., None], coords, 0).reshape(-1, 2), size)
+    return (coords, labels) if batched else (coords[None], labels[None])
 
 
 def _mask_input(mask: Any, side: int) -> np.ndarray:
