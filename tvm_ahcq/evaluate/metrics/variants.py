@@ -11,8 +11,8 @@ from tvm_ahcq.errors import EvaluationError
 
 if TYPE_CHECKING:
     from tvm_ahcq.api import QuantizedModel
-    from tvm_ahcq.models.float_model import FloatModel
     from tvm_ahcq.models.execution import ImagePredictor
+    from tvm_ahcq.models.float_model import FloatModel
     from tvm_ahcq.runtime.accelerator import DeviceOptions
 
 

@@ -204,8 +204,8 @@ class Sam2ImagePredictor:
                 raise PromptError(f"{name} has {len(values)} entries; expected {count}, one for each image")
             columns.append([None] * count if values is None else list(values))
         results = [
-            self._predict(i, _Prompt(*given, normalize_coords), multimask_output, return_logits)
-            for i, given in enumerate(zip(*columns, strict=True))
+            self._predict(i, _Prompt(coords, labels, box, mask, normalize_coords), multimask_output, return_logits)
+            for i, (coords, labels, box, mask) in enumerate(zip(*columns, strict=True))
         ]
         masks, scores, low = (list(values) for values in zip(*results, strict=True))
         return masks, scores, low
