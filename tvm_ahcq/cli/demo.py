@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvm_ahcq.models.registry import embedded_model, find_model
+from tvm_ahcq.models.registry import embedded_model, embedded_models, find_model
 
 from .arguments import output_folder
 from .compile import generated_images
@@ -35,7 +35,7 @@ EXAMPLES = """\
 example:
   tvm-ahcq demo --out-dir /tmp
 
-Writes vit_t-w4a4.ahcq (the compiled model), coins.png (the photo) and demo.png (the photo with the mask drawn in).
+Writes MODEL-w4a4.ahcq (the compiled model), coins.png (the photo) and demo.png (the photo with the mask drawn in).
 Nothing is downloaded: weights, calibration scenes and photo come with the packages.
 """
 
@@ -49,6 +49,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         epilog=EXAMPLES,
     )
     parser.add_argument(
+        "--model",
+        choices=embedded_models(),
+        default=embedded_model(),
+        help="which of the small models (default: %(default)s)",
+    )
+    parser.add_argument(
         "--out-dir",
         metavar="DIR",
         type=output_folder,
@@ -60,10 +66,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Quantize, compile, save, load, segment, compare with the float model, draw."""
-    bundle, photo, picture = (
-        args.out_dir / name for name in (f"{embedded_model()}-w4a4.ahcq", "coins.png", "demo.png")
-    )
-    _compile(bundle)
+    bundle, photo, picture = (args.out_dir / name for name in (f"{args.model}-w4a4.ahcq", "coins.png", "demo.png"))
+    _compile(args.model, bundle)
 
     import numpy as np
     from PIL import Image
@@ -76,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
 
     image = np.repeat(data.coins()[..., None], 3, axis=2)
     Image.fromarray(image).save(photo)
-    predictors = load(bundle), _torch_predictor(thread_count(None))
+    predictors = load(bundle), _torch_predictor(args.model, thread_count(None))
     (mask, float_mask), (seconds, float_seconds) = _segment(predictors, image)
     click = ",".join(map(str, CLICK))
     result(
@@ -97,13 +101,12 @@ def run(args: argparse.Namespace) -> None:
     print(f"next: tvm-ahcq segment {bundle} {photo} --point {ANOTHER_CLICK} -o {args.out_dir / 'segmented.png'}")
 
 
-def _compile(bundle: Path) -> None:
-    """Quantize and compile the embedded model to `bundle`; print what came of each step."""
+def _compile(name: str, bundle: Path) -> None:
+    """Quantize and compile an embedded model to `bundle`; print what came of each step."""
     import tvm_ahcq as ahcq
     from tvm_ahcq.runtime.threads import thread_count
     from tvm_ahcq.target import resolve_target
 
-    name = embedded_model()
     model = find_model(name)[0].load(name, None)
     result("model", f"{name} (embedded), {model.spec.input_text}, W4A4, recipe ahcq")
     result("target", f"{resolve_target('native').name}, {thread_count(None)} threads")
@@ -123,21 +126,14 @@ def _compile(bundle: Path) -> None:
     )
 
 
-def _torch_predictor(threads: int) -> Any:
+def _torch_predictor(name: str, threads: int) -> Any:
     """Upstream's own predictor with the same weights in float, on as many threads: what there is to compare with."""
     import torch
 
-    from tvm_ahcq.models.sam.load import build_module, read_state
-    from tvm_ahcq.models.sam.variants import EMBEDDED_WEIGHTS
-    from tvm_ahcq.models.torchvision_compat import ensure_torchvision
-
-    ensure_torchvision()
-    from segment_anything import SamPredictor
-
     torch.set_num_threads(threads)
-    sam = build_module(embedded_model(), device="cpu")
-    sam.load_state_dict(read_state(EMBEDDED_WEIGHTS, embedded_model()))
-    return SamPredictor(sam)
+    family, variant = find_model(name)
+    assert family.timing is not None and variant.weights is not None
+    return family.timing.upstream_predictor(name, variant.weights)
 
 
 def _segment(predictors: Sequence[Any], image: np.ndarray) -> tuple[list[np.ndarray], list[float]]:

@@ -76,8 +76,12 @@ class Timing:
     stages : callable
         ``stages(session, image, click) -> calls``: what benchmarks time, by stage of
         :data:`tvm_ahcq.bench.task.STAGES`; `image` ``(H, W, 3)`` uint8 RGB, `click` ``(2,)`` x and y in pixels of it.
+    upstream_predictor : callable
+        ``upstream_predictor(model, weights) -> predictor``: the predictor of the model's own package, in torch, with
+        the weights of a file.
     """
 
     example_inputs: Callable[[Any, str, int], tuple[np.ndarray, ...]]
     torch_modules: Callable[[str, Sequence[str], Path | None], dict[str, nn.Module]]
     stages: Callable[[SessionLike, np.ndarray, np.ndarray], dict[str, Callable[[], Any]]]
+    upstream_predictor: Callable[[str, Path], Any]

@@ -92,6 +92,11 @@ def find_model(name: str) -> tuple[ModelFamily, Variant]:
     raise UnsupportedModelError(f"unknown model type {name!r}; expected one of {', '.join(model_names())}")
 
 
+def embedded_models() -> tuple[str, ...]:
+    """Return the model types whose weights are part of the package."""
+    return tuple(variant.name for variant in variants() if variant.embedded)
+
+
 def embedded_model() -> str:
-    """Return the model type whose weights are part of the package."""
-    return next(variant.name for variant in variants() if variant.embedded)
+    """Return the first model type whose weights are part of the package, the default of commands."""
+    return embedded_models()[0]

@@ -12,6 +12,7 @@ from tvm_ahcq.api import float_session
 from tvm_ahcq.errors import ImageError, PromptError
 from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.sam2.predictor import Sam2ImagePredictor
+from tvm_ahcq.models.sam2.timing import fit_upstream_predictor
 
 PROMPTS: dict[str, dict[str, Any]] = {
     "a click": {"point_coords": [[40, 30]], "point_labels": [1]},
@@ -27,10 +28,7 @@ PROMPTS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module", params=[0, 1, 2])
 def pair(request: pytest.FixtureRequest, sam2: Any, model: FloatModel, pictures: list[np.ndarray]) -> tuple[Any, Any]:
     """Our predictor and upstream's with the same picture."""
-    from sam2.sam2_image_predictor import SAM2ImagePredictor
-
-    ours, theirs = Sam2ImagePredictor(float_session(model)), SAM2ImagePredictor(sam2)
-    theirs._bb_feat_sizes = [(32, 32), (16, 16), (8, 8)]  # upstream wrote down those of 1024 x 1024
+    ours, theirs = Sam2ImagePredictor(float_session(model)), fit_upstream_predictor(sam2)
     for predictor in (ours, theirs):
         predictor.set_image(pictures[request.param])
     return ours, theirs
@@ -80,10 +78,7 @@ def test_normalised_coordinates_name_the_same_pixels(pair: tuple[Any, Any]) -> N
 
 
 def test_a_batch_of_pictures_is_upstreams(sam2: Any, model: FloatModel, pictures: list[np.ndarray]) -> None:
-    from sam2.sam2_image_predictor import SAM2ImagePredictor
-
-    ours, theirs = Sam2ImagePredictor(float_session(model)), SAM2ImagePredictor(sam2)
-    theirs._bb_feat_sizes = [(32, 32), (16, 16), (8, 8)]
+    ours, theirs = Sam2ImagePredictor(float_session(model)), fit_upstream_predictor(sam2)
     clicks, labels = [np.array([[20, 30]])] * 3, [np.array([1])] * 3
     results = []
     for predictor in (ours, theirs):

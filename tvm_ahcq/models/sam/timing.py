@@ -67,4 +67,18 @@ def stages(session: SessionLike, image: np.ndarray, click: np.ndarray) -> dict[s
     }
 
 
-TIMING = Timing(example_inputs, torch_modules, stages)
+def upstream_predictor(model: str, weights: Path) -> Any:
+    """Return ``segment_anything.SamPredictor`` with the weights of a file."""
+    from tvm_ahcq.models.torchvision_compat import ensure_torchvision
+
+    from .load import build_module, read_state
+
+    ensure_torchvision()
+    from segment_anything import SamPredictor
+
+    sam = build_module(model, device="cpu")
+    sam.load_state_dict(read_state(weights, model))
+    return SamPredictor(sam)
+
+
+TIMING = Timing(example_inputs, torch_modules, stages, upstream_predictor)

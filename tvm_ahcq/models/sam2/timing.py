@@ -69,4 +69,22 @@ def stages(session: SessionLike, image: np.ndarray, click: np.ndarray) -> dict[s
     }
 
 
-TIMING = Timing(example_inputs, torch_modules, stages)
+def upstream_predictor(model: str, weights: Path) -> Any:
+    """Return ``sam2.SAM2ImagePredictor`` with the weights of a file."""
+    from .load import build_module, read_state
+
+    sam2 = build_module(model, device="cpu")
+    sam2.load_state_dict(read_state(weights, model))
+    return fit_upstream_predictor(sam2)
+
+
+def fit_upstream_predictor(sam2: Any) -> Any:
+    """Return ``sam2.SAM2ImagePredictor`` of a module; upstream's takes inputs of 1024 x 1024 only until told sizes."""
+    from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+    predictor, grid = SAM2ImagePredictor(sam2), sam2.sam_image_embedding_size
+    predictor._bb_feat_sizes = [(grid * scale, grid * scale) for scale in (4, 2, 1)]
+    return predictor
+
+
+TIMING = Timing(example_inputs, torch_modules, stages, upstream_predictor)
