@@ -26,8 +26,9 @@ LAYERS = (
     "quantizers quantizers.activation",
     "quantizers.weight quantizers.published",
     "quantizers.core.table quantizers.core.table_sidecar",  # knows the parameters of every quantizer
-    "models.description models.evaluation models.execution models.float_model models.links models.registry models.sam2 "
-    "models.shapes",  # families follow below
+    # families follow below
+    "models.description models.evaluation models.execution models.float_model models.links models.registry "
+    "models.shapes",
     "runtime",
     "target",
     "ir",
@@ -63,7 +64,7 @@ A module imports modules of its own layer and of those below.
 
 MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS = 400, 45, 7
 
-SAM_NAME = re.compile(r"encode_image|decode_mask|image_encoder|mask_decoder|vit_[tblh]")
+SAM_NAME = re.compile(r"encode_image|decode_mask|image_encoder|mask_decoder|vit_[tblh]|hiera")
 SAM_TEXT = re.compile(SAM_NAME.pattern + r"|blocks\.(?!\s|$)")
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
-import torch
 from torch import nn
 
 from tvm_ahcq.cli.main import build_parser
 from tvm_ahcq.kernels.gemm.tiling import DEFAULT, LinearSchedule, linear_space
 from tvm_ahcq.models.registry import encoders
 from tvm_ahcq.models.sam.load import build_module
+from tvm_ahcq.models.sam2.load import build_module as build_sam2
 from tvm_ahcq.target import resolve_target
 from tvm_ahcq.tune.host.shapes import encoder_workloads
 from tvm_ahcq.tune.records import DEFAULTS_FILE, Record, Tuning, read_lines
@@ -38,16 +38,13 @@ def test_sam_encoders_have_these_layers(name: str):
 def test_the_help_of_tune_names_every_encoder(capsys):
     with pytest.raises(SystemExit):
         build_parser().parse_args(["tune", "--help"])
-    words = re.findall(r"[\w+]+", capsys.readouterr().out)
+    words = re.findall(r"[\w+.]+", capsys.readouterr().out)
     assert set(encoders()) <= set(words)
 
 
-def test_sam2_encoders_have_these_layers():
-    hieradet = pytest.importorskip("sam2.modeling.backbones.hieradet", reason="needs the extra `sam2`")
-    with torch.device("meta"):
-        trunk = hieradet.Hiera(embed_dim=144, num_heads=2, stages=(2, 6, 36, 4))
-    pyramid = {(256, channels) for channels in trunk.channel_list}
-    assert tuned("hiera_l") == sizes(trunk) | pyramid
+@pytest.mark.parametrize("name", ["sam2.1_hiera_t", "sam2.1_hiera_b+", "sam2.1_hiera_l"])
+def test_sam2_encoders_have_these_layers(name: str):
+    assert tuned(name) == sizes(build_sam2(name).image_encoder)
 
 
 def defaults() -> list[Record]:

@@ -20,7 +20,7 @@ def _encoder(width: int) -> EncoderSizes:
         linear.append(LinearSize(tokens, channels, 4 * channels, grouped=False))
         if stage:  # the first block of a stage widens
             linear += [LinearSize(4 * tokens, outputs * channels, channels // 2, grouped=True) for outputs in (3, 1)]
-        linear.append(LinearSize(tokens, _PYRAMID, channels, grouped=False))
+        linear.append(LinearSize(tokens, _PYRAMID, channels, grouped=True))
     return EncoderSizes(tuple(linear))
 
 
