@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tvm_ahcq as ahcq
-from tvm_ahcq.api import QuantizedModel
+from tvm_ahcq.api import CompiledModel, QuantizedModel
 from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.sam2.predictor import Sam2ImagePredictor
 from tvm_ahcq.relay_passes.annotate import sites
 from tvm_ahcq.relay_passes.coverage import coverage
+from tvm_ahcq.runtime.offload import ACCELERATOR, OffloadReport
 
 
 @pytest.fixture(scope="module")
@@ -32,23 +34,35 @@ def test_every_linear_layer_and_attention_of_encoder_and_decoder_is_a_site(qmode
     assert len(sites(qmodel.annotated)) == qmodel.sites[0]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.fixture(scope="module")
+def compiled(qmodel: QuantizedModel) -> CompiledModel:
+    """For the host and for the accelerator, which takes every product that it can."""
+    return ahcq.compile(qmodel, target="generic", accelerator="sim_4x4", offload="all")
+
+
+def test_every_product_is_offloaded_or_has_a_reason(compiled: CompiledModel) -> None:
+    report = OffloadReport.from_dict(compiled.manifest.accelerator)
+    encoder = report.of("encode_image")
+    products = [each for each in encoder if each.macs and each.reason != "floating point"]
+    assert len(products) == 6 * 5 + 3 + 4 + 2 and all(each.where == ACCELERATOR for each in products)
+    assert all(each.reason for each in report.decisions if each.where != ACCELERATOR)
+
+
+@pytest.mark.parametrize("device", ["host", "fsim"])
 def test_compiled_results_are_the_simulations(
-    model: FloatModel, pictures: list[np.ndarray], qmodel: QuantizedModel, tmp_path: Path, bits: int
+    qmodel: QuantizedModel, compiled: CompiledModel, pictures: list[np.ndarray], tmp_path: Path, device: str
 ) -> None:
-    quantized = qmodel if bits == 4 else ahcq.quantize(model, pictures, ahcq.recipe("ahcq", bits=bits))
-    ahcq.compile(quantized, target="native").save(tmp_path / "tiny2.ahcq")
-    compiled = ahcq.load(tmp_path / "tiny2.ahcq")
-    assert isinstance(compiled, Sam2ImagePredictor)
-    simulated = quantized.fake_quant_predictor()
-    for predictor in (compiled, simulated):
-        predictor.set_image(pictures[0])
-    np.testing.assert_allclose(compiled.get_image_embedding(), simulated.get_image_embedding(), atol=1e-5)
-    results = [
-        predictor.predict(box=np.array([[10, 20, 60, 70], [5, 5, 30, 40]]), return_logits=True)
-        for predictor in (compiled, simulated)
-    ]
+    manifest = replace(compiled.manifest, accelerator=None) if device == "host" else compiled.manifest
+    replace(compiled, manifest=manifest).save(tmp_path / "tiny2.ahcq")
+    predictor, simulated = ahcq.load(tmp_path / "tiny2.ahcq"), qmodel.fake_quant_predictor()
+    assert isinstance(predictor, Sam2ImagePredictor)
+    results = []
+    for each in (predictor, simulated):
+        each.set_image(pictures[0])
+        box, click = np.array([[10, 20, 60, 70], [5, 5, 30, 40]]), np.array([[40, 30]])
+        low = each.predict(click, np.array([1]))[2]
+        refined = each.predict(click, np.array([1]), mask_input=low[:1], return_logits=True)
+        results.append((each.get_image_embedding(), *each.predict(box=box, return_logits=True), *refined))
     for mine, expected in zip(*results, strict=True):
-        np.testing.assert_allclose(mine, expected, atol=1e-4 * np.abs(expected).max())
-    assert all(check.passed for check in compiled.session.verify())
+        np.testing.assert_allclose(mine, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    assert all(check.passed for check in predictor.session.verify())
