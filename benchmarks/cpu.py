@@ -1,7 +1,7 @@
-"""Bundles beside torch, ONNX Runtime and OpenVINO on this CPU: vit_t, and ViT-B at 1024 x 1024 with random weights.
+"""Bundles beside torch, ONNX Runtime and OpenVINO on this CPU: vit_t, and full-size models with random weights.
 
 Writes ``benchmarks/results/cpu.md``. Needs the extra ``bench``; peers that are missing are left out. With what
-``vit_b.py --keep DIR`` left in DIR it takes about 15 minutes on 2 cores the first time and 10 GB, then 5 minutes.
+``full_size.py --keep DIR`` left in DIR it takes about 15 minutes on 2 cores the first time and 10 GB, then 5 minutes.
 """
 
 from __future__ import annotations
@@ -35,13 +35,16 @@ def compiled(folder: Path, model: str) -> tuple[Path, Path | None]:
 def main() -> None:
     """Compare, model by model; write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="folder of vit_b.py, without which vit_t runs alone")
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="folder of full_size.py, without which vit_t runs alone"
+    )
+    parser.add_argument("--models", nargs="+", default=["vit_b"], metavar="NAME", help="models in it (default: vit_b)")
     parser.add_argument("--peers", type=Path, metavar="DIR", help="folder that keeps the exported models")
     parser.add_argument("--repeats", type=int, default=5, help="rounds")
     args = parser.parse_args()
     tables = []
     with tempfile.TemporaryDirectory() as temporary:
-        for model in ("vit_t", "vit_b") if args.keep else ("vit_t",):
+        for model in ("vit_t", *args.models) if args.keep else ("vit_t",):
             bundle, checkpoint = compiled(args.keep or Path(temporary), model)
             chosen = read_bundle(bundle)
             folder = (args.peers or Path(temporary)).resolve() / model

@@ -1,7 +1,7 @@
 """Whole encoders on CPU and simulated accelerator: cycles, busy array, frames a second, traffic; and the tile search.
 
     python benchmarks/heterogeneous.py                # vit_t
-    python benchmarks/heterogeneous.py --vit-b DIR    # also SAM ViT-B, calibration kept in DIR as by vit_b.py
+    python benchmarks/heterogeneous.py --vit-b DIR    # also SAM ViT-B, calibration kept in DIR as by full_size.py
 
 Each model is compiled for the host alone and for host and accelerator; one picture is encoded by both on the functional
 simulator, whose cycles are those of the RTL, and the embeddings are compared; of vit_t also the masks of objects in
@@ -28,7 +28,7 @@ from typing import Any
 
 import fpga_baseline
 import numpy as np
-from vit_b import calibrate
+from full_size import calibrate
 
 import tvm_ahcq as ahcq
 from tvm_ahcq.api import QuantizedModel
@@ -287,7 +287,7 @@ def main() -> None:
     if not options.no_vit_t:
         models["vit_t"] = cache(lambda: ahcq.quantize(ahcq.from_sam("vit_t"), generated_images()))
     if options.vit_b:
-        models["vit_b"] = cache(lambda: calibrate(options.vit_b, options.images)[0])
+        models["vit_b"] = cache(lambda: calibrate(options.vit_b, "vit_b", options.images)[0])
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
