@@ -117,6 +117,15 @@ def test_bad_prompts_are_explained(pair: tuple[Any, Any], prompt: dict[str, Any]
         pair[0].predict(**given(prompt))
 
 
+def test_annotated_boxes_may_reach_over_the_edges(pair: tuple[Any, Any]) -> None:
+    ours, _ = pair
+    height, width = ours.original_size
+    masks, scores = ours.predict_boxes(np.array([[-1, 2, width + 0.5, height]]))
+    assert masks.shape == (1, 1, height, width) and scores.shape == (1, 1)
+    masks, scores = ours.predict_clicks(np.array([[5, 6], [20, 30], [7, 8]]))
+    assert masks.shape == (3, 3, height, width) and scores.shape == (3, 3)
+
+
 def test_a_list_that_is_none_of_images_is_refused(model: FloatModel, pictures: list[np.ndarray]) -> None:
     predictor = Sam2ImagePredictor(float_session(model))
     with pytest.raises(ImageError, match="expected a list"):

@@ -33,13 +33,17 @@ LABELS = (prompts.PADDING, prompts.BACKGROUND, prompts.FOREGROUND, prompts.TOP_L
 
 @dataclass(frozen=True)
 class _Prompt:
-    """A prompt as the user gave it: arrays or None; sizes in pixels of the image, or parts of it."""
+    """A prompt as the user gave it: arrays or None; coordinates in pixels of the image, or parts of it.
+
+    Annotations of data sets may reach over the edges a little: they are not refused for that (`inside`).
+    """
 
     point_coords: Any = None
     point_labels: Any = None
     box: Any = None
     mask_input: Any = None
     in_pixels: bool = True
+    inside: bool = True
 
 
 class Sam2ImagePredictor:
@@ -226,11 +230,11 @@ class Sam2ImagePredictor:
             ``(B, C, H, W)`` bool and ``(B, C)`` float32.
         """
         coords = np.asarray(clicks)[:, None]
-        return self._several(point_coords=coords, point_labels=np.ones((len(coords), 1)), multimask=multimask_output)
+        return self._several(_Prompt(coords, np.ones((len(coords), 1)), inside=False), multimask_output)
 
     def predict_boxes(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Predict one mask for each box ``(B, 4)`` XYXY: ``(B, 1, H, W)`` bool and ``(B, 1)`` float32."""
-        return self._several(box=np.asarray(boxes), multimask=False)
+        return self._several(_Prompt(box=np.asarray(boxes), inside=False), multimask_output=False)
 
     def get_image_embedding(self) -> np.ndarray:
         """Return the embedding of the current images: ``(images, C, h, w)`` float32.
@@ -255,17 +259,10 @@ class Sam2ImagePredictor:
         if not self._features:
             raise ImageNotSetError("An image must be set with .set_image(...) before mask prediction.")
 
-    def _several(
-        self,
-        point_coords: np.ndarray | None = None,
-        point_labels: np.ndarray | None = None,
-        box: np.ndarray | None = None,
-        multimask: bool = False,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        masks, scores, _ = self.predict(point_coords, point_labels, box, multimask_output=multimask)
-        if scores.ndim == 1:
-            return masks[None], scores[None]
-        return masks, scores
+    def _several(self, prompt: _Prompt, multimask_output: bool) -> tuple[np.ndarray, np.ndarray]:
+        self._require_image()
+        masks, scores, _ = self._predict(-1, prompt, multimask_output, return_logits=False)
+        return (masks[None], scores[None]) if scores.ndim == 1 else (masks, scores)
 
     def _predict(
         self, index: int, prompt: _Prompt, multimask_output: bool, return_logits: bool
@@ -291,7 +288,7 @@ class Sam2ImagePredictor:
         """
         parts: list[tuple[np.ndarray, np.ndarray]] = []
         if prompt.box is not None:
-            corners = _boxes(prompt.box, size)
+            corners = _boxes(prompt, size)
             parts.append((corners, np.tile([prompts.TOP_LEFT, prompts.BOTTOM_RIGHT], (len(corners), 1))))
         if prompt.point_coords is not None or prompt.point_labels is not None:
             parts.append(_points(prompt, size))
@@ -324,13 +321,14 @@ class Sam2ImagePredictor:
         return low, scores
 
 
-def _boxes(box: Any, size: tuple[int, int]) -> np.ndarray:
+def _boxes(prompt: _Prompt, size: tuple[int, int]) -> np.ndarray:
     """Return corners ``(B, 2, 2)`` of one box or of several."""
-    boxes = prompts.check_boxes(np.atleast_2d(np.asarray(box)))
+    boxes = prompts.check_boxes(np.atleast_2d(np.asarray(prompt.box)))
     for each in boxes:
         prompts.check_box(each)
     corners = boxes.reshape(-1, 2, 2)
-    prompts.check_inside("box corner", corners.reshape(-1, 2), size)
+    if prompt.inside:
+        prompts.check_inside("box corner", corners.reshape(-1, 2), size)
     return corners
 
 
@@ -338,8 +336,9 @@ def _points(prompt: _Prompt, size: tuple[int, int]) -> tuple[np.ndarray, np.ndar
     """Return points ``(B, N, 2)`` of one object or of several, and their labels."""
     batched = prompt.point_coords is not None and np.ndim(prompt.point_coords) == 3
     coords, labels = prompts.check_points(prompt.point_coords, prompt.point_labels, batched, LABELS)
-    used = labels != prompts.PADDING
-    prompts.check_inside("point", np.where(used[..., None], coords, 0).reshape(-1, 2), size)
+    if prompt.inside:
+        used = labels != prompts.PADDING
+        prompts.check_inside("point", np.where(used[..., None], coords, 0).reshape(-1, 2), size)
     return (coords, labels) if batched else (coords[None], labels[None])
 
 
