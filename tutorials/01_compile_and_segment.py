@@ -32,7 +32,7 @@ print(
 
 # 2. Choose calibration pictures: an iterable of (H, W, 3) uint8 arrays, or the path of a folder of photos. Calibration
 #    uses their statistics only, no annotation. vit_t was trained on generated scenes, so a few of those are enough.
-images = [scene.image for scene in scenes(first=500_000, count=8)]
+images = [scene.image for scene in scenes(first=500_000, count=4)]
 
 # 3. Quantize. A recipe chooses the quantizer at each site; "ahcq" puts channel groups (CAG) behind LayerNorm,
 #    log-uniform levels (HLUQ) behind GELU and ReLU, and logarithmic levels (LNQ) on attention probabilities.

@@ -29,7 +29,7 @@ torch.save({name: weight.float() for name, weight in state.items()}, checkpoint)
 model = ahcq.from_sam("vit_t", checkpoint=checkpoint)
 
 # 2. Choose pictures like those that the model will meet. Calibration needs no annotation.
-pictures = [scene.image for scene in scenes(first=500_000, count=8)]
+pictures = [scene.image for scene in scenes(first=500_000, count=4)]
 
 # 3. Quantize with two recipes. "minmax" uses the whole range of each tensor and rounds to nearest. "ahcq" equalises
 #    channels, minimises the error of each quantizer, and rounds weights with error compensation, so that a layer's

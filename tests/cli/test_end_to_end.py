@@ -185,7 +185,7 @@ def test_segment_refuses_a_click_outside_the_picture(run_cli: Callable, compiled
 def test_eval_finds_the_compiled_model_as_accurate_as_its_simulation(
     run_cli: Callable, compiled: Compiled, tmp_path: Path
 ) -> None:
-    write_scenes(tmp_path, 100, 8)
+    write_scenes(tmp_path, 100, 3)
     done = run_cli(
         "eval",
         "fake-quant",

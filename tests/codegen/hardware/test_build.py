@@ -98,4 +98,6 @@ def test_the_vivado_project_names_its_sources_and_says_that_it_is_untested(tmp_p
 
 def test_the_top_for_zynq_fits_the_accelerator() -> None:
     files = [HERE / "lint" / "waivers.vlt", *rtl_sources(), HERE / "synthesis" / "ahcq_zynq.v"]
-    assert "%Warning" not in verilator("--lint-only", "--top-module", "ahcq_zynq", *map(str, files))
+    parameters = [f"-G{name}={value}" for name, value in named("sim_4x4").parameters().items()]
+    report = verilator("--lint-only", "--top-module", "ahcq_zynq", *parameters, *map(str, files))
+    assert "%Warning" not in report

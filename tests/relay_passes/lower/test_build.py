@@ -47,10 +47,11 @@ class Compiled:
         return [part.numpy() for part in (result if isinstance(result, tuple) else (result,))]
 
 
-@pytest.fixture(scope="module", params=["native", "generic"])
-def compiled(request, quantized) -> Compiled:
-    """Compiled for what the machine can do best, and for what every machine can do."""
-    return Compiled(quantized, request.param)
+@pytest.fixture(scope="module", params=["native-4", "native-8", "generic-4"])
+def compiled(request, quantize_tiny) -> Compiled:
+    """Compiled for what the machine can do best at 4 and at 8 bits, and for what every machine can do."""
+    target, _, bits = request.param.partition("-")
+    return Compiled(quantize_tiny(int(bits)), target)
 
 
 def assert_equal(found: np.ndarray, expected: np.ndarray) -> None:
