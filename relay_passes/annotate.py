@@ -66,7 +66,9 @@ def _plan(defs: Definitions, recipe: Recipe, family: ModelFamily) -> dict[relax.
         if role is None:
             continue
         if layer and role.role in SITE_ROLES:
-            if (quantizer := _quantizer(value, role.role, recipe)) is not None:
+            # codes are of the parameter as it is: a kernel that was filled up or turned around has none
+            coded = defs.param(value.args[1]) is not None
+            if coded and (quantizer := _quantizer(value, role.role, recipe)) is not None:
                 plan[binding.var] = _with_quantized_input(defs, value, recipe, quantizer)
         elif not layer and role.role == ATTENTION:
             plan[binding.var] = _with_quantized_operands(value, recipe)

@@ -78,21 +78,13 @@ def test_a_hiera_block_without_roles_is_refused_with_the_list_of_all_its_layers(
         "6 of the model's operators have no valid role in the description of SAM:\n"
         "  blocks.0.attn.qkv: ahcq.linear of shape [1, 4, 4, 48] in encode, no role\n"
         "  encode.max_pool2d: nn.max_pool2d of shape [1, 16, 2, 2] in encode, no role\n"
-        "  blocks.0.attn: nn.attention of shape [1, 4, 2, 8] in encode, no role\n"
+        "  blocks.0.attn: ahcq.attention of shape [1, 2, 4, 8] in encode, no role\n"
         "  blocks.0.attn.proj: ahcq.linear of shape [1, 2, 2, 16] in encode, no role\n"
         "  blocks.0.mlp.layers.0: ahcq.linear of shape [1, 2, 2, 32] in encode, no role\n"
         "  blocks.0.mlp.layers.1: ahcq.linear of shape [1, 2, 2, 16] in encode, no role\n"
         "Add a role for each name to the roles of the family: a kind of site to quantize it, or 'float' with a reason "
         "if it stays in floating point."
     )
-
-
-def test_attention_in_a_form_that_no_pass_knows_is_refused_whatever_its_role(hiera, make_family):
-    roles = {r"blocks\.0\.(attn\.qkv|mlp\.layers\.\d)": "norm", r"blocks\.0\.attn\.proj": "projection"}
-    family = make_family({**roles, r"encode\.max_pool2d": FLOAT, r"blocks\.0\.attn": ATTENTION})
-    with pytest.raises(UnsupportedModelError, match=r"^1 of the model's operators") as error:
-        annotate(hiera, recipe(), family)
-    assert "blocks.0.attn: nn.attention of shape [1, 4, 2, 8] in encode, role 'attention', but" in str(error.value)
 
 
 def test_attention_may_stay_in_float_by_choice(hiera, make_family):
@@ -134,11 +126,23 @@ CONVOLUTIONS_IN_FLOAT = {
 def test_a_convolution_that_no_pass_knows_is_refused_whatever_its_role(make_family, form, role):
     build, shape = CONVOLUTIONS_IN_FLOAT[form]
     family = make_family({} if role is None else {r"stem\.conv": role})
-    with pytest.raises(UnsupportedModelError, match=r"  stem\.conv: nn\.conv2d"):
+    with pytest.raises(UnsupportedModelError, match=r"  stem\.conv: (nn\.conv2d|ahcq\.linear)"):
         annotate(function_of(build, IMAGE, conv=shape), recipe(), family)
     kept = make_family({r"stem\.conv": FLOAT})
     found = coverage(annotate(function_of(build, IMAGE, conv=shape), recipe(), kept), recipe(), kept)
     assert [(entry.name, entry.status) for entry in found.entries] == [("stem.conv", Status.FLOAT)]
+
+
+def test_attention_in_a_form_that_no_pass_knows_is_refused_whatever_its_role(make_family):
+    def attention(x: relax.Expr, weight: relax.Expr) -> relax.Expr:
+        query = relax.op.matmul(x, relax.op.permute_dims(weight))
+        return relax.op.nn.attention(query, x, x)
+
+    module = function_of(attention, IMAGE, q=(16, 16))
+    family = make_family({r"stem\.q": FLOAT, r"stem": ATTENTION})
+    with pytest.raises(UnsupportedModelError, match=r"^1 of the model's operators") as error:
+        annotate(module, recipe(), family)
+    assert "stem: nn.attention of shape [1, 8, 16, 16] in main, role 'attention', but" in str(error.value)
 
 
 UNNAMED = {

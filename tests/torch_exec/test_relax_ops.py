@@ -127,6 +127,7 @@ CASES: dict[str, list[Case]] = {
         (lambda x, w: nn.conv2d(x, w, padding=1), (IMAGE, tensor(5, 3, 3, 3))),
     ],
     "nn.conv2d_transpose": [(lambda x, w: nn.conv2d_transpose(x, w, strides=2), (IMAGE, tensor(3, 5, 2, 2)))],
+    "nn.max_pool2d": [(lambda x: nn.max_pool2d(x, pool_size=(2, 2), strides=(2, 2)), (IMAGE,))],
     "image.resize2d": [
         (
             lambda x: op.image.resize2d(
@@ -190,9 +191,10 @@ def test_every_registered_operator_has_a_case() -> None:
         lambda x: nn.pad(x, [0, 0, 0, 0, 1, 1, 1, 1], pad_mode="reflect"),
         lambda x: nn.conv2d(x, relax.const(tensor(5, 3, 2, 2)), padding=(0, 0, 1, 1)),
         lambda x: op.image.resize2d(x, (9, 9), layout="NCHW", method="cubic"),
+        lambda x: nn.max_pool2d(x, pool_size=(3, 3), strides=(2, 2), padding=(1, 1)),
         lambda x: nn.layer_norm(x, relax.const(ROW[:3]), relax.const(ROW[:3]), 1),
     ],
-    ids=["pad", "conv2d", "resize2d", "layer_norm"],
+    ids=["pad", "conv2d", "resize2d", "max_pool2d", "layer_norm"],
 )
 def test_unsupported_options_are_refused_rather_than_ignored(build: Callable) -> None:
     module = tvm.IRModule({"main": function_of((build, (IMAGE,)))})
