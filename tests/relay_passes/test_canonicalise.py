@@ -126,6 +126,33 @@ def test_patches_that_do_not_overlap_become_a_linear_layer():
     tvm.ir.assert_structural_equal(canonicalise(Before), relax.transform.CanonicalizeBindings()(Expected))
 
 
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "sides"), [(7, 4, 3, (16, 24)), (3, 2, 1, (8, 6)), (5, 2, 0, (9, 8))]
+)
+def test_a_kernel_wider_than_its_stride_becomes_a_linear_layer(kernel, stride, padding, sides):
+    rng = np.random.default_rng(kernel)
+    image, weight, bias = (
+        rng.normal(size=size).astype(np.float32) for size in ((1, 3, *sides), (5, 3, kernel, kernel), (5,))
+    )
+    builder = relax.BlockBuilder()
+    x, w, b = (
+        relax.Var(name, relax.TensorType(value.shape, "float32"))
+        for name, value in (("x", image), ("w", weight), ("b", bias))
+    )
+    with builder.function(
+        "main", [x, w, b], attrs={"ahcq_param_names": ["patch.weight", "patch.bias"], "num_input": 1}
+    ):
+        with builder.dataflow():
+            product = relax.op.nn.conv2d(x, w, strides=stride, padding=padding)
+            y = builder.emit_output(relax.op.add(product, relax.op.reshape(b, (1, 5, 1, 1))))
+        builder.emit_func_output(y)
+    canonical = canonicalise(builder.get())
+    assert "conv2d" not in canonical.script(show_meta=False)
+    result = TorchExecutor(canonical, {"w": weight, "b": bias}).run("main", image)
+    expected = torch.nn.functional.conv2d(*map(torch.from_numpy, (image, weight, bias)), stride=stride, padding=padding)
+    torch.testing.assert_close(torch.as_tensor(result), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_a_convolution_without_bias_that_keeps_the_size_has_its_channels_last():
     @I.ir_module
     class Before:
