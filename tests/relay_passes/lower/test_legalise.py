@@ -110,17 +110,13 @@ def test_operators_become_calls_of_kernels_on_matrices():
     tvm.ir.assert_structural_equal(legalise(Before, resolve_target("generic")), expected)
 
 
-def test_no_operator_of_ours_is_left(quantized):
-    target = resolve_target("native")
-    mod = legalise(quantized.realise(target.layout).module, target)
-    text = "\n".join(func.script() for func in mod.functions.values() if isinstance(func, relax.Function))
-    assert "R.ahcq." not in text and "R.nn.layer_norm" not in text
-
-
-def test_layers_of_one_shape_share_a_kernel(quantized):
+def test_layers_of_one_shape_share_a_kernel_and_no_operator_of_ours_is_left(quantized):
     target = resolve_target("native")
     realised = quantized.realise(target.layout)
-    counts = Counter(kernels(legalise(realised.module, target)))
+    mod = legalise(realised.module, target)
+    text = "\n".join(func.script() for func in mod.functions.values() if isinstance(func, relax.Function))
+    assert "R.ahcq." not in text and "R.nn.layer_norm" not in text
+    counts = Counter(kernels(mod))
     weights = [realised.tensors[name] for name in quantized.table.weights]
     shapes = {(len(w.codes), len(w.index), len(w.group_sizes)) for w in weights}
     assert counts["grouped_linear"] <= len(shapes) < len(weights) / 2
