@@ -17,8 +17,9 @@ from tvm_ahcq.kernels.common.vector import LANES
 from tvm_ahcq.target import HostTarget
 
 from .context import AttentionContext, AttentionShape
+from .relative_pack import PackedRelative, pack_relative
 from .softmax_codes import PADDING
-from .vnni_pack import PackedKeys, PackedRelative, RelativeTable, pack_relative, pack_vector
+from .vnni_pack import PackedKeys, pack_vector
 from .vnni_products import QueryTile, RelativeRows, first_product, relative_positions, second_product
 from .vnni_softmax_codes import KEYS, RowBuffers, RowCoderBuffers, normalise_rows
 from .vnni_tiling import AttentionTiling, attention_tiling
@@ -146,17 +147,6 @@ def _chunks_of_queries(tiling, attn, relative):
         )
 
 
-def _vertical(attn: AttentionContext) -> RelativeTable:
-    """Vertical relative positions, which come first."""
-    return RelativeTable(attn.rel_h, 2 * attn.shape.height - 1, 0, False, attn.rel_h_multiplier)
-
-
-def _horizontal(attn: AttentionContext, by_line: bool) -> RelativeTable:
-    """Horizontal relative positions; backwards, so that those of a line of keys follow one another, if `by_line`."""
-    first, count = 2 * attn.shape.height - 1, 2 * attn.shape.width - 1
-    return RelativeTable(attn.rel_w, count, first, by_line, attn.rel_w_multiplier)
-
-
 @T.inline
 def _attention(tiling, attend, attn):
     packed = T.alloc_buffer((tiling.relative_vectors, attn.shape.d // 4, LANES, 4), "int8")
@@ -164,8 +154,7 @@ def _attention(tiling, attend, attn):
     scale = T.alloc_buffer((tiling.relative_vectors * LANES,), "int32")
     relative = T.meta_var(PackedRelative(packed, offset, scale))
     if tiling.relative:
-        pack_relative(attn, _vertical(attn), relative)
-        pack_relative(attn, _horizontal(attn, tiling.by_line), relative)
+        pack_relative(attn, tiling.by_line, relative)
     attend(tiling, attn, relative)
 
 

@@ -1,4 +1,4 @@
-"""Packing of keys, values and relative positions of a head for attention with AVX512-VNNI.
+"""Packing of keys and values of a head for attention with AVX512-VNNI.
 
 Keys and values become int8 (code - 128), so that codes of up to 8 bits fit. The corrections for that and for the zero
 points are sums over rows and columns, which are added exactly.
@@ -13,64 +13,6 @@ from tvm.script import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_ahcq.kernels.common.vector import LANES, SIGN_BITS, vpdpbusd
-
-from .context import AttentionShape
-
-_WASTE = 1.25
-"""Lines of keys are padded to whole vectors where that makes them at most so much more."""
-
-
-@dataclass(frozen=True)
-class KeyVectors:
-    """Assignment of keys to vectors of 16.
-
-    Where there is a grid, each of its lines begins a vector, if not too much is lost to padding: a vector then has one
-    vertical relative position. Otherwise keys follow one another.
-
-    Attributes
-    ----------
-    tokens : int or Expr
-        Keys.
-    lines : int
-        Lines of the grid, or 0 where keys follow one another.
-    width : int
-        Keys in a line.
-    """
-
-    tokens: int | Expr
-    lines: int
-    width: int
-
-    @classmethod
-    def of(cls, shape: AttentionShape) -> KeyVectors:
-        """Assignment for an attention."""
-        h, w = shape.grid or (0, 1)
-        padded = h * -(-w // LANES) * LANES
-        return cls(shape.keys, h if shape.grid and padded <= _WASTE * h * w else 0, w)
-
-    @property
-    def in_line(self) -> int:
-        """Vectors of a line."""
-        return -(-self.width // LANES)
-
-    @property
-    def count(self) -> int | Expr:
-        """All vectors."""
-        return self.lines * self.in_line if self.lines else (self.tokens + LANES - 1) // LANES
-
-    def token(self, vector: Expr, lane: Expr) -> Expr:
-        """Key in a lane; past the end, the last one again."""
-        if self.lines:
-            x = T.min(vector % self.in_line * LANES + lane, self.width - 1)
-            return vector // self.in_line * self.width + x
-        return T.min(vector * LANES + lane, self.tokens - 1)
-
-    def is_key(self, vector: Expr) -> Expr:
-        """True in each lane that holds a key, False in lanes that pad."""
-        if self.lines:
-            return T.ramp(vector % self.in_line * LANES, 1, LANES) < T.broadcast(self.width, LANES)
-        first = T.cast(vector * LANES, "int32")
-        return T.ramp(first, 1, LANES) < T.broadcast(T.cast(self.tokens, "int32"), LANES)
 
 
 def four_values(v, b: Expr, tokens: list[Expr], channel: Expr, lanes: int = LANES) -> Expr:
@@ -105,54 +47,6 @@ class PackedKeys:
     values: Buffer
 
 
-@dataclass(frozen=True)
-class PackedRelative:
-    """Packed relative positions of both axes, vertical ones first.
-
-    Attributes
-    ----------
-    packed : Buffer
-        int8 ``(vectors, d / 4, 16, 4)``.
-    offset : Buffer
-        Correction of products for zero points, int32 ``(vectors * 16,)``.
-    scale : Buffer
-        Factors of shifted products, int32 ``(vectors * 16,)``.
-    """
-
-    packed: Buffer
-    offset: Buffer
-    scale: Buffer
-
-
-@dataclass(frozen=True)
-class RelativeTable:
-    """Relative positions of one axis.
-
-    Attributes
-    ----------
-    rel : Buffer
-        int8 ``(count, d)``.
-    count : int
-        Positions.
-    first : int
-        Place of the first one among those of both axes.
-    backwards : bool
-        True if the last position comes first.
-    multiplier : Expr
-        Factor of shifted products.
-    """
-
-    rel: Buffer
-    count: int
-    first: int
-    backwards: bool
-    multiplier: Expr
-
-    def place(self, t: Expr) -> Expr:
-        """Place of position `t` among those of both axes."""
-        return self.first + (self.count - 1 - t if self.backwards else t)
-
-
 @T.inline
 def pack_vector(attn, b, place, vector, first, keys):
     """Pack the keys and values of one vector of head `b` to position ``first + vector``."""
@@ -182,15 +76,3 @@ def pack_vector(attn, b, place, vector, first, keys):
             keys.values[(first + vector) * 4 + t, d // LANES, lane] = four_values(
                 attn.v, b, [place.token(vector, t * 4 + i) for i in range(4)], d // LANES * LANES + lane, 1
             )
-
-
-@T.inline
-def pack_relative(attn, table, relative):
-    """Pack the relative positions of one axis."""
-    for t in range(table.count):
-        place = table.place(t)
-        relative.scale[place] = table.multiplier
-        relative.offset[place] = 0
-        for c in range(attn.shape.d):
-            relative.packed[place // LANES, c // 4, place % LANES, c % 4] = table.rel[t, c]
-            relative.offset[place] = relative.offset[place] - attn.q_zero * T.cast(table.rel[t, c], "int32")

@@ -11,7 +11,7 @@ from tvm_ahcq.kernels.common.vector import LANES
 from tvm_ahcq.target import HostTarget
 
 from .context import AttentionShape
-from .vnni_pack import KeyVectors
+from .key_vectors import KeyVectors
 from .vnni_softmax_codes import RowCoder
 
 
