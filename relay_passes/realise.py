@@ -302,7 +302,7 @@ class _Realiser:
             None if array is None else self._tensor(f"{name}.rel_pos_{axis}", array)
             for axis, array in zip("hw", tables, strict=True)
         ]
-        return ahcq.log_attention(*args, *rel_pos, name=name)
+        return ahcq.log_attention(*args, *rel_pos, name=name, bits=max(q.bits, k.bits, v.bits))
 
 
 @dataclass(frozen=True)

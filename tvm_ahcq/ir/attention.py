@@ -66,6 +66,7 @@ def log_attention(
     rel_w: relax.Expr | None = None,
     *,
     name: str,
+    bits: int = 8,
 ) -> relax.Call:
     """Integer attention; semantics in :func:`tvm_ahcq.quantizers.core.reference.log_attention`.
 
@@ -80,5 +81,10 @@ def log_attention(
         ``(n,)`` int32, ``(n + 1,)`` uint8, ``(1,)`` float32.
     rel_h, rel_w : relax.Expr, optional
         ``(2 h - 1, d)``, ``(2 w - 1, d)`` int8.
+    name : str
+        Stable name.
+    bits : int
+        Codes and zero points of `q`, `k` and `v` are below ``2**bits``.
     """
-    return call("log_attention", q, k, v, constants, log_thresholds, table, out_scale, rel_h, rel_w, name=name)
+    args = (q, k, v, constants, log_thresholds, table, out_scale, rel_h, rel_w)
+    return call("log_attention", *args, name=name, bits=int(bits))

@@ -27,6 +27,8 @@ class AttentionShape:
     packed_heads : int
         Heads of a self-attention whose operands are one tensor and whose outputs lie side by side; 0 if each operand
         is a separate tensor and each head has an output matrix.
+    bits : int
+        Bits of a code of queries, keys and values; codes and zero points are below ``2**bits``.
     """
 
     heads: int | Expr
@@ -36,11 +38,17 @@ class AttentionShape:
     grid: tuple[int, int] | None
     n_thresholds: int
     packed_heads: int = 0
+    bits: int = 8
 
     @property
     def output_heads(self) -> int:
         """Heads that lie side by side in a row of the output."""
         return self.packed_heads or 1
+
+    @property
+    def top(self) -> int:
+        """Largest code, and largest absolute value of a code less its zero point."""
+        return 2**self.bits - 1
 
     @property
     def height(self) -> int:
