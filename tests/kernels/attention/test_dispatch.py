@@ -67,7 +67,7 @@ def codes(rng: np.random.Generator, bits: int, *shape: int) -> np.ndarray:
 )
 def test_any_number_of_heads_queries_and_keys_equals_the_reference(build, target, d: int, bits: int, n: int, seed: int):
     rng = np.random.default_rng(seed)
-    run = build(log_attention(AttentionShape(*dynamic(), d, None, n), target))
+    run = build(log_attention(AttentionShape(*dynamic(), d, None, n, bits=bits), target))
     for heads, nq, nk in [(1, 1, 1), (2, 7, 5), (1, 13, 130), (3, 6, 64), (1, 2, int(rng.integers(65, 300)))]:
         c = site(rng, d, n, bits, relative=False)
         check(run, c, *(codes(rng, bits, heads, size, d) for size in (nq, nk, nk)))
@@ -79,7 +79,7 @@ def test_any_number_of_heads_queries_and_keys_equals_the_reference(build, target
 def test_relative_positions_equal_the_reference(build, target: HostTarget, grid: tuple[int, int], d: int, bits: int):
     rng = np.random.default_rng(d)
     tokens, n = grid[0] * grid[1], 2**bits - 1
-    run = build(log_attention(AttentionShape(Var("b", "int64"), tokens, tokens, d, grid, n), target))
+    run = build(log_attention(AttentionShape(Var("b", "int64"), tokens, tokens, d, grid, n, bits=bits), target))
     rel = tuple(rng.integers(-128, 128, (2 * size - 1, d)).astype(np.int8) for size in grid)
     got = check(run, site(rng, d, n, bits, True), *(codes(rng, bits, 2, tokens, d) for _ in range(3)), rel)
     assert got.any()
@@ -88,7 +88,7 @@ def test_relative_positions_equal_the_reference(build, target: HostTarget, grid:
 @pytest.mark.parametrize("n", [1, 16, 32, 33, 255])
 def test_every_number_of_thresholds_equals_the_reference(build, target: HostTarget, n: int):
     rng = np.random.default_rng(n)
-    run = build(log_attention(AttentionShape(1, Var("nq", "int64"), Var("nk", "int64"), 16, None, n), target))
+    run = build(log_attention(AttentionShape(1, Var("nq", "int64"), Var("nk", "int64"), 16, None, n, bits=4), target))
     for spread in (1.0, 6.0):
         check(run, site(rng, 16, n, 4, False, spread), *(codes(rng, 4, 1, size, 16) for size in (9, 77, 77)))
 
@@ -134,7 +134,7 @@ def test_equal_keys_share_the_probability(build, target: HostTarget):
 @pytest.mark.parametrize(("d", "n"), [(16, 15), (32, 31)])
 def test_many_queries_of_few_keys_equal_the_reference(build, target: HostTarget, d: int, n: int):
     rng = np.random.default_rng(d)
-    run = build(log_attention(AttentionShape(*dynamic(), d, None, n), target))
+    run = build(log_attention(AttentionShape(*dynamic(), d, None, n, bits=4), target))
     for nq, nk in [(270, 1), (33, 3), (257, 7), (16, 32), (5, 33)]:
         c = site(rng, d, n, 4, relative=False)
         check(run, c, *(codes(rng, 4, 2, size, d) for size in (nq, nk, nk)))
@@ -142,7 +142,7 @@ def test_many_queries_of_few_keys_equal_the_reference(build, target: HostTarget,
 
 def test_a_constant_number_of_few_keys_equals_the_reference(build, target: HostTarget):
     rng = np.random.default_rng(3)
-    run = build(log_attention(AttentionShape(2, 50, 6, 16, None, 15), target))
+    run = build(log_attention(AttentionShape(2, 50, 6, 16, None, 15, bits=4), target))
     check(run, site(rng, 16, 15, 4, relative=False), *(codes(rng, 4, 2, size, 16) for size in (50, 6, 6)))
 
 
@@ -161,7 +161,7 @@ def test_operands_come_together_and_heads_lie_side_by_side(build, target: HostTa
     rel = tuple(rng.integers(-128, 128, (2 * size - 1, d)).astype(np.int8) for size in grid or ())
     qkv = codes(rng, 4, 3, sequences * heads, tokens, d)
     constants = np.array([getattr(c, name) for name in CONSTANTS], np.int32)
-    run = build(log_attention(AttentionShape(sequences * heads, tokens, tokens, d, grid, 15, heads), target))
+    run = build(log_attention(AttentionShape(sequences * heads, tokens, tokens, d, grid, 15, heads, bits=4), target))
     arguments = (qkv, *rel, constants, c.log_thresholds, c.table, np.array([c.out_scale], np.float32))
     got = run(*arguments, shape=(sequences, tokens, heads * d), dtype="float32")
     apart = reference.log_attention(*qkv, c, *rel).reshape(sequences, heads, tokens, d)

@@ -11,6 +11,7 @@ from tvm.tirx import PrimFunc
 from tvm_ahcq.kernels.common.vector import extent
 from tvm_ahcq.target import HostTarget
 
+from .avx2 import avx2_body, supports_avx2
 from .context import AttentionContext, AttentionShape
 from .generic import generic_body
 from .short_kv import select_by_keys, short_kv_body, supports_short_kv
@@ -45,6 +46,8 @@ def log_attention(shape: AttentionShape, target: HostTarget) -> PrimFunc:
 
 def _body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
     """Return the fastest inline function for a shape on a target."""
+    if target.isa == "avx2" and supports_avx2(shape):
+        return avx2_body(shape)
     if "avx512vnni" not in target.cpu_features or shape.d % 4:
         return generic_body(shape, target)
     many = vnni_body(shape, target)

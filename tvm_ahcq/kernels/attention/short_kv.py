@@ -136,7 +136,7 @@ def _find_operands(attn, coder, buffers, queries):
     total[0] = T.broadcast(0, LANES)
     for t in range(attn.shape.keys):
         total[0] = total[0] + exp2_fixed_avx512(queries.highest[0] - logits[t, T.ramp(0, 1, LANES)])
-    log2_fixed_vector(total[0], offset)
+    log2_fixed_vector(total[0], offset, LANES)
     offset[0] = offset[0] + queries.highest[0]
     queries.sums[0] = T.broadcast(0, LANES)
     for j in range(_quadruples(attn)):

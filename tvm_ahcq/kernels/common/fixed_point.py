@@ -10,12 +10,12 @@ from tvm_ahcq.quantizers.core.reference import _EXP_C2 as _C2
 from tvm_ahcq.quantizers.core.reference import _EXP_C3 as _C3
 from tvm_ahcq.quantizers.core.reference import EXP_BITS, FRACTION_BITS
 
-from .vector import LANES
+from .vector import LANES, leading_zeros, vector_type
 
 
-def _all(value: int) -> Expr:
+def _all(value: int, lanes: int = LANES) -> Expr:
     """The int32 `value` in every lane."""
-    return T.broadcast(T.int32(value), LANES)
+    return T.broadcast(T.int32(value), lanes)
 
 
 def half(shift: Expr) -> Expr:
@@ -68,6 +68,42 @@ def exp2_fixed_avx512(x: Expr) -> Expr:
     return T.call_llvm_pure_intrin("int32x16", name, _all(1 << EXP_BITS) - inner, T.shift_right(x, unit))
 
 
+def _long(x: Expr, lanes: int) -> Expr:
+    """int32 `x` in `lanes` lanes as int64."""
+    return T.cast(x, vector_type("int64", lanes))
+
+
+def _square(x: Expr, lanes: int) -> Expr:
+    """Square of int64 `x` in `lanes` lanes, all below ``2**32``, as one product of 32-bit numbers."""
+    low = T.bitwise_and(x, T.broadcast(T.int64(2**32 - 1), lanes))
+    return low * low
+
+
+def exp2_fixed_avx2(x: Expr) -> Expr:
+    """As :func:`exp2_fixed`, of an int32x8, by upper halves of products of 16-bit lanes as with AVX-512.
+
+    The factor of the last product has more than 16 bits: a multiple of ``2**FRACTION_BITS`` in it is multiplied apart.
+    """
+
+    def words(value: Expr) -> Expr:
+        return T.reinterpret("int16x16", value)
+
+    def times(factor: Expr, scaled: Expr) -> Expr:
+        upper = T.call_llvm_pure_intrin("int16x16", "llvm.x86.avx2.pmulhu.w", words(factor), scaled)
+        return T.reinterpret("int32x8", upper)
+
+    multiple = (_C1 - (1 << 16) >> FRACTION_BITS) + 1
+    scaled = T.shift_left(words(x), T.broadcast(T.int16(16 - FRACTION_BITS), 16))
+    inner = times(_all(_C2, 8) - times(_all(_C3, 8), scaled), scaled)
+    inner = times(_all(_C1 - (multiple << FRACTION_BITS), 8) - inner, scaled)
+    inner = inner + T.bitwise_and(x, _all((1 << FRACTION_BITS) - 1, 8)) * _all(multiple, 8)
+    # unlike LLVM's shift, the instruction returns 0 for a distance of 32 or more
+    name = "llvm.x86.avx2.psrlv.d.256"
+    return T.call_llvm_pure_intrin(
+        "int32x8", name, _all(1 << EXP_BITS, 8) - inner, T.shift_right(x, _all(FRACTION_BITS, 8))
+    )
+
+
 @T.inline
 def log2_fixed(total, result):
     """``result[0] = floor(log2(total / 2**EXP_BITS) * 2**FRACTION_BITS)`` of a scalar, by repeated squaring."""
@@ -82,15 +118,18 @@ def log2_fixed(total, result):
 
 
 @T.inline
-def log2_fixed_vector(total, result):
-    """As :func:`log2_fixed`, of an int32x16."""
-    mantissa = T.alloc_buffer((1,), "int64x16", scope="local")
-    whole = T.alloc_buffer((1,), "int32x16", scope="local")
-    whole[0] = _all(31) - T.call_llvm_pure_intrin("int32x16", "llvm.ctlz.v16i32", total, T.bool(False))
-    mantissa[0] = T.shift_left(T.cast(total, "int64x16"), T.cast(_all(30) - whole[0], "int64x16"))
-    result[0] = whole[0] - _all(EXP_BITS)
+def log2_fixed_vector(total, result, lanes):
+    """As :func:`log2_fixed`, of an int32 vector of `lanes` lanes."""
+    mantissa = T.alloc_buffer((1,), vector_type("int64", lanes), scope="local")
+    whole = T.alloc_buffer((1,), vector_type("int32", lanes), scope="local")
+    whole[0] = T.broadcast(31, lanes) - leading_zeros(total, lanes)
+    mantissa[0] = T.shift_left(
+        T.cast(total, vector_type("int64", lanes)),
+        T.cast(T.broadcast(30, lanes) - whole[0], vector_type("int64", lanes)),
+    )
+    result[0] = whole[0] - T.broadcast(EXP_BITS, lanes)
     for _ in range(FRACTION_BITS):
-        mantissa[0] = T.shift_right(mantissa[0] * mantissa[0], T.broadcast(T.int64(30), LANES))
-        whole[0] = T.cast(T.shift_right(mantissa[0], T.broadcast(T.int64(31), LANES)), "int32x16")
-        result[0] = result[0] * _all(2) + whole[0]
-        mantissa[0] = T.shift_right(mantissa[0], T.cast(whole[0], "int64x16"))
+        mantissa[0] = T.shift_right(_square(mantissa[0], lanes), T.broadcast(T.int64(30), lanes))
+        whole[0] = T.cast(T.shift_right(mantissa[0], T.broadcast(T.int64(31), lanes)), vector_type("int32", lanes))
+        result[0] = result[0] * T.broadcast(2, lanes) + whole[0]
+        mantissa[0] = T.shift_right(mantissa[0], _long(whole[0], lanes))

@@ -18,7 +18,8 @@ def extent(size: int | Expr, name: str) -> int | Var:
     return size if isinstance(size, int) else Var(name, "int64")
 
 
-def _typed(base: str, lanes: int) -> str:
+def vector_type(base: str, lanes: int) -> str:
+    """Type of a vector of `lanes` elements of type `base`; the type itself of one."""
     return base if lanes == 1 else f"{base}x{lanes}"
 
 
@@ -29,12 +30,17 @@ def _suffix(base: str, lanes: int) -> str:
 def fma(a: Expr, b: Expr, c: Expr, lanes: int = LANES) -> Expr:
     """float32 ``a * b + c`` with one rounding; a call of ``fmaf`` where the machine has no such instruction."""
     name = f"llvm.fma.{_suffix('f32', lanes)}"
-    return T.call_llvm_pure_intrin(_typed("float32", lanes), name, a, b, c)
+    return T.call_llvm_pure_intrin(vector_type("float32", lanes), name, a, b, c)
 
 
 def rint(x: Expr, lanes: int = LANES) -> Expr:
     """float32 rounded to an integer, half to even."""
-    return T.call_llvm_pure_intrin(_typed("float32", lanes), f"llvm.rint.{_suffix('f32', lanes)}", x)
+    return T.call_llvm_pure_intrin(vector_type("float32", lanes), f"llvm.rint.{_suffix('f32', lanes)}", x)
+
+
+def leading_zeros(x: Expr, lanes: int) -> Expr:
+    """Leading zero bits of int32 `x` in `lanes` lanes."""
+    return T.call_llvm_pure_intrin(vector_type("int32", lanes), f"llvm.ctlz.{_suffix('i32', lanes)}", x, T.bool(False))
 
 
 def four_codes(codes: Expr) -> Expr:

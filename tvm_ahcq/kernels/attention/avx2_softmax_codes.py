@@ -1,0 +1,153 @@
+"""Rows of logits to probability operands with AVX2, between the two matrix products of log-domain attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm.ir import Expr
+from tvm.script import tirx as T
+from tvm.tirx import Buffer
+
+from tvm_ahcq.kernels.common.avx2 import (
+    BYTES,
+    LANES,
+    MAX_WORD,
+    WORDS,
+    add_saturated,
+    choose_bytes,
+    narrow_to_bytes,
+    narrow_to_words,
+    permute,
+    reduce_lanes,
+    sum_bytes,
+)
+from tvm_ahcq.kernels.common.fixed_point import exp2_fixed_avx2, log2_fixed_vector
+
+from .avx2_tiling import BLOCK, ROWS
+
+MAX_THRESHOLDS = 15
+"""Thresholds whose codes fit in half of a byte, as lookups in a register need."""
+
+
+@dataclass(frozen=True)
+class RowBuffers:
+    """Buffers of a tile of query rows, from logits to operands.
+
+    Attributes
+    ----------
+    logits : Buffer
+        Base-2 logits, int32 ``(rows, keys)``.
+    highest : Buffer
+        Largest logits of each row, int32x8 ``(rows,)``.
+    below : Buffer
+        Differences from the largest logit, saturated, int16 ``(rows, keys)``; of each 16 keys, the third and the second
+        four are exchanged, as packing instructions do.
+    sums : Buffer
+        Sums of powers of two, int32 ``(8,)``.
+    log2_sums : Buffer
+        Their logarithms, int32 ``(8,)``.
+    operands : Buffer
+        Operands, uint8 ``(rows, keys)``.
+    totals : Buffer
+        Sums of the operands, int32 ``(rows,)``.
+    """
+
+    logits: Buffer
+    highest: Buffer
+    below: Buffer
+    sums: Buffer
+    log2_sums: Buffer
+    operands: Buffer
+    totals: Buffer
+
+
+@dataclass(frozen=True)
+class CoderTables:
+    """Registers of a coder.
+
+    Attributes
+    ----------
+    limits : Buffer
+        One more than each threshold, int16 ``(15,)``; the least number past the last one.
+    table : Buffer
+        Operand of each code, twice, uint8 ``(32,)``.
+    """
+
+    limits: Buffer
+    table: Buffer
+
+
+@T.inline
+def prepare_tables(attn, tables):
+    """Fill the tables of a coder."""
+    n = T.meta_var(attn.shape.n_thresholds)
+    for t in range(MAX_THRESHOLDS):
+        tables.limits[t] = T.if_then_else(
+            t < n, T.cast(T.min(attn.thresholds[T.min(t, n - 1)], MAX_WORD - 1) + 1, "int16"), T.int16(-(2**15))
+        )
+    for t in range(BYTES):
+        tables.table[t] = attn.table[T.min(t % 16, n)]
+
+
+@T.inline
+def normalise_rows(rows, pairs):
+    """Find ``below`` and ``log2_sums`` of each row, with ``16 * pairs`` keys."""
+    top = T.alloc_buffer((1,), "int32", scope="local")
+    below = T.alloc_buffer((2,), "int32x8", scope="local")
+    total = T.alloc_buffer((2,), "int32x8", scope="local")
+    log2_sums = T.alloc_buffer((1,), "int32x8", scope="local")
+    for r in range(ROWS):
+        top[0] = reduce_lanes("smax", rows.highest[r])
+        for u in T.unroll(2):
+            total[u] = T.broadcast(0, LANES)
+        for i in range(pairs):
+            for u in T.unroll(2):
+                below[u] = T.broadcast(top[0], LANES) - rows.logits[r, T.ramp(i * WORDS + u * LANES, 1, LANES)]
+                total[u] = total[u] + exp2_fixed_avx2(below[u])
+            rows.below[r, T.ramp(i * WORDS, 1, WORDS)] = narrow_to_words(below[0], below[1])
+        rows.sums[r] = reduce_lanes("add", total[0] + total[1])
+    log2_fixed_vector(rows.sums[T.ramp(0, 1, LANES)], log2_sums, LANES)
+    rows.log2_sums[T.ramp(0, 1, LANES)] = log2_sums[0]
+
+
+def _in_order(operands: Expr) -> Expr:
+    """uint8x32 operands of 32 keys in the order of the keys."""
+    lane = T.ramp(T.int32(0), 1, LANES)
+    two, four = T.broadcast(T.int32(2), LANES), T.broadcast(T.int32(4), LANES)
+    return T.reinterpret("uint8x32", permute(T.reinterpret("int32x8", operands), lane // two + lane % two * four))
+
+
+@T.inline
+def _count_passed(tables, n, minus_log2, code):
+    """Codes of 16 keys: the number of thresholds that are not below ``minus_log2[0]``."""
+    code[0] = T.broadcast(T.int16(0), WORDS)
+    for t in T.unroll(n):
+        code[0] = code[0] + T.Select(
+            T.broadcast(tables.limits[t], WORDS) > minus_log2[0],
+            T.broadcast(T.int16(1), WORDS),
+            T.broadcast(T.int16(0), WORDS),
+        )
+
+
+@T.inline
+def encode_row(tables, n, rows, r, blocks):
+    """Operands of row `r` for ``32 * blocks`` keys, and their sum."""
+    minus_log2 = T.alloc_buffer((1,), "int16x16", scope="local")
+    code = T.alloc_buffer((1,), "int16x16", scope="local")
+    first = T.alloc_buffer((1,), "int16x16", scope="local")
+    sums = T.alloc_buffer((1,), "int32x8", scope="local")
+    sums[0] = T.broadcast(0, LANES)
+    for i in range(blocks):
+        for u in T.unroll(2):
+            minus_log2[0] = add_saturated(
+                rows.below[r, T.ramp(i * BLOCK + u * WORDS, 1, WORDS)],
+                T.broadcast(T.cast(rows.log2_sums[r], "int16"), WORDS),
+            )
+            _count_passed(tables, n, minus_log2, code)
+            if u == 0:
+                first[0] = code[0]
+        rows.operands[r, T.ramp(i * BLOCK, 1, BLOCK)] = _in_order(
+            choose_bytes(tables.table[T.ramp(0, 1, BYTES)], narrow_to_bytes(first[0], code[0]))
+        )
+        sums[0] = sums[0] + sum_bytes(rows.operands[r, T.ramp(i * BLOCK, 1, BLOCK)])
+    rows.totals[r] = reduce_lanes("add", sums[0])
