@@ -12,14 +12,19 @@ from functools import partial
 
 import numpy as np
 import tvm
+from tvm.ir import Expr
 from tvm.script import tirx as T
 
+from tvm_ahcq.kernels.common.avx2 import pair_products
 from tvm_ahcq.kernels.common.vector import fma, vpdpbusd
 from tvm_ahcq.kernels.gemm.amx import AMX, TILE_BYTES, configure, dots, zero_sums
 from tvm_ahcq.target import HostTarget
 
 CHAINS = 24
 """Independent sums of a loop, enough to hide the latency of the instruction."""
+
+_AVX2_CHAINS = 12
+"""As `CHAINS`, as many as fit in 16 registers."""
 
 STEPS = 1_500_000
 
@@ -49,24 +54,24 @@ class PeakLoop:
         return self.macs / min(times)
 
 
-def _loop(instruction: Callable, acc: str, operands: tuple[str, str]) -> tvm.tirx.PrimFunc:
-    """`CHAINS` independent sums of `instruction`; operands are 64 bytes each."""
+def _loop(instruction: Callable, acc: str, operands: tuple[str, str], size: int, chains: int) -> tvm.tirx.PrimFunc:
+    """`chains` independent sums of `instruction`; a register has `size` bytes."""
 
     @T.prim_func(s_tir=True)
     def main(seed: T.Buffer((64,), "uint8"), out: T.Buffer((CHAINS, 64), "uint8")):
         T.func_attr({"tirx.noalias": True})
-        sums = T.alloc_buffer((CHAINS,), acc, scope="local")
-        for i in T.unroll(CHAINS):
-            sums[i] = T.reinterpret(acc, seed[T.ramp(0, 1, 64)])
+        sums = T.alloc_buffer((chains,), acc, scope="local")
+        for i in T.unroll(chains):
+            sums[i] = T.reinterpret(acc, seed[T.ramp(0, 1, size)])
         for _ in range(STEPS):
-            for i in T.unroll(CHAINS):
+            for i in T.unroll(chains):
                 sums[i] = instruction(
                     sums[i],
-                    T.reinterpret(operands[0], seed[T.ramp(0, 1, 64)]),
-                    T.reinterpret(operands[1], seed[T.ramp(0, 1, 64)]),
+                    T.reinterpret(operands[0], seed[T.ramp(0, 1, size)]),
+                    T.reinterpret(operands[1], seed[T.ramp(0, 1, size)]),
                 )
-        for i in T.unroll(CHAINS):
-            out[i, T.ramp(0, 1, 64)] = T.reinterpret("uint8x64", sums[i])
+        for i in T.unroll(chains):
+            out[i, T.ramp(0, 1, size)] = T.reinterpret(f"uint8x{size}", sums[i])
 
     return main
 
@@ -91,6 +96,17 @@ def _tile_loop() -> tvm.tirx.PrimFunc:
     return main
 
 
+def _avx2_loops() -> dict[str, tuple[tvm.tirx.PrimFunc, int]]:
+    """Products of bytes in pairs have no sum among their operands: each takes the one before as an operand."""
+
+    def multiply(c: Expr, _a: Expr, b: Expr) -> Expr:
+        return pair_products(T.reinterpret("uint8x32", c), b)
+
+    float_loop = _loop(lambda c, a, b: fma(a, b, c, 8), "float32x8", ("float32x8", "float32x8"), 32, _AVX2_CHAINS)
+    int8_loop = _loop(multiply, "int16x16", ("uint8x32", "int8x32"), 32, _AVX2_CHAINS)
+    return {"float32": (float_loop, 8 * _AVX2_CHAINS * STEPS), "int8": (int8_loop, 32 * _AVX2_CHAINS * STEPS)}
+
+
 def peak_loops(target: HostTarget) -> dict[str, PeakLoop]:
     """Loops for the units "int8" and "float32"; without those whose instruction is not known.
 
@@ -98,12 +114,14 @@ def peak_loops(target: HostTarget) -> dict[str, PeakLoop]:
     """
     loops: dict[str, tuple[tvm.tirx.PrimFunc, int]] = {}
     if "avx512f" in target.cpu_features:
-        float_loop = _loop(lambda c, a, b: fma(a, b, c), "float32x16", ("float32x16", "float32x16"))
+        float_loop = _loop(lambda c, a, b: fma(a, b, c), "float32x16", ("float32x16", "float32x16"), 64, CHAINS)
         loops["float32"] = float_loop, 16 * CHAINS * STEPS
     if target.isa == "avx512vnni":
-        loops["int8"] = _loop(vpdpbusd, "int32x16", ("uint8x64", "int8x64")), 64 * CHAINS * STEPS
+        loops["int8"] = _loop(vpdpbusd, "int32x16", ("uint8x64", "int8x64"), 64, CHAINS), 64 * CHAINS * STEPS
     if target.isa == "amx":
         loops["int8"] = _tile_loop(), 4 * 16 * 16 * 64 * STEPS
+    if target.isa == "avx2":
+        loops = _avx2_loops()
     return {unit: _compiled(loop, macs, target) for unit, (loop, macs) in loops.items()}
 
 

@@ -98,10 +98,8 @@ def exp2_fixed_avx2(x: Expr) -> Expr:
     inner = times(_all(_C1 - (multiple << FRACTION_BITS), 8) - inner, scaled)
     inner = inner + T.bitwise_and(x, _all((1 << FRACTION_BITS) - 1, 8)) * _all(multiple, 8)
     # unlike LLVM's shift, the instruction returns 0 for a distance of 32 or more
-    name = "llvm.x86.avx2.psrlv.d.256"
-    return T.call_llvm_pure_intrin(
-        "int32x8", name, _all(1 << EXP_BITS, 8) - inner, T.shift_right(x, _all(FRACTION_BITS, 8))
-    )
+    name, distance = "llvm.x86.avx2.psrlv.d.256", T.shift_right(x, _all(FRACTION_BITS, 8))
+    return T.call_llvm_pure_intrin("int32x8", name, _all(1 << EXP_BITS, 8) - inner, distance)
 
 
 @T.inline
@@ -123,10 +121,7 @@ def log2_fixed_vector(total, result, lanes):
     mantissa = T.alloc_buffer((1,), vector_type("int64", lanes), scope="local")
     whole = T.alloc_buffer((1,), vector_type("int32", lanes), scope="local")
     whole[0] = T.broadcast(31, lanes) - leading_zeros(total, lanes)
-    mantissa[0] = T.shift_left(
-        T.cast(total, vector_type("int64", lanes)),
-        T.cast(T.broadcast(30, lanes) - whole[0], vector_type("int64", lanes)),
-    )
+    mantissa[0] = T.shift_left(_long(total, lanes), _long(T.broadcast(30, lanes) - whole[0], lanes))
     result[0] = whole[0] - T.broadcast(EXP_BITS, lanes)
     for _ in range(FRACTION_BITS):
         mantissa[0] = T.shift_right(_square(mantissa[0], lanes), T.broadcast(T.int64(30), lanes))
