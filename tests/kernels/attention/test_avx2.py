@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tvm
-from tvm.tirx import Var
 
 from tvm_ahcq.kernels import log_attention
 from tvm_ahcq.kernels.attention.avx2 import supports_avx2
@@ -21,6 +20,9 @@ from tvm_ahcq.target import HostTarget, host_features, resolve_target
 
 from ..conftest import compiled
 from .test_dispatch import check, codes, dynamic, site
+
+ANY = dynamic()
+"""Sizes of a kernel for any number of heads, queries and keys."""
 
 Compile = Callable[[AttentionShape], Callable[..., np.ndarray]]
 
@@ -59,7 +61,7 @@ def tables(rng: np.random.Generator, *grid: int, d: int) -> tuple[np.ndarray, ..
 )
 def test_any_number_of_heads_queries_and_keys_equals_the_reference(attention: Compile, d: int, bits: int):
     rng = np.random.default_rng(d)
-    run = attention(AttentionShape(*dynamic(), d, None, 15, bits=bits))
+    run = attention(AttentionShape(*ANY, d, None, 15, bits=bits))
     for heads, nq, nk in [(1, 1, 1), (2, 7, 5), (1, 13, 130), (3, 6, 64), (1, 50, int(rng.integers(65, 300)))]:
         check(run, site(rng, d, 15, bits, False), *(codes(rng, bits, heads, size, d) for size in (nq, nk, nk)))
 
@@ -103,7 +105,7 @@ def test_windows_of_padding_equal_the_reference(attention: Compile):
 @pytest.mark.parametrize("high", [False, True], ids=["zeros_at_0", "zeros_at_top"])
 def test_the_largest_dot_products_equal_the_reference(attention: Compile, d: int, bits: int, high: bool):
     rng, top = np.random.default_rng(bits), 2**bits - 1
-    run = attention(AttentionShape(*dynamic(), d, None, 15, bits=bits))
+    run = attention(AttentionShape(*ANY, d, None, 15, bits=bits))
     base = site(rng, d, 15, bits, False)
     scale = reference.attention_logit_scale((top * top * d, 8 / (top * top * d)))
     zero = top if high else 0
@@ -119,7 +121,7 @@ def test_the_largest_dot_products_equal_the_reference(attention: Compile, d: int
 def test_largest_operands_of_every_key_equal_the_reference(attention: Compile, bits: int, nk: int):
     """A table and thresholds that no probabilities of sum 1 have: sums of operands times values leave 16 bits."""
     rng, d, top = np.random.default_rng(nk), 32, 2**bits - 1
-    run = attention(AttentionShape(*dynamic(), d, None, 15, bits=bits))
+    run = attention(AttentionShape(*ANY, d, None, 15, bits=bits))
     c = replace(
         site(rng, d, 15, bits, False, spread=0.5),
         log_thresholds=np.full(15, MAX_MINUS_LOG2, np.int32),
@@ -142,7 +144,7 @@ def test_sums_at_the_end_of_16_bits_equal_the_reference(attention: Compile, nk: 
         log_thresholds=np.array([6 << reference.FRACTION_BITS], np.int32),
         table=np.array([0, operand], np.uint8),
     )
-    run = attention(AttentionShape(*dynamic(), d, None, 1, bits=4))
+    run = attention(AttentionShape(*ANY, d, None, 1, bits=4))
     q, k, v = np.full((1, 5, d), 7, np.uint8), np.full((1, nk, d), 3, np.uint8), np.zeros((1, nk, d), np.uint8)
     assert (check(run, c, q, k, v) == np.float32(-15 * operand * nk) * c.out_scale).all()
 
@@ -150,7 +152,7 @@ def test_sums_at_the_end_of_16_bits_equal_the_reference(attention: Compile, nk: 
 @pytest.mark.parametrize("nk", [1, 7, 32, 4096])
 def test_equal_keys_share_the_probability(attention: Compile, nk: int):
     rng, d = np.random.default_rng(nk), 16
-    run = attention(AttentionShape(*dynamic(), d, None, 15, bits=4))
+    run = attention(AttentionShape(*ANY, d, None, 15, bits=4))
     c = site(rng, d, 15, 4, False)
     check(run, c, codes(rng, 4, 1, 3, d), np.full((1, nk, d), 5, np.uint8), codes(rng, 4, 1, nk, d))
 
@@ -160,7 +162,7 @@ def test_keys_of_no_operand_are_skipped(attention: Compile, d: int):
     """Few of many keys are probable; their number is constant or not."""
     rng, nk = np.random.default_rng(d), SPARSE + 77
     q, k, v = codes(rng, 4, 2, 9, d), codes(rng, 4, 2, nk, d), codes(rng, 4, 2, nk, d)
-    for shape in (AttentionShape(*dynamic(), d, None, 15, bits=4), AttentionShape(2, 9, nk, d, None, 15, bits=4)):
+    for shape in (AttentionShape(*ANY, d, None, 15, bits=4), AttentionShape(2, 9, nk, d, None, 15, bits=4)):
         for spread in (1.0, 4.0, 9.0):
             check(attention(shape), site(rng, d, 15, 4, False, spread), q, k, v)
 
@@ -168,7 +170,7 @@ def test_keys_of_no_operand_are_skipped(attention: Compile, d: int):
 @pytest.mark.parametrize("n", [1, 2, 7, 8, 14, 15])
 def test_every_number_of_thresholds_equals_the_reference(attention: Compile, n: int):
     rng = np.random.default_rng(n)
-    run = attention(AttentionShape(1, Var("nq", "int64"), Var("nk", "int64"), 16, None, n, bits=4))
+    run = attention(AttentionShape(*ANY, 16, None, n, bits=4))
     for spread in (1.0, 6.0):
         check(run, site(rng, 16, n, 4, False, spread), *(codes(rng, 4, 1, size, 16) for size in (9, 77, 77)))
 
@@ -178,7 +180,7 @@ def test_every_number_of_thresholds_equals_the_reference(attention: Compile, n: 
     [
         AttentionShape(24, 64, 64, 32, (8, 8), 15, 6, bits=4),
         AttentionShape(6, 256, 256, 32, (16, 16), 15, 6, bits=4),
-        AttentionShape(*dynamic(), 16, None, 15, bits=4),
+        AttentionShape(*ANY, 16, None, 15, bits=4),
         AttentionShape(12, 4096, 4096, 64, (64, 64), 15, 12, bits=4),
     ],
     ids=["vit_t_windows", "vit_t_global", "decoder", "sam_b_global"],

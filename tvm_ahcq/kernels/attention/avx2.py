@@ -14,7 +14,7 @@ from functools import partial
 from tvm.ir import Expr
 from tvm.script import tirx as T
 
-from tvm_ahcq.kernels.common.avx2 import BYTES, LANES, MAX_WORD
+from tvm_ahcq.kernels.common.avx2 import BYTES, LANES, MAX_WORD, WORDS
 
 from .avx2_pack import PackedKeys, pack_vector
 from .avx2_products import (
@@ -81,7 +81,7 @@ def _query_tile(tile, tables):
     first_product(tile)
     normalise_rows(tile.rows, tiling.vectors // 2)
     for r in range(ROWS):
-        encode_row(tables, tiling.shape.n_thresholds, tile.rows, r, tiling.blocks)
+        encode_row(tables, tile.rows, r, tiling.blocks)
     second_product(tile)
 
 
@@ -103,11 +103,13 @@ def _query_chunk(chunk):
     rows_h = T.alloc_buffer((ROWS,), "int32", scope="local")
     rows_w = T.alloc_buffer((ROWS,), "int32", scope="local")
     limits = T.alloc_buffer((MAX_THRESHOLDS,), "int16", scope="local")
+    third = T.alloc_buffer((WORDS,), "int16", scope="local")
+    fourth = T.alloc_buffer((WORDS,), "int16", scope="local")
     table = T.alloc_buffer((BYTES,), "uint8", scope="local")
     sums = T.meta_var(Sums(words, totals))
     rows = T.meta_var(RowBuffers(logits, highest, below, power_sums, log2_sums, operands, operand_sums))
     relative = T.meta_var(RelativeRows(dots, rows_h, rows_w, chunk.relative))
-    tables = T.meta_var(CoderTables(limits, table))
+    tables = T.meta_var(CoderTables(limits, third, fourth, table))
     prepare_tables(chunk.attn, tables)
     for r in range(LANES):
         power_sums[r] = 1

@@ -63,17 +63,24 @@ class RowBuffers:
 
 @dataclass(frozen=True)
 class CoderTables:
-    """Registers of a coder.
+    """Registers of a coder: a binary search among limits, each one more than a threshold, and operands.
+
+    A code is at least `c` where limit ``c - 1`` exceeds ``-log2(p)``; the limits past the last one never do.
 
     Attributes
     ----------
     limits : Buffer
-        One more than each threshold, int16 ``(15,)``; the least number past the last one.
+        The 15 limits, int16 ``(15,)``.
+    third, fourth : Buffer
+        The limits that the third and the fourth step compare with, by the bits before, int16 ``(16,)``: 4 limits four
+        times, 8 limits twice.
     table : Buffer
         Operand of each code, twice, uint8 ``(32,)``.
     """
 
     limits: Buffer
+    third: Buffer
+    fourth: Buffer
     table: Buffer
 
 
@@ -85,6 +92,9 @@ def prepare_tables(attn, tables):
         tables.limits[t] = T.if_then_else(
             t < n, T.cast(T.min(attn.thresholds[T.min(t, n - 1)], MAX_WORD - 1) + 1, "int16"), T.int16(-(2**15))
         )
+    for t in range(WORDS):
+        tables.third[t] = tables.limits[t % 4 * 4 + 1]
+        tables.fourth[t] = tables.limits[t % 8 * 2]
     for t in range(BYTES):
         tables.table[t] = attn.table[T.min(t % 16, n)]
 
@@ -117,20 +127,45 @@ def _in_order(operands: Expr) -> Expr:
     return T.reinterpret("uint8x32", permute(T.reinterpret("int32x8", operands), lane // two + lane % two * four))
 
 
-@T.inline
-def _count_passed(tables, n, minus_log2, code):
-    """Codes of 16 keys: the number of thresholds that are not below ``minus_log2[0]``."""
-    code[0] = T.broadcast(T.int16(0), WORDS)
-    for t in T.unroll(n):
-        code[0] = code[0] + T.Select(
-            T.broadcast(tables.limits[t], WORDS) > minus_log2[0],
-            T.broadcast(T.int16(1), WORDS),
-            T.broadcast(T.int16(0), WORDS),
-        )
+def _words(value: int) -> Expr:
+    """The int16 `value` in every lane."""
+    return T.broadcast(T.int16(value), WORDS)
+
+
+def _if_above(limit: Expr, minus_log2: Expr, value: int, otherwise: int = 0) -> Expr:
+    """`value` in lanes whose limit exceeds ``-log2(p)``."""
+    return T.Select(limit > minus_log2, _words(value), _words(otherwise))
+
+
+def _choose_words(limits: Expr, index: Expr) -> Expr:
+    """Limits, int16x16, by the places of their two bytes within 16."""
+    chosen = choose_bytes(T.reinterpret("uint8x32", limits), T.reinterpret("uint8x32", index))
+    return T.reinterpret("int16x16", chosen)
 
 
 @T.inline
-def encode_row(tables, n, rows, r, blocks):
+def _search(tables, minus_log2, code):
+    """Codes of 16 keys: the number of limits that exceed ``minus_log2[0]``, a bit a step."""
+    index = T.alloc_buffer((1,), "int16x16", scope="local")
+    middle = T.Select(
+        T.broadcast(tables.limits[7], WORDS) > minus_log2[0],
+        T.broadcast(tables.limits[11], WORDS),
+        T.broadcast(tables.limits[3], WORDS),
+    )
+    index[0] = (
+        _if_above(T.broadcast(tables.limits[7], WORDS), minus_log2[0], 0x0404)
+        + _if_above(middle, minus_log2[0], 0x0202)
+        + _words(0x0100)
+    )
+    third = _choose_words(tables.third[T.ramp(0, 1, WORDS)], index[0])
+    # twice the index, with 1 again as the difference of the places of two bytes, and with the third bit
+    index[0] = index[0] + index[0] + _if_above(third, minus_log2[0], 0x0102, -0x0100)
+    fourth = _choose_words(tables.fourth[T.ramp(0, 1, WORDS)], index[0])
+    code[0] = T.bitwise_and(index[0], _words(0x00FF)) + _if_above(fourth, minus_log2[0], 1)
+
+
+@T.inline
+def encode_row(tables, rows, r, blocks):
     """Operands of row `r` for ``32 * blocks`` keys, and their sum."""
     minus_log2 = T.alloc_buffer((1,), "int16x16", scope="local")
     code = T.alloc_buffer((1,), "int16x16", scope="local")
@@ -143,7 +178,7 @@ def encode_row(tables, n, rows, r, blocks):
                 rows.below[r, T.ramp(i * BLOCK + u * WORDS, 1, WORDS)],
                 T.broadcast(T.cast(rows.log2_sums[r], "int16"), WORDS),
             )
-            _count_passed(tables, n, minus_log2, code)
+            _search(tables, minus_log2, code)
             if u == 0:
                 first[0] = code[0]
         rows.operands[r, T.ramp(i * BLOCK, 1, BLOCK)] = _in_order(
