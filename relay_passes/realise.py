@@ -8,7 +8,7 @@ shapes alone. Offsets of table quantizers fold into biases.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from tvm import relax, tirx
@@ -22,9 +22,10 @@ from tvm_ahcq.quantizers.activation.cag import CagParams
 from tvm_ahcq.quantizers.activation.hluq import TableParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 from tvm_ahcq.quantizers.core.intervals import interval_encoder
+from tvm_ahcq.quantizers.core.narrow_sums import exact_steps
 from tvm_ahcq.quantizers.core.reference import MAX_KEYS
 from tvm_ahcq.quantizers.core.table import QuantTable
-from tvm_ahcq.runtime.weights import QLinearWeight
+from tvm_ahcq.runtime.weights import QLinearWeight, centred
 
 from .annotate import sites
 from .rewrite import PARAM_NAMES, Definitions, bindings, functions, replace_values
@@ -189,15 +190,16 @@ class _Realiser:
             )
         return params
 
-    def _encode(self, site: str, x: relax.Expr, activation: str) -> tuple[relax.Expr, _Groups, float]:
-        """Return the integer form of a site: operands, their channel groups, and the offset of their values."""
+    def _encode(self, site: str, x: relax.Expr, activation: str) -> _Encoded:
+        """Return the integer form of a site."""
         self.realised.add(site)
         params, channels = self.table.sites[site], int(x.ty.shape.values[-1])
         groups = _Groups.of(site, params, channels)
         if isinstance(params, TableParams):
             thresholds, operands = interval_encoder(params.codebook(), activation)
             encoder = [self._tensor(f"{site}.thresholds", thresholds), self._tensor(f"{site}.operands", operands)]
-            return ahcq.encode_intervals(x, *encoder, site=site), groups, params.offset
+            found = ahcq.encode_intervals(x, *encoder, site=site)
+            return _Encoded(found, groups, int(operands.max()), params.offset)
         arrays = {
             "index": groups.index,
             "bounds": groups.bounds,
@@ -215,13 +217,11 @@ class _Realiser:
         )
         if repeated is not None:  # encoding comes before repeating: fewer and smaller elements
             codes = relax.op.broadcast_to(codes, repeated.args[1])
-        return codes, groups, 0.0
+        return _Encoded(codes, groups, 2**params.bits - 1)
 
-    def _layer(
-        self, name: str, encoded: tuple[relax.Expr, _Groups, float], weight: str, codes: np.ndarray, bias: np.ndarray
-    ) -> relax.Expr:
+    def _layer(self, name: str, encoded: _Encoded, weight: str, codes: np.ndarray, bias: np.ndarray) -> relax.Expr:
         """Return the product of `encoded` inputs and a weight, whose `codes` are a matrix ``(N, K)`` here."""
-        (operands, groups, offset), quantized = encoded, self.table.weight(weight)
+        groups, quantized = encoded.groups, self.table.weight(weight)
         record = QLinearWeight(
             codes,
             quantized.bits,
@@ -233,11 +233,18 @@ class _Realiser:
             groups.zero_point,
             self.layout,
         )
-        folded = quantized.folded_bias(bias, offset)
+        folded = quantized.folded_bias(bias, encoded.offset)
         packed, *scales = self._weight(weight, record)
         bounds, bias_var = self._tensor(f"{name}.bounds", groups.bounds), self._tensor(f"{name}.bias", folded)
-        args = (operands, packed, bounds, *scales, bias_var)
-        return ahcq.grouped_linear(*args, name=name, layout=self.layout, weight_bits=quantized.bits)
+        args = (encoded.operands, packed, bounds, *scales, bias_var)
+        return ahcq.grouped_linear(
+            *args,
+            name=name,
+            layout=self.layout,
+            weight_bits=quantized.bits,
+            operand_max=encoded.operand_max,
+            exact_steps=exact_steps(centred(record), encoded.operand_max),
+        )
 
     def _linear(self, call: relax.Call) -> relax.Expr | None:
         site = self._site(call.args[0])
@@ -256,14 +263,15 @@ class _Realiser:
         name, weight = str(call.attrs["name"]), self._parameter(call.args[1])
         weight_codes = self.table.weight(weight).codes
         outputs, channels, kernel, _ = weight_codes.shape
-        codes, groups, offset = self._encode(*site)
+        encoded = self._encode(*site)
+        groups = encoded.groups
         if not groups.identity or len(groups.sizes) > 1:
             raise UnsupportedModelError(
                 f"{name}: a convolution needs a uniform input quantizer and 4 n channels, not {channels} in "
                 f"{len(groups.sizes)} groups; choose 'uniform' for this site in the recipe."
             )
         zero = self._tensor(f"{site[0]}.zero_point", groups.zero_point)
-        patches = ahcq.im2col(codes, zero, kernel=kernel)
+        patches = ahcq.im2col(encoded.operands, zero, kernel=kernel)
         taps = _Groups(
             np.arange(kernel * kernel * channels, dtype=np.int32),
             (kernel * kernel * channels,),
@@ -272,7 +280,9 @@ class _Realiser:
             True,
         )
         matrix = weight_codes.transpose(0, 2, 3, 1).reshape(outputs, -1)
-        return self._layer(name, (patches, taps, offset), weight, matrix, np.zeros(outputs, np.float32))
+        return self._layer(
+            name, replace(encoded, operands=patches, groups=taps), weight, matrix, np.zeros(outputs, np.float32)
+        )
 
     def _attention(self, call: relax.Call) -> relax.Expr | None:
         operands = [site for site in map(self._site, call.args[:3]) if site is not None]
@@ -292,7 +302,7 @@ class _Realiser:
             rel_w=rel_w,
         )
         args = [
-            *(self._encode(*site)[0] for site in operands),
+            *(self._encode(*site).operands for site in operands),
             self._tensor(f"{name}.constants", constants.scalars()),
             self._tensor(f"{name}.log_thresholds", constants.log_thresholds),
             self._tensor(f"{name}.table", constants.table),
@@ -349,3 +359,13 @@ class _Groups:
             index = np.concatenate(parts).astype(np.int32)
         sizes = tuple(len(part) for part in parts)
         return _Groups(index, sizes, np.asarray(scale, np.float32), np.asarray(zero, np.int32), identity)
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """Integer form of a site: operands up to `operand_max`, their channel groups, and the offset of their values."""
+
+    operands: relax.Expr
+    groups: _Groups
+    operand_max: int
+    offset: float = 0.0

@@ -84,13 +84,12 @@ class Fuser:
         call = self.chains.producer(self.chains.skip(expr, *RESHAPES), "relax.ahcq.grouped_linear")
         if call is None or str(call.attrs["layout"]) != "vnni16" or self.builder.target.layout != "vnni16":
             return None
-        groups, outputs = sizes(call.args[3])
         *leading, inputs = dims(call.args[0])
-        if outputs % LANES:
+        workload = self.builder.linear_workload(call)
+        if workload.outputs % LANES:
             return None
         matrix = relax.op.reshape(call.args[0], [product(leading), inputs])
         args = [matrix, *call.args[1:]]
-        workload = LinearWorkload(outputs, int(inputs), groups, int(call.attrs["weight_bits"]))
         return _Linear(args, product(leading), workload)
 
     def options(self, linear: _Linear, rows: Dim, *more: object) -> tuple:

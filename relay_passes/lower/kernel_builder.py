@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import tvm
 from tvm import relax, tirx
 
+from tvm_ahcq.kernels.common.dot4 import DOT4_ISAS
+from tvm_ahcq.kernels.gemm.workload import LinearWorkload
+from tvm_ahcq.relay_passes.shapes import dims, sizes
 from tvm_ahcq.target import HostTarget
 from tvm_ahcq.tune.records import Tuning
 
@@ -46,6 +50,18 @@ class KernelBuilder:
             kernel = factory(*options).with_attr("global_symbol", name).with_attr("op_pattern", OPAQUE)
             self._kernels[key] = self._builder.add_func(kernel, name)
         return relax.call_tir(self._kernels[key], relax.Tuple(args), relax.TensorType(shape, dtype))
+
+    def linear_workload(self, call: relax.Call) -> LinearWorkload:
+        """Return the sizes of an ``ahcq.grouped_linear``, and the bounds of its operands where the target uses them.
+
+        The greatest operand counts as 127 or 255, so that layers of one shape share a kernel.
+        """
+        groups, outputs = sizes(call.args[3])
+        workload = LinearWorkload(outputs, int(dims(call.args[0])[-1]), groups, int(call.attrs["weight_bits"]))
+        if self.target.isa not in DOT4_ISAS:
+            return workload
+        operand_max = 127 if int(call.attrs["operand_max"]) <= 127 else 255
+        return replace(workload, operand_max=operand_max, exact_steps=int(call.attrs["exact_steps"]))
 
     def functions(self) -> dict[tvm.ir.GlobalVar, tirx.PrimFunc]:
         """Kernels built so far."""

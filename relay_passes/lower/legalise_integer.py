@@ -6,7 +6,6 @@ from tvm import relax
 
 from tvm_ahcq import kernels
 from tvm_ahcq.kernels.attention.context import AttentionShape
-from tvm_ahcq.kernels.gemm.workload import LinearWorkload
 from tvm_ahcq.relay_passes.shapes import dims, grid_of, product, rows_of
 
 from .kernel_builder import ANY_ROWS, KernelBuilder, legalises
@@ -45,12 +44,11 @@ def _im2col(builder: KernelBuilder, call: relax.Call) -> relax.Expr:
 @legalises("relax.ahcq.grouped_linear")
 def _grouped_linear(builder: KernelBuilder, call: relax.Call) -> relax.Expr:
     matrix, rows = rows_of(call.args[0])
-    groups, outputs = map(int, dims(call.args[3]))
-    workload = LinearWorkload(outputs, int(dims(call.args[0])[-1]), groups, int(call.attrs["weight_bits"]))
+    workload = builder.linear_workload(call)
     schedule = builder.tuning.linear(builder.target, workload)
     options = (ANY_ROWS, workload, str(call.attrs["layout"]), builder.target, schedule)
-    y = builder.call(kernels.grouped_linear, options, [matrix, *call.args[1:]], [rows, outputs], "float32")
-    return relax.op.reshape(y, [*dims(call.args[0])[:-1], outputs])
+    y = builder.call(kernels.grouped_linear, options, [matrix, *call.args[1:]], [rows, workload.outputs], "float32")
+    return relax.op.reshape(y, [*dims(call.args[0])[:-1], workload.outputs])
 
 
 @legalises("relax.ahcq.log_attention")

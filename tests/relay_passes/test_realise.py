@@ -169,7 +169,17 @@ def test_sites_become_encoders_and_layers_integer_products_of_named_parameters()
                     normed, index, channels, scale, zero, site="fc.input", bits=4, identity=True
                 )
                 y = R.ahcq.grouped_linear(
-                    codes, packed, bounds, multiplier, correction, bias, name="fc", layout="vnni16", weight_bits=4
+                    codes,
+                    packed,
+                    bounds,
+                    multiplier,
+                    correction,
+                    bias,
+                    name="fc",
+                    layout="vnni16",
+                    weight_bits=4,
+                    operand_max=15,
+                    exact_steps=2,
                 )
                 R.output(y)
             return y

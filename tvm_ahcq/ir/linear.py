@@ -51,6 +51,8 @@ def grouped_linear(
     name: str,
     layout: str,
     weight_bits: int = 8,
+    operand_max: int = 255,
+    exact_steps: int = 0,
 ) -> relax.Call:
     """Integer linear layer; semantics in :func:`tvm_ahcq.quantizers.core.reference.grouped_linear`.
 
@@ -66,6 +68,19 @@ def grouped_linear(
         ``(G, N)`` float32, ``(G, N)`` int32, ``(N,)`` float32.
     weight_bits : int
         Bits of the codes that the weights come from: below 8, weights are at most ``2**weight_bits - 1`` in size.
+    operand_max : int
+        Greatest operand that the encoder gives.
+    exact_steps : int
+        Successive quadruples of channels whose products are proven to fit 16-bit sums
+        (:func:`tvm_ahcq.quantizers.core.narrow_sums.exact_steps`); 0 if nothing is proven.
     """
     args = (operands, packed, bounds, multiplier, correction, bias)
-    return call("grouped_linear", *args, name=name, layout=layout, weight_bits=weight_bits)
+    return call(
+        "grouped_linear",
+        *args,
+        name=name,
+        layout=layout,
+        weight_bits=weight_bits,
+        operand_max=operand_max,
+        exact_steps=exact_steps,
+    )

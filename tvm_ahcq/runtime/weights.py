@@ -77,6 +77,15 @@ class QLinearWeight:
             raise ValueError(f"index runs over {self.index.min()}..{self.index.max()}, expected -1..{columns - 1}")
 
 
+def centred(weight: QLinearWeight) -> np.ndarray:
+    """Return the ``(N, Kp)`` int8 operands ``code - zero_point``, channels gathered by ``index`` (0 where -1)."""
+    operands = (weight.codes - weight.zero_point[:, None]).view(np.int8)  # wraps modulo 256: exact, it fits int8
+    if not _is_identity(weight.index, operands.shape[1]):
+        operands = np.take(operands, np.maximum(weight.index, 0), axis=1)
+        operands[:, weight.index < 0] = 0
+    return operands
+
+
 def expand(weight: QLinearWeight) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the tensors that a kernel takes in place of a stored weight.
 
@@ -89,10 +98,7 @@ def expand(weight: QLinearWeight) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     correction : numpy.ndarray
         ``(G, N)`` int32: ``-group_zero_point[g] * sum over c in group g of operand[o, c]``.
     """
-    operands = (weight.codes - weight.zero_point[:, None]).view(np.int8)  # wraps modulo 256: exact, it fits int8
-    if not _is_identity(weight.index, operands.shape[1]):
-        operands = np.take(operands, np.maximum(weight.index, 0), axis=1)
-        operands[:, weight.index < 0] = 0
+    operands = centred(weight)
     multiplier = weight.group_scale[:, None] * weight.scale[None, :]
     correction = np.zeros(multiplier.shape, np.int32)
     start = 0

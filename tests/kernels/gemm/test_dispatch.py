@@ -13,6 +13,7 @@ from tvm_ahcq.errors import TargetError
 from tvm_ahcq.kernels import grouped_linear
 from tvm_ahcq.kernels.gemm.workload import LinearWorkload
 from tvm_ahcq.quantizers.core import reference
+from tvm_ahcq.quantizers.core.narrow_sums import INT16_MAX, exact_steps
 from tvm_ahcq.runtime.weights import pack
 from tvm_ahcq.target import HostTarget, host_features, resolve_target
 
@@ -83,6 +84,43 @@ def test_narrow_weights_do_not_overflow_narrow_sums(build, target: HostTarget, b
     for value in (-largest, largest):
         operands, weight = np.full((5, 164), 255, np.uint8), np.full((17, 164), value, np.int8)
         check(run, target.layout, sizes, operands, weight, multiplier, correction, bias)
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(16, (288,)), (17, (292, 576)), (48, (4, 284, 12)), (33, (644,))], ids=str)
+@pytest.mark.parametrize("operand_max", [1, 15, 126, 255])
+def test_sums_as_deep_as_operands_allow(build, target: HostTarget, n: int, sizes: tuple[int, ...], operand_max: int):
+    """Depths from widths: the greatest operand with weights at both extremes."""
+    work = LinearWorkload(n, sum(sizes), len(sizes), 4, operand_max)
+    run = build(grouped_linear(ANY, work, target.layout, target))
+    rng = np.random.default_rng(operand_max)
+    for m in (1, 7):
+        operands, weight, *rest = case(rng, m, n, sizes)
+        operands = np.minimum(operands, operand_max)
+        for value in (-15, 15):
+            check(run, target.layout, sizes, np.full_like(operands, operand_max), np.full_like(weight, value), *rest)
+        check(run, target.layout, sizes, operands, rng.integers(-15, 16, weight.shape).astype(np.int8), *rest)
+
+
+def full_sums(n: int, channels: int, operand_max: int) -> np.ndarray:
+    """4-bit weights whose one-sided sums are the largest that fit 16 bits with operands up to `operand_max`."""
+    total, one_sided = INT16_MAX // operand_max, np.zeros(channels // 2, np.int8)
+    one_sided[: total // 15] = 15
+    one_sided[total // 15] = total % 15
+    pairs = np.stack([one_sided.reshape(-1, 2), -one_sided.reshape(-1, 2)], axis=1)
+    return pairs.reshape(1, channels).repeat(n, 0)
+
+
+@pytest.mark.parametrize(("n", "channels"), [(16, 300), (20, 296), (48, 516)])
+@pytest.mark.parametrize("operand_max", [15, 100, 127])
+def test_depth_proven_by_weights_holds_at_its_limit(build, target: HostTarget, n: int, channels: int, operand_max: int):
+    weight = full_sums(n, channels, operand_max)
+    assert exact_steps(weight, operand_max) == channels // 4
+    work = LinearWorkload(n, channels, 1, 4, operand_max, channels // 4)
+    run = build(grouped_linear(ANY, work, target.layout, target))
+    _, _, *rest = case(np.random.default_rng(n), 7, n, (channels,))
+    for chosen in (weight[0] > 0, weight[0] < 0, weight[0] != 0):
+        operands = np.where(chosen, operand_max, 0).astype(np.uint8)[None].repeat(7, 0)
+        check(run, target.layout, (channels,), operands, weight, *rest)
 
 
 def test_groups_are_added_in_order_with_one_rounding_each(build, target: HostTarget):

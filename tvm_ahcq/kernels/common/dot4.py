@@ -14,6 +14,7 @@ from tvm.ir import Expr
 from tvm.script import tirx as T
 
 from tvm_ahcq.errors import TargetError
+from tvm_ahcq.quantizers.core.narrow_sums import steps_by_width
 from tvm_ahcq.target import HostTarget
 
 from .vector import SIGN_BITS, repeat_codes
@@ -77,6 +78,9 @@ class Dot4:
         return self.unit_bytes // 4 * self.units_per_finish
 
 
+_INT8_MAX = 127
+
+
 def _largest(weight_bits: int) -> int:
     """Largest absolute value of ``code - zero_point``."""
     return 128 if weight_bits == 8 else 2**weight_bits - 1
@@ -110,8 +114,8 @@ def _same(total: Expr) -> Expr:
     return total
 
 
-def _avx2(weight_bits: int) -> Dot4:
-    depth = (2**15 - 1) // (2 * 255 * _largest(weight_bits))
+def _avx2(weight_bits: int, operand_max: int, exact_steps: int) -> Dot4:
+    depth = max(exact_steps, steps_by_width(_largest(weight_bits), operand_max))
     if depth == 0:
         return Dot4(
             rows=4,
@@ -143,14 +147,17 @@ def _avx2(weight_bits: int) -> Dot4:
     )
 
 
-def _centred(codes: Expr, lanes: int) -> Expr:
-    return repeat_codes(T.bitwise_xor(codes, T.int32(SIGN_BITS)), "int8", lanes)
+def _signed(codes: Expr, lanes: int, centred: bool) -> Expr:
+    """Four codes as int8, repeated; less 128 if `centred`."""
+    return repeat_codes(T.bitwise_xor(codes, T.int32(SIGN_BITS)) if centred else codes, "int8", lanes)
 
 
-def _neon_dot(_weight_bits: int) -> Dot4:
+def _neon_dot(_weight_bits: int, operand_max: int, _exact_steps: int) -> Dot4:
+    centred = operand_max > _INT8_MAX
+
     def step(total: Expr, codes: Expr, weights: Expr) -> Expr:
         return T.call_llvm_pure_intrin(
-            "int32x4", "llvm.aarch64.neon.sdot.v4i32.v16i8", total, _centred(codes, 4), weights
+            "int32x4", "llvm.aarch64.neon.sdot.v4i32.v16i8", total, _signed(codes, 4, centred), weights
         )
 
     return Dot4(
@@ -160,18 +167,25 @@ def _neon_dot(_weight_bits: int) -> Dot4:
         sum_type="int32x4",
         partial_type="int32x4",
         depth=0,
-        centred=True,
+        centred=centred,
         step=step,
         flush=_take,
         finish=_same,
     )
 
 
-def _neon(weight_bits: int) -> Dot4:
-    """Without a dot product: ``smlal`` adds products to 16-bit sums, pairs of which then add up to 32 bits."""
+def _neon(weight_bits: int, operand_max: int, exact_steps: int) -> Dot4:
+    """Without a dot product: ``smlal`` adds products to 16-bit sums, pairs of which then add up to 32 bits.
+
+    A sum takes one product a step, so twice the steps of two products fit.
+    """
+    centred = operand_max > _INT8_MAX
+    depth = 2 * steps_by_width(_largest(weight_bits), 128 if centred else operand_max)
+    if not centred:
+        depth = max(depth, exact_steps)
 
     def step(partial: Expr, codes: Expr, weights: Expr) -> Expr:
-        return partial + T.cast(_centred(codes, 2), "int16x8") * T.cast(weights, "int16x8")
+        return partial + T.cast(_signed(codes, 2, centred), "int16x8") * T.cast(weights, "int16x8")
 
     def flush(total: Expr, partial: Expr) -> Expr:
         return total + T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", partial)
@@ -179,7 +193,6 @@ def _neon(weight_bits: int) -> Dot4:
     def finish(left: Expr, right: Expr) -> Expr:
         return T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.addp.v4i32", left, right)
 
-    depth = (2**15 - 1) // (128 * _largest(weight_bits))
     return Dot4(
         rows=2,
         unit_bytes=8,
@@ -187,7 +200,7 @@ def _neon(weight_bits: int) -> Dot4:
         sum_type="int32x4",
         partial_type="int16x8",
         depth=depth,
-        centred=True,
+        centred=centred,
         step=step,
         flush=flush,
         finish=finish,
@@ -197,8 +210,24 @@ def _neon(weight_bits: int) -> Dot4:
 _BY_ISA = {"avx2": _avx2, "neon-dot": _neon_dot, "neon": _neon}
 
 
-def dot4(target: HostTarget, weight_bits: int) -> Dot4:
-    """Return the fastest exact form on `target` for weights of `weight_bits` bits.
+DOT4_ISAS = tuple(_BY_ISA)
+"""Instruction sets that :func:`dot4` knows."""
+
+
+def dot4(target: HostTarget, weight_bits: int, operand_max: int = 255, exact_steps: int = 0) -> Dot4:
+    """Return the fastest exact form on `target`.
+
+    Parameters
+    ----------
+    target : HostTarget
+        Processor.
+    weight_bits : int
+        Bits of the codes that weights come from.
+    operand_max : int
+        Greatest operand.
+    exact_steps : int
+        Steps proven to fit 16-bit sums by :func:`tvm_ahcq.quantizers.core.narrow_sums.exact_steps`; 0 if nothing is
+        known but the widths.
 
     Raises
     ------
@@ -207,4 +236,4 @@ def dot4(target: HostTarget, weight_bits: int) -> Dot4:
     """
     if target.isa not in _BY_ISA:
         raise TargetError(f"no dot product over four channels is known for target {target.name!r}")
-    return _BY_ISA[target.isa](weight_bits)
+    return _BY_ISA[target.isa](weight_bits, operand_max, exact_steps)

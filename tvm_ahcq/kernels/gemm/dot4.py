@@ -10,7 +10,7 @@ from tvm.ir import Expr
 from tvm.script import tirx as T
 from tvm.tirx import Buffer
 
-from tvm_ahcq.kernels.common.dot4 import dot4
+from tvm_ahcq.kernels.common.dot4 import Dot4, dot4
 from tvm_ahcq.kernels.common.vector import LANES, fma
 from tvm_ahcq.target import HostTarget
 
@@ -29,19 +29,20 @@ class _Sums:
     y: Buffer
 
 
+def _finished(dot: Dot4, sums: Buffer, r: Expr, v: Expr) -> list[Expr]:
+    """Sums that make up vector `v` of the outputs of row `r`."""
+    first = r * dot.units + v * dot.units_per_finish
+    return [sums[first + i] for i in range(dot.units_per_finish)]
+
+
 @T.inline
-def _adjust(gemm, adjusted, block, centred):
-    """Corrections of one block of 16 outputs, padded with 0; if `centred`, plus 128 times the sum of the weights."""
+def _adjust(gemm, adjusted, block):
+    """Corrections of one block of 16 outputs, plus 128 times the sum of the weights."""
     for g in range(gemm.workload.groups):
-        for lane in range(LANES):
-            adjusted[g, block * LANES + lane] = T.if_then_else(
-                block * LANES + lane < gemm.outputs,
-                gemm.correction[g, T.min(block * LANES + lane, gemm.outputs - 1)],
-                0,
-            )
-        if centred:
+        for lane in range(T.min(gemm.outputs - block * LANES, LANES)):
+            adjusted[g, block * LANES + lane] = gemm.correction[g, block * LANES + lane]
             for k in range((gemm.bounds[g + 1] - gemm.bounds[g]) // 4):
-                for lane, i in T.grid(LANES, 4):
+                for i in range(4):
                     adjusted[g, block * LANES + lane] = adjusted[g, block * LANES + lane] + 128 * T.cast(
                         gemm.w[block, gemm.bounds[g] // 4 + k, lane, i], "int32"
                     )
@@ -83,53 +84,60 @@ def _multiply(gemm, dot, sums, first_row, block, low, high):
     if dot.depth == 0:
         for k in range(high - low):
             _steps(gemm, dot, sums, first_row, block, low + k)
+    elif dot.depth * 4 >= gemm.workload.channels:
+        _narrow_steps(gemm, dot, sums, first_row, block, low, high - low)
     else:
-        for i in range((high - low) // dot.depth):
-            _narrow_steps(gemm, dot, sums, first_row, block, low + i * dot.depth, dot.depth)
-        if (high - low) % dot.depth > 0:
-            _narrow_steps(gemm, dot, sums, first_row, block, high - (high - low) % dot.depth, (high - low) % dot.depth)
+        for i in range((high - low + dot.depth - 1) // dot.depth):
+            count = T.meta_var(T.min(high - low - i * dot.depth, dot.depth))
+            _narrow_steps(gemm, dot, sums, first_row, block, low + i * dot.depth, count)
 
 
 @T.inline
-def _add_group(gemm, dot, tile, adjusted, g, block):
-    """``y = fma(float32(products + correction), multiplier, y)``."""
+def _add_group(gemm, dot, tile, correction, g, block):
+    """``y = fma(float32(products + correction), multiplier, y)``, straight from registers."""
     for r in T.unroll(dot.rows):
-        for u in T.unroll(dot.units // dot.units_per_finish):
-            tile.products[T.ramp(u * dot.outputs, 1, dot.outputs)] = dot.finish(
-                *[tile.sums[r * dot.units + u * dot.units_per_finish + i] for i in range(dot.units_per_finish)]
+        for v in T.unroll(LANES // dot.outputs):
+            at = T.meta_var(T.ramp(r * LANES + v * dot.outputs, 1, dot.outputs))
+            column = T.meta_var(T.ramp(block * LANES + v * dot.outputs, 1, dot.outputs))
+            products = T.meta_var(dot.finish(*_finished(dot, tile.sums, r, v)))
+            tile.y[at] = fma(
+                T.cast(products + correction[g, column], f"float32x{dot.outputs}"),
+                gemm.multiplier[g, column],
+                tile.y[at],
+                dot.outputs,
             )
-        if block * LANES + LANES <= gemm.outputs:
-            tile.y[T.ramp(r * LANES, 1, LANES)] = fma(
-                T.cast(
-                    tile.products[T.ramp(0, 1, LANES)] + adjusted[g, T.ramp(block * LANES, 1, LANES)],
-                    "float32x16",
-                ),
-                gemm.multiplier[g, T.ramp(block * LANES, 1, LANES)],
-                tile.y[T.ramp(r * LANES, 1, LANES)],
-            )
-        else:
-            for lane in range(gemm.outputs % LANES):
-                tile.y[r * LANES + lane] = fma(
-                    T.cast(tile.products[lane] + adjusted[g, block * LANES + lane], "float32"),
-                    gemm.multiplier[g, block * LANES + lane],
-                    tile.y[r * LANES + lane],
-                    1,
-                )
 
 
 @T.inline
-def _tile(gemm, dot, adjusted, scratch, first_row, block):
-    """A register tile; rows past the end repeat the last one, and store the same values again."""
-    sums = T.alloc_buffer((dot.rows * dot.units,), dot.sum_type, scope="local")
-    products = T.alloc_buffer((LANES,), "int32", scope="local")
-    y = T.alloc_buffer((dot.rows * LANES,), "float32", scope="local")
-    for r in range(dot.rows):
-        for lane in range(T.min(gemm.outputs - block * LANES, LANES)):
-            y[r * LANES + lane] = gemm.bias[block * LANES + lane]
-    for g in range(gemm.workload.groups):
-        _multiply(gemm, dot, sums, first_row, block, gemm.bounds[g] // 4, gemm.bounds[g + 1] // 4)
-        _add_group(gemm, dot, _Sums(sums, products, y), adjusted, g, block)
-    for r in range(dot.rows):
+def _add_group_to_some(gemm, dot, tile, correction, g, block):
+    """The same for the last block, which has fewer than 16 outputs."""
+    for r in T.unroll(dot.rows):
+        for v in T.unroll(LANES // dot.outputs):
+            tile.products[T.ramp(v * dot.outputs, 1, dot.outputs)] = dot.finish(*_finished(dot, tile.sums, r, v))
+        for lane in range(gemm.outputs % LANES):
+            tile.y[r * LANES + lane] = fma(
+                T.cast(tile.products[lane] + correction[g, block * LANES + lane], "float32"),
+                gemm.multiplier[g, block * LANES + lane],
+                tile.y[r * LANES + lane],
+                1,
+            )
+
+
+@T.inline
+def _begin(gemm, dot, y, block):
+    """The outputs start with the bias."""
+    for r in T.unroll(dot.rows):
+        if gemm.outputs % LANES == 0:
+            y[T.ramp(r * LANES, 1, LANES)] = gemm.bias[T.ramp(block * LANES, 1, LANES)]
+        else:
+            for lane in range(T.min(gemm.outputs - block * LANES, LANES)):
+                y[r * LANES + lane] = gemm.bias[block * LANES + lane]
+
+
+@T.inline
+def _store(gemm, dot, scratch, y, first_row, block):
+    """Rows past the end have repeated the last one, and store the same values again."""
+    for r in T.unroll(dot.rows):
         if gemm.outputs % LANES == 0:
             gemm.epilogue.store(gemm.out, *scratch, y[T.ramp(r * LANES, 1, LANES)], gemm.row(first_row, r), block)
         else:
@@ -138,25 +146,52 @@ def _tile(gemm, dot, adjusted, scratch, first_row, block):
 
 
 @T.inline
-def _tasks(grid, dot, gemm):
-    adjusted = T.alloc_buffer((gemm.workload.groups, gemm.blocks * LANES), "int32")
-    for block in T.parallel(gemm.blocks):
-        _adjust(gemm, adjusted, block, dot.centred)
+def _tile(gemm, dot, correction, scratch, first_row, block):
+    """A register tile."""
+    sums = T.alloc_buffer((dot.rows * dot.units,), dot.sum_type, scope="local")
+    products = T.alloc_buffer((LANES,), "int32", scope="local")
+    y = T.alloc_buffer((dot.rows * LANES,), "float32", scope="local")
+    _begin(gemm, dot, y, block)
+    for g in range(gemm.workload.groups):
+        _multiply(gemm, dot, sums, first_row, block, gemm.bounds[g] // 4, gemm.bounds[g + 1] // 4)
+        if gemm.outputs % LANES == 0:
+            _add_group(gemm, dot, _Sums(sums, products, y), correction, g, block)
+        else:
+            if block * LANES + LANES <= gemm.outputs:
+                _add_group(gemm, dot, _Sums(sums, products, y), correction, g, block)
+            else:
+                _add_group_to_some(gemm, dot, _Sums(sums, products, y), correction, g, block)
+    _store(gemm, dot, scratch, y, first_row, block)
+
+
+@T.inline
+def _tasks(grid, dot, gemm, correction):
     for task in T.parallel(grid.count):
-        start = grid.start(task)
-        block = grid.panel(task)
+        start = T.meta_var(grid.start(task))
+        block = T.meta_var(grid.panel(task))
         floats = T.alloc_buffer((SCRATCH,), "float32", scope="local")
         ints = T.alloc_buffer((SCRATCH,), "int32", scope="local")
         gemm.epilogue.prepare(gemm.out, floats, ints)
         for i in range((T.min(gemm.rows - start, grid.block_rows) + dot.rows - 1) // dot.rows):
-            _tile(gemm, dot, adjusted, (floats, ints), start + i * dot.rows, block)
+            _tile(gemm, dot, correction, (floats, ints), start + i * dot.rows, block)
+
+
+@T.inline
+def _body(grid, dot, gemm):
+    if dot.centred:
+        adjusted = T.alloc_buffer((gemm.workload.groups, gemm.outputs), "int32")
+        for block in T.parallel(gemm.blocks):
+            _adjust(gemm, adjusted, block)
+        _tasks(grid, dot, gemm, adjusted)
+    else:
+        _tasks(grid, dot, gemm, gemm.correction)
 
 
 def dot4_body(
     rows: int | Expr, workload: LinearWorkload, target: HostTarget, schedule: LinearSchedule = DEFAULT
 ) -> Callable[..., None]:
     """Return the inline function of a :class:`.context.GemmContext` whose weights are in layout "vnni16"."""
-    dot = dot4(target, workload.weight_bits)
+    dot = dot4(target, workload.weight_bits, workload.operand_max, workload.exact_steps)
     if schedule.tile_rows:
         dot = replace(dot, rows=schedule.tile_rows)
-    return partial(_tasks, TaskGrid(rows, workload.blocks, schedule), dot)
+    return partial(_body, TaskGrid(rows, workload.blocks, schedule), dot)
