@@ -87,6 +87,8 @@ def intervals(n: int, target: HostTarget) -> Epilogue:
 
     `out` is (thresholds float32 ``(n,)``, operands uint8 ``(n + 1,)``, matrix uint8); `n` is at most `MAX_THRESHOLDS`.
     """
+    if target.isa == "avx2":
+        return _intervals_by_halves(n)
     searching = "avx512f" in target.cpu_features
     steps = n.bit_length()
 
@@ -124,6 +126,74 @@ def intervals(n: int, target: HostTarget) -> Epilogue:
                     y > T.broadcast(floats[t], LANES), T.broadcast(ints[t], LANES), T.broadcast(0, LANES)
                 )
         out[2][row, T.ramp(block * LANES, 1, LANES)] = T.cast(operands[0], "uint8x16")
+
+    return Epilogue(prepare, store)
+
+
+_SEARCHED = 15
+"""Thresholds that four steps of a binary search tell apart; each step has at most eight, one AVX2 register."""
+
+
+def _permute(table: Expr, index: Expr) -> Expr:
+    """``table[index]`` in every lane, float32x8 and int32x8 below 8, with AVX2."""
+    return T.call_llvm_pure_intrin("float32x8", "llvm.x86.avx2.permps", table, index)
+
+
+def _shuffle(table: Expr, index: Expr) -> Expr:
+    """``table[index]`` in every lane, uint8x16 and uint8x16 below 16."""
+    return T.call_llvm_pure_intrin("uint8x16", "llvm.x86.ssse3.pshuf.b.128", table, index)
+
+
+@T.inline
+def _search(tables, steps, exceeded, half, values):
+    """Number of thresholds that each of eight values exceeds."""
+    exceeded[half] = T.cast(values > T.broadcast(tables[0], 8), "int32x8")
+    for s in T.unroll(steps - 1):
+        exceeded[half] = (
+            exceeded[half]
+            + exceeded[half]
+            + T.cast(values > _permute(tables[T.ramp(s * 8 + 8, 1, 8)], exceeded[half]), "int32x8")
+        )
+
+
+def _intervals_by_halves(n: int) -> Epilogue:
+    """:func:`intervals` with AVX2: a binary search in eight lanes, and a byte shuffle that looks the operands up.
+
+    Step `s` compares with one of ``2**s`` thresholds, by the bits found so far. Thresholds from 15 on are compared one
+    by one, and add the differences of their operands.
+    """
+    searched = min(n, _SEARCHED)
+    steps = searched.bit_length()
+
+    @T.inline
+    def prepare(out, floats, ints):
+        for s, p in T.grid(steps, 8):
+            place = T.meta_var(T.shift_left(2 * p + 1, steps - 1 - s))
+            floats[s * 8 + p] = T.if_then_else(
+                place <= searched, out[0][T.min(place, searched) - 1], T.float32(float("inf"))
+            )
+        for i in range(4):
+            ints[i] = 0
+            for j in range(4):
+                ints[i] = ints[i] + T.shift_left(T.cast(out[1][T.min(4 * i + j, searched)], "int32"), 8 * j)
+
+    @T.inline
+    def store(out, floats, ints, y, row, block):
+        exceeded = T.alloc_buffer((2,), "int32x8", scope="local")
+        more = T.alloc_buffer((1,), "int32x16", scope="local")
+        _search(floats, steps, exceeded, 0, T.vectorlow("float32x8", y))
+        _search(floats, steps, exceeded, 1, T.vectorhigh("float32x8", y))
+        more[0] = T.broadcast(0, LANES)
+        for t in range(searched, n):
+            more[0] = more[0] + T.Select(
+                y > T.broadcast(out[0][t], LANES),
+                T.broadcast(T.cast(out[1][t + 1], "int32") - T.cast(out[1][t], "int32"), LANES),
+                T.broadcast(0, LANES),
+            )
+        out[2][row, T.ramp(block * LANES, 1, LANES)] = _shuffle(
+            T.reinterpret("uint8x16", ints[T.ramp(0, 1, 4)]),
+            T.cast(T.vectorcombine("int32x16", exceeded[0], exceeded[1]), "uint8x16"),
+        ) + T.cast(more[0], "uint8x16")
 
     return Epilogue(prepare, store)
 
