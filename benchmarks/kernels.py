@@ -71,7 +71,7 @@ def linear_cases(rng: np.random.Generator, target: HostTarget) -> list[Case]:
             np.zeros(n, np.float32),
             empty((m, n)),
         )
-        func = kernels.grouped_linear(m, LinearWorkload(n, k, groups, 4), target.layout, target)
+        func = kernels.grouped_linear(m, LinearWorkload(n, k, groups, 4, 15), target.layout, target)
         cases.append(Case("grouped_linear", f"{m} x {n} x {k}, {groups} groups", func, arguments, m * n * k, "int8"))
     return cases
 

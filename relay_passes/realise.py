@@ -2,7 +2,7 @@
 
 Encoders take the place of ``ahcq.quantize``, integer operators that of the layers behind them. Weights become codes.
 All results of calibration become tensors that the function takes as parameters, so that the compiled code depends on
-shapes alone. Offsets of table quantizers fold into biases.
+shapes and bounds of integers alone. Offsets of table quantizers fold into biases.
 """
 
 from __future__ import annotations

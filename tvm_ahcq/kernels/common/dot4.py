@@ -28,6 +28,8 @@ class Dot4:
     ----------
     rows : int
         Rows of a register tile that is 16 outputs wide.
+    short_rows : int
+        The same where channel groups are short: sums and outputs then share the registers.
     unit_bytes : int
         Bytes of weights of one step: four channels of ``unit_bytes / 4`` outputs.
     units_per_finish : int
@@ -47,6 +49,7 @@ class Dot4:
     """
 
     rows: int
+    short_rows: int
     unit_bytes: int
     units_per_finish: int
     sum_type: str
@@ -79,6 +82,9 @@ class Dot4:
 
 
 _INT8_MAX = 127
+
+_DEEP = 16
+"""Steps between two flushes from which on the 32-bit sums of a large tile may wait in memory."""
 
 
 def _largest(weight_bits: int) -> int:
@@ -119,6 +125,7 @@ def _avx2(weight_bits: int, operand_max: int, exact_steps: int) -> Dot4:
     if depth == 0:
         return Dot4(
             rows=4,
+            short_rows=4,
             unit_bytes=32,
             units_per_finish=1,
             sum_type="int32x8",
@@ -134,7 +141,8 @@ def _avx2(weight_bits: int, operand_max: int, exact_steps: int) -> Dot4:
         return total + _widen(partial, 1)
 
     return Dot4(
-        rows=2,
+        rows=6 if depth >= _DEEP else 2,
+        short_rows=3 if depth >= _DEEP else 2,
         unit_bytes=32,
         units_per_finish=1,
         sum_type="int32x8",
@@ -162,6 +170,7 @@ def _neon_dot(_weight_bits: int, operand_max: int, _exact_steps: int) -> Dot4:
 
     return Dot4(
         rows=6,
+        short_rows=6,
         unit_bytes=16,
         units_per_finish=1,
         sum_type="int32x4",
@@ -195,6 +204,7 @@ def _neon(weight_bits: int, operand_max: int, exact_steps: int) -> Dot4:
 
     return Dot4(
         rows=2,
+        short_rows=2,
         unit_bytes=8,
         units_per_finish=2,
         sum_type="int32x4",

@@ -19,6 +19,9 @@ from .epilogue import SCRATCH
 from .tiling import DEFAULT, LinearSchedule
 from .workload import LinearWorkload
 
+_LONG_GROUP = 128
+"""Channels of a group from which on it counts as long."""
+
 
 @dataclass(frozen=True)
 class _Sums:
@@ -192,6 +195,6 @@ def dot4_body(
 ) -> Callable[..., None]:
     """Return the inline function of a :class:`.context.GemmContext` whose weights are in layout "vnni16"."""
     dot = dot4(target, workload.weight_bits, workload.operand_max, workload.exact_steps)
-    if schedule.tile_rows:
-        dot = replace(dot, rows=schedule.tile_rows)
+    short = workload.channels < _LONG_GROUP * workload.groups
+    dot = replace(dot, rows=schedule.tile_rows or (dot.short_rows if short else dot.rows))
     return partial(_body, TaskGrid(rows, workload.blocks, schedule), dot)

@@ -23,5 +23,5 @@ def encoder_workloads(name: str) -> dict[LinearWorkload, int]:
 def _workload(layer: LinearSize) -> LinearWorkload:
     """Return the workload of a layer; each channel group is filled up to a multiple of 4 channels."""
     if layer.grouped:
-        return LinearWorkload(layer.outputs, layer.inputs + 3 * _GROUPS, _GROUPS, _BITS)
-    return LinearWorkload(layer.outputs, layer.inputs, 1, _BITS)
+        return LinearWorkload(layer.outputs, layer.inputs + 3 * _GROUPS, _GROUPS, _BITS, 2**_BITS - 1)
+    return LinearWorkload(layer.outputs, layer.inputs, 1, _BITS, 2**_BITS - 1)

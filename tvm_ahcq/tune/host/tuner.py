@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tvm.s_tir.meta_schedule.runner import PyRunner
@@ -56,12 +56,14 @@ def workloads(bundle: Bundle) -> dict[LinearWorkload, int]:
     """Return the grouped GEMMs of a bundle, and the rows that each is tuned for: the tokens of an image."""
     with zipfile.ZipFile(bundle.path) as archive:
         index = json.loads(archive.read(MANIFEST))["tensors"]
-    unique = {
-        LinearWorkload(info["shape"][0], sum(info["group_sizes"]), len(info["group_sizes"]), info["bits"])
-        for info in index.values()
-        if info["kind"] == "qlinear"
-    }
+    unique = {_workload(info) for info in index.values() if info["kind"] == "qlinear"}
     return dict.fromkeys(sorted(unique, reverse=True), bundle.manifest.model.tokens)
+
+
+def _workload(info: Mapping[str, Any]) -> LinearWorkload:
+    """Return the workload of a weight in a bundle's index; operands are measured with as many bits as weights."""
+    outputs, sizes, bits = info["shape"][0], info["group_sizes"], info["bits"]
+    return LinearWorkload(outputs, sum(sizes), len(sizes), bits, 2**bits - 1)
 
 
 def tune(
