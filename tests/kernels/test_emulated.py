@@ -17,12 +17,13 @@ from tvm_ahcq.target import HostTarget, resolve_target
 ANY = Var("rows", "int64")
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_grouped_linear_equals_the_reference(emulate, foreign: HostTarget, bits: int):
+@pytest.mark.parametrize(("bits", "operand_max"), [(4, 255), (8, 255), (4, 15), (8, 127)])
+def test_grouped_linear_equals_the_reference(emulate, foreign: HostTarget, bits: int, operand_max: int):
     rng, n, sizes, lowest = np.random.default_rng(bits), 37, (80, 20), -(2**bits - 1) if bits < 8 else -128
-    run = emulate(grouped_linear(ANY, LinearWorkload(n, 100, 2, bits), "vnni16", foreign))
+    run = emulate(grouped_linear(ANY, LinearWorkload(n, 100, 2, bits, operand_max), "vnni16", foreign))
     for m in (1, 8):
-        operands = rng.integers(0, 256, (m, 100), dtype=np.uint8)
+        operands = rng.integers(0, operand_max + 1, (m, 100), dtype=np.uint8)
+        operands[-1] = operand_max
         weight = rng.integers(lowest, min(-lowest, 127) + 1, (n, 100)).astype(np.int8)
         operands[0], weight[0], weight[1] = 0, lowest, -lowest - 1  # a code of 0 counts as -128
         multiplier = rng.normal(size=(2, n)).astype(np.float32)
@@ -53,9 +54,11 @@ def test_attention_equals_the_reference(emulate, foreign: HostTarget):
     assert np.array_equal(got, reference.log_attention(q, k, v, c))
 
 
-@pytest.mark.parametrize(("name", "instruction"), [("aarch64", "smlal"), ("aarch64-dotprod", "sdot")])
-def test_kernel_uses_the_instruction(name: str, instruction: str):
+@pytest.mark.parametrize(
+    ("name", "instruction", "in_a_tile"), [("aarch64", "smlal", 16), ("aarch64-dotprod", "sdot", 24)]
+)
+def test_kernel_uses_the_instruction(name: str, instruction: str, in_a_tile: int):
     target = resolve_target(name)
     func = grouped_linear(ANY, LinearWorkload(64, 64, 1, 4), "vnni16", target)
     lines = tvm.compile(func, target=target.tvm_target()).mod.inspect_source("asm").splitlines()
-    assert sum(instruction in line for line in lines) >= 24
+    assert sum(instruction in line for line in lines) >= in_a_tile

@@ -186,10 +186,10 @@ def _neon_dot(_weight_bits: int, operand_max: int, _exact_steps: int) -> Dot4:
 def _neon(weight_bits: int, operand_max: int, exact_steps: int) -> Dot4:
     """Without a dot product: ``smlal`` adds products to 16-bit sums, pairs of which then add up to 32 bits.
 
-    A sum takes one product a step, so twice the steps of two products fit.
+    A sum takes one product a step: steps of two products that are proven to fit do so all the more.
     """
     centred = operand_max > _INT8_MAX
-    depth = 2 * steps_by_width(_largest(weight_bits), 128 if centred else operand_max)
+    depth = steps_by_width(_largest(weight_bits), 128 if centred else operand_max, products=1)
     if not centred:
         depth = max(depth, exact_steps)
 

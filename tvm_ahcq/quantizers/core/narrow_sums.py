@@ -17,7 +17,7 @@ _ENOUGH = 64
 """Steps after which moving the sums to 32 bits costs little: more are worth a kernel of its own only if all fit."""
 
 
-def steps_by_width(weight_max: int, operand_max: int) -> int:
+def steps_by_width(weight_max: int, operand_max: int, products: int = 2) -> int:
     """Return the steps that fit for any weights up to `weight_max` in size.
 
     Parameters
@@ -26,13 +26,15 @@ def steps_by_width(weight_max: int, operand_max: int) -> int:
         Bound of ``abs(code - zero_point)``.
     operand_max : int
         Greatest operand, 1 to 255.
+    products : int
+        Products that a step adds to a sum.
 
     Returns
     -------
     int
         0 if a single step does not fit.
     """
-    return INT16_MAX // (2 * operand_max * weight_max)
+    return INT16_MAX // (products * operand_max * weight_max)
 
 
 def exact_steps(weight: np.ndarray, operand_max: int) -> int:
