@@ -22,6 +22,7 @@ PACKAGE = Path(tvm_ahcq.__file__).parent
 LAYERS = (
     "tvm_ahcq errors progress _deprecated",
     "image_files scenes",
+    "clips",
     "quantizers.core",
     "quantizers quantizers.activation",
     "quantizers.weight quantizers.published",

@@ -41,35 +41,44 @@ class ScenePool:
         self.next_seed += 1
 
     def draw(self, rng: np.random.Generator) -> scenes.Scene:
-        """One augmented scene: flipped, turned, recoloured and sometimes cut short (padded) below and to the right."""
+        """One augmented scene: flipped, turned, recoloured and sometimes of another format (see :meth:`frame`)."""
         while True:
             scene = self.scenes[rng.integers(len(self.scenes))]
             turns, flip = int(rng.integers(4)), rng.random() < 0.5
             image, labels = (np.rot90(a, turns) for a in (scene.image, scene.labels))
             if flip:
                 image, labels = image[:, ::-1], labels[:, ::-1]
-            image = image.astype(np.float32) / 255
-            choice = rng.random()
-            if choice < 0.15:
-                image = np.repeat(image.mean(-1, keepdims=True), 3, -1)
-            elif choice < 0.6:
-                image = image[..., rng.permutation(3)] * rng.uniform(0.75, 1.15, 3) + rng.uniform(-0.1, 0.1, 3)
-            if rng.random() < 0.2:
-                image = 1 - image
-            image = np.clip(image, 0, 1) ** rng.uniform(0.7, 1.4)
-            labels = labels.copy()
-            image = (image * 255 - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
-            if rng.random() < 0.3:
-                cut = int(rng.integers(image.shape[0] * 5 // 8, image.shape[0]))
-                axis = slice(cut, None)
-                index = (axis,) if rng.random() < 0.7 else (slice(None), axis)
-                image[index], labels[index] = 0, 0
-            result = scenes.Scene(image.astype(np.float32), labels, scene.parents)
+            image, labels = self.frame(rng, recolour(rng, image), labels.copy())
+            result = scenes.Scene(image, labels, scene.parents)
             if len(result.objects()):
                 return result
 
+    def frame(self, rng: np.random.Generator, image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Cut some pictures short and pad them below or to the right, as SAM does with pictures that are not square."""
+        if rng.random() < 0.3:
+            cut = int(rng.integers(image.shape[0] * 5 // 8, image.shape[0]))
+            axis = slice(cut, None)
+            index = (axis,) if rng.random() < 0.7 else (slice(None), axis)
+            image[index], labels[index] = 0, 0
+        return image, labels
 
-def _interior_pixel(own: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
+
+def recolour(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Change the colours of a uint8 RGB picture at random, and normalise it to float32 as SAM does."""
+    image = image.astype(np.float32) / 255
+    choice = rng.random()
+    if choice < 0.15:
+        image = np.repeat(image.mean(-1, keepdims=True), 3, -1)
+    elif choice < 0.6:
+        image = image[..., rng.permutation(3)] * rng.uniform(0.75, 1.15, 3) + rng.uniform(-0.1, 0.1, 3)
+    if rng.random() < 0.2:
+        image = 1 - image
+    image = np.clip(image, 0, 1) ** rng.uniform(0.7, 1.4)
+    image = (image * 255 - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
+    return image.astype(np.float32)
+
+
+def interior_pixel(own: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
     """A random (y, x) pixel of the boolean mask `own`, more likely one away from the outline."""
     flat = np.flatnonzero(own)
     best, score = None, -1
@@ -85,26 +94,37 @@ def _interior_pixel(own: np.ndarray, rng: np.random.Generator) -> tuple[int, int
     return best
 
 
+def draw_objects(rng: np.random.Generator, scene: scenes.Scene, count: int) -> list[int]:
+    """Numbers of `count` random objects of a scene, more often of those that have parts or are one."""
+    objects = scene.objects()
+    weights = np.array([1.5 if (scene.parents == i)[1:].any() or scene.parents[i] else 1.0 for i in objects])
+    chosen = rng.choice(objects, size=count, p=weights / weights.sum(), replace=len(objects) < count)
+    return [int(index) for index in chosen]
+
+
+def loose_box(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
+    """Corners ``((x0, y0), (x1, y1))`` of the box around a mask, often shifted a little at random."""
+    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    box = np.array([[xs[0], ys[0]], [xs[-1] + 1, ys[-1] + 1]], np.float32)
+    jitter = rng.normal(0, 0.03, (2, 2)) * (box[1] - box[0]) if rng.random() < 0.6 else 0
+    return box + np.clip(jitter, -10, 10)
+
+
 def make_batch(pool: ScenePool, rng: np.random.Generator, images: int, prompts: int) -> dict[str, torch.Tensor]:
     """Images, and for each image `prompts` prompts of two tokens (a click and padding, or a box) with their masks."""
     pixels, coords, labels, targets = [], [], [], []
     for _ in range(images):
         scene = pool.draw(rng)
         pixels.append(scene.image.transpose(2, 0, 1))
-        objects = scene.objects()
-        weights = np.array([1.5 if (scene.parents == i)[1:].any() or scene.parents[i] else 1.0 for i in objects])
-        for index in rng.choice(objects, size=prompts, p=weights / weights.sum(), replace=len(objects) < prompts):
-            mask = scene.mask(int(index))
+        for index in draw_objects(rng, scene, prompts):
+            mask = scene.mask(index)
             own = scene.labels == index
             if rng.random() < 0.58 and own.any():
-                y, x = _interior_pixel(own, rng)
+                y, x = interior_pixel(own, rng)
                 coords.append([[x + 0.5, y + 0.5], [0, 0]])
                 labels.append([1, -1])
             else:
-                ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-                box = np.array([[xs[0], ys[0]], [xs[-1] + 1, ys[-1] + 1]], np.float32)
-                jitter = rng.normal(0, 0.03, (2, 2)) * (box[1] - box[0]) if rng.random() < 0.6 else 0
-                coords.append(box + np.clip(jitter, -10, 10))
+                coords.append(loose_box(rng, mask))
                 labels.append([2, 3])
             targets.append(mask)
     return {

@@ -50,7 +50,7 @@ class Scene:
         return mask
 
 
-def _noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
+def noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
     """Smooth value noise in about [-1, 1]: a random grid of `cells` x `cells`, bilinearly enlarged."""
     grid = rng.uniform(-1, 1, (cells + 1, cells + 1)).astype(np.float32)
     t = np.linspace(0, cells, size, endpoint=False, dtype=np.float32)
@@ -60,12 +60,12 @@ def _noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
     return rows[:, i] * (1 - f) + rows[:, i + 1] * f
 
 
-def _texture(rng: np.random.Generator, size: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+def texture(rng: np.random.Generator, size: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """One of noise, stripes, checks or dots in [-1, 1] on the pixel grid (`y`, `x`)."""
     kind = rng.choice(4, p=[0.55, 0.2, 0.15, 0.1])
     if kind == 0:
         cells = int(rng.integers(3, max(4, size // 3)))
-        return _noise(rng, size, cells)[: y.shape[0], : x.shape[1]]
+        return noise(rng, size, cells)[: y.shape[0], : x.shape[1]]
     angle = rng.uniform(0, np.pi)
     period = rng.uniform(5, 18)
     u = (np.cos(angle) * x + np.sin(angle) * y) * (2 * np.pi / period) + rng.uniform(0, 6.28)
@@ -76,7 +76,7 @@ def _texture(rng: np.random.Generator, size: int, y: np.ndarray, x: np.ndarray) 
     return np.sign(product).astype(np.float32) if kind == 2 else np.where(product > 0.4, 1.0, -0.4)
 
 
-def _radius(rng: np.random.Generator, theta: np.ndarray, kind: str) -> np.ndarray:
+def outline_radius(rng: np.random.Generator, theta: np.ndarray, kind: str) -> np.ndarray:
     """Outline of a star-shaped figure of mean size 1 as radius over angle."""
     if kind == "disc":
         return np.ones_like(theta)
@@ -99,10 +99,42 @@ def _radius(rng: np.random.Generator, theta: np.ndarray, kind: str) -> np.ndarra
     return np.maximum(radius, 0.25)
 
 
-_SHAPES = ("disc", "superellipse", "polygon", "star", "blob")
+SHAPES = ("disc", "superellipse", "polygon", "star", "blob")
+"""Kinds of outlines, see :func:`outline_radius`."""
 
 
-class _Canvas:
+def expose(rng: np.random.Generator, grain: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Take a picture as a camera does: uneven light, soft focus, range of brightness, grain.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Draws the effects and the strength of the grain.
+    grain : numpy.random.Generator
+        Draws the grain itself; may be `rng`.
+    image : numpy.ndarray
+        ``(size, size, 3)`` float, colours in about [0, 1].
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(size, size, 3)`` uint8.
+    """
+    if rng.random() < 0.35:  # uneven light
+        angle = rng.uniform(0, 6.28)
+        y, x = np.mgrid[0 : len(image), 0 : len(image)].astype(np.float32)
+        ramp = (np.cos(angle) * x + np.sin(angle) * y) / len(image)
+        image = image * (1 + rng.uniform(0, 0.8) * (ramp - ramp.mean()))[..., None]
+    if rng.random() < 0.3:  # soft focus
+        image = image.copy()
+        image[1:-1] = (image[:-2] + 2 * image[1:-1] + image[2:]) / 4
+        image[:, 1:-1] = (image[:, :-2] + 2 * image[:, 1:-1] + image[:, 2:]) / 4
+    low, high = rng.uniform(0, 0.2), rng.uniform(0.8, 1.0)
+    image = low + (high - low) * image + grain.normal(0, rng.uniform(0, 0.03), (*image.shape[:2], 1))
+    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+class Canvas:
     """The picture while it is painted: colours in [0, 1], and who lies on top of each pixel."""
 
     def __init__(self, rng: np.random.Generator, size: int):
@@ -119,15 +151,15 @@ class _Canvas:
         image = np.broadcast_to(colour, (size, size, 3)).astype(np.float32)
         angle, strength = rng.uniform(0, 6.28), rng.uniform(0, 0.3)
         ramp = (np.cos(angle) * self.x + np.sin(angle) * self.y) / size
-        shade = strength * (ramp - ramp.mean()) + rng.uniform(0, 0.12) * _noise(rng, size, int(rng.integers(2, 8)))
-        shade = shade + rng.uniform(0, 0.10) * _texture(rng, size, self.y, self.x)
+        shade = strength * (ramp - ramp.mean()) + rng.uniform(0, 0.12) * noise(rng, size, int(rng.integers(2, 8)))
+        shade = shade + rng.uniform(0, 0.10) * texture(rng, size, self.y, self.x)
         tint = 1.0 if self.grey else rng.uniform(0.6, 1.0, 3)
         return image + shade[..., None] * tint
 
     def _colour(self) -> np.ndarray:
         return np.full(3, self.rng.uniform(0.02, 0.98)) if self.grey else self.rng.uniform(0.02, 0.98, 3)
 
-    def _contrasting(self, around: np.ndarray, least: float) -> np.ndarray:
+    def contrasting(self, around: np.ndarray, least: float) -> np.ndarray:
         """A colour at least `least` away (RMS over channels) from `around`."""
         for _ in range(8):
             colour = self._colour()
@@ -164,7 +196,7 @@ class _Canvas:
         y, x = self.y[y0:y1, x0:x1] - cy, self.x[y0:y1, x0:x1] - cx
         turn = rng.uniform(0, 6.28)
         rho, theta = np.hypot(y, x), np.arctan2(y, x) + np.float32(turn)
-        outline = radius * _radius(rng, theta, kind)
+        outline = radius * outline_radius(rng, theta, kind)
         alpha = np.clip(outline - rho + 0.5, 0, 1)
         if clip is not None:
             alpha = alpha * clip[y0:y1, x0:x1]
@@ -174,15 +206,15 @@ class _Canvas:
             return 0
         patch = self.image[y0:y1, x0:x1]
         if colour is None:
-            colour = self._contrasting(patch[inside].mean(0), 0.16)
-        texture, sphere, linear = style or (
+            colour = self.contrasting(patch[inside].mean(0), 0.16)
+        grain, sphere, linear = style or (
             rng.uniform(0, 0.16),
             rng.uniform(0, 0.3) * (rng.random() < 0.6),
             rng.uniform(0, 0.2),
         )
         light = rng.uniform(0, 6.28)
         shade = linear * (np.cos(light) * x + np.sin(light) * y) / radius
-        shade = shade + texture * _texture(rng, max(y.shape), y, x)
+        shade = shade + grain * texture(rng, max(y.shape), y, x)
         shade = shade + sphere * (0.5 - np.minimum(rho / outline, 1) ** 2)
         if parent == 0 and rng.random() < 0.3:  # a soft shadow beside the object
             dy, dx = int(rng.integers(-5, 6)), int(rng.integers(-5, 6))
@@ -198,18 +230,7 @@ class _Canvas:
 
     def finish(self) -> Scene:
         """Add camera effects and drop hidden objects from the annotation."""
-        rng, image = self.rng, self.image
-        if rng.random() < 0.35:  # uneven light
-            angle = rng.uniform(0, 6.28)
-            ramp = (np.cos(angle) * self.x + np.sin(angle) * self.y) / self.size
-            image = image * (1 + rng.uniform(0, 0.8) * (ramp - ramp.mean()))[..., None]
-        if rng.random() < 0.3:  # soft focus
-            image = image.copy()
-            image[1:-1] = (image[:-2] + 2 * image[1:-1] + image[2:]) / 4
-            image[:, 1:-1] = (image[:, :-2] + 2 * image[:, 1:-1] + image[:, 2:]) / 4
-        low, high = rng.uniform(0, 0.2), rng.uniform(0.8, 1.0)
-        image = low + (high - low) * image + rng.normal(0, rng.uniform(0, 0.03), (*image.shape[:2], 1))
-        return Scene((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8), *self._annotate())
+        return Scene(expose(self.rng, self.rng, self.image), *self._annotate())
 
     def _annotate(self) -> tuple[np.ndarray, np.ndarray]:
         count = len(self.parents)
@@ -225,25 +246,25 @@ class _Canvas:
         return pixels[self.labels].astype(np.uint8), np.concatenate([[0], number[parents[keep]]]).astype(np.uint8)
 
 
-def _scatter(canvas: _Canvas) -> None:
+def _scatter(canvas: Canvas) -> None:
     """A few objects of many sizes that overlap; one in six carries a part in another colour."""
     rng, size = canvas.rng, canvas.size
     for _ in range(int(rng.integers(3, 8))):
         radius = size * np.exp(rng.uniform(np.log(0.06), np.log(0.28)))
         cy, cx = rng.uniform(0.06, 0.94, 2) * size
-        index = canvas.paint(cy, cx, radius, str(rng.choice(_SHAPES)))
+        index = canvas.paint(cy, cx, radius, str(rng.choice(SHAPES)))
         if index and radius > 0.1 * size and rng.random() < 0.17:
             clip = canvas.labels == index
-            canvas.paint(cy, cx, radius * rng.uniform(0.35, 0.6), str(rng.choice(_SHAPES)), parent=index, clip=clip)
+            canvas.paint(cy, cx, radius * rng.uniform(0.35, 0.6), str(rng.choice(SHAPES)), parent=index, clip=clip)
 
 
-def _rows(canvas: _Canvas) -> None:
+def _rows(canvas: Canvas) -> None:
     """Many like objects on a loose grid, hardly overlapping (coins, pills, fruit, cells)."""
     rng, size = canvas.rng, canvas.size
     pitch = size * rng.uniform(0.15, 0.3)
     around = canvas.image.mean((0, 1))
-    colour = canvas._contrasting(around, 0.18)
-    kind = str(rng.choice(_SHAPES, p=[0.5, 0.15, 0.1, 0.05, 0.2]))
+    colour = canvas.contrasting(around, 0.18)
+    kind = str(rng.choice(SHAPES, p=[0.5, 0.15, 0.1, 0.05, 0.2]))
     style = (rng.uniform(0.02, 0.22), rng.uniform(-0.2, 0.3), rng.uniform(0, 0.15))
     offset = rng.uniform(0.4, 0.7, 2) * pitch
     for gy in np.arange(offset[0], size, pitch):
@@ -272,7 +293,7 @@ def generate(seed: int, size: int = 256) -> Scene:
     """
     rng = np.random.default_rng([0x5A11, seed])
     while True:
-        canvas = _Canvas(rng, size)
+        canvas = Canvas(rng, size)
         (_rows if rng.random() < 0.3 else _scatter)(canvas)
         scene = canvas.finish()
         if scene.objects():
