@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from rich.progress import track
-from scipy import ndimage
-from skimage import data, filters, measure, morphology
 
 import tvm_ahcq as ahcq
+from tvm_ahcq.evaluate.datasets.coins import centre, coins
 from tvm_ahcq.evaluate.metrics.iou import iou
 from tvm_ahcq.evaluate.metrics.scene_accuracy import (
     SceneAccuracy,
@@ -28,27 +27,13 @@ from tvm_ahcq.scenes import generate, scenes
 RESULTS = Path(__file__).parent / "results" / "vit_t.md"
 
 
-def coins() -> tuple[np.ndarray, np.ndarray]:
-    """``skimage.data.coins`` as RGB, and the masks ``(B, H, W)`` of its coins by Otsu's threshold, holes filled.
-
-    Left out are regions that the threshold does not separate: those that touch the dark upper margin, and those not of
-    a coin's size.
-    """
-    grey = data.coins()
-    solid = ndimage.binary_fill_holes(morphology.closing(grey > filters.threshold_otsu(grey), np.ones((3, 3))))
-    regions = [r for r in measure.regionprops(measure.label(solid)) if 800 < r.area < 3500 and r.bbox[0] > 2]
-    labels = measure.label(solid)
-    return np.repeat(grey[..., None], 3, axis=2), np.stack([labels == r.label for r in regions])
-
-
 def coin_scores(predictor) -> list[float]:
     """IoU of a click on the centre of each coin with its thresholded mask."""
     image, masks = coins()
     predictor.set_image(image)
     scores = []
     for mask in masks:
-        y, x = np.argwhere(mask).mean(0)
-        found, quality, _ = predictor.predict(np.array([[x, y]]), np.array([1]))
+        found, quality, _ = predictor.predict(np.array([centre(mask)]), np.array([1]))
         scores.append(iou(found[quality.argmax()], mask))
     return scores
 
