@@ -1,0 +1,1 @@
+"""Parts of the training of ``sam2_n``: first weights, optimizers, the two stages, evaluation."""
