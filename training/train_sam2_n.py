@@ -23,7 +23,7 @@ from sam2_n.evaluate import GOOD_COIN, clip_accuracy, coin_scores, picture_accur
 from sam2_n.optimizers import make_optimizers, set_rate
 from sam2_n.pictures import PicturePool, distillation_loss, encode, make_batch, picture_loss
 from sam2_n.start import initial_model, teacher
-from sam2_n.tracking import ClipPool, clip_loss, make_clip_batch, normalise, start_memory
+from sam2_n.tracking import KINDS, ClipPool, clip_loss, make_clip_batch, normalise, start_memory
 
 from tvm_ahcq.models.sam2.sam2_n import build_sam2_n
 
@@ -142,8 +142,8 @@ class Run:
         """One step on clips; its figures."""
         args, rng = self.args, self.generator()
         pool.refresh(rng)
-        frames = LENGTHS[int(rng.random() < LONG)]
-        batch = make_clip_batch(pool, rng, max(1, args.frames // frames), frames, args.objects)
+        frames, kind = LENGTHS[int(rng.random() < LONG)], str(rng.choice(KINDS))
+        batch = make_clip_batch(pool, rng, kind, max(1, args.frames // frames), frames, args.objects)
         true_memory = rng.random() >= self.progress("clips") / TRUE_MEMORY
         loss, first, later = clip_loss(self.model, batch, true_memory)
         self.advance("clips", loss)

@@ -94,9 +94,11 @@ class ClipBatch:
     labels: torch.Tensor
 
 
-def make_clip_batch(pool: ClipPool, rng: np.random.Generator, clips: int, frames: int, objects: int) -> ClipBatch:
+def make_clip_batch(
+    pool: ClipPool, rng: np.random.Generator, kind: str, clips: int, frames: int, objects: int
+) -> ClipBatch:
     """Draw `clips` clips of `frames` frames with `objects` objects each (some twice where there are fewer)."""
-    kind, images, targets, coords = str(rng.choice(KINDS)), [], [], []
+    images, targets, coords = [], [], []
     for _ in range(clips):
         clip = pool.draw(rng, frames)
         images.append(clip.frames.transpose(0, 3, 1, 2))
