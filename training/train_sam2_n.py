@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from sam2_n.optimizers import make_optimizers, set_rate
 from sam2_n.pictures import PicturePool, distillation_loss, encode, make_batch, picture_loss
 from sam2_n.start import initial_model, teacher
 from sam2_n.tracking import KINDS, ClipPool, clip_loss, make_clip_batch, normalise, start_memory
+from torch import distributed, multiprocessing, nn
 
 from tvm_ahcq.models.sam2.sam2_n import build_sam2_n
 
@@ -57,10 +59,12 @@ class Run:
         Steps done, by stage.
     seconds : float
         CPU seconds spent.
+    rank : int
+        Which of the processes this is that share a step's images; they keep equal weights.
     """
 
-    def __init__(self, args: argparse.Namespace):
-        self.args, self.steps, self.seconds = args, dict.fromkeys(STAGES, 0), 0.0
+    def __init__(self, args: argparse.Namespace, rank: int):
+        self.args, self.rank, self.steps, self.seconds = args, rank, dict.fromkeys(STAGES, 0), 0.0
         self.model = initial_model().train()
         self.optimizers = make_optimizers(self.model)
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
@@ -89,6 +93,12 @@ class Run:
         half = {name: value.half().contiguous() for name, value in self.average.items()}
         replace(self.args.out / WEIGHTS, lambda path: save_file(half, path))
 
+    def share_weights(self) -> None:
+        """Give all processes the weights of the first."""
+        if self.args.workers > 1:
+            for value in self.model.state_dict().values():
+                distributed.broadcast(value, 0)
+
     def progress(self, stage: str) -> float:
         """Fraction of a stage that is done."""
         return self.steps[stage] / max(1, getattr(self.args, stage))
@@ -104,6 +114,7 @@ class Run:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        average_gradients(self.model, self.args.workers)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -114,19 +125,23 @@ class Run:
             for name, value in self.model.state_dict().items():
                 self.average[name].lerp_(value, 1 - keep)
 
-    def generator(self) -> np.random.Generator:
-        """Random numbers of the next step; torch's own are seeded too."""
+    def generators(self) -> tuple[np.random.Generator, np.random.Generator]:
+        """Random numbers of the next step: of all processes, and of this one (torch's are seeded too)."""
         done = sum(self.steps.values())
-        torch.manual_seed(self.args.seed + done)
-        return np.random.default_rng([self.args.seed, done])
+        torch.manual_seed(self.args.workers * (self.args.seed + done) + self.rank)
+        return np.random.default_rng([self.args.seed, done]), np.random.default_rng([self.args.seed, done, self.rank])
+
+    def first_seed(self) -> int:
+        """First number of scenes and clips that no evaluation, and no earlier part of the run, has seen."""
+        return 10_000_000 * (self.args.seed + 10) + 5_000_000 * self.rank + 1_000 * sum(self.steps.values())
 
     def picture_step(self, pool: PicturePool, stage: str) -> dict[str, float]:
         """One step on pictures, which counts for a stage; its figures."""
-        args, rng = self.args, self.generator()
+        args, (common, rng) = self.args, self.generators()
         pool.refresh(rng)
-        images, clicks, boxes = make_batch(pool, rng, args.images, args.clicks, args.boxes)
+        images, clicks, boxes = make_batch(pool, rng, args.images // args.workers, args.clicks, args.boxes)
         features = encode(self.model, images)
-        correct = str(rng.choice(["clicks", "boxes"])) if rng.random() < CORRECTED else None
+        correct = str(common.choice(["clicks", "boxes"])) if common.random() < CORRECTED else None
         size = COARSE if self.progress(stage) < 1 - args.decay else FINE
         loss, by_click, by_box = picture_loss(self.model, features, clicks, boxes, size, correct)
         figures = {"loss": float(loss.detach()), "click": by_click, "box": by_box}
@@ -140,14 +155,25 @@ class Run:
 
     def clip_step(self, pool: ClipPool) -> dict[str, float]:
         """One step on clips; its figures."""
-        args, rng = self.args, self.generator()
+        args, (common, rng) = self.args, self.generators()
         pool.refresh(rng)
-        frames, kind = LENGTHS[int(rng.random() < LONG)], str(rng.choice(KINDS))
-        batch = make_clip_batch(pool, rng, kind, max(1, args.frames // frames), frames, args.objects)
-        true_memory = rng.random() >= self.progress("clips") / TRUE_MEMORY
+        frames, kind = LENGTHS[int(common.random() < LONG)], str(common.choice(KINDS))
+        true_memory = common.random() >= self.progress("clips") / TRUE_MEMORY
+        clips = max(1, args.frames // args.workers // frames)
+        batch = make_clip_batch(pool, rng, kind, clips, frames, args.objects)
         loss, first, later = clip_loss(self.model, batch, true_memory)
         self.advance("clips", loss)
         return {"clip loss": float(loss.detach()), "first": first, "later true" if true_memory else "later own": later}
+
+
+def average_gradients(model: nn.Module, workers: int) -> None:
+    """Replace every gradient by its mean over the processes."""
+    if workers > 1:
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        distributed.all_reduce(flat)
+        for gradient, mean in zip(gradients, flat.div_(workers).split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
 
 
 def replace(path: Path, write: Callable[[Path], None]) -> None:
@@ -160,8 +186,8 @@ def replace(path: Path, write: Callable[[Path], None]) -> None:
 class Log:
     """Moving averages of figures, on a progress bar and in a file."""
 
-    def __init__(self, path: Path, progress: Progress):
-        self.file, self.progress = path.open("a", encoding="utf-8"), progress
+    def __init__(self, path: str | Path, progress: Progress):
+        self.file, self.progress = open(path, "a", encoding="utf-8"), progress
         self.sums: dict[str, tuple[float, float]] = {}
 
     def add(self, figures: dict[str, float]) -> None:
@@ -181,14 +207,27 @@ class Log:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Run or resume both stages."""
-    torch.set_num_threads(args.threads)
+    """Run or resume both stages, in as many processes as asked for."""
     args.out.mkdir(parents=True, exist_ok=True)
-    run = Run(args)
+    if args.workers == 1:
+        work(0, args, "")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = (Path(folder) / "meeting").as_uri()
+        multiprocessing.start_processes(work, (args, meeting), nprocs=args.workers, start_method="fork")
+
+
+def work(rank: int, args: argparse.Namespace, meeting: str) -> None:
+    """Do the part of one process, which meets the others at a file."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // args.workers))
+    torch.set_flush_denormal(True)
+    if args.workers > 1:
+        distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=args.workers)
+    run = Run(args, rank)
     run.resume()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, TimeRemainingColumn()) as progress:
-        log = Log(args.out / "log.txt", progress)
+    with Progress(*columns, TimeRemainingColumn(), disable=rank > 0) as progress:
+        log = Log(args.out / "log.txt" if rank == 0 else os.devnull, progress)
         for stage in STAGES:
             train_stage(run, stage, log)
 
@@ -199,33 +238,30 @@ def train_stage(run: Run, stage: str, log: Log) -> None:
     if run.steps[stage] >= total:
         return
     task = log.progress.add_task(stage, total=total, completed=run.steps[stage])
-    spent, saved = run.seconds - time.process_time(), time.monotonic()
-    pictures = PicturePool(run.args.pool, first_seed(run))
-    clips = ClipPool(run.args.clip_pool, first_seed(run)) if stage == "clips" else None
+    workers = run.args.workers
+    spent, saved = run.seconds - workers * time.process_time(), time.monotonic()
+    pictures = PicturePool(max(1, run.args.pool // workers), run.first_seed())
+    clips = ClipPool(max(1, run.args.clip_pool // workers), run.first_seed()) if stage == "clips" else None
     if clips and run.steps[stage] == 0:
         start_memory(run.model, normalise(np.stack([clip.frames[0] for clip in clips.clips[:16]])))
+        run.share_weights()
     while run.steps[stage] < total:
         if clips and run.steps[stage] % REVIEWED:
             log.add(run.clip_step(clips))
         else:
             log.add(run.picture_step(pictures, stage))
-        run.seconds = spent + time.process_time()
+        run.seconds = spent + workers * time.process_time()
         log.progress.update(task, completed=run.steps[stage], description=f"{stage} {log.text()}")
         if run.steps[stage] % 25 == 0:
             log.write(run, stage)
-        if run.steps[stage] == total or time.monotonic() - saved > 60 * run.args.save_minutes:
+        due = run.steps[stage] == total or time.monotonic() - saved > 60 * run.args.save_minutes
+        if due and run.rank == 0:
             run.save()
             saved = time.monotonic()
 
 
-def first_seed(run: Run) -> int:
-    """First number of scenes and clips that no earlier part of the run, and no evaluation, has seen."""
-    return 10_000_000 * (run.args.seed + 10) + 1_000 * sum(run.steps.values())
-
-
 def evaluate(args: argparse.Namespace) -> None:
     """Print the accuracy of the weights so far."""
-    torch.set_num_threads(args.threads)
     model = build_sam2_n()
     model.load_state_dict(load_file(args.out / WEIGHTS))
     count = args.evaluate
@@ -264,7 +300,7 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=1500, help="scenes kept in memory")
     parser.add_argument("--clip-pool", type=int, default=150, help="clips kept in memory")
     parser.add_argument("--save-minutes", type=float, default=4, help="minutes between checkpoints")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that share a step's images")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, scenes and prompts")
     parser.add_argument("--evaluate", type=int, metavar="N", help="measure on N scenes and N/10 clips, do not train")
     args = parser.parse_args()
