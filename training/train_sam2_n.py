@@ -66,7 +66,7 @@ class Run:
     def __init__(self, args: argparse.Namespace, rank: int):
         self.args, self.rank, self.steps, self.seconds = args, rank, dict.fromkeys(STAGES, 0), 0.0
         self.model = initial_model().train()
-        self.optimizers = make_optimizers(self.model)
+        self.optimizers = make_optimizers(self.model, rank, args.workers)
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.teacher = teacher()
         self.checkpoint = args.out / "checkpoint.pt"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import distributed
 
 _COEFFICIENTS, _ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 """Of the Newton-Schulz iteration, as in ``torch.optim.Muon``."""
@@ -17,20 +18,40 @@ class Muon(torch.optim.Optimizer):
         Parameter groups of matrices.
     lr, momentum, weight_decay : float
         As in ``torch.optim.Muon``.
+    rank, workers : int
+        Number of this process, and of all that have equal gradients: each orthogonalises a part of the matrices.
     """
 
-    def __init__(self, groups: list[dict], lr: float, momentum: float = 0.95, weight_decay: float = 0.02):
+    def __init__(
+        self,
+        groups: list[dict],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.02,
+        rank: int = 0,
+        workers: int = 1,
+    ):
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self._rank, self._workers = rank, workers
 
     @torch.no_grad()
     def step(self) -> None:
         """Update every matrix that has a gradient."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    update = orthogonal(self._momentum(parameter, group["momentum"]))
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(update, alpha=-group["lr"] * 0.2 * max(parameter.shape) ** 0.5)
+        learning = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        learning.sort(key=lambda pair: pair[0].numel())  # large and small ones alternate between processes
+        updates = []
+        for number, (parameter, group) in enumerate(learning):
+            update = self._momentum(parameter, group["momentum"])
+            mine = number % self._workers == self._rank
+            updates.append(orthogonal(update) if mine else torch.zeros_like(update))
+        if self._workers > 1 and updates:
+            total = torch.cat([update.flatten() for update in updates])
+            distributed.all_reduce(total)
+            updates = total.split([update.numel() for update in updates])
+        for (parameter, group), update in zip(learning, updates, strict=True):
+            rate = group["lr"] * 0.2 * max(parameter.shape) ** 0.5
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.add_(update.view_as(parameter), alpha=-rate)
 
     def _momentum(self, parameter: torch.nn.Parameter, momentum: float) -> torch.Tensor:
         """Nesterov momentum of a parameter's gradient."""

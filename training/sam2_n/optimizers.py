@@ -19,8 +19,11 @@ PRETRAINED_RATE = 0.3
 """Of the learning rate, for the pretrained parts."""
 
 
-def make_optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside transformer blocks, AdamW for everything else; see :func:`set_rate`."""
+def make_optimizers(model: nn.Module, rank: int = 0, workers: int = 1) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside transformer blocks, AdamW for everything else; see :func:`set_rate`.
+
+    `rank` and `workers` are as in :class:`Muon`.
+    """
     matrices, others = defaultdict(list), defaultdict(list)
     for name, parameter in model.named_parameters():
         factor = PRETRAINED_RATE if name.startswith(_PRETRAINED) else 1.0
@@ -29,9 +32,9 @@ def make_optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
         else:
             decays = parameter.ndim >= 2 and not any(word in name for word in ("embed", "token", "tpos"))
             others[factor, 0.02 if decays else 0.0].append(parameter)
-    muon = Muon([{"params": params, "factor": factor} for factor, params in matrices.items()], lr=0.0)
+    inner = [{"params": params, "factor": factor} for factor, params in matrices.items()]
     groups = [{"params": params, "factor": factor, "weight_decay": decay} for (factor, decay), params in others.items()]
-    return [muon, torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.99))]
+    return [Muon(inner, lr=0.0, rank=rank, workers=workers), torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.99))]
 
 
 def set_rate(optimizers: list[torch.optim.Optimizer], rate: float) -> None:
