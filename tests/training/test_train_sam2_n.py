@@ -35,6 +35,7 @@ def part(name: str):
 @pytest.fixture(scope="module")
 def model():
     """The model that training starts from."""
+    torch.manual_seed(0)
     return part("start").initial_model().eval()
 
 
@@ -102,7 +103,9 @@ def test_decoding_equals_upstreams_predictor(model, kind):
 
 
 @pytest.mark.parametrize("kind", ["click", "box", "mask"])
-def test_tracking_equals_upstreams(model, kind):
+def test_tracking_equals_upstreams(model, kind, monkeypatch):
+    """Upstream too leaves out the choice by stability while it trains."""
+    monkeypatch.setattr(model.sam_mask_decoder, "dynamic_multimask_via_stability", False)
     tracking = part("tracking")
     rng = np.random.default_rng(1)
     pool = tracking.ClipPool(2, first_seed=5)
