@@ -6,7 +6,7 @@ label, which does not export, and ``repeat_interleave``, which copies the image 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import tvm
@@ -33,6 +33,18 @@ class _EncodeImage(nn.Module):
         return self.image_encoder(image)
 
 
+def embed_points(encoder: Any, coords: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """(B, N, 2) pixels and (B, N) labels -> (B, N, C), as a prompt encoder's ``_embed_points`` and ``_embed_boxes``."""
+    encoded = encoder.pe_layer._pe_encoding((coords + 0.5) / encoder.input_image_size[0])
+    tokens = encoded
+    for label, row in _LABELS.items():
+        chosen = (labels == label).unsqueeze(-1)
+        padding = row is None
+        token = encoder.not_a_point_embed.weight if padding else encoded + encoder.point_embeddings[row].weight
+        tokens = torch.where(chosen, token, tokens)
+    return tokens
+
+
 class _Decoder(nn.Module):
     """Prompts -> four masks and their predicted IoU; what both ways of prompting share."""
 
@@ -41,18 +53,6 @@ class _Decoder(nn.Module):
         self.prompt_encoder = sam.prompt_encoder
         self.mask_decoder = sam.mask_decoder
         self.register_buffer("dense_pe", sam.prompt_encoder.get_dense_pe().detach(), persistent=False)
-
-    def embed_points(self, coords: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """(B, N, 2) pixels and (B, N) labels -> (B, N, C), as upstream's ``_embed_points`` and ``_embed_boxes``."""
-        encoder = self.prompt_encoder
-        encoded = encoder.pe_layer._pe_encoding((coords + 0.5) / encoder.input_image_size[0])
-        tokens = encoded
-        for label, row in _LABELS.items():
-            chosen = (labels == label).unsqueeze(-1)
-            padding = row is None
-            token = encoder.not_a_point_embed.weight if padding else encoded + encoder.point_embeddings[row].weight
-            tokens = torch.where(chosen, token, tokens)
-        return tokens
 
     def predict(self, source: torch.Tensor, prompts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(1 or B, C, h, w) embedding plus mask embedding and (B, N, C) prompts -> (B, 4, 4h, 4w) and (B, 4).
@@ -80,7 +80,7 @@ class _Decode(_Decoder):
         self, embedding: torch.Tensor, point_coords: torch.Tensor, point_labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         dense = self.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        return self.predict(embedding + dense, self.embed_points(point_coords, point_labels))
+        return self.predict(embedding + dense, embed_points(self.prompt_encoder, point_coords, point_labels))
 
 
 class _DecodeMask(_Decoder):
@@ -90,7 +90,7 @@ class _DecodeMask(_Decoder):
         self, embedding: torch.Tensor, point_coords: torch.Tensor, point_labels: torch.Tensor, mask_input: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         dense = self.prompt_encoder.mask_downscaling(mask_input)
-        return self.predict(embedding + dense, self.embed_points(point_coords, point_labels))
+        return self.predict(embedding + dense, embed_points(self.prompt_encoder, point_coords, point_labels))
 
 
 _WRAPPERS = {"encode_image": _EncodeImage, "decode": _Decode, "decode_mask": _DecodeMask}

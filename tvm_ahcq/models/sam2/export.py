@@ -16,12 +16,10 @@ from torch import nn
 from tvm import relax
 
 from tvm_ahcq.models.export import export_module
+from tvm_ahcq.models.sam.export import embed_points
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
-
-_LABELS = {-1.0: None, 0.0: 0, 1.0: 1, 2.0: 2, 3.0: 3}
-"""Prompt label -> row of ``point_embeddings``; None is padding (``not_a_point_embed``)."""
 
 
 class _EncodeImage(nn.Module):
@@ -82,18 +80,6 @@ class _Decoder(nn.Module):
         self.obj_ptr_proj = sam2.obj_ptr_proj
         self.register_buffer("dense_pe", sam2.sam_prompt_encoder.get_dense_pe().detach(), persistent=False)
 
-    def embed_points(self, coords: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """(B, N, 2) pixels and (B, N) labels -> (B, N, C), as upstream's ``_embed_points``."""
-        encoder = self.sam_prompt_encoder
-        encoded = encoder.pe_layer._pe_encoding((coords + 0.5) / encoder.input_image_size[0])
-        tokens = encoded
-        for label, row in _LABELS.items():
-            chosen = (labels == label).unsqueeze(-1)
-            padding = row is None
-            token = encoder.not_a_point_embed.weight if padding else encoded + encoder.point_embeddings[row].weight
-            tokens = torch.where(chosen, token, tokens)
-        return tokens
-
     def predict(
         self, source: torch.Tensor, prompts: torch.Tensor, high_0: torch.Tensor, high_1: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -132,7 +118,7 @@ class _Decode(_Decoder):
         point_labels: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         dense = self.sam_prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        prompts = self.embed_points(point_coords, point_labels)
+        prompts = embed_points(self.sam_prompt_encoder, point_coords, point_labels)
         return self.predict(embedding + dense, prompts, high_res_0, high_res_1)
 
 
@@ -149,7 +135,7 @@ class _DecodeMask(_Decoder):
         mask_input: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         dense = self.sam_prompt_encoder.mask_downscaling(mask_input)
-        prompts = self.embed_points(point_coords, point_labels)
+        prompts = embed_points(self.sam_prompt_encoder, point_coords, point_labels)
         return self.predict(embedding + dense, prompts, high_res_0, high_res_1)
 
 
