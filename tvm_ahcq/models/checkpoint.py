@@ -10,10 +10,12 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from tvm_ahcq.errors import CheckpointError
 
 from .description import ModelFamily
+from .registry import families
 
 _LISTED = 3
 """How many names of each kind of mismatch a message lists."""
@@ -23,8 +25,32 @@ Shapes = dict[str, tuple[int, ...]]
 """Names and shapes of a state dict."""
 
 
+def checkpoint_path(
+    family: ModelFamily, model_type: str, checkpoint: str | os.PathLike[str] | None
+) -> str | os.PathLike[str]:
+    """Return the checkpoint that was given, or the one that the package brings along.
+
+    Raises
+    ------
+    UnsupportedModelError
+        For a model type that the family does not have.
+    CheckpointError
+        When none was given, and the package has none.
+    """
+    variant = family.variant(model_type)
+    if checkpoint is not None:
+        return checkpoint
+    if variant.weights is not None:
+        return variant.weights
+    embedded = ", ".join(each.name for each in family.variants if each.embedded)
+    raise CheckpointError(
+        f"{model_type} needs a checkpoint; pass checkpoint=PATH, for instance of the file from {variant.checkpoint}"
+        + (f" (only {embedded} comes with weights)" if embedded else "")
+    )
+
+
 def load_checkpoint(
-    path: str | os.PathLike, family: ModelFamily, model_type: str, shapes_of: Callable[[str], Shapes]
+    path: str | os.PathLike[str], family: ModelFamily, model_type: str, build: Callable[[str], nn.Module]
 ) -> dict[str, torch.Tensor]:
     """Read a state dict and check it against a model type.
 
@@ -36,8 +62,8 @@ def load_checkpoint(
         Its names of a file's tensors are taken, and its other model types are tried where this one does not fit.
     model_type : str
         One of the family's variants.
-    shapes_of : callable
-        Names and shapes of the state dict of a model type.
+    build : callable
+        ``build(model_type)``: the torch module, on the device "meta".
 
     Returns
     -------
@@ -59,7 +85,7 @@ def load_checkpoint(
             f"{path}: expected a state dict (names to tensors), or one under the key 'model'; found {_describe(state)}"
         )
     state = family.map_checkpoint(state)
-    _check_architecture(path, state, family, model_type, shapes_of)
+    _check_architecture(path, state, family, model_type, build)
     for name, value in state.items():
         if not torch.isfinite(value).all():
             raise CheckpointError(f"{path}: {name} holds NaN or infinite values; the file is damaged, fetch it again")
@@ -129,21 +155,33 @@ def _check_architecture(
     state: dict[str, torch.Tensor],
     family: ModelFamily,
     model_type: str,
-    shapes_of: Callable[[str], Shapes],
+    build: Callable[[str], nn.Module],
 ) -> None:
     """Raise unless names and shapes are those of `model_type`; name the model type that they do fit, if any."""
+
+    def shapes_of(name: str) -> Shapes:
+        return {key: tuple(value.shape) for key, value in build(name).state_dict().items()}
+
     given = {name: tuple(value.shape) for name, value in state.items()}
     problems = _mismatches(shapes_of(model_type), given)
     if not problems:
         return
-    others = (variant.name for variant in family.variants if variant.name != model_type)
-    fitting = next((other for other in others if not _mismatches(shapes_of(other), given)), None)
-    if fitting is not None:
-        advice = f'this is a {fitting} checkpoint; pass model_type="{fitting}"'
-    else:
-        advice = f"it fits no other {family.title} model type either; expected a checkpoint with upstream's names"
+    advice = _advice(family, model_type, given, shapes_of)
     details = "; ".join(
         f"{len(names)} {kind}: {', '.join(names[:_LISTED])}{', ...' if len(names) > _LISTED else ''}"
         for kind, names in problems.items()
     )
     raise CheckpointError(f"{path}: does not fit {model_type}: {advice} ({details})")
+
+
+def _advice(family: ModelFamily, model_type: str, given: Shapes, shapes_of: Callable[[str], Shapes]) -> str:
+    """Say what a checkpoint is that does not fit a model type."""
+    strangers = [each for each in families() if each.marks(given) and not family.marks(given)]
+    if strangers:
+        names = ", ".join(variant.name for variant in strangers[0].variants)
+        return f"this is a checkpoint of {strangers[0].title}, not of {family.title}; pass its model type ({names})"
+    others = (variant.name for variant in family.variants if variant.name != model_type)
+    fitting = next((other for other in others if not _mismatches(shapes_of(other), given)), None)
+    if fitting is not None:
+        return f'this is a {fitting} checkpoint; pass model_type="{fitting}"'
+    return f"it fits no other {family.title} model type either; expected a checkpoint with upstream's names"

@@ -8,7 +8,7 @@ or function name of a model stands anywhere else. This module imports neither to
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -247,6 +247,8 @@ class ModelFamily:
         ``load(name, checkpoint)`` returns a :class:`.float_model.FloatModel`; may import torch and TVM.
     map_checkpoint : callable
         ``map_checkpoint(state) -> state``: tensors of a checkpoint file under the names of the model's state dict.
+    marker : str
+        Regular expression for the name of a tensor that tells this family's checkpoints from those of others.
     predictor : callable
         ``predictor(session)``: what ``tvm_ahcq.load`` returns for a bundle of this family.
     golden : GoldenCheck or None
@@ -280,6 +282,7 @@ class ModelFamily:
     load: Callable[[str, str | os.PathLike[str] | None], Any]
     predictor: Callable[[SessionLike], Any]
     map_checkpoint: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    marker: str = r"(?!)"
     exchanges: Callable[[Mapping[str, np.ndarray]], list[Exchange]] = lambda params: []
     golden: GoldenCheck | None = None
     input_range: Callable[[Any], PixelRange | None] = lambda spec: None
@@ -288,6 +291,10 @@ class ModelFamily:
     links: Callable[[Any, Mapping[str, np.ndarray], Mapping[str, int]], Links] | None = None
     prompting: Prompting | None = None
     timing: Timing | None = None
+
+    def marks(self, names: Iterable[str]) -> bool:
+        """Whether a checkpoint with these names is one of this family."""
+        return any(re.fullmatch(self.marker, name) for name in names)
 
     def function(self, purpose: str) -> FunctionDescription:
         """Return the function of a purpose.

@@ -43,6 +43,11 @@ def family_names() -> tuple[str, ...]:
     return tuple(dict.fromkeys([*_HOMES, *_FAMILIES]))
 
 
+def families() -> tuple[ModelFamily, ...]:
+    """Return all families."""
+    return tuple(map(find_family, family_names()))
+
+
 def prompting_of(spec: ModelSpec) -> Prompting:
     """Return how a model is prompted; UnsupportedModelError if its description does not say."""
     family = find_family(spec.family)
@@ -85,7 +90,7 @@ def find_model(name: str) -> tuple[ModelFamily, Variant]:
     UnsupportedModelError
         If no family has it.
     """
-    for family in map(find_family, family_names()):
+    for family in families():
         for variant in family.variants:
             if variant.name == name:
                 return family, variant

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +61,13 @@ def test_a_model_without_high_resolution_features_is_refused(sam2: Any, monkeypa
     monkeypatch.setattr(sam2, "use_high_res_features_in_sam", False)
     with pytest.raises(UnsupportedModelError, match="high-resolution features"):
         from_module(sam2, "other")
+
+
+@pytest.mark.parametrize(("given", "asked"), [("vit_b", "sam2.1_hiera_t"), ("sam2.1_hiera_t", "vit_b")])
+def test_a_checkpoint_of_the_other_family_is_told_by_its_family(tmp_path: Path, given: str, asked: str) -> None:
+    (family, _), (other, _) = find_model(asked), find_model(given)
+    build = import_module(f"tvm_ahcq.models.{other.name}.load").build_module
+    torch.save({name: torch.zeros(value.shape) for name, value in build(given).state_dict().items()}, tmp_path / "f.pt")
+    expected = rf"this is a checkpoint of {other.title}, not of {family.title}; pass its model type .*{given}"
+    with pytest.raises(CheckpointError, match=expected):
+        family.load(asked, tmp_path / "f.pt")

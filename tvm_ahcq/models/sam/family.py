@@ -116,6 +116,7 @@ SAM = register_family(
         drive=drive,
         load=_load,
         predictor=_predictor,
+        marker=r"image_encoder\.patch_embed\.proj\.weight",
         exchanges=exchanges,
         golden=GoldenCheck(make_golden, compare),
         input_range=_input_range,

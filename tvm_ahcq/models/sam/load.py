@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tvm_ahcq.errors import CheckpointError, UnsupportedModelError
-from tvm_ahcq.models.checkpoint import load_checkpoint
+from tvm_ahcq.errors import UnsupportedModelError
+from tvm_ahcq.models.checkpoint import checkpoint_path, load_checkpoint
 from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.registry import find_family
 from tvm_ahcq.models.torchvision_compat import ensure_torchvision
@@ -118,25 +118,12 @@ def from_sam(model_type: str = "vit_t", checkpoint: str | os.PathLike | None = N
     CheckpointError
         When the checkpoint is missing, unreadable, or of another architecture.
     """
+    checkpoint = checkpoint_path(find_family(SamSpec.family), model_type, checkpoint)
     sam = build_module(model_type)
-    if checkpoint is None:
-        variant = find_family(SamSpec.family).variant(model_type)
-        if variant.weights is None:
-            known = ", ".join(each.name for each in find_family(SamSpec.family).variants if each.embedded)
-            raise CheckpointError(
-                f"{model_type} needs a checkpoint; pass checkpoint=PATH, for instance of the file from "
-                f"{variant.checkpoint} (only {known} comes with weights)"
-            )
-        checkpoint = variant.weights
     sam.load_state_dict(read_state(checkpoint, model_type), assign=True)
     return from_module(sam, model_type)
 
 
 def read_state(checkpoint: str | os.PathLike, model_type: str) -> dict[str, torch.Tensor]:
     """Return the state dict in a checkpoint file of a model type; CheckpointError if it does not fit."""
-    return load_checkpoint(checkpoint, find_family(SamSpec.family), model_type, _shapes)
-
-
-def _shapes(model_type: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the state dict of a model type; takes no memory for weights."""
-    return {name: tuple(value.shape) for name, value in build_module(model_type).state_dict().items()}
+    return load_checkpoint(checkpoint, find_family(SamSpec.family), model_type, build_module)

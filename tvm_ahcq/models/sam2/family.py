@@ -123,6 +123,7 @@ SAM2 = register_family(
         drive=drive,
         load=_load,
         predictor=_predictor,
+        marker=r"image_encoder\.trunk\.patch_embed\.proj\.weight",
         exchanges=exchanges,
         golden=GoldenCheck(make_golden, compare),
         searched_keys=r"sam_mask_decoder\..*\.k",

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from tvm_ahcq.errors import CheckpointError, UnsupportedModelError
-from tvm_ahcq.models.checkpoint import load_checkpoint
+from tvm_ahcq.errors import UnsupportedModelError
+from tvm_ahcq.models.checkpoint import checkpoint_path, load_checkpoint
 from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.registry import find_family
 from tvm_ahcq.models.torchvision_compat import ensure_torchvision
@@ -138,13 +138,7 @@ def from_sam2(model_type: str = "sam2.1_hiera_t", checkpoint: str | os.PathLike[
     CheckpointError
         When the checkpoint is missing, unreadable, or of another architecture.
     """
-    variant = find_family(Sam2Spec.family).variant(model_type)
-    if checkpoint is None:
-        checkpoint = variant.weights
-    if checkpoint is None:
-        raise CheckpointError(
-            f"{model_type} needs a checkpoint; pass checkpoint=PATH, for instance of the file from {variant.checkpoint}"
-        )
+    checkpoint = checkpoint_path(find_family(Sam2Spec.family), model_type, checkpoint)
     sam2 = build_module(model_type)
     sam2.load_state_dict(read_state(checkpoint, model_type), assign=True)
     return from_module(sam2, model_type)
@@ -152,9 +146,4 @@ def from_sam2(model_type: str = "sam2.1_hiera_t", checkpoint: str | os.PathLike[
 
 def read_state(checkpoint: str | os.PathLike[str], model_type: str) -> dict[str, torch.Tensor]:
     """Return the state dict in a checkpoint file of a model type; CheckpointError if it does not fit."""
-    return load_checkpoint(checkpoint, find_family(Sam2Spec.family), model_type, _shapes)
-
-
-def _shapes(model_type: str) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of the state dict of a model type; takes no memory for weights."""
-    return {name: tuple(value.shape) for name, value in build_module(model_type).state_dict().items()}
+    return load_checkpoint(checkpoint, find_family(Sam2Spec.family), model_type, build_module)
