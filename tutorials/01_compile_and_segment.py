@@ -1,7 +1,7 @@
 """Lesson 1: from a SAM checkpoint to one file that segments without torch.
 
-Run it with ``python tutorials/01_compile_and_segment.py``; it writes ``lesson.ahcq`` and ``lesson.png`` to the current
-folder, or to the one given as an argument.
+Run it with ``python tutorials/01_compile_and_segment.py``; it writes ``lesson.json``, ``lesson.ahcq`` and
+``lesson.png`` to the current folder, or to the one given as an argument.
 """
 
 import sys
@@ -39,6 +39,9 @@ images = [scene.image for scene in scenes(first=500_000, count=4)]
 qmodel = ahcq.quantize(model, calibration=images, recipe=ahcq.recipe("ahcq", bits=4))
 print("quantized:", qmodel.table.summary())
 print("sites on integers: {} of {}".format(*qmodel.sites))
+
+#    Save the table: what calibration found. Lessons 3 and 4 go on from it.
+qmodel.table.save(folder / "lesson.json")
 
 # 4. Compile for this processor, and save. target="generic" compiles for any x86-64 machine instead.
 bundle = folder / "lesson.ahcq"

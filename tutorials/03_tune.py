@@ -1,7 +1,8 @@
 """Lesson 3: measure schedules of the matrix products on this machine, and compile with the fastest.
 
 Run it with ``python tutorials/03_tune.py``; it writes ``tuned.ahcq`` and the records of the search to the current
-folder, or to the one given as an argument. It needs the extra ``tune``: ``pip install 'tvm-ahcq[tune]'``.
+folder, or to the one given as an argument, where lesson 1 left its table. It needs the extra ``tune``:
+``pip install 'tvm-ahcq[tune]'``.
 """
 
 import sys
@@ -12,8 +13,9 @@ import numpy as np
 import tvm_ahcq as ahcq
 from tvm_ahcq.evaluate.metrics.iou import iou
 from tvm_ahcq.kernels.gemm.tiling import linear_space
+from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.runtime.weights import QLinearWeight
-from tvm_ahcq.scenes import generate, scenes
+from tvm_ahcq.scenes import generate
 from tvm_ahcq.target import resolve_target
 from tvm_ahcq.tune.host.measure import make_runner
 from tvm_ahcq.tune.host.tuner import tune
@@ -21,9 +23,9 @@ from tvm_ahcq.tune.records import LinearWorkload, read
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 
-# 1. Quantize a model, as in lesson 1, and list the shapes of its matrix products: outputs, inputs, channel groups.
-#    (`tvm-ahcq tune F.ahcq` takes them from a compiled bundle.)
-qmodel = ahcq.quantize(ahcq.from_sam("vit_t"), [scene.image for scene in scenes(first=500_000, count=1)])
+# 1. Quantize the model by the table of lesson 1, without calibrating again, and list the shapes of its matrix products:
+#    outputs, inputs, channel groups. (`tvm-ahcq tune F.ahcq` takes them from a compiled bundle.)
+qmodel = ahcq.quantize(ahcq.from_sam("vit_t"), QuantTable.load(folder / "lesson.json"))
 host = resolve_target("native")
 weights = [each for each in qmodel.realise(host.layout).tensors.values() if isinstance(each, QLinearWeight)]
 shapes = {LinearWorkload(len(w.codes), sum(w.group_sizes), len(w.group_sizes), w.bits) for w in weights}

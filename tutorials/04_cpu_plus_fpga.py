@@ -1,7 +1,8 @@
 """Lesson 4: one file for a processor and an accelerator, run on the simulated accelerator.
 
 Run it with ``python tutorials/04_cpu_plus_fpga.py``; it writes ``hetero.ahcq`` and ``hetero.png`` to the current
-folder, or to the one given as an argument. It needs the C++ runtime library, which ``pip install`` builds.
+folder, or to the one given as an argument, where lesson 1 left its table. It needs the C++ runtime library, which
+``pip install`` builds.
 """
 
 import sys
@@ -12,15 +13,15 @@ from PIL import Image
 
 import tvm_ahcq as ahcq
 from tvm_ahcq.evaluate.metrics.iou import iou
+from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.runtime.offload import HEADER, HOST, OffloadReport, condensed, rows, summary
 from tvm_ahcq.runtime.overlay import overlay
-from tvm_ahcq.scenes import generate, scenes
+from tvm_ahcq.scenes import generate
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 
-# 1. Quantize a model, as in lesson 1.
-model = ahcq.from_sam("vit_t")
-qmodel = ahcq.quantize(model, [scene.image for scene in scenes(first=500_000, count=1)])
+# 1. Quantize the model by the table of lesson 1.
+qmodel = ahcq.quantize(ahcq.from_sam("vit_t"), QuantTable.load(folder / "lesson.json"))
 
 # 2. Compile for this processor and an accelerator with a 16 x 16 array. Layers and attentions that are faster there
 #    than on the processor of a small board, transfers included, become programs in the same file.

@@ -14,12 +14,31 @@ from PIL import Image
 
 import tvm_ahcq as ahcq
 from tvm_ahcq import scenes
+from tvm_ahcq.cli.compile import GENERATED_FIRST_SEED, GENERATED_IMAGES
 from tvm_ahcq.evaluate.datasets.scene_files import write_scenes
 from tvm_ahcq.quantizers.core.table import QuantTable
+from tvm_ahcq.runtime.bundle import read_bundle
 
 pytestmark = pytest.mark.slow
 
 SCENE = scenes.generate(7)
+
+
+@dataclass(frozen=True)
+class Demonstrated:
+    """A folder with what ``demo`` wrote, and what it printed."""
+
+    folder: Path
+    bundle: Path
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def demonstrated(run_cli: Callable, tmp_path_factory: pytest.TempPathFactory) -> Demonstrated:
+    folder = tmp_path_factory.mktemp("demo")
+    done = run_cli("demo", "--out-dir", folder)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return Demonstrated(folder, folder / "vit_t-w4a4.ahcq", done.stdout)
 
 
 @dataclass(frozen=True)
@@ -32,17 +51,41 @@ class Compiled:
 
 
 @pytest.fixture(scope="module")
-def compiled(run_cli: Callable, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+def compiled(demonstrated: Demonstrated, run_cli: Callable, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    """Calibrated on the pictures of the demo, with other schedules than the default where there is a choice."""
     folder = tmp_path_factory.mktemp("compiled")
-    write_scenes(folder / "calibration", 0, 3)
+    write_scenes(folder / "calibration", GENERATED_FIRST_SEED, GENERATED_IMAGES)
+    tuned = find_schedules(demonstrated.bundle, folder / "tuning")
     done = run_cli(
         *("compile", "--model", "vit_t", "--calibration", "calibration/images"),
         *("--table", "table.json", "--dump-dir", "dump", "-o", "m.ahcq"),
+        *(("--tuning", "tuning") if tuned else ()),
         cwd=folder,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     Image.fromarray(SCENE.image).save(folder / "scene.png")
     return Compiled(folder, folder / "m.ahcq", done.stdout)
+
+
+def find_schedules(bundle: Path, records: Path) -> bool:
+    """Tune two shapes of a bundle, and choose another schedule than the default for the rest; False if there is no
+    choice on this machine."""
+    from tvm_ahcq.kernels.gemm.tiling import DEFAULT, linear_space
+    from tvm_ahcq.target import resolve_target
+    from tvm_ahcq.tune.host.measure import make_runner
+    from tvm_ahcq.tune.host.tuner import tune, workloads
+    from tvm_ahcq.tune.records import Record, append, read
+
+    host = resolve_target("native")
+    if len(linear_space(host)) == 1:
+        return False
+    work = workloads(read_bundle(bundle))
+    first = dict(list(work.items())[:2])
+    tune(host, first, 3, records, make_runner(host))
+    assert {record.workload for record in read(records)} == set(first)
+    other = next(schedule for schedule in linear_space(host) if schedule != DEFAULT)
+    append(records, [Record(host.name, each, rows, other, 1e-9) for each, rows in work.items() if each not in first])
+    return True
 
 
 @pytest.fixture(scope="module")
@@ -70,39 +113,10 @@ def test_bench_compares_with_torch_and_names_what_is_left_out(run_cli: Callable,
     assert "vit_t at 256 x 256" in done.stdout and "2 rounds" in done.stdout
 
 
-def test_compile_uses_what_tuning_found_and_computes_the_same(run_cli: Callable, compiled: Compiled) -> None:
-    from tvm_ahcq.kernels.gemm.tiling import DEFAULT, linear_space
-    from tvm_ahcq.runtime.bundle import read_bundle
-    from tvm_ahcq.target import resolve_target
-    from tvm_ahcq.tune.host.measure import make_runner
-    from tvm_ahcq.tune.host.tuner import tune, workloads
-    from tvm_ahcq.tune.records import Record, append, read
-
-    host, folder = resolve_target("native"), compiled.folder / "tuning"
-    if len(linear_space(host)) == 1:
-        pytest.skip(f"nothing can be chosen on {host.name}")
-    work = workloads(read_bundle(compiled.bundle))
-    first = dict(list(work.items())[:2])
-    tune(host, first, 3, folder, make_runner(host))
-    assert {record.workload for record in read(folder)} == set(first)
-    # whatever is fastest here: another schedule than the default, for the rest
-    other = next(schedule for schedule in linear_space(host) if schedule != DEFAULT)
-    append(folder, [Record(host.name, each, rows, other, 1e-9) for each, rows in work.items() if each not in first])
-    done = run_cli(
-        "compile",
-        "--model",
-        "vit_t",
-        "--calibration",
-        "table.json",
-        "--tuning",
-        "tuning",
-        "-o",
-        "t.ahcq",
-        cwd=compiled.folder,
-    )
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    tuned, default = ahcq.load(compiled.folder / "t.ahcq"), ahcq.load(compiled.bundle)
-    assert read_bundle(compiled.folder / "t.ahcq").library != read_bundle(compiled.bundle).library
+def test_tuning_and_pictures_from_files_change_no_bit(demonstrated: Demonstrated, compiled: Compiled) -> None:
+    tuned, default = ahcq.load(compiled.bundle), ahcq.load(demonstrated.bundle)
+    chosen = (compiled.folder / "tuning").exists()
+    assert (read_bundle(compiled.bundle).library != read_bundle(demonstrated.bundle).library) == chosen
     for predictor in (tuned, default):
         predictor.set_image(SCENE.image)
     np.testing.assert_array_equal(tuned.get_image_embedding(), default.get_image_embedding())
@@ -245,10 +259,9 @@ def test_deployment_commands_import_neither_torch_nor_the_compiler(
     assert not {"torch", "tvm", "tvm_ahcq.api", "tvm_ahcq.models.sam.load"} & modules
 
 
-def test_demo_measures_and_draws(run_cli: Callable, tmp_path: Path) -> None:
-    done = run_cli("demo", "--out-dir", tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    labels = [line.split()[0] for line in done.stdout.splitlines() if line.split()[0] != "note"]  # on a busy machine
+def test_demo_measures_and_draws(run_cli: Callable, demonstrated: Demonstrated) -> None:
+    lines = demonstrated.printed.splitlines()
+    labels = [line.split()[0] for line in lines if line.split()[0] != "note"]  # on a busy machine
     assert labels == [
         "model",
         "target",
@@ -261,6 +274,6 @@ def test_demo_measures_and_draws(run_cli: Callable, tmp_path: Path) -> None:
         "picture",
         "next:",
     ]
-    photo, picture = (np.asarray(Image.open(tmp_path / name)) for name in ("coins.png", "demo.png"))
+    photo, picture = (np.asarray(Image.open(demonstrated.folder / name)) for name in ("coins.png", "demo.png"))
     assert photo.shape == picture.shape and (photo != picture).any()
-    assert not run_cli("verify", tmp_path / "vit_t-w4a4.ahcq").returncode
+    assert not run_cli("verify", demonstrated.bundle).returncode

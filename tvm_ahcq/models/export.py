@@ -18,6 +18,8 @@ from tvm.relax.frontend.torch import from_exported_program
 
 from tvm_ahcq.errors import UnsupportedModelError
 
+from .graph_cache import cached
+
 if TYPE_CHECKING:
     from torch import fx
     from tvm.relax.frontend.torch.base_fx_graph_translator import BaseFXGraphImporter
@@ -29,7 +31,7 @@ def export_module(
     inputs: Mapping[str, torch.Tensor],
     symbolic: Mapping[str, Mapping[int, str]],
 ) -> tuple[relax.Function, list[str]]:
-    """Import the ``forward`` of a module as a Relax function.
+    """Import the ``forward`` of a module as a Relax function; from the cache of graphs, if it was imported before.
 
     Parameters
     ----------
@@ -55,6 +57,16 @@ def export_module(
     UnsupportedModelError
         When ``torch.export`` or TVM cannot take the module.
     """
+    return cached(module, name, inputs, symbolic, lambda: _import(module, name, inputs, symbolic))
+
+
+def _import(
+    module: nn.Module,
+    name: str,
+    inputs: Mapping[str, torch.Tensor],
+    symbolic: Mapping[str, Mapping[int, str]],
+) -> tuple[relax.Function, list[str]]:
+    """Import a module by ``torch.export``."""
     dims = {text: Dim(text, min=1) for axes in symbolic.values() for text in axes.values()}
     shapes = {
         key: {axis: dims[text] for axis, text in symbolic[key].items()} if key in symbolic else None for key in inputs
