@@ -6,7 +6,7 @@ Integer kernels follow :mod:`tvm_ahcq.quantizers.core.reference` bit for bit.
 from __future__ import annotations
 
 from tvm_ahcq.kernels.attention.dispatch import log_attention
-from tvm_ahcq.kernels.common.tvmscript_patch import speed_up_inlining
+from tvm_ahcq.kernels.common.tvmscript_patch import speed_up_parser
 from tvm_ahcq.kernels.encode.affine import encode_affine
 from tvm_ahcq.kernels.encode.intervals import encode_intervals
 from tvm_ahcq.kernels.encode.norm_encode import norm_encode
@@ -35,4 +35,4 @@ __all__ = [
     "norm_encode",
 ]
 
-speed_up_inlining()
+speed_up_parser()

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import tvm
 from tvm.script import tirx as T
+from tvm.script.parser.core import doc, evaluator
 from tvm.script.parser.core.diagnostics import Source
+from tvm.tirx.script.parser import entry
 
 import tvm_ahcq.kernels  # noqa: F401  (applies the patch)
 
@@ -79,3 +81,31 @@ def test_a_part_is_parsed_once_for_all_its_calls(monkeypatch):
 def test_a_part_that_is_called_outside_of_a_kernel_is_an_error():
     with pytest.raises(RuntimeError, match="not available"):
         add_twice(None, None, 0)
+
+
+def test_expressions_have_the_values_of_python():
+    values = {"x": [3, 4], "f": lambda *args, **kwargs: (args, kwargs), "z": 1}
+    for text in (
+        "x",
+        "7",
+        "len(x)",
+        "x[z]",
+        "x[0:1]",
+        "f(x, 2, key=z)",
+        "f(*x, **{'a': z})",
+        "f(x).__class__",
+        "[z, -z]",
+    ):
+        node = doc.parse(text, mode="eval").body
+        assert evaluator._eval_expr(node, dict(values)) == eval(text, dict(values))
+    for text, error in (("absent", NameError), ("x[5]", IndexError), ("x.absent", AttributeError)):
+        with pytest.raises(error):
+            evaluator._eval_expr(doc.parse(text, mode="eval").body, dict(values))
+
+
+def test_the_stack_holds_the_callers_of_a_kernel():
+    stack = entry.inspect.stack()
+    expected = inspect.stack()
+    assert [each.function for each in stack] == [each.function for each in expected]
+    assert [each.frame for each in stack] == [each.frame for each in expected]
+    assert stack[1].code_context == expected[1].code_context and stack[1].index == expected[1].index
