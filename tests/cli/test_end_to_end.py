@@ -14,7 +14,7 @@ from PIL import Image
 
 import tvm_ahcq as ahcq
 from tvm_ahcq import scenes
-from tvm_ahcq.cli.compile import GENERATED_FIRST_SEED, GENERATED_IMAGES
+from tvm_ahcq.cli.compile import generated_images
 from tvm_ahcq.evaluate.datasets.scene_files import write_scenes
 from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.runtime.bundle import read_bundle
@@ -54,10 +54,12 @@ class Compiled:
 def compiled(demonstrated: Demonstrated, run_cli: Callable, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     """Calibrated on the pictures of the demo, with other schedules than the default where there is a choice."""
     folder = tmp_path_factory.mktemp("compiled")
-    write_scenes(folder / "calibration", GENERATED_FIRST_SEED, GENERATED_IMAGES)
+    (folder / "calibration").mkdir()
+    for number, picture in enumerate(generated_images()):
+        Image.fromarray(picture).save(folder / "calibration" / f"{number:02d}.png")
     tuned = find_schedules(demonstrated.bundle, folder / "tuning")
     done = run_cli(
-        *("compile", "--model", "vit_t", "--calibration", "calibration/images"),
+        *("compile", "--model", "vit_t", "--calibration", "calibration"),
         *("--table", "table.json", "--dump-dir", "dump", "-o", "m.ahcq"),
         *(("--tuning", "tuning") if tuned else ()),
         cwd=folder,
