@@ -29,7 +29,7 @@ torch.save({name: weight.float() for name, weight in state.items()}, checkpoint)
 model = ahcq.from_sam("vit_t", checkpoint=checkpoint)
 
 # 2. Choose pictures like those that the model will meet. Calibration needs no annotation.
-pictures = [scene.image for scene in scenes(first=500_000, count=4)]
+pictures = [scene.image for scene in scenes(first=500_000, count=2)]
 
 # 3. Quantize with two recipes. "minmax" uses the whole range of each tensor and rounds to nearest. "ahcq" equalises
 #    channels, minimises the error of each quantizer, and rounds weights with error compensation, so that a layer's
@@ -37,7 +37,7 @@ pictures = [scene.image for scene in scenes(first=500_000, count=4)]
 quantized = {name: ahcq.quantize(model, pictures, ahcq.recipe(name, bits=4)) for name in ("minmax", "ahcq")}
 
 # 4. Measure accuracy: mean IoU with the truth, on scenes that calibration has not seen. (Your data: `tvm-ahcq eval`.)
-unseen = list(scenes(first=4_000_000, count=4))
+unseen = list(scenes(first=4_000_000, count=2))
 predictors = {"float": quantized["ahcq"].float_predictor()}
 predictors |= {name: qmodel.fake_quant_predictor() for name, qmodel in quantized.items()}
 for name, predictor in predictors.items():
