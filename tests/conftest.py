@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 if TYPE_CHECKING:
@@ -25,6 +26,15 @@ settings.load_profile("no_deadline")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: processes side by side share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # threads that wait leave the cores to others
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "0")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run files with slow tests first: of processes side by side, none is left with such a file at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +78,25 @@ def tiny_model(make_tiny_model) -> FloatModel:
     return make_tiny_model(0)
 
 
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Function of a name and of a function that fills a folder: the folder, filled once for all processes of a run."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def share(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, unfinished = root / f"shared-{name}", root / f"unfinished-{name}"
+        with FileLock(root / f"{name}.lock"):
+            if not folder.is_dir():
+                unfinished.mkdir(exist_ok=True)
+                fill(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return share
+
+
 @dataclass(frozen=True)
 class Accelerated:
     """A tiny model compiled for a processor and the accelerator ``sim_4x4``.
@@ -89,19 +118,24 @@ class Accelerated:
 
 
 @pytest.fixture(scope="session")
-def accelerated(make_tiny_model: Callable[[int], FloatModel], tmp_path_factory: pytest.TempPathFactory) -> Accelerated:
+def accelerated(make_tiny_model: Callable[[int], FloatModel], shared_folder) -> Accelerated:
     """Compiled once for all tests that run it."""
     import numpy as np
 
     import tvm_ahcq as ahcq
+    from tvm_ahcq.quantizers.core.table import QuantTable
 
-    rng = np.random.default_rng(1)
-    pictures = [np.kron(rng.integers(0, 255, (8, 8, 3)), np.ones((16, 16, 1))).astype(np.uint8) for _ in range(2)]
-    qmodel = ahcq.quantize(make_tiny_model(1), pictures)
-    folder = tmp_path_factory.mktemp("accelerated")
-    compiled = ahcq.compile(qmodel, target="generic", accelerator="sim_4x4", offload="all")
-    compiled.save(folder / "both.ahcq")
-    replace(compiled, manifest=replace(compiled.manifest, accelerator=None)).save(folder / "host.ahcq")
+    def fill(folder: Path) -> None:
+        rng = np.random.default_rng(1)
+        pictures = [np.kron(rng.integers(0, 255, (8, 8, 3)), np.ones((16, 16, 1))).astype(np.uint8) for _ in range(2)]
+        qmodel = ahcq.quantize(make_tiny_model(1), pictures)
+        qmodel.table.save(folder / "table.json")
+        compiled = ahcq.compile(qmodel, target="generic", accelerator="sim_4x4", offload="all")
+        compiled.save(folder / "both.ahcq")
+        replace(compiled, manifest=replace(compiled.manifest, accelerator=None)).save(folder / "host.ahcq")
+
+    folder = shared_folder("accelerated", fill)
+    qmodel = ahcq.quantize(make_tiny_model(1), QuantTable.load(folder / "table.json"))
     image = np.random.default_rng(0).normal(size=(1, 3, 128, 128)).astype(np.float32)
     return Accelerated(qmodel, folder / "host.ahcq", folder / "both.ahcq", image)
 
@@ -133,11 +167,20 @@ def pictures() -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def quantize_tiny(tiny_model, pictures) -> Callable[[int], QuantizedModel]:
+def quantize_tiny(tiny_model, pictures, shared_folder) -> Callable[[int], QuantizedModel]:
     """Function of bits: the tiny model with all sites calibrated, each once."""
     import tvm_ahcq as ahcq
+    from tvm_ahcq.quantizers.core.table import QuantTable
 
-    return cache(lambda bits: ahcq.quantize(tiny_model, pictures, ahcq.recipe("ahcq", bits)))
+    @cache
+    def quantize(bits: int) -> QuantizedModel:
+        def fill(folder: Path) -> None:
+            ahcq.quantize(tiny_model, pictures, ahcq.recipe("ahcq", bits)).table.save(folder / "table.json")
+
+        folder = shared_folder(f"tiny-{bits}", fill)
+        return ahcq.quantize(tiny_model, QuantTable.load(folder / "table.json"))
+
+    return quantize
 
 
 @pytest.fixture(scope="session", params=[4, 8])

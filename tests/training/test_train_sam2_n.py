@@ -39,14 +39,15 @@ def model():
     return part("start").initial_model().eval()
 
 
-def run(folder: Path, *arguments: str) -> str:
+def run(folder: Path, *arguments: str, workers: int = 2) -> str:
     """Run the script with small settings; return what it printed."""
-    small = "--images 2 --clicks 1 --boxes 1 --pool 2 --clip-pool 2 --frames 4 --objects 1 --warmup 1 --workers 2"
+    small = "--images 2 --clicks 1 --boxes 1 --pool 2 --clip-pool 2 --frames 4 --objects 1 --warmup 1"
     path = [entry for entry in [str(TRAINING), *sys.path] if entry]
     script = str(TRAINING / "train_sam2_n.py")
     program = f"import sys; sys.path[:0] = {path!r}; sys.argv[0] = {script!r}; "
     program += f"import runpy; runpy.run_path({script!r}, run_name='__main__')"
     command = [sys.executable, "-c", program, "--out", str(folder), *small.split(), *arguments]
+    command += ["--workers", str(workers)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -66,7 +67,7 @@ def test_a_run_is_resumed_where_it_stopped_through_both_stages(tmp_path):
     assert any(not torch.equal(first[name], weights[name]) for name in weights if name.startswith("memory_encoder"))
     build_sam2_n().load_state_dict(weights)
     assert not list(tmp_path.glob("*.tmp"))
-    text = run(tmp_path, "--evaluate", "1")
+    text = run(tmp_path, "--evaluate", "1", workers=1)
     assert "from a box" in text and "of 22" in text and "clips from a click" in text
 
 

@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).parents[2] / "training" / "train_vit_t.py"
 
 def train(folder: Path, steps: int) -> None:
     """Run the script."""
-    small = ["--images", "1", "--prompts", "2", "--pool", "2", "--warmup", "1", "--threads", "2"]
+    small = ["--images", "1", "--prompts", "2", "--pool", "2", "--warmup", "1", "--threads", "1"]
     path = [entry for entry in sys.path if entry]
     program = f"import sys; sys.path[:0] = {path!r}; sys.argv[0] = {str(SCRIPT)!r}; "
     program += f"import runpy; runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"

@@ -9,12 +9,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvm_ahcq.models.registry import embedded_model
-
 from .arguments import UsageError, input_file, input_path, output_file
 from .compile import GENERATED_FIRST_SEED, GENERATED_IMAGES, generated_images
 from .console import duration, progress_bar, result, size
-from .models import add_checkpoint_option, add_model_option, check_weights, is_embedded, load_model, print_model
+from .models import (
+    EMBEDDED,
+    add_checkpoint_option,
+    add_model_option,
+    check_weights,
+    is_embedded,
+    load_model,
+    print_model,
+)
 
 if TYPE_CHECKING:
     from tvm_ahcq.api import QuantizedModel
@@ -67,7 +73,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--calibration",
         metavar="DIR",
         type=input_path,
-        help=f"folder of pictures to calibrate on; default for {embedded_model()}: generated scenes",
+        help=f"folder of pictures to calibrate on; default for {EMBEDDED}: generated scenes",
     )
     source.add_argument(
         "--table",
@@ -80,7 +86,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="DIR",
         type=input_path,
         help="folder of pictures to measure on, better none that calibration has seen; default: "
-        f"the calibration folder, for {embedded_model()} other generated scenes",
+        f"the calibration folder, for {EMBEDDED} other generated scenes",
     )
     parser.add_argument(
         "--pictures",

@@ -7,11 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tvm_ahcq.models.registry import embedded_model
-
 from .arguments import UsageError, count, input_file, new_folder, output_file
 from .console import progress_bar, result, table
-from .models import is_embedded
+from .models import EMBEDDED, is_embedded
 
 if TYPE_CHECKING:
     from tvm_ahcq.bench.runner import Comparison
@@ -47,7 +45,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--checkpoint",
         metavar="F",
         type=input_file,
-        help=f"float weights that the bundle was made from; {embedded_model()} needs none",
+        help=f"float weights that the bundle was made from; not needed for {EMBEDDED}",
     )
     parser.add_argument("--peers", nargs="+", metavar="NAME", help="parts of the names of peers (default: all)")
     parser.add_argument("--repeats", metavar="N", type=count, default=5, help="rounds (default: %(default)s)")

@@ -8,12 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvm_ahcq.models.registry import embedded_model
-
 from .arguments import UsageError, input_folder, input_path, new_folder, output_file
 from .console import duration, progress_bar, ratio, result, size, table
 from .info import print_offload
-from .models import add_checkpoint_option, add_model_option, check_weights, is_embedded, load_model, print_model
+from .models import (
+    EMBEDDED,
+    add_checkpoint_option,
+    add_model_option,
+    check_weights,
+    is_embedded,
+    load_model,
+    print_model,
+)
 
 if TYPE_CHECKING:
     from tvm_ahcq.pipeline import PhaseTime
@@ -57,7 +63,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="DIR",
         type=input_path,
         help="folder of pictures, or a table written with --table; "
-        f"default for {embedded_model()}: {GENERATED_IMAGES} generated scenes",
+        f"default for {EMBEDDED}: {GENERATED_IMAGES} generated scenes",
     )
     parser.add_argument(
         "--effort",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvm_ahcq.models.registry import embedded_model, model_names
+from tvm_ahcq.models.registry import model_names
 
 from .arguments import (
     UsageError,
@@ -24,7 +24,7 @@ from .arguments import (
 )
 from .compile import calibration_source
 from .console import duration, progress_bar, result, table
-from .models import add_checkpoint_option, add_model_option, check_weights, is_embedded, load_model
+from .models import EMBEDDED, add_checkpoint_option, add_model_option, check_weights, is_embedded, load_model
 
 if TYPE_CHECKING:
     from tvm_ahcq.evaluate.metrics.coco_accuracy import CocoAccuracy
@@ -106,7 +106,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="DIR",
         type=input_path,
         help=f"{FAKE_QUANT}: folder of pictures, or a table from `compile --table`; default for "
-        f"{embedded_model()}: generated scenes",
+        f"{EMBEDDED}: generated scenes",
     )
     add_device_options(parser)
     parser.add_argument("--json", metavar="OUT.json", type=output_file, help="write all figures to this file too")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tvm_ahcq.models.registry import embedded_model, find_model, model_names
+from tvm_ahcq.models.registry import embedded_models, find_model, model_names
 
 from .arguments import UsageError, input_file
 from .console import result
 
 if TYPE_CHECKING:
     from tvm_ahcq.models.float_model import FloatModel
+
+EMBEDDED = " and ".join(embedded_models())
+"""Model types whose weights are part of the package, for people."""
 
 
 def add_model_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup, required: bool) -> None:
@@ -22,7 +25,7 @@ def add_model_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup, 
         required=required,
         choices=names,
         metavar="NAME",
-        help=f"one of {', '.join(names)}; {embedded_model()} comes with the package",
+        help=f"one of {', '.join(names)}; weights of {EMBEDDED} come along",
     )
 
 
@@ -43,7 +46,7 @@ def check_weights(command: str, model: str, checkpoint: object) -> None:
     if checkpoint is None and not is_embedded(model):
         raise UsageError(
             f"{command}: {model} comes without weights; give its checkpoint with --checkpoint F "
-            f"(only {embedded_model()} is part of the package)"
+            f"(weights of {EMBEDDED} come along)"
         )
 
 
