@@ -48,7 +48,8 @@ def serve(peer: Peer, folder: Path, answer: Callable[[dict[str, Any]], None]) ->
     loaded = time.perf_counter() - start
     functions = timing_of(task.model).stages(session, image, click)
     task.peer_folder(peer.name).mkdir(exist_ok=True)
-    np.save(task.peer_folder(peer.name) / EMBEDDING, functions["encode"]())
+    encoded = functions["encode"]()
+    np.save(task.peer_folder(peer.name) / EMBEDDING, encoded[0] if isinstance(encoded, tuple) else encoded)
     answer({"load": loaded, "memory": peak_memory()})
     for line in sys.stdin:
         request = json.loads(line)

@@ -311,6 +311,11 @@ class ModelFamily:
             f"{self.title} has no function to {purpose}; it has {', '.join(each.purpose for each in self.functions)}"
         )
 
+    def passed_outputs(self, giver: str, taker: str) -> tuple[int, ...]:
+        """Return the positions of the outputs of one function that another one takes; `giver`, `taker` are purposes."""
+        taken = {each.name for each in self.function(taker).inputs}
+        return tuple(index for index, each in enumerate(self.function(giver).outputs) if each.name in taken)
+
     def function_name(self, purpose: str) -> str:
         """Return the name of the function of a purpose; UnsupportedModelError if there is none."""
         return self.function(purpose).name

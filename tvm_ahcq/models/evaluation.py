@@ -24,7 +24,7 @@ class PromptedImage:
     image : numpy.ndarray
         Input of the function that encodes, preprocessed.
     prompts : tuple of numpy.ndarray
-        Inputs of the function that decodes, after the embedding; clicks first, then boxes.
+        Inputs of the function that decodes, after those that the other function computes; clicks first, then boxes.
     clicks : int
         Number of clicks among the prompts.
     input_size : tuple of int
@@ -40,6 +40,9 @@ class PromptedImage:
 @dataclass(frozen=True)
 class Prompting:
     """Prompts and masks of promptable segmentation. ``spec`` is the model's figures, with ``mask_threshold`` in logits.
+
+    The function that decodes takes outputs of the one that encodes, by their names, then the prompts; its first outputs
+    are mask logits ``(B, M, h, w)`` and their scores ``(B, M)``.
 
     Attributes
     ----------
@@ -76,6 +79,7 @@ class Timing:
     stages : callable
         ``stages(session, image, click) -> calls``: what benchmarks time, by stage of
         :data:`tvm_ahcq.bench.task.STAGES`; `image` ``(H, W, 3)`` uint8 RGB, `click` ``(2,)`` x and y in pixels of it.
+        The stage that encodes returns the embedding, alone or first of a tuple.
     upstream_predictor : callable
         ``upstream_predictor(model, weights) -> predictor``: the predictor of the model's own package, in torch, with
         the weights of a file.

@@ -10,7 +10,11 @@ import pytest
 
 import tvm_ahcq as ahcq
 from tvm_ahcq.api import CompiledModel, QuantizedModel
+from tvm_ahcq.evaluate.sensitivity.measure import measure
+from tvm_ahcq.evaluate.sensitivity.probes import Probe
+from tvm_ahcq.models.description import DECODE, ENCODE
 from tvm_ahcq.models.float_model import FloatModel
+from tvm_ahcq.models.registry import timing_of
 from tvm_ahcq.models.sam2.predictor import Sam2ImagePredictor
 from tvm_ahcq.relay_passes.annotate import sites
 from tvm_ahcq.relay_passes.coverage import coverage
@@ -67,3 +71,25 @@ def test_compiled_results_are_the_simulations(
     for mine, expected in zip(*results, strict=True):
         np.testing.assert_allclose(mine, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
     assert all(check.passed for check in predictor.session.verify())
+
+
+def test_the_decoder_takes_three_of_the_four_outputs_of_the_encoder(model: FloatModel) -> None:
+    assert model.family.passed_outputs(ENCODE, DECODE) == (0, 1, 2)
+
+
+def test_sensitivity_is_measured_of_encoder_and_decoder(qmodel: QuantizedModel, pictures: list[np.ndarray]) -> None:
+    probe = Probe(pictures[2], np.float32([[30, 40], [90, 70]]), np.float32([[10, 20, 80, 100]]))
+    found = measure(qmodel, [probe], effect="blocks")
+    assert len(found.sites) == qmodel.sites[0] and 0 < found.total.logits < np.inf
+    alone = {effect.unit.name: effect.logits for effect in found.effects}
+    assert {"image_encoder.trunk.blocks.4", "sam_mask_decoder.transformer.layers.1"} <= set(alone)
+    assert all(0 < change < np.inf for change in alone.values())
+
+
+def test_the_stage_that_encodes_returns_the_embedding_first(qmodel: QuantizedModel, pictures: list[np.ndarray]) -> None:
+    session = qmodel.fake_quant_session()
+    stages = timing_of(qmodel.model.spec).stages(session, pictures[0], np.float32([70, 40]))
+    predictor = qmodel.fake_quant_predictor()
+    predictor.set_image(pictures[0])
+    np.testing.assert_array_equal(stages["encode"]()[0], predictor.get_image_embedding())
+    stages["whole"]()

@@ -98,6 +98,7 @@ class MaskProbe:
         self.spec, self.frames, self.quantizers, self.weights = spec, frames, quantizers, weights
         family, self._prompting = find_family(spec.family), prompting_of(spec)
         self._encoder, self._decoder = family.function_name(ENCODE), family.function_name(DECODE)
+        self._taken = family.passed_outputs(ENCODE, DECODE)
         self._of_layer: dict[str, dict[str, torch.Tensor]] = {}
         base = dict(params)
         for name, value in changed.items():
@@ -109,8 +110,8 @@ class MaskProbe:
         self._executor = TorchExecutor(annotated, base, {"relax.nn.layer_norm": exact_layer_norm})
         self._float_params = dict(self._executor.params)
         self._seconds: dict[str, list[float]] = {self._encoder: [], self._decoder: []}
-        self._embeddings = [self._encode(PartialSites({}), frame) for frame in frames]
-        decoded = [self._decode(PartialSites({}), *pair) for pair in zip(self._embeddings, frames, strict=True)]
+        self._features = [self._encode(PartialSites({}), frame) for frame in frames]
+        decoded = [self._decode(PartialSites({}), *pair) for pair in zip(self._features, frames, strict=True)]
         self._choice = [
             self._prompting.choose(scores, frame.clicks) for (_, scores), frame in zip(decoded, frames, strict=True)
         ]
@@ -129,8 +130,8 @@ class MaskProbe:
             logits = []
             for index, frame in enumerate(self.frames):
                 encoded = unit.function == self._encoder
-                embedding = self._encode(sites, frame) if encoded else self._embeddings[index]
-                logits.append(_select(self._decode(sites, embedding, frame)[0], self._choice[index]))
+                features = self._encode(sites, frame) if encoded else self._features[index]
+                logits.append(_select(self._decode(sites, features, frame)[0], self._choice[index]))
             return logits
         finally:
             self._executor.params.update(self._float_params)
@@ -156,22 +157,24 @@ class MaskProbe:
         encoding, decoding = (min(times) * len(self.frames) for times in self._seconds.values())
         return sum(decoding + (encoding if unit.function == self._encoder else 0.0) for unit in units)
 
-    def _encode(self, sites: PartialSites, frame: PromptedImage) -> torch.Tensor:
-        return self._run(sites, self._encoder, frame.image)
+    def _encode(self, sites: PartialSites, frame: PromptedImage) -> tuple[torch.Tensor, ...]:
+        """Return the outputs that the decoder takes."""
+        outputs = self._run(sites, self._encoder, frame.image)
+        return tuple(outputs[index] for index in self._taken)
 
     def _decode(
-        self, sites: PartialSites, embedding: torch.Tensor, frame: PromptedImage
+        self, sites: PartialSites, features: tuple[torch.Tensor, ...], frame: PromptedImage
     ) -> tuple[np.ndarray, np.ndarray]:
-        masks, scores = self._run(sites, self._decoder, embedding, *frame.prompts)
+        masks, scores, *_ = self._run(sites, self._decoder, *features, *frame.prompts)
         return masks.numpy(), scores.numpy()
 
-    def _run(self, sites: PartialSites, function: str, *inputs):
+    def _run(self, sites: PartialSites, function: str, *inputs: Any) -> tuple[torch.Tensor, ...]:
         start = time.perf_counter()
         with using_sites(sites), torch.inference_mode():
             result = self._executor.run(function, *inputs)
         if not sites.quantizers and not sites.weights:
             self._seconds[function].append(time.perf_counter() - start)
-        return result
+        return result if isinstance(result, tuple) else (result,)
 
 
 def _select(masks: np.ndarray, choice: np.ndarray) -> np.ndarray:

@@ -270,12 +270,14 @@ def _observe(qmodel: QuantizedModel, coded, frames: Sequence[PromptedImage], pro
     executor = TorchExecutor(qmodel.annotated, qmodel.prepared.params, {"relax.nn.layer_norm": exact_layer_norm})
     errors, family = ErrorSites(qmodel.table.sites, coded, biases), qmodel.model.family
     encoder, decoder = family.function_name(ENCODE), family.function_name(DECODE)
+    taken = family.passed_outputs(ENCODE, DECODE)
     with using_sites(errors), torch.no_grad():
         for done, frame in enumerate(frames, 1):
             errors.function = encoder
-            embedding = executor.run(encoder, frame.image)
+            encoded = executor.run(encoder, frame.image)
+            outputs = encoded if isinstance(encoded, tuple) else (encoded,)
             errors.function = decoder
-            executor.run(decoder, embedding, *frame.prompts)
+            executor.run(decoder, *(outputs[index] for index in taken), *frame.prompts)
             progress("errors", done, len(frames))
     return errors
 
