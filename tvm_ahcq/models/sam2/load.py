@@ -122,9 +122,9 @@ def from_sam2(model_type: str = "sam2.1_hiera_t", checkpoint: str | os.PathLike[
     ----------
     model_type : str
         ``"sam2.1_hiera_t"``, ``"sam2.1_hiera_s"``, ``"sam2.1_hiera_b+"``, ``"sam2.1_hiera_l"``, or one of SAM 2.0,
-        such as ``"sam2_hiera_t"``.
-    checkpoint : path
-        Official ``.pt`` file, or a ``.safetensors`` file with the same names.
+        such as ``"sam2_hiera_t"``; or ``"sam2_n"`` (small, 256 x 256, weights in the package).
+    checkpoint : path, optional
+        Official ``.pt`` file, or a ``.safetensors`` file with the same names. May be left out for ``sam2_n`` only.
 
     Returns
     -------

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tvm_ahcq.models.description import Variant
 from tvm_ahcq.models.shapes import EncoderSizes, LinearSize
+
+EMBEDDED_WEIGHTS = Path(__file__).parent / "weights" / "sam2_n.safetensors"
+"""Weights of ``sam2_n``, trained on generated scenes; part of the package."""
 
 _OFFICIAL = "https://dl.fbaipublicfiles.com/segment_anything_2/"
 
@@ -35,8 +40,11 @@ _SIZES = {
 _VERSIONS = {"sam2.1": "092824", "sam2": "072824"}
 """By version: folder of the published checkpoints."""
 
-VARIANTS = tuple(
-    Variant(f"{version}_hiera_{size}", f"{_OFFICIAL}{folder}/{version}_hiera_{long}.pt", encoder=encoder)
-    for version, folder in _VERSIONS.items()
-    for size, (long, encoder) in _SIZES.items()
+VARIANTS = (
+    Variant("sam2_n", weights=EMBEDDED_WEIGHTS),
+    *(
+        Variant(f"{version}_hiera_{size}", f"{_OFFICIAL}{folder}/{version}_hiera_{long}.pt", encoder=encoder)
+        for version, folder in _VERSIONS.items()
+        for size, (long, encoder) in _SIZES.items()
+    ),
 )
