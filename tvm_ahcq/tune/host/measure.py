@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ class Tracker:
 
 def make_runner(target: HostTarget, tracker: Tracker | None = None) -> PyRunner:
     """Return the runner of candidates: a process of this machine, or boards that a tracker knows."""
+    # TVM's worker processes import it when they are collected; Python 3.11 fails if another import is under way then
+    import_module("psutil")
     if tracker is None:
         prepare = request_amx if "amx-tile" in target.cpu_features else None
         return LocalRunner(
