@@ -21,7 +21,7 @@ PACKAGE = Path(tvm_ahcq.__file__).parent
 
 LAYERS = (
     "tvm_ahcq errors progress _deprecated",
-    "image_files scenes",
+    "atomic_file image_files scenes",
     "clips",
     "quantizers.core",
     "quantizers quantizers.activation",

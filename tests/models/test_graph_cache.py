@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,11 +37,11 @@ class Layer(nn.Module):
 
 
 class Enclosing(nn.Module):
-    """Holds a function of which nothing is known."""
+    """Holds a function."""
 
-    def __init__(self) -> None:
+    def __init__(self, function: Callable) -> None:
         super().__init__()
-        self.linear, self.function = nn.Linear(4, 3), lambda x: 2 * x
+        self.linear, self.function = nn.Linear(4, 3), function
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.function(self.linear(x))
@@ -126,10 +127,25 @@ def test_a_damaged_file_is_imported_anew(folder: Path, content: bytes) -> None:
 def test_without_a_place_to_write_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert take(Layer())[1] == ["linear.weight", "linear.bias"]
+    with pytest.warns(UserWarning, match=r"cannot be kept in .*file.*set XDG_CACHE_HOME"):
+        assert take(Layer())[1] == ["linear.weight", "linear.bias"]
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_a_module_with_something_unknown_is_not_kept(folder: Path) -> None:
-    assert take(Enclosing())[1] == ["linear.weight", "linear.bias"]
+@pytest.mark.parametrize("function", [lambda x: 2 * x, nn.Softsign().forward], ids=["lambda", "method of an object"])
+def test_a_module_with_something_unknown_is_not_kept(folder: Path, function: Callable) -> None:
+    assert take(Enclosing(function))[1] == ["linear.weight", "linear.bias"]
     assert not files(folder)
+
+
+def test_a_module_that_holds_itself_is_not_kept(folder: Path) -> None:
+    module = Layer()
+    module.parents = [module]
+    assert take(module)[1] == ["linear.weight", "linear.bias"]
+    assert not files(folder)
+
+
+def test_a_function_of_torch_is_known(folder: Path) -> None:
+    for function in (torch.relu, torch.sigmoid):
+        take(Enclosing(function))
+    assert len(files(folder)) == 2

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from tvm_ahcq.atomic_file import atomic_file
 from tvm_ahcq.errors import QuantTableError
 from tvm_ahcq.quantizers.core.table import QuantTable
 
@@ -96,7 +97,6 @@ class FinishedUnits:
 
 
 def _replace(path: Path, content: dict) -> None:
-    """Write JSON through a temporary file, so that `path` is complete at every moment."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content))
-    part.replace(path)
+    """Write JSON, so that `path` is complete at every moment."""
+    with atomic_file(path) as file:
+        file.write(json.dumps(content).encode())

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tvm_ahcq.atomic_file import atomic_file
+
 from .arguments import UsageError, input_file, input_path, output_file
 from .compile import GENERATED_FIRST_SEED, GENERATED_IMAGES, generated_images
 from .console import duration, progress_bar, result, size
@@ -265,9 +267,5 @@ def _print(sensitivity: Sensitivity) -> None:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     """Write the figures; the file appears complete or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(path) as file:
+        file.write((json.dumps(content, indent=1, allow_nan=False) + "\n").encode())

@@ -12,10 +12,11 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import torch
@@ -23,13 +24,15 @@ import tvm
 from torch import nn
 from tvm import relax
 
+from tvm_ahcq.atomic_file import atomic_file
+
 Imported = tuple[relax.Function, list[str]]
 """A function, and the state-dict names of its parameters."""
 
 _OWN = Path(__file__).resolve().parent
 """Sources that decide about a graph: how modules are wrapped and converted."""
 
-_BY_VERSION = {"torch": "torch", "tvm": "apache-tvm", "torchvision": "torchvision", "builtins": "torch"}
+_BY_VERSION = {"torch": "torch", "tvm": "apache-tvm", "torchvision": "torchvision"}
 """Packages whose version stands for their sources, with the names of their distributions."""
 
 
@@ -57,7 +60,7 @@ def cached(
     """
     try:
         path = _path(module, name, inputs, symbolic)
-    except TypeError:
+    except (TypeError, RecursionError):  # what it is made of is not known
         return make()
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -69,14 +72,17 @@ def cached(
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file at once; a cache that cannot be written is none."""
+    """Write a file at once, or warn that there is no cache."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-            file.write(text)
-        os.replace(file.name, path)
-    except OSError:
-        pass
+        with atomic_file(path) as file:
+            file.write(text.encode())
+    except OSError as error:
+        warnings.warn(
+            f"imported graphs cannot be kept in {path.parent}, so each process imports them anew: {error}; "
+            "set XDG_CACHE_HOME to a folder that can be written",
+            stacklevel=2,
+        )
 
 
 def _path(
@@ -120,7 +126,7 @@ def _describe(value: Any, place: str, kept: set[str], packages: set[str]) -> Ite
         yield f"{place} {sorted(map(repr, value))}"
     elif isinstance(value, functools.partial):
         yield from _describe((value.func, value.args, value.keywords), place, kept, packages)
-    elif isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
+    elif isinstance(value, (type, FunctionType, BuiltinFunctionType)):
         packages.add(_package(value))
         yield f"{place} {value.__module__}.{value.__qualname__}"
     elif value is None or isinstance(value, (bool, int, float, complex, str, bytes, torch.dtype, torch.device)):
@@ -132,10 +138,10 @@ def _describe(value: Any, place: str, kept: set[str], packages: set[str]) -> Ite
 def _package(value: Any) -> str:
     """Return the name of the package that defines a class or a function, or of its module if it is in no package;
     TypeError for one that has no name there."""
-    if "<" in value.__qualname__:  # of a function's inside: what it closes over is not known
+    module = value.__module__
+    if module is None or "<" in value.__qualname__:  # of a function's inside: what it closes over is not known
         raise TypeError(value.__qualname__)
-    module: str = value.__module__
-    package = module.partition(".")[0]
+    package = str(module).partition(".")[0]
     return package if package in _BY_VERSION or getattr(sys.modules.get(package), "__file__", None) else module
 
 

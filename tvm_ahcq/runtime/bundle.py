@@ -10,11 +10,9 @@ import hashlib
 import io
 import json
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from tvm_ahcq import __version__
+from tvm_ahcq.atomic_file import atomic_file
 from tvm_ahcq.errors import BundleError
 
 from . import cpu
@@ -137,23 +136,13 @@ def write_bundle(
             f"{path.name}: has libraries for {', '.join(libraries)}; its manifest names "
             f"{', '.join(target.name for target in manifest.targets)}"
         )
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
-            temporary = file.name
+        with atomic_file(path) as file:
             manifest = _write_members(file, manifest, libraries, tensors, golden or {})
             _seal(file)
-            os.fsync(file.fileno())
-        os.chmod(temporary, _file_mode(path))
-        os.replace(temporary, path)
-    except BaseException as error:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
-        if isinstance(error, OSError):
-            kept = "; the file that was there is unchanged" if path.exists() else ""
-            raise BundleError(f"{path}: cannot be written: {error.strerror or error}{kept}") from error
-        raise
+    except OSError as error:
+        kept = "; the file that was there is unchanged" if path.exists() else ""
+        raise BundleError(f"{path}: cannot be written: {error.strerror or error}{kept}") from error
     return manifest
 
 
@@ -254,15 +243,6 @@ def _seal(file: IO[bytes]) -> None:
     file.seek(end)
     file.write(digest.hexdigest().encode())
     file.flush()
-
-
-def _file_mode(path: Path) -> int:
-    """Permissions of the file to replace, or those that a new file gets."""
-    if path.exists():
-        return path.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
 
 
 # ---- reading

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tvm_ahcq import __version__
+from tvm_ahcq.atomic_file import atomic_file
 from tvm_ahcq.errors import ReportError
 from tvm_ahcq.evaluate.sensitivity.mask_effect import Effect
 from tvm_ahcq.evaluate.sensitivity.measure import Sensitivity
@@ -39,18 +40,11 @@ def write_report(sensitivity: Sensitivity, path: str | os.PathLike[str]) -> None
     ReportError
         The file cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(report(sensitivity))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with atomic_file(path) as file:
+            file.write(report(sensitivity).encode())
     except OSError as error:
         raise ReportError(f"The report cannot be written to {path}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def report(sensitivity: Sensitivity) -> str:

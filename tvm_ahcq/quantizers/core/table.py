@@ -7,8 +7,6 @@ Quantizers and scales are JSON that people can read and edit; codes and changed 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tvm_ahcq.atomic_file import atomic_file
 from tvm_ahcq.errors import QuantTableError, RecipeError
 from tvm_ahcq.quantizers.activation import agq, cag, hluq, lnq, uniform  # noqa: F401  (they register their kinds)
 from tvm_ahcq.quantizers.published import hluq as hluq_published  # noqa: F401  (they register their kinds)
@@ -298,24 +297,9 @@ def _at(name: str, read: Any, values: Any) -> Any:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file through a temporary one; raise QuantTableError if that cannot be done."""
-    temporary = None
+    """Write a file at once; QuantTableError if that cannot be done."""
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
+        with atomic_file(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise QuantTableError(f"The quantization table cannot be written to {path}: {error}") from error
-
-
-def _umask() -> int:
-    """Return the process's file mode mask (it can only be read by setting it)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
