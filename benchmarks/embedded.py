@@ -14,8 +14,7 @@ from rich.progress import track
 
 import tvm_ahcq as ahcq
 from tvm_ahcq.api import float_predictor
-from tvm_ahcq.evaluate.datasets.coins import centre, coins
-from tvm_ahcq.evaluate.metrics.iou import iou
+from tvm_ahcq.evaluate.metrics.coin_scores import GOOD_COIN, coin_scores, found_coins
 from tvm_ahcq.evaluate.metrics.scene_accuracy import (
     SceneAccuracy,
     SceneMasks,
@@ -31,17 +30,6 @@ RESULTS = Path(__file__).parent / "results"
 
 Lines = tuple[list[str], list[str]]
 """Rows of the table, and lines below it."""
-
-
-def coin_scores(predictor) -> list[float]:
-    """IoU of a click on the centre of each coin with its thresholded mask."""
-    image, masks = coins()
-    predictor.set_image(image)
-    scores = []
-    for mask in masks:
-        found, quality, _ = predictor.predict(np.array([centre(mask)]), np.array([1]))
-        scores.append(iou(found[quality.argmax()], mask))
-    return scores
 
 
 def collect(predictor, numbers: range, what: str) -> list[SceneMasks]:
@@ -60,11 +48,10 @@ def row(name: str, accuracy: SceneAccuracy) -> str:
 
 def coins_line(name: str, predictor) -> str:
     """How many coins a predictor finds."""
-    scores = sorted(coin_scores(predictor))
-    good = sum(score >= 0.8 for score in scores)
+    scores = coin_scores(predictor)
     return (
-        f"`skimage.data.coins`, {name}: {good} of {len(scores)} coins with IoU >= 0.8 from one click "
-        f"(least {scores[0]:.3f}, median {np.median(scores):.3f})."
+        f"`skimage.data.coins`, {name}: {found_coins(scores)} of {len(scores)} coins with IoU >= {GOOD_COIN} "
+        f"from one click (least {scores[0]:.3f}, median {np.median(scores):.3f})."
     )
 
 

@@ -20,14 +20,16 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
-from sam2_n.evaluate import GOOD_COIN, clip_accuracy, coin_scores, picture_accuracy
+from sam2_n.evaluate import clip_accuracy, picture_accuracy
 from sam2_n.optimizers import make_optimizers, set_rate
 from sam2_n.pictures import PicturePool, distillation_loss, encode, make_batch, picture_loss
 from sam2_n.start import initial_model, teacher
 from sam2_n.tracking import KINDS, ClipPool, clip_loss, make_clip_batch, normalise, start_memory
 from torch import distributed, multiprocessing, nn
 
+from tvm_ahcq.evaluate.metrics.coin_scores import GOOD_COIN, coin_scores, found_coins
 from tvm_ahcq.models.sam2.sam2_n import build_sam2_n
+from tvm_ahcq.models.sam2.timing import fit_upstream_predictor
 
 STAGES, WEIGHTS = ("pictures", "clips"), "sam2_n.safetensors"
 
@@ -270,9 +272,9 @@ def evaluate(args: argparse.Namespace) -> None:
         f"{count} scenes, {pictures.objects} objects: mIoU from a click {pictures.click:.4f} (best of three), "
         f"{pictures.single_click:.4f} (single), from a box {pictures.box:.4f}"
     )
-    scores = coin_scores(model)
+    scores = coin_scores(fit_upstream_predictor(model))
     print(
-        f"coins: {sum(score >= GOOD_COIN for score in scores)} of {len(scores)} with IoU >= {GOOD_COIN}, "
+        f"coins: {found_coins(scores)} of {len(scores)} with IoU >= {GOOD_COIN}, "
         f"least {scores[0]:.3f}, median {np.median(scores):.3f}"
     )
     for prompt in ("mask", "click"):

@@ -25,8 +25,8 @@ SCENE = scenes.generate(7)
 
 
 @dataclass(frozen=True)
-class Demonstrated:
-    """A folder with what ``demo`` wrote, and what it printed."""
+class Written:
+    """A folder with what a command wrote, its bundle, and what it printed."""
 
     folder: Path
     bundle: Path
@@ -34,24 +34,15 @@ class Demonstrated:
 
 
 @pytest.fixture(scope="module")
-def demonstrated(run_cli: Callable, tmp_path_factory: pytest.TempPathFactory) -> Demonstrated:
+def demonstrated(run_cli: Callable, tmp_path_factory: pytest.TempPathFactory) -> Written:
     folder = tmp_path_factory.mktemp("demo")
     done = run_cli("demo", "--out-dir", folder)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    return Demonstrated(folder, folder / "vit_t-w4a4.ahcq", done.stdout)
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """A folder with what ``compile`` wrote, and what it printed."""
-
-    folder: Path
-    bundle: Path
-    printed: str
+    return Written(folder, folder / "vit_t-w4a4.ahcq", done.stdout)
 
 
 @pytest.fixture(scope="module")
-def compiled(demonstrated: Demonstrated, run_cli: Callable, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+def compiled(demonstrated: Written, run_cli: Callable, tmp_path_factory: pytest.TempPathFactory) -> Written:
     """Calibrated on the pictures of the demo, with other schedules than the default where there is a choice."""
     folder = tmp_path_factory.mktemp("compiled")
     (folder / "calibration").mkdir()
@@ -66,7 +57,7 @@ def compiled(demonstrated: Demonstrated, run_cli: Callable, tmp_path_factory: py
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     Image.fromarray(SCENE.image).save(folder / "scene.png")
-    return Compiled(folder, folder / "m.ahcq", done.stdout)
+    return Written(folder, folder / "m.ahcq", done.stdout)
 
 
 def find_schedules(bundle: Path, records: Path) -> bool:
@@ -97,14 +88,14 @@ def click() -> tuple[int, int]:
     return int(x), int(y)
 
 
-def test_compile_writes_the_bundle_the_table_and_the_dumps(compiled: Compiled) -> None:
+def test_compile_writes_the_bundle_the_table_and_the_dumps(compiled: Written) -> None:
     table = QuantTable.load(compiled.folder / "table.json")
     assert table.model == "vit_t" and table.sites
     assert any((compiled.folder / "dump").iterdir())
     assert str(compiled.bundle.name) in compiled.printed and "on integers" in compiled.printed
 
 
-def test_bench_compares_with_torch_and_names_what_is_left_out(run_cli: Callable, compiled: Compiled) -> None:
+def test_bench_compares_with_torch_and_names_what_is_left_out(run_cli: Callable, compiled: Written) -> None:
     done = run_cli(
         "bench", compiled.bundle, "--peers", "torch float32", "--repeats", 2, "-o", "table.md", cwd=compiled.folder
     )
@@ -115,7 +106,7 @@ def test_bench_compares_with_torch_and_names_what_is_left_out(run_cli: Callable,
     assert "vit_t at 256 x 256" in done.stdout and "2 rounds" in done.stdout
 
 
-def test_tuning_and_pictures_from_files_change_no_bit(demonstrated: Demonstrated, compiled: Compiled) -> None:
+def test_tuning_and_pictures_from_files_change_no_bit(demonstrated: Written, compiled: Written) -> None:
     tuned, default = ahcq.load(compiled.bundle), ahcq.load(demonstrated.bundle)
     chosen = (compiled.folder / "tuning").exists()
     assert (read_bundle(compiled.bundle).library != read_bundle(demonstrated.bundle).library) == chosen
@@ -124,14 +115,14 @@ def test_tuning_and_pictures_from_files_change_no_bit(demonstrated: Demonstrated
     np.testing.assert_array_equal(tuned.get_image_embedding(), default.get_image_embedding())
 
 
-def test_info_tells_precision_and_sites(run_cli: Callable, compiled: Compiled) -> None:
+def test_info_tells_precision_and_sites(run_cli: Callable, compiled: Written) -> None:
     done = run_cli("info", compiled.bundle)
     assert done.returncode == 0
     assert "vit_t" in done.stdout and "W4A4, recipe ahcq" in done.stdout
 
 
 def test_verify_accepts_the_bundle_and_refuses_a_damaged_copy(
-    run_cli: Callable, compiled: Compiled, tmp_path: Path
+    run_cli: Callable, compiled: Written, tmp_path: Path
 ) -> None:
     done = run_cli("verify", compiled.bundle)
     assert (done.returncode, done.stderr) == (0, "")
@@ -146,7 +137,7 @@ def test_verify_accepts_the_bundle_and_refuses_a_damaged_copy(
 
 
 def test_segment_writes_the_mask_that_the_library_predicts(
-    run_cli: Callable, compiled: Compiled, click: tuple[int, int], tmp_path: Path
+    run_cli: Callable, compiled: Written, click: tuple[int, int], tmp_path: Path
 ) -> None:
     out, mask_out = tmp_path / "out.png", tmp_path / "mask.png"
     done = run_cli(
@@ -170,7 +161,7 @@ def test_segment_writes_the_mask_that_the_library_predicts(
 
 
 def test_segment_with_multimask_draws_the_best_of_three(
-    run_cli: Callable, compiled: Compiled, click: tuple[int, int], tmp_path: Path
+    run_cli: Callable, compiled: Written, click: tuple[int, int], tmp_path: Path
 ) -> None:
     done = run_cli(
         "segment",
@@ -190,7 +181,7 @@ def test_segment_with_multimask_draws_the_best_of_three(
     assert lines[int(np.argmax(scores))].endswith("drawn")
 
 
-def test_segment_refuses_a_click_outside_the_picture(run_cli: Callable, compiled: Compiled, tmp_path: Path) -> None:
+def test_segment_refuses_a_click_outside_the_picture(run_cli: Callable, compiled: Written, tmp_path: Path) -> None:
     done = run_cli(
         "segment", compiled.bundle, compiled.folder / "scene.png", "--point", "256.5,10", "-o", tmp_path / "out.png"
     )
@@ -199,7 +190,7 @@ def test_segment_refuses_a_click_outside_the_picture(run_cli: Callable, compiled
 
 
 def test_eval_finds_the_compiled_model_as_accurate_as_its_simulation(
-    run_cli: Callable, compiled: Compiled, tmp_path: Path
+    run_cli: Callable, compiled: Written, tmp_path: Path
 ) -> None:
     write_scenes(tmp_path, 100, 3)
     done = run_cli(
@@ -228,7 +219,7 @@ def test_eval_finds_the_compiled_model_as_accurate_as_its_simulation(
 
 
 def test_eval_of_a_bundle_needs_neither_torch_nor_the_compiler(
-    run_cli: Callable, compiled: Compiled, tmp_path: Path
+    run_cli: Callable, compiled: Written, tmp_path: Path
 ) -> None:
     write_scenes(tmp_path, 100, 2)
     done = run_cli(
@@ -251,7 +242,7 @@ def test_eval_of_a_bundle_needs_neither_torch_nor_the_compiler(
 
 @pytest.mark.parametrize("command", ["segment", "info", "verify"])
 def test_deployment_commands_import_neither_torch_nor_the_compiler(
-    command: str, run_cli: Callable, compiled: Compiled, tmp_path: Path
+    command: str, run_cli: Callable, compiled: Written, tmp_path: Path
 ) -> None:
     rest = (compiled.folder / "scene.png", "--box", "20,20,200,200", "-o", tmp_path / "o.png")
     done = run_cli(command, compiled.bundle, *(rest if command == "segment" else ()), modules_to=tmp_path / "modules")
@@ -261,7 +252,7 @@ def test_deployment_commands_import_neither_torch_nor_the_compiler(
     assert not {"torch", "tvm", "tvm_ahcq.api", "tvm_ahcq.models.sam.load"} & modules
 
 
-def test_demo_measures_and_draws(run_cli: Callable, demonstrated: Demonstrated) -> None:
+def test_demo_measures_and_draws(run_cli: Callable, demonstrated: Written) -> None:
     lines = demonstrated.printed.splitlines()
     labels = [line.split()[0] for line in lines if line.split()[0] != "note"]  # on a busy machine
     assert labels == [

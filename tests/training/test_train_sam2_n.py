@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from tvm_ahcq.models.sam2.sam2_n import build_sam2_n
+from tvm_ahcq.models.sam2.timing import fit_upstream_predictor
 from tvm_ahcq.scenes import generate
 
 pytest.importorskip("sam2")
@@ -84,8 +85,8 @@ def test_all_of_vit_t_but_its_image_encoder_is_taken_over(model):
 
 @pytest.mark.parametrize("kind", ["clicks", "boxes"])
 def test_decoding_equals_upstreams_predictor(model, kind):
-    pictures, evaluate = part("pictures"), part("evaluate")
-    predictor = evaluate.make_predictor(model)
+    pictures = part("pictures")
+    predictor = fit_upstream_predictor(model)
     scene = generate(3)
     predictor.set_image(scene.image)
     if kind == "clicks":

@@ -11,10 +11,10 @@ from rich.progress import track
 
 from tvm_ahcq.clips import Clip
 from tvm_ahcq.clips import generate as generate_clip
-from tvm_ahcq.evaluate.datasets.coins import centre, coins
 from tvm_ahcq.evaluate.datasets.object_prompts import deepest_pixel
 from tvm_ahcq.evaluate.metrics.iou import iou
 from tvm_ahcq.evaluate.metrics.scene_accuracy import SceneAccuracy, SceneMasks, mean_iou, prompted_objects
+from tvm_ahcq.models.sam2.timing import fit_upstream_predictor
 from tvm_ahcq.scenes import generate
 
 from .tracking import normalise
@@ -22,23 +22,10 @@ from .tracking import normalise
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
-GOOD_COIN = 0.8
-"""IoU from which on a coin counts as found."""
-
-
-def make_predictor(model: SAM2Base) -> Any:
-    """Upstream's ``SAM2ImagePredictor``, whose feature sizes are those of 1024 x 1024 unless told."""
-    from sam2.sam2_image_predictor import SAM2ImagePredictor
-
-    predictor = SAM2ImagePredictor(model)
-    side = model.sam_image_embedding_size
-    predictor._bb_feat_sizes = [(4 * side, 4 * side), (2 * side, 2 * side), (side, side)]
-    return predictor
-
 
 def picture_accuracy(model: SAM2Base, count: int) -> SceneAccuracy:
     """Accuracy on the unseen scenes ``0 .. count - 1``."""
-    predictor = make_predictor(model)
+    predictor = fit_upstream_predictor(model)
 
     def pairs() -> Iterator[tuple[SceneMasks, np.ndarray]]:
         for number in track(range(count), "scenes"):
@@ -58,18 +45,6 @@ def _predict(predictor: Any, **prompts: Any) -> tuple[np.ndarray, np.ndarray]:
     """Masks ``(B, C, H, W)`` and scores ``(B, C)``; upstream leaves the first axis out for one object."""
     masks, scores, _ = predictor.predict(**prompts)
     return (masks > 0, scores) if masks.ndim == 4 else (masks[None] > 0, scores[None])
-
-
-def coin_scores(model: SAM2Base) -> list[float]:
-    """IoU of each coin of ``skimage.data.coins``, clicked on its centre, ascending."""
-    predictor = make_predictor(model)
-    image, masks = coins()
-    predictor.set_image(image)
-    scores = []
-    for mask in masks:
-        three, quality = _predict(predictor, point_coords=np.array([centre(mask)]), point_labels=np.array([1]))
-        scores.append(iou(three[0, quality[0].argmax()], mask))
-    return sorted(scores)
 
 
 @torch.no_grad()

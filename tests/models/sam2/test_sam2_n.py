@@ -7,8 +7,7 @@ import pytest
 
 import tvm_ahcq as ahcq
 from tvm_ahcq.api import float_predictor
-from tvm_ahcq.evaluate.datasets.coins import centre, coins
-from tvm_ahcq.evaluate.metrics.iou import iou
+from tvm_ahcq.evaluate.metrics.coin_scores import coin_scores, found_coins
 from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.sam2.sam2_n import build_sam2_n
 from tvm_ahcq.models.sam2.variants import EMBEDDED_WEIGHTS
@@ -32,11 +31,4 @@ def test_its_weights_are_found_without_a_checkpoint(sam2_n: FloatModel) -> None:
 
 
 def test_a_click_finds_a_coin(sam2_n: FloatModel) -> None:
-    predictor = float_predictor(sam2_n)
-    image, masks = coins()
-    predictor.set_image(image)
-    scores = []
-    for mask in masks:
-        found, quality, _ = predictor.predict(np.array([centre(mask)]), np.array([1]))
-        scores.append(iou(found[quality.argmax()], mask))
-    assert sum(score >= 0.8 for score in scores) >= 20
+    assert found_coins(coin_scores(float_predictor(sam2_n))) >= 20
