@@ -31,6 +31,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: processes s
     os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "0")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run files with slow tests first: of processes side by side, none is left with such a file at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def runtime_library() -> Path:
     """The C++ runtime library, beside the sources or in the installed package."""
