@@ -122,7 +122,9 @@ def _lower(
         scalars, thresholds, table, out_scale, *rel = first
         heads, queries, channels = matrix_shape(shape_of(calls[0].args[0]))
         keys = matrix_shape(shape_of(calls[0].args[1]))[1]
-        constants = AttentionConstants.of(scalars, thresholds, table, float(out_scale[0]))
+        constants = AttentionConstants.of(
+            scalars, thresholds, table, float(out_scale[0]), bool(calls[0].attrs["row_relative"])
+        )
         rel_h, rel_w = rel or (None, None)
         return lower_attention(config, (heads, queries, keys, channels), constants, rel_h, rel_w, tiles)
     batch, rows, _ = matrix_shape(shape_of(calls[0].args[0]))

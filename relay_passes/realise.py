@@ -23,7 +23,7 @@ from tvm_ahcq.quantizers.activation.hluq import TableParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 from tvm_ahcq.quantizers.core.intervals import interval_encoder
 from tvm_ahcq.quantizers.core.narrow_sums import exact_steps
-from tvm_ahcq.quantizers.core.reference import MAX_KEYS
+from tvm_ahcq.quantizers.core.reference import MAX_KEYS, MAX_KEYS_ROW_RELATIVE
 from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.runtime.weights import QLinearWeight, centred
 
@@ -108,11 +108,13 @@ def _check_table(expected: Mapping[str, tuple[str, int]], table: QuantTable) -> 
         )
 
 
-def _check_keys(name: str, keys: Expr) -> None:
-    if isinstance(keys, tirx.IntImm) and int(keys) > MAX_KEYS:
+def _check_keys(name: str, keys: Expr, row_relative: bool) -> None:
+    limit = MAX_KEYS_ROW_RELATIVE if row_relative else MAX_KEYS
+    if isinstance(keys, tirx.IntImm) and int(keys) > limit:
         raise UnsupportedModelError(
-            f"{name}: attends to {int(keys)} keys; integer attention sums over at most {MAX_KEYS} within 32 bits. "
-            "Choose a smaller image size, or windows for this block."
+            f"{name}: attends to {int(keys)} keys; integer attention sums over at most {limit} within 32 bits. "
+            "Choose a smaller image size, or windows for this block"
+            + ("." if row_relative else ", or the softmax quantizer 'row_relative' in the recipe.")
         )
 
 
@@ -289,7 +291,6 @@ class _Realiser:
         if not int(call.attrs["bits"]) or len(operands) < 3:
             return None
         name = str(call.attrs["name"])
-        _check_keys(name, call.args[1].ty.shape.values[-2])
         self.realised.add(f"{name}.probs")
         head_dim = int(call.args[0].ty.shape.values[-1])
         rel_h, rel_w = [self.params[self._parameter(arg)] for arg in call.args[3:]] or (None, None)
@@ -301,6 +302,7 @@ class _Realiser:
             rel_h=rel_h,
             rel_w=rel_w,
         )
+        _check_keys(name, call.args[1].ty.shape.values[-2], constants.row_relative)
         args = [
             *(self._encode(*site).operands for site in operands),
             self._tensor(f"{name}.constants", constants.scalars()),
@@ -312,7 +314,9 @@ class _Realiser:
             None if array is None else self._tensor(f"{name}.rel_pos_{axis}", array)
             for axis, array in zip("hw", tables, strict=True)
         ]
-        return ahcq.log_attention(*args, *rel_pos, name=name, bits=max(q.bits, k.bits, v.bits))
+        return ahcq.log_attention(
+            *args, *rel_pos, name=name, bits=max(q.bits, k.bits, v.bits), row_relative=constants.row_relative
+        )
 
 
 @dataclass(frozen=True)

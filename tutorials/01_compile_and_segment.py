@@ -35,7 +35,7 @@ print(
 images = [scene.image for scene in scenes(first=500_000, count=4)]
 
 # 3. Quantize. A recipe chooses the quantizer at each site; "ahcq" puts channel groups (CAG) behind LayerNorm,
-#    log-uniform levels (HLUQ) behind GELU and ReLU, and logarithmic levels (LNQ) on attention probabilities.
+#    log-uniform levels (HLUQ) behind GELU and ReLU, and logarithmic levels on attention probabilities.
 qmodel = ahcq.quantize(model, calibration=images, recipe=ahcq.recipe("ahcq", bits=4))
 print("quantized:", qmodel.table.summary())
 print("sites on integers: {} of {}".format(*qmodel.sites))

@@ -176,7 +176,17 @@ class Fuser:
         args = [*linear.args, *match.encoder_args(3), *match.encoder_args(4)]
         qkv = self.builder.call(kernels.linear_heads, options, args, [3, batch, tokens, d], "uint8")
         constants, rel = match.attention.args[3:7], list(match.attention.args[7:])
-        shape = AttentionShape(batch, tokens, tokens, d, grid_of(rel), sizes(constants[1])[0], match.heads, match.bits)
+        shape = AttentionShape(
+            batch,
+            tokens,
+            tokens,
+            d,
+            grid_of(rel),
+            sizes(constants[1])[0],
+            match.heads,
+            match.bits,
+            bool(match.attention.attrs["row_relative"]),
+        )
         args = [qkv, *rel, *constants]
         out = self.builder.call(
             kernels.log_attention, (shape, self.builder.target), args, [sequences, tokens, line], "float32"

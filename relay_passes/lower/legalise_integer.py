@@ -57,8 +57,16 @@ def _log_attention(builder: KernelBuilder, call: relax.Call) -> relax.Expr:
     batch = product(dims(call.args[0])[:-2])
     queries, keys = (product([dims(arg)[-2]]) for arg in call.args[:2])
     d, rel = int(dims(call.args[0])[-1]), list(call.args[7:])
-    bits = int(call.attrs["bits"])
-    shape = AttentionShape(batch, queries, keys, d, grid_of(rel), int(dims(call.args[4])[0]), bits=bits)
+    shape = AttentionShape(
+        batch,
+        queries,
+        keys,
+        d,
+        grid_of(rel),
+        int(dims(call.args[4])[0]),
+        bits=int(call.attrs["bits"]),
+        row_relative=bool(call.attrs["row_relative"]),
+    )
     args = [*operands, *rel, *call.args[3:7]]
     out = builder.call(kernels.log_attention, (shape, builder.target), args, [batch, queries, d], "float32")
     return relax.op.reshape(out, dims(call.args[0]))

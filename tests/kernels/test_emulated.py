@@ -34,7 +34,8 @@ def test_grouped_linear_equals_the_reference(emulate, foreign: HostTarget, bits:
         assert np.array_equal(run(*arguments, shape=(m, n), dtype="float32"), expected)
 
 
-def test_attention_equals_the_reference(emulate, foreign: HostTarget):
+@pytest.mark.parametrize("row_relative", [False, True])
+def test_attention_equals_the_reference(emulate, foreign: HostTarget, row_relative: bool):
     rng = np.random.default_rng(1)
     scale = reference.attention_logit_scale((15 * 15 * 16, 0.01))
     c = reference.AttentionConstants(
@@ -45,8 +46,10 @@ def test_attention_equals_the_reference(emulate, foreign: HostTarget):
         log_thresholds=np.array([9000, 5000, 2048], np.int32),
         table=np.array([0, 9, 70, 255], np.uint8),
         out_scale=np.float32(0.3),
+        row_relative=row_relative,
     )
-    run = emulate(log_attention(AttentionShape(1, Var("nq", "int64"), Var("nk", "int64"), 16, None, 3), foreign))
+    shape = AttentionShape(1, Var("nq", "int64"), Var("nk", "int64"), 16, None, 3, row_relative=row_relative)
+    run = emulate(log_attention(shape, foreign))
     q, k, v = (rng.integers(0, 16, (1, size, 16), dtype=np.uint8) for size in (5, 70, 70))
     constants = np.array([3, 8, 5, c.qk_shift, c.rel_shift, c.qk_multiplier, 0, 0, c.shift], np.int32)
     arguments = (q, k, v, constants, c.log_thresholds, c.table, np.array([c.out_scale], np.float32))

@@ -16,9 +16,10 @@ from tvm_ahcq.models.description import ATTENTION
 from tvm_ahcq.models.sam.functions import SamFunctions
 from tvm_ahcq.quantizers.activation.cag import CagParams
 from tvm_ahcq.quantizers.activation.lnq import LnqParams
+from tvm_ahcq.quantizers.activation.row_relative import RowRelativeParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 from tvm_ahcq.quantizers.core.recipe import recipe
-from tvm_ahcq.quantizers.core.reference import EXP_BITS, MAX_KEYS
+from tvm_ahcq.quantizers.core.reference import EXP_BITS, MAX_KEYS, MAX_KEYS_ROW_RELATIVE
 from tvm_ahcq.quantizers.core.table import QuantTable, WeightRange
 from tvm_ahcq.relay_passes.annotate import annotate
 from tvm_ahcq.relay_passes.realise import _Groups, realise
@@ -222,12 +223,18 @@ def attention_over(keys: int) -> tvm.IRModule:
     return Attention
 
 
-def test_attention_whose_sums_could_leave_int32_is_refused(make_family):
+@pytest.mark.parametrize(
+    ("probs", "most"),
+    [(LnqParams(4, 20.0, 0.7), MAX_KEYS), (RowRelativeParams(4, 20.0), MAX_KEYS_ROW_RELATIVE)],
+    ids=["lnq", "row_relative"],
+)
+def test_attention_whose_sums_could_leave_int32_is_refused(make_family, probs, most: int):
     assert MAX_KEYS << EXP_BITS < 2**31 <= (MAX_KEYS + 1) << EXP_BITS
-    sites = {f"attn.{role}": UniformParams(4, 0.1, 7) for role in "qkv"} | {"attn.probs": LnqParams(4, 20.0, 0.7)}
+    assert MAX_KEYS_ROW_RELATIVE * 255**2 < 2**31 <= (MAX_KEYS_ROW_RELATIVE + 1) * 255**2
+    sites = {f"attn.{role}": UniformParams(4, 0.1, 7) for role in "qkv"} | {"attn.probs": probs}
     table = QuantTable("one attention", recipe("ahcq", 4), sites)
     family = make_family({"attn": ATTENTION})
-    longest = realise(annotate(attention_over(MAX_KEYS), table.recipe, family), {}, table, "rows")
+    longest = realise(annotate(attention_over(most), table.recipe, family), {}, table, "rows")
     assert (longest.covered, longest.missing) == (4, [])
-    with pytest.raises(UnsupportedModelError, match=r"attn: attends to 8192 keys.* at most 8191"):
-        realise(annotate(attention_over(MAX_KEYS + 1), table.recipe, family), {}, table, "rows")
+    with pytest.raises(UnsupportedModelError, match=rf"attn: attends to {most + 1} keys.* at most {most}"):
+        realise(annotate(attention_over(most + 1), table.recipe, family), {}, table, "rows")

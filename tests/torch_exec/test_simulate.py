@@ -10,6 +10,7 @@ from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantize
 from tvm_ahcq.quantizers.activation.cag import CagParams
 from tvm_ahcq.quantizers.activation.hluq import HluqParams
 from tvm_ahcq.quantizers.activation.lnq import LnqParams
+from tvm_ahcq.quantizers.activation.row_relative import RowRelativeParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 from tvm_ahcq.quantizers.core.reference import log_attention
 from tvm_ahcq.torch_exec import simulate
@@ -39,15 +40,16 @@ def test_attention_in_blocks_of_heads_and_rows_equals_the_formula(at_once, grid,
     assert torch.equal(blocked, SimulatedSites(sites).attention("a", *operands, 0.3, *rel))
 
 
+@pytest.mark.parametrize("kind", ["lnq", "row_relative"])
 @pytest.mark.parametrize("bits", [4, 5, 6, 8])
 @pytest.mark.parametrize("grid", [None, (5, 4)])
-def test_simulated_attention_equals_the_reference_bit_for_bit(bits, grid):
+def test_simulated_attention_equals_the_reference_bit_for_bit(bits, grid, kind):
     rng = np.random.default_rng(bits)
     queries, keys = (20, 20) if grid else (7, 33)
     q, k, v = (rng.normal(size=(3, n, 16)).astype(np.float32) for n in (queries, keys, keys))
     top = 2**bits - 1
     sites = {f"a.{role}": UniformParams(bits, 5.5 / top, top // 2 + i) for i, role in enumerate("qkv")}
-    sites["a.probs"] = LnqParams(bits, 20.0, 0.7)
+    sites["a.probs"] = LnqParams(bits, 20.0, 0.7) if kind == "lnq" else RowRelativeParams(bits, 20.0)
     rel = [(0.3 * rng.normal(size=(2 * n - 1, 16))).astype(np.float32) for n in grid] if grid else [None, None]
     codes = [sites[f"a.{role}"].encode(x) for x, role in zip((q, k, v), "qkv", strict=True)]
     constants, *tables = attention_constants(

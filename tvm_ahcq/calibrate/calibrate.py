@@ -21,6 +21,7 @@ from tvm_ahcq.quantizers.activation.cag import calibrate_cag
 from tvm_ahcq.quantizers.activation.hluq import calibrate_hluq
 from tvm_ahcq.quantizers.activation.lnq import ALPHAS, LnqParams, calibrate_lnq
 from tvm_ahcq.quantizers.activation.pixels import PixelRange, observed_range, pixel_quantizer
+from tvm_ahcq.quantizers.activation.row_relative import calibrate_row_relative
 from tvm_ahcq.quantizers.activation.uniform import calibrate_uniform, uniform_from_range
 from tvm_ahcq.quantizers.core.params import QuantizerParams
 from tvm_ahcq.quantizers.core.recipe import Recipe
@@ -42,6 +43,9 @@ PUBLISHED_PASSES = 8
 """Passes that the slow published searches of keys and probabilities use."""
 
 WORKERS = 2
+
+_SOFTMAX_SEARCHES = {"row_relative": calibrate_row_relative, "lnq": calibrate_lnq, "agq": calibrate_agq}
+"""Searches of least error for the quantizers of softmax outputs."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class _Finder:
             return calibrate_uniform(probs, bits, method=method)
         if self.recipe.search == "error":
             sample = self.recorder.attention_sample(site)
-            return calibrate_lnq(*sample, bits) if kind == "lnq" else calibrate_agq(*sample, bits)
+            return _SOFTMAX_SEARCHES[kind](*sample, bits)
         probs, values = zip(*self.recorder.slices[site][:PUBLISHED_PASSES], strict=True)
         if kind == "lnq":
             scales, _, chosen = lnq_published.search_published(probs, values, bits)

@@ -67,6 +67,7 @@ def log_attention(
     *,
     name: str,
     bits: int = 8,
+    row_relative: bool = False,
 ) -> relax.Call:
     """Integer attention; semantics in :func:`tvm_ahcq.quantizers.core.reference.log_attention`.
 
@@ -85,6 +86,8 @@ def log_attention(
         Stable name.
     bits : int
         Codes and zero points of `q`, `k` and `v` are below ``2**bits``.
+    row_relative : bool
+        The thresholds are of the row's maximum less the logit, and outputs are divided by the row's sum of operands.
     """
     args = (q, k, v, constants, log_thresholds, table, out_scale, rel_h, rel_w)
-    return call("log_attention", *args, name=name, bits=int(bits))
+    return call("log_attention", *args, name=name, bits=int(bits), row_relative=int(row_relative))

@@ -63,8 +63,8 @@ def _grouped_linear(attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> tor
 
 
 @torch_op("relax.ahcq.log_attention")
-def _log_attention(_attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tensor:
+def _log_attention(attrs: SimpleNamespace, args: Sequence[torch.Tensor]) -> torch.Tensor:
     q, k, v = (operand.flatten(0, -3).numpy() for operand in args[:3])
     scalars, thresholds, table, out_scale, *rel = (arg.numpy() for arg in args[3:])
-    constants = reference.AttentionConstants.of(scalars, thresholds, table, out_scale[0])
+    constants = reference.AttentionConstants.of(scalars, thresholds, table, out_scale[0], bool(attrs.row_relative))
     return torch.from_numpy(reference.log_attention(q, k, v, constants, *rel)).reshape(*args[0].shape[:-1], -1)

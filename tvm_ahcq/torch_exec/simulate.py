@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
 from tvm_ahcq.quantizers.activation.cag import CagParams
 from tvm_ahcq.quantizers.activation.hluq import TableParams
+from tvm_ahcq.quantizers.activation.row_relative import RowRelativeParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 from tvm_ahcq.quantizers.core.intervals import interval_encoder
 from tvm_ahcq.quantizers.core.params import QuantizerParams
@@ -232,7 +233,10 @@ class SimulatedSites(Sites):
             values = book.decode(np.arange(len(book.table)))
             self._levels[site] = torch.from_numpy(book.thresholds.copy()), torch.from_numpy(values)
         thresholds, levels = self._levels[site]
-        return levels[torch.bucketize(probs, thresholds)]
+        if not isinstance(self.quantizers[site], RowRelativeParams):
+            return levels[torch.bucketize(probs, thresholds)]
+        rounded = levels[torch.bucketize(probs / probs.amax(-1, keepdim=True), thresholds)]
+        return rounded / rounded.sum(-1, keepdim=True)
 
     def linear(self, name: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """Integer products a group, added up as :func:`tvm_ahcq.quantizers.core.reference.grouped_linear` does."""
@@ -287,12 +291,16 @@ def _integer_attention(q, k, v, c: AttentionConstants, rel_h, rel_w, first: int)
         logits = add_relative(logits, by_row, by_column)
     logits = rounding_shift(logits, c.shift)
     below = logits.amax(-1, keepdim=True) - logits
-    total = exp2_fixed(below).sum(-1, keepdim=True, dtype=torch.int64)
-    minus_log2 = below + _log2_fixed(total)
+    minus_log2 = below
+    if not c.row_relative:
+        minus_log2 = below + _log2_fixed(exp2_fixed(below).sum(-1, keepdim=True, dtype=torch.int64))
     negated = torch.from_numpy(-c.log_thresholds)
     table = torch.from_numpy(c.table.astype(np.float64))
     operands = table[torch.bucketize(-minus_log2, negated, right=True)]
-    return (operands @ v).float() * float(c.out_scale)
+    scale = torch.tensor(c.out_scale)
+    if c.row_relative:
+        scale = scale / operands.sum(-1, keepdim=True).float()
+    return (operands @ v).float() * scale
 
 
 def _log2_fixed(total: torch.Tensor) -> torch.Tensor:

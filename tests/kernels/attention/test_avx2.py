@@ -157,6 +157,32 @@ def test_equal_keys_share_the_probability(attention: Compile, nk: int):
     check(run, c, codes(rng, 4, 1, 3, d), np.full((1, nk, d), 5, np.uint8), codes(rng, 4, 1, nk, d))
 
 
+@pytest.mark.parametrize("bits", [4, 6])
+@pytest.mark.parametrize("nk", [1, 8, 9, 33, 300, SPARSE + 5, 4 * SPARSE])
+def test_row_relative_codes_of_equal_keys_give_their_mean(attention: Compile, nk: int, bits: int):
+    """Every operand is 255: sums of operands times values leave 16 bits after 8 keys of 4 bits."""
+    rng, d, top = np.random.default_rng(nk), 32, 2**bits - 1
+    run = attention(AttentionShape(*ANY, d, None, 15, bits=bits, row_relative=True))
+    c = site(rng, d, 15, bits, False, row_relative=True)
+    keys = np.full((1, nk, d), 5, np.uint8)
+    for zero, value in ((0, top), (top, 0)):
+        c = replace(c, v_zero=zero)
+        out = check(run, c, codes(rng, bits, 1, 6, d), keys, np.full((1, nk, d), value, np.uint8))
+        np.testing.assert_allclose(out, (value - zero) * c.out_scale, rtol=1e-6)
+    check(run, c, codes(rng, bits, 1, 6, d), keys, codes(rng, bits, 1, nk, d))
+
+
+@pytest.mark.parametrize("d", [16, 72])
+@pytest.mark.parametrize("nk", [200, SPARSE + 77, 5000])
+def test_row_relative_codes_of_every_spread_equal_the_reference(attention: Compile, d: int, nk: int):
+    """From rows of which a block of keys leaves 16 bits to rows of one key."""
+    rng = np.random.default_rng(d)
+    q, k, v = codes(rng, 4, 2, 9, d), codes(rng, 4, 2, nk, d), codes(rng, 4, 2, nk, d)
+    run = attention(AttentionShape(*ANY, d, None, 15, bits=4, row_relative=True))
+    for spread in (0.1, 0.5, 1.0, 2.0, 4.0, 9.0):
+        check(run, site(rng, d, 15, 4, False, spread, row_relative=True), q, k, v)
+
+
 @pytest.mark.parametrize("d", [16, 20, 72])
 def test_keys_of_no_operand_are_skipped(attention: Compile, d: int):
     """Few of many keys are probable; their number is constant or not."""

@@ -31,7 +31,15 @@ def dynamic() -> tuple[Var, Var, Var]:
     return Var("b", "int64"), Var("nq", "int64"), Var("nk", "int64")
 
 
-def site(rng: np.random.Generator, d: int, n: int, bits: int, relative: bool, spread: float = 3.0):
+def site(
+    rng: np.random.Generator,
+    d: int,
+    n: int,
+    bits: int,
+    relative: bool,
+    spread: float = 3.0,
+    row_relative: bool = False,
+):
     """Constants of a site whose base-2 logits have about the standard deviation `spread`."""
     top = 2**bits - 1
     unit = spread / (np.sqrt(d) * (top + 1) ** 2 / 12)
@@ -41,8 +49,9 @@ def site(rng: np.random.Generator, d: int, n: int, bits: int, relative: bool, sp
         *(int(zero) for zero in rng.integers(0, top + 1, 3)),
         **reference.attention_logit_scale((top * top * d, unit), rel),
         log_thresholds=np.floor(thresholds * 2**reference.FRACTION_BITS).astype(np.int32),
-        table=np.concatenate([[0], np.sort(rng.integers(0, 256, n))]).astype(np.uint8),
+        table=np.concatenate([[0], np.sort(rng.integers(0, 256, n - 1)), [255]]).astype(np.uint8),
         out_scale=np.float32(rng.uniform(1e-3, 1)),
+        row_relative=row_relative,
     )
 
 
@@ -144,6 +153,33 @@ def test_a_constant_number_of_few_keys_equals_the_reference(build, target: HostT
     rng = np.random.default_rng(3)
     run = build(log_attention(AttentionShape(2, 50, 6, 16, None, 15, bits=4), target))
     check(run, site(rng, 16, 15, 4, relative=False), *(codes(rng, 4, 2, size, 16) for size in (50, 6, 6)))
+
+
+@pytest.mark.parametrize(("d", "n", "bits"), [(16, 15, 4), (18, 15, 4), (32, 31, 5), (64, 255, 8)], ids=str)
+def test_row_relative_codes_equal_the_reference(build, target: HostTarget, d: int, n: int, bits: int):
+    rng = np.random.default_rng(d)
+    run = build(log_attention(AttentionShape(*dynamic(), d, None, n, bits=bits, row_relative=True), target))
+    for heads, nq, nk in [(1, 1, 1), (2, 33, 7), (1, 13, 130), (3, 6, 64), (1, 7, 1500)]:
+        for spread in (0.1, 1.0, 6.0):
+            c = site(rng, d, n, bits, False, spread, row_relative=True)
+            check(run, c, *(codes(rng, bits, heads, size, d) for size in (nq, nk, nk)))
+
+
+def test_row_relative_codes_with_relative_positions_equal_the_reference(build, target: HostTarget):
+    rng, grid, d = np.random.default_rng(5), (14, 14), 32
+    run = build(log_attention(AttentionShape(2, 196, 196, d, grid, 15, bits=4, row_relative=True), target))
+    rel = tuple(rng.integers(-128, 128, (27, d)).astype(np.int8) for _ in grid)
+    check(run, site(rng, d, 15, 4, True, row_relative=True), *(codes(rng, 4, 2, 196, d) for _ in range(3)), rel)
+
+
+@pytest.mark.parametrize(("row_relative", "most"), [(False, reference.MAX_KEYS), (True, 33025)])
+def test_more_keys_than_sums_have_room_for_are_refused(build, target: HostTarget, row_relative: bool, most: int):
+    rng = np.random.default_rng(1)
+    run = build(log_attention(AttentionShape(*dynamic(), 4, None, 3, bits=4, row_relative=row_relative), target))
+    c = site(rng, 4, 3, 4, False, row_relative=row_relative)
+    check(run, c, *(codes(rng, 4, 1, size, 4) for size in (2, most, most)))
+    with pytest.raises(ValueError, match=f"at most {most} keys"):
+        check(run, c, *(codes(rng, 4, 1, size, 4) for size in (2, most + 1, most + 1)))
 
 
 def test_vnni_kernel_uses_the_instruction():

@@ -8,6 +8,7 @@ import pytest
 from tvm_ahcq.errors import QuantTableError
 from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
 from tvm_ahcq.quantizers.activation.lnq import LnqParams
+from tvm_ahcq.quantizers.activation.row_relative import RowRelativeParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 from tvm_ahcq.quantizers.core.params import QuantizerParams
 from tvm_ahcq.quantizers.core.reference import FRACTION_BITS
@@ -28,6 +29,13 @@ def test_thresholds_are_logarithms_of_the_codebook(probs):
     np.testing.assert_array_equal(constants.table, codebook.table)
     np.testing.assert_allclose(2.0 ** (-constants.log_thresholds / 2**FRACTION_BITS), codebook.thresholds, rtol=1e-3)
     assert constants.out_scale == np.float32(codebook.scale) * np.float32(V.scale)
+
+
+def test_row_relative_codes_have_the_scale_of_a_value():
+    constants, _, _ = attention_constants(quantizers(RowRelativeParams(4, 20.0)), scale=0.5, head_dim=8)
+    assert constants.row_relative
+    assert constants.out_scale == np.float32(V.scale)
+    assert constants.log_thresholds.min() >= 0  # the greatest of a row has the highest code
 
 
 def test_thresholds_out_of_reach_fit_16_bits():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
 from tvm_ahcq.quantizers.activation.cag import CagParams
 from tvm_ahcq.quantizers.activation.lnq import LnqParams
+from tvm_ahcq.quantizers.activation.row_relative import RowRelativeParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 from tvm_ahcq.quantizers.core.reference import (
     EXP_BITS,
@@ -117,12 +118,12 @@ def test_patches_multiply_as_a_convolution(kernel):
     np.testing.assert_array_equal(ours, expected)
 
 
+@pytest.mark.parametrize("probs", [LnqParams(8, 20.0, 1.0), RowRelativeParams(8, 20.0)], ids=["lnq", "row_relative"])
 @pytest.mark.parametrize("grid", [None, (3, 5)])
-def test_log_attention_is_close_to_float_attention(grid):
+def test_log_attention_is_close_to_float_attention(grid, probs):
     rng = np.random.default_rng(1)
     tokens, channels = 15, 8
     site = UniformParams(8, 0.03, 120)
-    probs = LnqParams(8, 20.0, 1.0)
     codes = [site.encode(rng.normal(size=(2, tokens, channels)).astype(np.float32)) for _ in range(3)]
     q, k, v = (site.decode(c) for c in codes)
     logits = q @ k.transpose(0, 2, 1) * 0.3
@@ -142,6 +143,20 @@ def test_log_attention_is_close_to_float_attention(grid):
     )
     ours = log_attention(*codes, constants, *int8_tables)
     assert np.abs(ours - expected).max() < 0.03
+
+
+def test_row_relative_codes_of_28736_keys_stay_close_to_float_attention():
+    """As many keys as the memory of a video model has; LNQ's sums would leave int32."""
+    rng, keys = np.random.default_rng(0), 28736
+    site = UniformParams(8, 0.03, 120)
+    q, k, v = (site.encode(rng.normal(size=(1, n, 16)).astype(np.float32)) for n in (8, keys, keys))
+    constants, _, _ = attention_constants(
+        AttentionQuantizers(site, site, site, RowRelativeParams(4, 100.0)), scale=0.25, head_dim=16
+    )
+    logits = site.decode(q)[0] @ site.decode(k)[0].T * 0.25
+    weights = np.exp(logits - logits.max(1, keepdims=True))
+    exact = weights / weights.sum(1, keepdims=True) @ site.decode(v)[0]
+    assert np.abs(log_attention(q, k, v, constants)[0] - exact).max() < 0.01
 
 
 @given(st.integers(1, 2**24), st.floats(1e-6, 1.0), st.integers(0, 2**20), st.floats(1e-6, 1.0))

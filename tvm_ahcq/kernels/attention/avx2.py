@@ -32,6 +32,7 @@ from .avx2_softmax_codes import (
     encode_row,
     normalise_rows,
     prepare_tables,
+    subtract_maximum,
 )
 from .avx2_tiling import BLOCK, MAX_BITS, ROWS, Avx2Tiling, avx2_tiling
 from .context import AttentionContext, AttentionShape
@@ -79,9 +80,12 @@ def _query_tile(tile, tables):
     if tiling.relative:
         relative_positions(tile)
     first_product(tile)
-    normalise_rows(tile.rows, tiling.vectors // 2)
+    if tile.attn.shape.row_relative:
+        subtract_maximum(tile.rows, tiling.vectors // 2)
+    else:
+        normalise_rows(tile.rows, tiling.vectors // 2)
     for r in range(ROWS):
-        encode_row(tables, tile.rows, r, tiling.blocks)
+        encode_row(tile.attn, tables, tile.rows, r, tiling.blocks)
     second_product(tile)
 
 
@@ -100,6 +104,7 @@ def _query_chunk(chunk):
     power_sums = T.alloc_buffer((LANES,), "int32", scope="local")
     log2_sums = T.alloc_buffer((LANES,), "int32", scope="local")
     operand_sums = T.alloc_buffer((ROWS,), "int32", scope="local")
+    peaks = T.alloc_buffer((ROWS,), "int32", scope="local")
     rows_h = T.alloc_buffer((ROWS,), "int32", scope="local")
     rows_w = T.alloc_buffer((ROWS,), "int32", scope="local")
     limits = T.alloc_buffer((MAX_THRESHOLDS,), "int16", scope="local")
@@ -107,7 +112,7 @@ def _query_chunk(chunk):
     fourth = T.alloc_buffer((WORDS,), "int16", scope="local")
     table = T.alloc_buffer((BYTES,), "uint8", scope="local")
     sums = T.meta_var(Sums(words, totals))
-    rows = T.meta_var(RowBuffers(logits, highest, below, power_sums, log2_sums, operands, operand_sums))
+    rows = T.meta_var(RowBuffers(logits, highest, below, power_sums, log2_sums, operands, operand_sums, peaks))
     relative = T.meta_var(RelativeRows(dots, rows_h, rows_w, chunk.relative))
     tables = T.meta_var(CoderTables(limits, third, fourth, table))
     prepare_tables(chunk.attn, tables)

@@ -224,7 +224,7 @@ def _store_output(tile, r, vector, total, lanes):
     attn = T.meta_var(tile.attn)
     heads = T.meta_var(tile.attn.shape.output_heads)
     d = T.meta_var(tile.attn.shape.d)
-    lanes[T.ramp(0, 1, LANES)] = T.cast(total, "float32x8") * T.broadcast(attn.out_scale[0], LANES)
+    lanes[T.ramp(0, 1, LANES)] = T.cast(total, "float32x8") * T.broadcast(attn.scale(tile.rows.totals[r]), LANES)
     if d % LANES == 0:
         if vector * LANES < d:
             attn.out[tile.b // heads, tile.b % heads, tile.row(r), T.ramp(vector * LANES, 1, LANES)] = lanes[
@@ -246,48 +246,55 @@ def _dense_product(tile, depth, lanes):
 
 
 @T.inline
-def _sparse_product(tile, lanes):
-    """Operands times values in 16 bits, without the keys whose operands are 0."""
+def _sparse_product(tile, blocks, lanes):
+    """Operands times values, `blocks` blocks at a time in 16 bits, without the keys whose operands are 0."""
     vectors = T.meta_var(min(tile.tiling.value_vectors, _SPARSE_VECTORS))
     words = T.alloc_buffer((vectors,), "int16x16", scope="local")
+    totals = T.alloc_buffer((vectors,), "int32x8", scope="local")
     for r, part in T.grid(ROWS, (tile.tiling.value_vectors + vectors - 1) // vectors):
         for i in T.unroll(vectors):
-            words[i] = T.broadcast(T.int16(0), 2 * LANES)
-        for block in range(tile.tiling.blocks):
-            if any_bit(tile.rows.operands[r, T.ramp(block * BLOCK, 1, BLOCK)]):
-                for s in range(BLOCK // 4):
-                    if tile.operands(r, block * (BLOCK // 4) + s) != 0:
-                        for i in T.unroll(vectors):
-                            words[i] = words[i] + pair_products(
-                                repeat_codes(tile.operands(r, block * (BLOCK // 4) + s), "uint8", LANES),
-                                tile.values(
-                                    T.min(part * vectors + i, tile.tiling.value_vectors - 1),
-                                    block * (BLOCK // 4) + s,
-                                ),
-                            )
+            totals[i] = T.broadcast(0, LANES)
+        for group in range((T.cast(tile.tiling.blocks, "int32") + blocks - 1) // blocks):
+            for i in T.unroll(vectors):
+                words[i] = T.broadcast(T.int16(0), 2 * LANES)
+            for j in range(T.min(T.cast(tile.tiling.blocks, "int32") - group * blocks, blocks)):
+                block = group * blocks + j
+                if any_bit(tile.rows.operands[r, T.ramp(block * BLOCK, 1, BLOCK)]):
+                    for s in range(BLOCK // 4):
+                        if tile.operands(r, block * (BLOCK // 4) + s) != 0:
+                            for i in T.unroll(vectors):
+                                words[i] = words[i] + pair_products(
+                                    repeat_codes(tile.operands(r, block * (BLOCK // 4) + s), "uint8", LANES),
+                                    tile.values(
+                                        T.min(part * vectors + i, tile.tiling.value_vectors - 1),
+                                        block * (BLOCK // 4) + s,
+                                    ),
+                                )
+            for i in T.unroll(vectors):
+                totals[i] = totals[i] + sum_pairs(words[i])
         for i in T.unroll(vectors):
-            _store_output(tile, r, part * vectors + i, sum_pairs(words[i]), lanes)
+            _store_output(tile, r, part * vectors + i, totals[i], lanes)
 
 
 @T.inline
 def second_product(tile):
-    """``out = float32(operands @ (v - v_zero)) * out_scale`` of a tile.
+    """``out = float32(operands @ (v - v_zero)) * scale`` of a tile.
 
-    No partial sum exceeds the sum of a row's operands times the largest code; where that fits in 16 bits, as it does
-    for operands of probabilities of sum 1, all keys are summed there.
+    No partial sum exceeds a sum of operands times the largest code: of a row's, or of as many blocks as are summed in
+    16 bits. Where not even those of a block fit, a few keys at a time do for any operands.
     """
-    bound = T.alloc_buffer((1,), "int32", scope="local")
-    depth = T.alloc_buffer((1,), "int32", scope="local")
+    total = T.alloc_buffer((1,), "int32", scope="local")
+    peak = T.alloc_buffer((1,), "int32", scope="local")
+    blocks = T.alloc_buffer((1,), "int32", scope="local")
     lanes = T.alloc_buffer((LANES,), "float32", scope="local")
-    bound[0] = 0
+    limit = T.meta_var(MAX_WORD // tile.attn.shape.top)
+    total[0] = 0
+    peak[0] = 1
     for r in T.unroll(ROWS):
-        bound[0] = T.max(bound[0], tile.rows.totals[r])
-    if T.And(bound[0] <= MAX_WORD // tile.attn.shape.top, tile.attn.shape.keys > SPARSE):
-        _sparse_product(tile, lanes)
+        total[0] = T.max(total[0], tile.rows.totals[r])
+        peak[0] = T.max(peak[0], tile.rows.peaks[r])
+    blocks[0] = T.Select(total[0] <= limit, T.cast(tile.tiling.blocks, "int32"), limit // peak[0])
+    if T.And(blocks[0] > 0, tile.attn.shape.keys > SPARSE):
+        _sparse_product(tile, blocks[0], lanes)
     else:
-        depth[0] = T.Select(
-            bound[0] <= MAX_WORD // tile.attn.shape.top,
-            T.cast(tile.tiling.blocks * (BLOCK // 4), "int32"),
-            T.int32(tile.tiling.value_depth),
-        )
-        _dense_product(tile, depth[0], lanes)
+        _dense_product(tile, T.Select(blocks[0] > 0, blocks[0] * (BLOCK // 4), T.int32(tile.tiling.value_depth)), lanes)

@@ -50,6 +50,8 @@ class RowBuffers:
         Operands, uint8 ``(rows, keys)``.
     totals : Buffer
         Sums of the operands, int32 ``(rows,)``.
+    peaks : Buffer
+        Bounds of the sum of the operands of each `BLOCK` keys, int32 ``(rows,)``.
     """
 
     logits: Buffer
@@ -59,6 +61,7 @@ class RowBuffers:
     log2_sums: Buffer
     operands: Buffer
     totals: Buffer
+    peaks: Buffer
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,19 @@ def prepare_tables(attn, tables):
         tables.fourth[t] = tables.limits[t % 8 * 2]
     for t in range(BYTES):
         tables.table[t] = attn.table[T.min(t % 16, n)]
+
+
+@T.inline
+def subtract_maximum(rows, pairs):
+    """Find ``below`` of each row, with ``16 * pairs`` keys."""
+    top = T.alloc_buffer((1,), "int32", scope="local")
+    for r in range(ROWS):
+        top[0] = reduce_lanes("smax", rows.highest[r])
+        for i in range(pairs):
+            rows.below[r, T.ramp(i * WORDS, 1, WORDS)] = narrow_to_words(
+                T.broadcast(top[0], LANES) - rows.logits[r, T.ramp(i * WORDS, 1, LANES)],
+                T.broadcast(top[0], LANES) - rows.logits[r, T.ramp(i * WORDS + LANES, 1, LANES)],
+            )
 
 
 @T.inline
@@ -165,24 +181,28 @@ def _search(tables, minus_log2, code):
 
 
 @T.inline
-def encode_row(tables, rows, r, blocks):
-    """Operands of row `r` for ``32 * blocks`` keys, and their sum."""
+def encode_row(attn, tables, rows, r, blocks):
+    """Operands of row `r` for ``32 * blocks`` keys, their sum, and a bound of that of each block."""
     minus_log2 = T.alloc_buffer((1,), "int16x16", scope="local")
     code = T.alloc_buffer((1,), "int16x16", scope="local")
     first = T.alloc_buffer((1,), "int16x16", scope="local")
-    sums = T.alloc_buffer((1,), "int32x8", scope="local")
+    sums = T.alloc_buffer((2,), "int32x8", scope="local")
+    peak = T.alloc_buffer((1,), "int32x8", scope="local")
     sums[0] = T.broadcast(0, LANES)
+    peak[0] = T.broadcast(0, LANES)
     for i in range(blocks):
         for u in T.unroll(2):
-            minus_log2[0] = add_saturated(
-                rows.below[r, T.ramp(i * BLOCK + u * WORDS, 1, WORDS)],
-                T.broadcast(T.cast(rows.log2_sums[r], "int16"), WORDS),
-            )
+            minus_log2[0] = rows.below[r, T.ramp(i * BLOCK + u * WORDS, 1, WORDS)]
+            if not attn.shape.row_relative:
+                minus_log2[0] = add_saturated(minus_log2[0], T.broadcast(T.cast(rows.log2_sums[r], "int16"), WORDS))
             _search(tables, minus_log2, code)
             if u == 0:
                 first[0] = code[0]
         rows.operands[r, T.ramp(i * BLOCK, 1, BLOCK)] = _in_order(
             choose_bytes(tables.table[T.ramp(0, 1, BYTES)], narrow_to_bytes(first[0], code[0]))
         )
-        sums[0] = sums[0] + sum_bytes(rows.operands[r, T.ramp(i * BLOCK, 1, BLOCK)])
+        sums[1] = sum_bytes(rows.operands[r, T.ramp(i * BLOCK, 1, BLOCK)])
+        sums[0] = sums[0] + sums[1]
+        peak[0] = T.max(peak[0], sums[1])
     rows.totals[r] = reduce_lanes("add", sums[0])
+    rows.peaks[r] = reduce_lanes("add", peak[0])

@@ -16,7 +16,7 @@ class AttentionShape:
     Attributes
     ----------
     heads, queries, keys : int or Expr
-        Batch times heads, queries, and keys (at most ``reference.MAX_KEYS``); anything but an int makes a kernel for
+        Batch times heads, queries, and keys (see ``reference.MAX_KEYS``); anything but an int makes a kernel for
         any number.
     d : int
         Channels of a head.
@@ -29,6 +29,8 @@ class AttentionShape:
         is a separate tensor and each head has an output matrix.
     bits : int
         Bits of a code of queries, keys and values; codes and zero points are below ``2**bits``.
+    row_relative : bool
+        True if codes are of exponentials relative to the row's maximum, whose sum divides the outputs.
     """
 
     heads: int | Expr
@@ -39,6 +41,7 @@ class AttentionShape:
     n_thresholds: int
     packed_heads: int = 0
     bits: int = 8
+    row_relative: bool = False
 
     @property
     def output_heads(self) -> int:
@@ -135,6 +138,11 @@ class AttentionContext:
     def shift(self) -> Expr:
         """Bits that sums of scaled products are shifted by to be base-2 logits."""
         return self.constants[8]
+
+    def scale(self, total: Expr) -> Expr:
+        """Factor of a row's sums of operands times values; `total` is its sum of operands."""
+        factor = self.out_scale[0]
+        return factor / T.cast(total, "float32") if self.shape.row_relative else factor
 
     def query_row(self, first_row: Expr, r: Expr) -> Expr:
         """Row `r` of a tile that begins at `first_row`; past the end, the last row again."""

@@ -9,6 +9,7 @@ from tvm.script import tirx as T
 from tvm.tirx import PrimFunc
 
 from tvm_ahcq.kernels.common.vector import extent
+from tvm_ahcq.quantizers.core.reference import MAX_KEYS, MAX_KEYS_ROW_RELATIVE
 from tvm_ahcq.target import HostTarget
 
 from .avx2 import avx2_body, supports_avx2
@@ -28,12 +29,13 @@ def log_attention(shape: AttentionShape, target: HostTarget) -> PrimFunc:
     uint8 ``(n + 1,)`` with ``table[0] = 0``; ``out_scale`` float32 ``(1,)``; and the output, float32 ``(B, Nq, d)``.
     With packed heads, the first argument is all of ``q``, ``k`` and ``v``, uint8 ``(3, B, N, d)``, and the output is
     float32 ``(B / heads, N, heads * d)``. What differs between sites of equal shape is in these tensors, so that they
-    share a kernel.
+    share a kernel. A kernel for any number of keys raises ValueError where their sums could leave 32 bits.
 
     Parameters
     ----------
     shape : AttentionShape
-        B, Nq and Nk (anything but an int makes a kernel for any number), d, grid, n and packed heads.
+        B, Nq and Nk (anything but an int makes a kernel for any number), d, grid, n, packed heads, and whether codes
+        are relative to the row's maximum.
     target : HostTarget
         Processor that the kernel is for.
     """
@@ -57,6 +59,9 @@ def _body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
 def _separate_operands(shape: AttentionShape, body: Callable[..., None]) -> Callable[..., None]:
     """Inline function of the handles of q, k, v, of the site's tensors, and of the relative positions' buffers."""
     heads, queries, keys, d, n = shape.heads, shape.queries, shape.keys, shape.d, shape.n_thresholds
+    most = MAX_KEYS_ROW_RELATIVE if shape.row_relative else MAX_KEYS
+    any_number = not isinstance(keys, int)
+    too_many = ("ValueError", [f"An integer attention has at most {most} keys, whose sums fit 32 bits."])
 
     @T.inline
     def attend(operands, site, rel_h, rel_w, out_):
@@ -69,6 +74,8 @@ def _separate_operands(shape: AttentionShape, body: Callable[..., None]) -> Call
         out_scale = T.match_buffer(site[3], (1,), "float32", align=4)
         out_buffer = T.match_buffer(out_, (heads, queries, d), "float32", align=4)
         out = T.decl_buffer((heads, 1, queries, d), "float32", data=out_buffer.data, align=4)
+        if any_number:
+            assert keys <= most, too_many
         body(AttentionContext(shape, q, k, v, rel_h, rel_w, constants, thresholds, table, out_scale, out))
 
     return attend

@@ -80,8 +80,11 @@ def _first_product(attn, row, keys):
 
 
 @T.inline
-def _normalise(row, vectors):
-    """Write the ``c`` of ``-log2(p) = c - logit`` to ``offset[0]``: the maximum plus the logarithm of the sum."""
+def _normalise(attn, row, vectors):
+    """Write the ``c`` of ``-log2(p) = c - logit`` to ``offset[0]``: the maximum plus the logarithm of the sum.
+
+    With row-relative codes, the maximum.
+    """
     total = T.alloc_buffer((2,), "int32x16", scope="local")
     highest = T.alloc_buffer((1,), "int32", scope="local")
     total[0] = T.broadcast(T.int32(PADDING), LANES)
@@ -89,10 +92,15 @@ def _normalise(row, vectors):
     for i in range(vectors):
         total[0] = T.max(total[0], row.logits[0, T.ramp(i * LANES, 1, LANES)])
     highest[0] = reduce_vector("smax", total[0])
-    for i in range(vectors):
-        total[1] = total[1] + exp2_fixed(T.broadcast(highest[0], LANES) - row.logits[0, T.ramp(i * LANES, 1, LANES)])
-    log2_fixed(reduce_vector("add", total[1]), row.offset)
-    row.offset[0] = row.offset[0] + highest[0]
+    if attn.shape.row_relative:
+        row.offset[0] = highest[0]
+    else:
+        for i in range(vectors):
+            total[1] = total[1] + exp2_fixed(
+                T.broadcast(highest[0], LANES) - row.logits[0, T.ramp(i * LANES, 1, LANES)]
+            )
+        log2_fixed(reduce_vector("add", total[1]), row.offset)
+        row.offset[0] = row.offset[0] + highest[0]
 
 
 @T.inline
@@ -130,15 +138,15 @@ def _query_row(attn, coder, scratch, keys, values, row):
         _relative_dots(attn, row, attn.rel_w, 2 * shape.width - 1, 2 * shape.height - 1, attn.rel_w_multiplier)
         relative_logits(row.dots, row.logits, 0, row.row, shape.height, shape.width)
     _first_product(attn, row, keys)
-    _normalise(row, _vectors(shape))
+    _normalise(attn, row, _vectors(shape))
     buffers = T.meta_var(CoderBuffers(scratch, attn.thresholds, attn.table))
     coder.prepare(buffers)
     _encode(coder, buffers, row, _vectors(shape))
     _second_product(attn, row, values)
     for c in range(shape.d):
-        attn.out[row.b // shape.output_heads, row.b % shape.output_heads, row.row, c] = (
-            T.cast(row.acc[c], "float32") * attn.out_scale[0]
-        )
+        attn.out[row.b // shape.output_heads, row.b % shape.output_heads, row.row, c] = T.cast(
+            row.acc[c], "float32"
+        ) * attn.scale(row.total[0])
 
 
 @T.inline

@@ -54,6 +54,8 @@ class _Queries:
         Operands of four keys in an int32, ``(keys / 4, 16)``.
     totals : Buffer
         Sums of the operands, times 128 less the zero point of values, int32 ``(16,)``.
+    scales : Buffer
+        Factors of the sums of operands times values, float32 ``(16,)``.
     sums : Buffer
         Sums of the operands, one int32x16.
     highest : Buffer
@@ -64,6 +66,7 @@ class _Queries:
     logits: Buffer
     operands: Buffer
     totals: Buffer
+    scales: Buffer
     sums: Buffer
     highest: Buffer
 
@@ -134,10 +137,13 @@ def _find_operands(attn, coder, buffers, queries):
     zero = T.alloc_buffer((1,), "int32", scope="local")
     zero[0] = 0
     total[0] = T.broadcast(0, LANES)
-    for t in range(attn.shape.keys):
-        total[0] = total[0] + exp2_fixed_avx512(queries.highest[0] - logits[t, T.ramp(0, 1, LANES)])
-    log2_fixed_vector(total[0], offset, LANES)
-    offset[0] = offset[0] + queries.highest[0]
+    if attn.shape.row_relative:
+        offset[0] = queries.highest[0]
+    else:
+        for t in range(attn.shape.keys):
+            total[0] = total[0] + exp2_fixed_avx512(queries.highest[0] - logits[t, T.ramp(0, 1, LANES)])
+        log2_fixed_vector(total[0], offset, LANES)
+        offset[0] = offset[0] + queries.highest[0]
     queries.sums[0] = T.broadcast(0, LANES)
     for j in range(_quadruples(attn)):
         packed[0] = T.broadcast(0, LANES)
@@ -152,7 +158,7 @@ def _find_operands(attn, coder, buffers, queries):
 
 @T.inline
 def _weigh_values(attn, head, queries, first):
-    """``out = float32(operands @ (v - v_zero)) * out_scale`` of 16 queries."""
+    """``out = float32(operands @ (v - v_zero)) * scale`` of 16 queries."""
     heads = T.meta_var(attn.shape.output_heads)
     acc = T.alloc_buffer((1,), "int32x16", scope="local")
     for lane in range(T.min(attn.shape.queries - first, LANES)):
@@ -166,7 +172,7 @@ def _weigh_values(attn, head, queries, first):
                 )
             attn.out[head.b // heads, head.b % heads, first + lane, T.ramp(part * LANES, 1, LANES)] = T.cast(
                 acc[0], "float32x16"
-            ) * T.broadcast(attn.out_scale[0], LANES)
+            ) * T.broadcast(queries.scales[lane], LANES)
 
 
 @T.inline
@@ -182,7 +188,10 @@ def _query_chunk(attn, coder, scratch, head, queries, start):
         first = start + i * LANES
         _find_logits(attn, head, queries, first)
         _find_operands(attn, coder, buffers, queries)
-        queries.totals[T.ramp(0, 1, LANES)] = queries.sums[0] * T.broadcast(128 - attn.v_zero, LANES)
+        queries.totals[T.ramp(0, 1, LANES)] = queries.sums[0]
+        for lane in range(LANES):
+            queries.scales[lane] = attn.scale(queries.totals[lane])
+            queries.totals[lane] = queries.totals[lane] * (128 - attn.v_zero)
         _weigh_values(attn, head, queries, first)
 
 
@@ -199,13 +208,14 @@ def _tasks(attn, coder, loop):
         logits = T.alloc_buffer((MAX_KEYS, LANES), "int32")
         operands = T.alloc_buffer((MAX_KEYS // 4, LANES), "int32", scope="local")
         totals = T.alloc_buffer((LANES,), "int32", scope="local")
+        scales = T.alloc_buffer((LANES,), "float32", scope="local")
         sums = T.alloc_buffer((1,), "int32x16", scope="local")
         highest = T.alloc_buffer((1,), "int32x16", scope="local")
         scratch = T.alloc_buffer((coder.scratch,), "int32", scope="local")
         b = task // chunks
         start = task % chunks * _CHUNK
         head = T.meta_var(_PackedKeys(b, keys, offset, values))
-        queries = T.meta_var(_Queries(words, logits, operands, totals, sums, highest))
+        queries = T.meta_var(_Queries(words, logits, operands, totals, scales, sums, highest))
         _query_chunk(attn, coder, scratch, head, queries, start)
 
 

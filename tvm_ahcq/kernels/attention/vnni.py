@@ -63,7 +63,7 @@ def _query_tile(chunk, tile, coder_buffers):
     if tiling.relative:
         relative_positions(tile, chunk.relative)
     first_product(tile, chunk.keys)
-    normalise_rows(tile.rows, tiling.count, tiling.vectors)
+    normalise_rows(chunk.attn, tile.rows, tiling.count, tiling.vectors)
     for r in range(tiling.count):
         tiling.coder.encode(coder_buffers, tile.rows, r, tiling.blocks)
     second_product(tile, chunk.keys)

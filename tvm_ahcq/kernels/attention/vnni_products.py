@@ -211,7 +211,7 @@ def _store_output(tile, r, vector, products, lanes):
     heads = T.meta_var(tile.attn.shape.output_heads)
     lanes[T.ramp(0, 1, LANES)] = T.cast(
         products + T.broadcast((128 - attn.v_zero) * tile.rows.totals[r], LANES), "float32x16"
-    ) * T.broadcast(attn.out_scale[0], LANES)
+    ) * T.broadcast(attn.scale(tile.rows.totals[r]), LANES)
     if tile.d % LANES == 0:
         attn.out[tile.b // heads, tile.b % heads, tile.row(r), T.ramp(vector * LANES, 1, LANES)] = lanes[
             T.ramp(0, 1, LANES)
@@ -223,7 +223,7 @@ def _store_output(tile, r, vector, products, lanes):
 
 @T.inline
 def second_product(tile, keys):
-    """``out = float32(operands @ (v - v_zero)) * out_scale`` of a tile, by `value_chunk` vectors of channels."""
+    """``out = float32(operands @ (v - v_zero)) * scale`` of a tile, by `value_chunk` vectors of channels."""
     count = T.meta_var(tile.tiling.count)
     chunk = T.meta_var(tile.tiling.value_chunk)
     acc = T.alloc_buffer((count * chunk,), "int32x16", scope="local")

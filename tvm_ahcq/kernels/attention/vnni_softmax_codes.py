@@ -41,7 +41,7 @@ class RowBuffers:
     sums : Buffer
         Sums of powers of two, int32 ``(rows,)``.
     shift : Buffer
-        The ``c`` of ``-log2(p) = c - logit``, int32 ``(rows,)``.
+        The ``c`` of ``-log2(p) = c - logit``, the row's maximum with row-relative codes, int32 ``(rows,)``.
     operands : Buffer
         Operands, uint8 ``(rows, keys)``.
     totals : Buffer
@@ -64,7 +64,7 @@ class RowCoderBuffers(CoderBuffers):
 
 
 @T.inline
-def normalise_rows(rows, count, vectors):
+def normalise_rows(attn, rows, count, vectors):
     """Find ``shift`` of each row."""
     top = T.alloc_buffer((1,), "int32", scope="local")
     total = T.alloc_buffer((1,), "int32x16", scope="local")
@@ -72,15 +72,17 @@ def normalise_rows(rows, count, vectors):
     for r in range(count):
         top[0] = reduce_vector("smax", rows.highest[r])
         rows.shift[r] = top[0]
-        total[0] = T.broadcast(0, LANES)
-        for i in range(vectors):
-            total[0] = total[0] + exp2_fixed_avx512(
-                T.broadcast(top[0], LANES) - rows.logits[r, T.ramp(i * LANES, 1, LANES)]
-            )
-        rows.sums[r] = reduce_vector("add", total[0])
-    for r in range(count):
-        log2_fixed(rows.sums[r], result)
-        rows.shift[r] = rows.shift[r] + result[0]
+        if not attn.shape.row_relative:
+            total[0] = T.broadcast(0, LANES)
+            for i in range(vectors):
+                total[0] = total[0] + exp2_fixed_avx512(
+                    T.broadcast(top[0], LANES) - rows.logits[r, T.ramp(i * LANES, 1, LANES)]
+                )
+            rows.sums[r] = reduce_vector("add", total[0])
+    if not attn.shape.row_relative:
+        for r in range(count):
+            log2_fixed(rows.sums[r], result)
+            rows.shift[r] = rows.shift[r] + result[0]
 
 
 def _words(first: Expr, second: Expr) -> Expr:

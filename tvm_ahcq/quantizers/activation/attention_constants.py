@@ -14,6 +14,7 @@ from tvm_ahcq.quantizers.core.codebook import Codebook
 from tvm_ahcq.quantizers.core.params import QuantizerParams
 from tvm_ahcq.quantizers.core.reference import FRACTION_BITS, AttentionConstants, attention_logit_scale
 
+from .row_relative import RowRelativeParams
 from .uniform import UniformParams
 
 LOG2_E = float(np.log2(np.e))
@@ -28,7 +29,8 @@ class AttentionQuantizers:
     q, k, v : UniformParams
         Of queries, keys and values.
     probs : QuantizerParams
-        Of the softmax output; its code 0 has the value 0.
+        Of the softmax output; its code 0 has the value 0. With :class:`.row_relative.RowRelativeParams`, of the softmax
+        output divided by its row's maximum.
     """
 
     q: UniformParams
@@ -73,14 +75,15 @@ def attention_constants(
     if rel_h is not None and rel_w is not None:
         (rows, h_scale), (columns, w_scale) = _int8_table(rel_h), _int8_table(rel_w)
         rel = (head_dim * _max_step(q) * 127, q.scale * h_scale * LOG2_E, q.scale * w_scale * LOG2_E)
-    codebook = _probability_codebook(quantizers.probs)
+    codebook, row_relative = _probability_codebook(quantizers.probs), isinstance(quantizers.probs, RowRelativeParams)
     constants = AttentionConstants(
         q_zero=q.zero_point,
         k_zero=k.zero_point,
         v_zero=v.zero_point,
         log_thresholds=_minus_log2(codebook.thresholds),
         table=codebook.table.astype(np.uint8),
-        out_scale=np.float32(codebook.scale) * np.float32(v.scale),
+        out_scale=np.float32(1 if row_relative else codebook.scale) * np.float32(v.scale),
+        row_relative=row_relative,
         **attention_logit_scale(qk, rel),
     )
     return constants, rows, columns

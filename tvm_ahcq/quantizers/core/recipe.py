@@ -18,7 +18,7 @@ probabilities (``softmax``); queries, keys and values (``operand``). See docs/qu
 _ALLOWED = {
     "norm": ("cag", "uniform"),
     "activation": ("hluq", "uniform"),
-    "softmax": ("lnq", "agq", "uniform"),
+    "softmax": ("row_relative", "lnq", "agq", "uniform"),
     "projection": ("cag", "uniform"),
     "linear": ("uniform",),
     "operand": ("uniform",),
@@ -114,7 +114,7 @@ class Recipe:
         object.__setattr__(self, "raised", _items(self.raised))
 
     def quantizer_for(self, site_kind: str) -> str:
-        """Return the quantizer kind ("cag", "uniform", "hluq", "lnq", "agq") at a kind of site.
+        """Return the quantizer kind ("cag", "uniform", "hluq", "row_relative", "lnq", "agq") at a kind of site.
 
         Raises
         ------
@@ -199,8 +199,11 @@ def recipe(name: str = "ahcq", bits: int = 4) -> Recipe:
 
 @register_recipe("ahcq")
 def _ahcq(bits: int) -> Recipe:
-    """CAG after norms and attentions, HLUQ after GELU and ReLU, LNQ after softmax, uniform elsewhere, 8-bit pixels."""
-    return Recipe("ahcq", bits, bits, pixels=8)
+    """CAG after norms and attentions, HLUQ after GELU and ReLU, row-relative codes of softmax, uniform elsewhere.
+
+    Pixels have 8 bits.
+    """
+    return Recipe("ahcq", bits, bits, softmax="row_relative", pixels=8)
 
 
 @register_recipe("ahcq-no-hluq")
@@ -213,6 +216,12 @@ def _without_hluq(bits: int) -> Recipe:
 def _without_cag(bits: int) -> Recipe:
     """Recipe "ahcq" with one scale for each tensor."""
     return replace(_ahcq(bits), name="ahcq-no-cag", norm="uniform", projection="uniform")
+
+
+@register_recipe("ahcq-lnq")
+def _with_lnq(bits: int) -> Recipe:
+    """Recipe "ahcq" with the published quantizer of attention probabilities, LNQ."""
+    return replace(_ahcq(bits), name="ahcq-lnq", softmax="lnq")
 
 
 @register_recipe("ahcq-no-lnq")

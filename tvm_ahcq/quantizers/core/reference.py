@@ -33,6 +33,9 @@ EXP_BITS = 18
 MAX_KEYS = (2**31 - 1) >> EXP_BITS
 """Keys of an attention whose row of ``exp2_fixed`` sums within int32 for all logits: 8191."""
 
+MAX_KEYS_ROW_RELATIVE = (2**31 - 1) // 255**2
+"""Keys of an attention with row-relative codes, whose sums of 8-bit operands times 8-bit values fit int32: 33025."""
+
 _EXP_C1, _EXP_C2, _EXP_C3 = 181298, 60597, 10371
 """Least-squares cubic of 2**-x on [0, 1), exact at both ends, in units of 2**-18; relative error 1.5e-4."""
 
@@ -204,11 +207,14 @@ class AttentionConstants:
     qk_shift, rel_shift, qk_multiplier, rel_h_multiplier, rel_w_multiplier, shift : int
         Fixed-point scale of the logits, chosen by :func:`attention_logit_scale` so that nothing leaves int32.
     log_thresholds : numpy.ndarray
-        ``(n,)`` int32, descending: ``floor(-log2(T_c) * 2**FRACTION_BITS)`` for the LNQ thresholds ``T_1 < ... < T_n``.
+        ``(n,)`` int32, descending: ``floor(-log2(T_c) * 2**FRACTION_BITS)`` for the thresholds ``T_1 < ... < T_n``.
     table : numpy.ndarray
         ``(n + 1,)`` uint8: operand of each probability code, ``table[0] = 0``.
     out_scale : numpy.float32
-        Scale of a probability operand times scale of a value code.
+        Scale of a probability operand times scale of a value code; with row-relative codes, of a value code alone.
+    row_relative : bool
+        False: codes are of probabilities. True: codes are of probabilities divided by the greatest of their row, that
+        is of ``exp(logit - row maximum)``, and outputs are divided by the row's sum of operands.
     """
 
     q_zero: int
@@ -223,6 +229,7 @@ class AttentionConstants:
     log_thresholds: np.ndarray
     table: np.ndarray
     out_scale: np.float32
+    row_relative: bool = False
 
     def scalars(self) -> np.ndarray:
         """Return the integers above in their order, ``(9,)`` int32, the argument of kernels."""
@@ -230,11 +237,22 @@ class AttentionConstants:
 
     @classmethod
     def of(
-        cls, scalars: np.ndarray, log_thresholds: np.ndarray, table: np.ndarray, out_scale: float
+        cls,
+        scalars: np.ndarray,
+        log_thresholds: np.ndarray,
+        table: np.ndarray,
+        out_scale: float,
+        row_relative: bool = False,
     ) -> AttentionConstants:
         """Return the constants with these :meth:`scalars`."""
         integers: dict[str, Any] = dict(zip(_scalar_names(), map(int, scalars), strict=True))
-        return cls(**integers, log_thresholds=log_thresholds, table=table, out_scale=np.float32(out_scale))
+        return cls(
+            **integers,
+            log_thresholds=log_thresholds,
+            table=table,
+            out_scale=np.float32(out_scale),
+            row_relative=row_relative,
+        )
 
 
 def _scalar_names() -> list[str]:
@@ -336,7 +354,8 @@ def attention_operands(
     """Return probability operands of one head: ``(Nq, d)`` and ``(Nk, d)`` uint8 codes -> ``(Nq, Nk)`` uint8.
 
     With ``u = -log2(p)`` in fixed point, the code is the number of thresholds with ``u <= L_c``: neither a division nor
-    a probability is ever formed (docs/quantizers.md#attention-constants).
+    a probability is ever formed (docs/quantizers.md#attention-constants). With row-relative codes, ``u`` is the row's
+    maximum less the logit, and there are no exponentials either.
     """
     queries, keys = q.astype(np.int64) - c.q_zero, k.astype(np.int64) - c.k_zero
     logits = rounding_shift(queries @ keys.T, c.qk_shift) * c.qk_multiplier
@@ -344,7 +363,7 @@ def attention_operands(
         logits = logits + _relative_logits(queries, rel_h, rel_w, c)
     logits = rounding_shift(logits, c.shift)
     below = logits.max(1, keepdims=True) - logits
-    minus_log2 = below + log2_fixed(exp2_fixed(below).sum(1, keepdims=True))
+    minus_log2 = below if c.row_relative else below + log2_fixed(exp2_fixed(below).sum(1, keepdims=True))
     # the thresholds descend, so the number of them >= u is a search among their negatives
     return c.table[np.searchsorted(-c.log_thresholds, -minus_log2, side="right")]
 
@@ -372,11 +391,15 @@ def log_attention(
     Returns
     -------
     numpy.ndarray
-        ``(B, Nq, d)`` float32: ``float32(sum over keys of operand * (v - v_zero)) * out_scale``.
+        ``(B, Nq, d)`` float32: ``float32(sum over keys of operand * (v - v_zero)) * scale``, where `scale` is
+        `out_scale`, with row-relative codes ``out_scale / float32(sum over keys of operand)``.
     """
     heads = []
     for query, key, value in zip(q, k, v, strict=True):
         operands = attention_operands(query, key, c, rel_h, rel_w)
         exact = operands.astype(np.float64) @ (value.astype(np.float64) - c.v_zero)
-        heads.append(exact.astype(np.int32).astype(np.float32) * np.float32(c.out_scale))
+        scale = np.float32(c.out_scale)
+        if c.row_relative:
+            scale = scale / operands.sum(1, keepdims=True, dtype=np.int32).astype(np.float32)
+        heads.append(exact.astype(np.int32).astype(np.float32) * scale)
     return np.stack(heads)

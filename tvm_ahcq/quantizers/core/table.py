@@ -17,7 +17,7 @@ import numpy as np
 
 from tvm_ahcq.atomic_file import atomic_file
 from tvm_ahcq.errors import QuantTableError, RecipeError
-from tvm_ahcq.quantizers.activation import agq, cag, hluq, lnq, uniform  # noqa: F401  (they register their kinds)
+from tvm_ahcq.quantizers.activation import agq, cag, hluq, lnq, row_relative, uniform  # noqa: F401  (they register their kinds)
 from tvm_ahcq.quantizers.published import hluq as hluq_published  # noqa: F401  (they register their kinds)
 from tvm_ahcq.quantizers.weight.weights import SYMMETRIC_ZERO_POINT, QuantizedWeight, encode_weight
 
