@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 import tvm
 from tvm import relax
@@ -168,7 +169,8 @@ class Fuser:
         linear = None if match is None else self.linear(match.source)
         if match is None or linear is None:
             return None
-        batch, tokens, d = sizes(match.attention.args[0])
+        *leading, tokens, d = sizes(match.attention.args[0])
+        batch = prod(leading)
         sequences, line = batch // match.heads, match.heads * d
         if d % LANES or linear.outputs != 3 * line:
             return None

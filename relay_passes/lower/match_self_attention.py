@@ -23,7 +23,7 @@ class SelfAttention:
     encoders : list of relax.Call
         Encoders of queries, keys and values.
     attention : relax.Call
-        On codes ``(sequences * heads, tokens, d)``.
+        On codes ``(sequences * heads, tokens, d)``, or ``(sequences, heads, tokens, d)``.
     heads : int
         Heads.
     """
@@ -56,46 +56,90 @@ def match_self_attention(chains: UseChains, result: relax.Expr, call: relax.Call
         A reshape.
     """
     permuted = chains.producer(call.args[0], "relax.permute_dims")
-    split = None if permuted is None else chains.producer(permuted.args[0], "relax.reshape")
-    attention = None if split is None else chains.producer(split.args[0], "relax.ahcq.log_attention")
-    if permuted is None or split is None or attention is None:
+    if permuted is None:
         return None
-    if not is_static(result, split.args[0], attention.args[0]):
+    attention = chains.producer(chains.skip(permuted.args[0], *RESHAPES), "relax.ahcq.log_attention")
+    if attention is None or not is_static(result, permuted.args[0], attention.args[0]):
         return None
-    calls = (chains.producer(arg, "relax.ahcq.encode_affine") for arg in attention.args[:3])
-    encoders = [encoder for encoder in calls if encoder is not None and bool(encoder.attrs["identity"])]
+    parts = [part for part in (_part(chains, operand) for operand in attention.args[:3]) if part is not None]
+    encoders = [part.encoder for part in parts if bool(part.encoder.attrs["identity"])]
     if len(encoders) < 3 or len({int(encoder.attrs["bits"]) for encoder in encoders}) > 1:
         return None
-    qkv = _split_heads(chains, [encoder.args[0] for encoder in encoders])
+    qkv = _split_heads(chains, parts)
     if qkv is None or not _merges_heads(permuted, result, attention, qkv[1]):
         return None
     return SelfAttention(qkv[0], encoders, attention, qkv[1])
 
 
-def _split_heads(chains: UseChains, operands: list[relax.Expr]) -> tuple[relax.Expr, int] | None:
-    """Return the tensor that queries, keys and values are split from, and the number of heads."""
-    tuples = []
-    for place, operand in enumerate(operands):
-        item = chains.defs.of(chains.skip(operand, *RESHAPES))
-        if not isinstance(item, relax.TupleGetItem) or int(item.index) != place:
+@dataclass(frozen=True)
+class _Part:
+    """Codes of part `place` of the tensor `whole`; `permuted` if heads were put in front of tokens after the split."""
+
+    encoder: relax.Call
+    whole: relax.Expr
+    place: int
+    permuted: bool
+
+
+def _part(chains: UseChains, operand: relax.Expr) -> _Part | None:
+    """Return what an operand of an attention is of a tensor that is split; heads are permuted in front of tokens after
+    encoding, before it, or before the split."""
+    before, codes = _skip_permutation(chains, operand)
+    encoder = chains.producer(codes, "relax.ahcq.encode_affine")
+    if encoder is None:
+        return None
+    after, values = _skip_permutation(chains, encoder.args[0])
+    item = chains.defs.of(values)
+    if not isinstance(item, relax.TupleGetItem) or (before and after):
+        return None
+    return _Part(encoder, item.tuple_value, int(item.index), before or after)
+
+
+def _skip_permutation(chains: UseChains, expr: relax.Expr) -> tuple[bool, relax.Expr]:
+    """Follow reshapes and one exchange of the second and third of four axes; return whether there was one."""
+    source = chains.skip(expr, *RESHAPES)
+    permuted = chains.producer(source, "relax.permute_dims")
+    if permuted is None or _axes(permuted) != [0, 2, 1, 3]:
+        return False, source
+    return True, chains.skip(permuted.args[0], *RESHAPES)
+
+
+def _split_heads(chains: UseChains, parts: list[_Part]) -> tuple[relax.Expr, int] | None:
+    """Return the tensor that queries, keys and values are split from, and the number of heads.
+
+    It is ``(sequences, tokens, 3, heads, d)``, or a permutation of that with 3 in front and heads before tokens.
+    """
+    whole, permuted = parts[0].whole, parts[0].permuted
+    split = chains.defs.call(whole, "relax.split")
+    if split is None or chains.uses[whole] != 3 or [part.place for part in parts] != [0, 1, 2]:
+        return None
+    if any(not part.whole.same_as(whole) or part.permuted != permuted for part in parts):
+        return None
+    stacked = split.args[0]
+    if int(split.attrs.axis) == 0 and not permuted:
+        permutation = chains.producer(chains.input_of(stacked, "relax.reshape"), "relax.permute_dims")
+        if permutation is None or _axes(permutation) != [2, 0, 3, 1, 4]:
             return None
-        tuples.append(item.tuple_value)
-    split = chains.defs.call(tuples[0], "relax.split")
-    if split is None or any(not other.same_as(tuples[0]) for other in tuples) or chains.uses[tuples[0]] != 3:
+        stacked = permutation.args[0]
+    elif int(split.attrs.axis) != 2 or len(dims(stacked)) != 5:
         return None
-    permuted = chains.producer(chains.input_of(split.args[0], "relax.reshape"), "relax.permute_dims")
-    if permuted is None or [int(a) for a in permuted.attrs.axes] != [2, 0, 3, 1, 4] or int(split.attrs.axis) != 0:
+    _, _, three, heads, _ = dims(stacked)
+    if int(three) != 3 or (int(split.attrs.axis) == 2 and not permuted and int(heads) > 1):
         return None
-    _, _, three, heads, _ = dims(permuted.args[0])
-    return (chains.skip(permuted.args[0], *RESHAPES), int(heads)) if int(three) == 3 else None
+    return chains.skip(stacked, *RESHAPES), int(heads)
+
+
+def _axes(permuted: relax.Call) -> list[int]:
+    """Axes of a ``permute_dims``."""
+    return [int(axis) for axis in permuted.attrs.axes]
 
 
 def _merges_heads(permuted: relax.Call, result: relax.Expr, attention: relax.Call, heads: int) -> bool:
-    """True if ``(sequences * heads, tokens, d)`` becomes ``(sequences, tokens, heads * d)`` by way of `permuted`."""
-    batch, tokens, d = sizes(attention.args[0])
+    """True if ``(sequences * heads, tokens, d)``, in three or four axes, becomes ``(sequences, tokens, heads * d)`` by
+    way of `permuted`."""
+    *batch, tokens, d = sizes(attention.args[0])
     shape = sizes(permuted.args[0])
     count = len(shape) - 3  # axes of a sequence's tokens
-    if count < 1 or shape[:2] != [batch // heads, heads] or shape[-1] != d or prod(shape[2:-1]) != tokens:
+    if count < 1 or shape[:2] != [prod(batch) // heads, heads] or shape[-1] != d or prod(shape[2:-1]) != tokens:
         return False
-    axes = [int(axis) for axis in permuted.attrs.axes]
-    return axes == [0, *range(2, 2 + count), 1, 2 + count] and sizes(result)[-1] == heads * d
+    return _axes(permuted) == [0, *range(2, 2 + count), 1, 2 + count] and sizes(result)[-1] == heads * d

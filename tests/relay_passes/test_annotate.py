@@ -55,7 +55,7 @@ def test_sites_go_before_layers_and_attentions_with_a_role_and_take_in_non_linea
                 q = R.ahcq.quantize(projected, site="attn.q", kind="uniform", bits=4)
                 k = R.ahcq.quantize(x, site="attn.k", kind="uniform", bits=4)
                 v = R.ahcq.quantize(x, site="attn.v", kind="uniform", bits=4)
-                mixed = R.ahcq.attention(q, k, v, name="attn", scale=0.5, kind="lnq", bits=4)
+                mixed = R.ahcq.attention(q, k, v, name="attn", scale=0.5, kind="row_relative", bits=4)
                 activated = R.ahcq.quantize(mixed, site="mlp.input", kind="hluq", bits=4, activation="gelu")
                 hidden = R.ahcq.linear(activated, w, b, name="mlp")
                 y = R.ahcq.linear(hidden, w, b, name="head")
@@ -78,7 +78,7 @@ def test_every_site_of_the_published_method_is_marked(tiny_model):
     found = sites(annotated(tiny_model))
     del found["image_encoder.patch_embed.proj.input"]
     block = {"attn.qkv.input": "cag", "attn.proj.input": "cag", "mlp.lin1.input": "cag", "mlp.lin2.input": "hluq"}
-    block |= {"attn.q": "uniform", "attn.k": "uniform", "attn.v": "uniform", "attn.probs": "lnq"}
+    block |= {"attn.q": "uniform", "attn.k": "uniform", "attn.v": "uniform", "attn.probs": "row_relative"}
     expected = {f"image_encoder.blocks.{i}.{site}": kind for i in range(2) for site, kind in block.items()}
     expected |= {"image_encoder.neck.0.input": "uniform", "image_encoder.neck.2.input": "uniform"}
     transformer = "mask_decoder.transformer"
@@ -89,7 +89,7 @@ def test_every_site_of_the_published_method_is_marked(tiny_model):
     for name in attentions:
         expected |= {f"{name}.{projection}.input": "cag" for projection in ("q_proj", "k_proj", "v_proj", "out_proj")}
         expected |= {f"{name}.{role}": "uniform" for role in "qkv"}
-        expected[f"{name}.probs"] = "lnq"
+        expected[f"{name}.probs"] = "row_relative"
     assert {name: kind for name, (kind, _) in found.items()} == expected
     assert {bits for _, bits in found.values()} == {4}
 

@@ -1,8 +1,9 @@
 """SAM 2 as Relax functions ``encode_image``, ``decode`` and ``decode_mask`` in one IRModule.
 
 The wrappers call the upstream submodules. Written anew are what does not export (labels as boolean indices, copies of
-the image for each prompt, the choice of masks by their stability, which the runtime makes) and the position embedding:
-bicubic interpolation is a product with constants, so that a bundle holds the small table and not its enlargement.
+the image for each prompt, the choice of masks by their stability, which the runtime makes), the position embedding
+(bicubic interpolation is a product with constants, so that a bundle holds the small table and not its enlargement), and
+the high-resolution features, where two linear layers follow one another.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class _EncodeImage(nn.Module):
 
     def __init__(self, sam2: SAM2Base) -> None:
         super().__init__()
-        self.image_encoder, self.sam_mask_decoder = sam2.image_encoder, sam2.sam_mask_decoder
+        self.image_encoder = sam2.image_encoder
+        self.high_res_0, self.high_res_1 = high_resolution_layers(sam2).values()
         self.no_mem_embed = sam2.no_mem_embed
         trunk = self.image_encoder.trunk
         rows, side = trunk.pos_embed.shape[-1], sam2.image_size // trunk.patch_embed.proj.stride[0]
@@ -59,9 +61,31 @@ class _EncodeImage(nn.Module):
                 stages.append(x.permute(0, 3, 1, 2))
         top = neck.convs[0](stages[3])
         features = neck.convs[1](stages[2]) + _twice(top)
-        high_1 = self.sam_mask_decoder.conv_s1(neck.convs[2](stages[1]))
-        high_0 = self.sam_mask_decoder.conv_s0(neck.convs[3](stages[0]))
+        high_0, high_1 = self.high_res_0(stages[0]), self.high_res_1(stages[1])
         return features + self.no_mem_embed.reshape(1, -1, 1, 1), high_0, high_1, features
+
+
+def high_resolution_layers(sam2: SAM2Base) -> dict[str, nn.Conv2d]:
+    """Return the layers that make the high-resolution features, by their names in ``encode_image``.
+
+    The lateral layer of a stage and the decoder's layer behind it are linear and 1 x 1: one layer with the product of
+    their weights computes the same with an eighth of the products, and its input alone is quantized.
+    """
+    convs, decoder = sam2.image_encoder.neck.convs, sam2.sam_mask_decoder
+    return {
+        "high_res_0": _in_sequence(convs[3].conv, decoder.conv_s0),
+        "high_res_1": _in_sequence(convs[2].conv, decoder.conv_s1),
+    }
+
+
+def _in_sequence(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
+    """Return the 1 x 1 convolution that computes two 1 x 1 convolutions in sequence."""
+    left, right = second.weight[:, :, 0, 0].double(), first.weight[:, :, 0, 0].double()
+    merged = nn.Conv2d(right.shape[1], left.shape[0], 1, device="meta")
+    bias = left @ first.bias.double() + second.bias.double()
+    merged.weight = nn.Parameter((left @ right)[:, :, None, None].float().detach(), requires_grad=False)
+    merged.bias = nn.Parameter(bias.float().detach(), requires_grad=False)
+    return merged
 
 
 def _twice(x: torch.Tensor) -> torch.Tensor:

@@ -101,7 +101,7 @@ SAM2 = register_family(
             LayerRole(rf"({_BLOCK}|{_DECODER}\.layers\.\d+)\.mlp\.layers\.1", "activation"),
             # laterals read the residual stream, whose channels differ as much as those behind a norm
             LayerRole(r"image_encoder\.neck\.convs\.\d+\.conv", "norm"),
-            LayerRole(r"sam_mask_decoder\.conv_s[01]", "linear"),
+            LayerRole(r"high_res_[01]", "norm"),
             LayerRole(rf"{_DECODER}\.layers\.\d+\.mlp\.layers\.0", "norm"),
             LayerRole(rf"{_DECODER_ATTENTION}\.[qkv]_proj", "norm"),
             LayerRole(rf"{_DECODER_ATTENTION}\.out_proj", "projection"),
