@@ -34,7 +34,7 @@ from tvm_ahcq.codegen.lower.offloaded_op import OffloadedOp
 from tvm_ahcq.codegen.lower.standalone import packed_inputs, standalone
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
-from tvm_ahcq.quantizers.activation.lnq import LnqParams
+from tvm_ahcq.quantizers.activation.row_relative import RowRelativeParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 from tvm_ahcq.runtime.weights import QLinearWeight
 
@@ -118,7 +118,7 @@ def attention(config: Config, heads: int, sides: tuple[int, int], channels: int)
     """Return an attention with random tables of relative positions."""
     rng, tokens = np.random.default_rng(0), sides[0] * sides[1]
     q, k, v = (UniformParams(bits=4, scale=0.2, zero_point=8) for _ in range(3))
-    quantizers = AttentionQuantizers(q, k, v, LnqParams(bits=4, alpha=20.0, scale=0.7))
+    quantizers = AttentionQuantizers(q, k, v, RowRelativeParams(bits=4, alpha=20.0))
     tables = [rng.normal(size=(2 * side - 1, channels)) for side in sides]
     numbers = attention_constants(quantizers, scale=channels**-0.5, head_dim=channels, rel_h=tables[0], rel_w=tables[1])
     return lower_attention(config, (heads, tokens, tokens, channels), *numbers)

@@ -11,7 +11,6 @@ from tvm_ahcq.codegen.isa.config import Config
 from tvm_ahcq.codegen.isa.dependency_tokens import insert_dependency_tokens
 from tvm_ahcq.codegen.isa.encoding import INSTRUCTION_BYTES, encode, instruction_count
 from tvm_ahcq.codegen.isa.generated.isa import (
-    Expsum,
     Finish,
     Gemm,
     Instruction,
@@ -73,7 +72,7 @@ def random_program(config: Config, seed: int, fault: str = "none") -> RandomProg
     for memory, values in zip(_TABLES, tables, strict=True):
         length = len(values) // 2
         instructions.append(Load(memory=memory, rows=1, length=length, address=image.place(values)))
-    makers = [_load, _load, _load_table, _gemm, _gemm, _scale, _scale, _logit, _expsum, _prob, _store]
+    makers = [_load, _load, _load_table, _gemm, _gemm, _scale, _scale, _logit, _prob, _prob, _store]
     for _ in range(int(rng.integers(20, 50))):
         maker: Callable[..., Instruction] = makers[rng.integers(len(makers))]
         instructions.append(maker(rng, config, data, result))
@@ -256,10 +255,6 @@ def _logit(rng: np.random.Generator, config: Config, data: int, result: int) -> 
     return Logit(**values)
 
 
-def _expsum(rng: np.random.Generator, config: Config, data: int, result: int) -> Instruction:
-    return Expsum(**_logits(rng, config))
-
-
 def _prob(rng: np.random.Generator, config: Config, data: int, result: int) -> Instruction:
     values = _logits(rng, config)
     rows, blocks = values["rows"], values["blocks"]
@@ -275,7 +270,7 @@ def _insert(rng: np.random.Generator, program: bytes, bad: bytes) -> bytes:
 
 
 def _illegal_opcode(rng: np.random.Generator, config: Config, program: bytes, size: int) -> bytes:
-    opcode = (0, 8, 9, 10, 11, 12, 13, 14)[rng.integers(8)]
+    opcode = (0, 6, 8, 9, 10, 11, 12, 13, 14)[rng.integers(9)]
     return _insert(rng, program, bytes([opcode]) + rng.bytes(INSTRUCTION_BYTES - 1))
 
 
@@ -289,7 +284,7 @@ def _illegal_field(rng: np.random.Generator, config: Config, program: bytes, siz
         encode(Scale(memory="vec", rows=1, blocks=1, add_mode=3)),
         encode(Logit(rows=1, blocks=1, valid=0)),
         encode(Prob(rows=1, blocks=0)),
-        encode(Expsum(rows=1, blocks=1))[:31] + b"\x01",
+        encode(Logit(rows=1, blocks=1, valid=1))[:31] + b"\x01",
         encode(Finish(), push=["store"]),
     ]
     return _insert(rng, program, bad[rng.integers(len(bad))])
@@ -309,7 +304,7 @@ def _scratchpad_range(rng: np.random.Generator, config: Config, program: bytes, 
         encode(Scale(memory="act", rows=1, blocks=1, dst=far)),
         encode(Logit(rows=1, blocks=1, valid=1, rel=1, rel_h=far)),
         encode(Logit(rows=1, blocks=1, valid=1, lgt=far)),
-        encode(Expsum(rows=4095, blocks=1)),
+        encode(Prob(rows=4095, blocks=1)),
         encode(Prob(rows=1, blocks=2, dst_block=far)),
     ]
     return _insert(rng, program, bad[rng.integers(len(bad))])

@@ -25,7 +25,7 @@ class Config:
     act_depth, wgt_depth, acc_depth, vec_depth, out_depth, lgt_depth : int
         Words of each scratchpad.
     stat_depth : int
-        Rows of softmax statistics.
+        Row maxima of attention.
     hash : int
         What programs for this configuration are marked with.
     """

@@ -17,7 +17,6 @@ from tvm_ahcq.codegen.isa.dependency_tokens import Tokens
 from tvm_ahcq.codegen.isa.generated.isa import (
     LIMITS,
     UNITS,
-    Expsum,
     Gemm,
     Instruction,
     Load,
@@ -33,14 +32,11 @@ LATENCY = 40
 _CHECK, _CHECK_RANGE = 9, 1
 """Cycles between two dispatches, and for each operand whose range is checked."""
 
-_DRAIN = 24
-"""Stages of the vector unit behind those that depend on the number of lanes."""
+_DRAIN = 23
+"""Cycles of the vector unit behind the last slot of an instruction."""
 
 _START = 1
 """Cycles from the decision that an instruction starts."""
-
-_LOGARITHM = 24
-"""Cycles for the logarithm of a row sum; one at a time."""
 
 _BURST = 16
 """Beats of a burst; each asks for two cycles."""
@@ -105,7 +101,6 @@ class _Replay:
             for memory, count in parts.items()
         }
         self.steps_per_row = config.dim // config.lanes
-        self.drain = _DRAIN + (config.lanes - 1).bit_length()
         self.free = dict.fromkeys(UNITS, 0.0)
         self.fed = 0.0  # when the array has taken all rows so far
         self.feeds: list[deque[tuple[float, float]]] = [deque(maxlen=8) for _ in range(2)]
@@ -163,16 +158,14 @@ class _Replay:
             if isinstance(instruction, Load):
                 return LATENCY + 8 + instruction.rows * max(beats, 2 * -(-beats // _BURST))
             return LATENCY + 8 + instruction.rows * beats * self.cycles_per_beat[instruction.memory]
-        assert isinstance(instruction, (Scale, Logit, Expsum, Prob)), "the vector unit has no other instruction"
+        assert isinstance(instruction, (Scale, Logit, Prob)), "the vector unit has no other instruction"
         rows, steps = instruction.rows, instruction.blocks * self.steps_per_row
         if isinstance(instruction, Scale):
             bias = int(instruction.add_mode == 1)
-            return steps * (rows + 1 + bias) + self.drain
+            return steps * (rows + 1 + bias) + _DRAIN
         if isinstance(instruction, Logit):
-            return rows * (steps + instruction.rel) + self.drain
-        if isinstance(instruction, Expsum):
-            return rows * max(steps, _LOGARITHM) + self.drain + _LOGARITHM
-        return rows * steps + self.drain
+            return rows * (steps + instruction.rel) + _DRAIN
+        return rows * steps + _DRAIN
 
 
 def _cycles_per_beat(reads: int, adds_to_sums: bool) -> float:

@@ -26,8 +26,9 @@ _known_tokens: dict[Hashable, list[Tokens]] = {}
 class InputLayout:
     """Layout of uint8 codes ``(total, channels)`` in device memory; see ``runtime/module/accelerator_program.h``.
 
-    Each run of a program takes the next ``batch * rows`` of the rows. ``code_of`` is ``(parts, 256)``: codes of more
-    than 4 bits lie as halves, each of them in an equal part of the places of ``channel_at``, the high ones first.
+    Each run of a program takes the next ``batch * rows`` of the rows. ``channel_at`` has the channel of each place, or
+    :func:`constant_channel`. ``code_of`` is ``(parts, 256)``: codes of more than 4 bits lie as halves, each of them in
+    an equal part of the places of ``channel_at``, the high ones first.
     """
 
     address: int
@@ -41,6 +42,11 @@ class InputLayout:
     code_of: np.ndarray
 
 
+def constant_channel(code: int) -> int:
+    """Return the entry of ``channel_at`` for a place that has the same code in every row; -1 for code 0."""
+    return -1 - code
+
+
 @dataclass(frozen=True, eq=False)
 class OutputLayout:
     """Layout of results: int32 words ``(word, batch, block, place, dim)`` of float32 ``(total, channels)``.
@@ -48,6 +54,10 @@ class OutputLayout:
     ``y = bias``, then for each group ``y = fma(float32(sum + correction), multiplier, y)``: the arithmetic of
     :func:`tvm_ahcq.quantizers.core.reference.grouped_linear`. ``correction`` ``(groups, channels)`` is None where the
     sums     contain it: decode tables of 4-bit codes hold what is left when the zero point is taken away.
+
+    With a ``divisor`` of 1 or -1 the multipliers of a row are divided by float32(divisor times the number in the column
+    behind the channels), the sum of its operands: the arithmetic of
+    :func:`tvm_ahcq.quantizers.core.reference.log_attention`. There is one group then, whose sums are whole words.
     """
 
     address: int
@@ -61,6 +71,7 @@ class OutputLayout:
     multiplier: np.ndarray
     bias: np.ndarray
     correction: np.ndarray | None = None
+    divisor: int = 0
 
     @property
     def words(self) -> int:

@@ -15,7 +15,7 @@ from .address_space import move_constants
 from .offloaded_op import InputLayout, OffloadedOp, OutputLayout
 from .verify import verify
 
-_MAGIC, _VERSION, _ALIGNMENT = b"AHCQACC\0", 3, 64
+_MAGIC, _VERSION, _ALIGNMENT = b"AHCQACC\0", 4, 64
 
 
 def program_image(config: Config, functions: Mapping[str, OffloadedOp]) -> bytes:
@@ -77,5 +77,5 @@ def _output(given: OutputLayout) -> bytes:
     fields = b"".join(struct.pack("<3I", field.word, field.offset, field.bits) for field in given.fields)
     numbers = given.multiplier.astype("<f4").tobytes() + given.bias.astype("<f4").tobytes()
     correction = b"" if given.correction is None else given.correction.astype("<i4").tobytes()
-    numbers += struct.pack("<I", bool(correction)) + correction
+    numbers += struct.pack("<I", bool(correction)) + correction + struct.pack("<i", given.divisor)
     return head + given.row_at.astype("<i4").tobytes() + fields + numbers

@@ -82,7 +82,7 @@ def packed_inputs(operator: OffloadedOp, *tensors: np.ndarray) -> dict[int, byte
 
 
 def _packed(layout: InputLayout, codes: np.ndarray) -> bytes:
-    """Codes of the first run, 0 where a place of the layout has no row or no channel."""
+    """Codes of the first run, 0 where a place of the layout has no row."""
     rows = np.zeros((layout.batch * layout.rows, layout.channels), np.uint8)
     present = min(len(rows), layout.total, len(codes))
     rows[:present] = codes[:present]
@@ -92,8 +92,9 @@ def _packed(layout: InputLayout, codes: np.ndarray) -> bytes:
         row, row_exists = np.maximum(layout.row_at, 0), (layout.row_at >= 0) & real[np.maximum(layout.row_at, 0)]
         halves = zip(layout.code_of, np.split(layout.channel_at, len(layout.code_of)), strict=True)
         parts = [
-            np.where(row_exists[:, None] & (channel >= 0), table[batch[row][:, np.maximum(channel, 0)]], 0)
+            np.where(channel >= 0, table[batch[row][:, np.maximum(channel, 0)]], -1 - channel)
             for table, channel in halves
         ]
-        blocks.append(code_blocks(np.concatenate(parts, 1), layout.dim))
+        codes_of_batch = np.where(row_exists[:, None], np.concatenate(parts, 1), 0)
+        blocks.append(code_blocks(codes_of_batch.astype(np.uint8), layout.dim))
     return pack_codes(np.stack(blocks))

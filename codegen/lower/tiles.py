@@ -48,7 +48,7 @@ class AttentionTile:
     lines : int
         Of keys, in a chunk: how ``wgt`` and accumulators are split.
     lag : int
-        Chunks whose values wait, with their probabilities in ``act``, until the next tile's row sums are taken.
+        Chunks whose values wait, with their probabilities in ``act``, until the next tile's last logits are computed.
     """
 
     queries: int

@@ -12,7 +12,7 @@ module scaler
   logic signed [31:0] sum_q, bias_q;
   logic [4:0] pre_q;
   logic [5:0] shift_q;
-  logic subtract_q;  // PROB: minus the row's logarithm
+  logic subtract_q;  // PROB: minus the row's maximum
   always_ff @(posedge clk_i) begin
     sum_q <= sum_q;
     bias_q <= bias_q;
@@ -22,7 +22,6 @@ module scaler
   end
 
   logic signed [31:0] number;
-  logic masked;
   logic signed [31:0] vec_5;
   scaler_control_t control;
   always_comb begin
@@ -30,7 +29,7 @@ module scaler
     control.pre_2 = pre_q;
     control.mult_3 = MantissaBits'(1);
     control.shift_3 = shift_q;
-    control.addend_9 = subtract_q ? SubStat : AddVec;
+    control.addend_9 = subtract_q ? SubMax : AddVec;
     control.carry_10 = subtract_q;
   end
   ahcq_scaler u_scaler (
@@ -40,9 +39,8 @@ module scaler
     .vec_2_i    (bias_q),
     .vec_5_o    (vec_5),
     .rel_h_6_i  ('0),
-    .stat_9_i   (bias_q[LogBits-1:0]),
+    .row_max_9_i(bias_q[LogitBits-1:0]),
     .real_12_i  (1'b1),
-    .masked_13_o(masked),
     .number_13_o(number)
   );
 
@@ -55,7 +53,7 @@ module scaler
   always_comb begin
     first = rounded(64'(sum_q), 6'(pre_q));
     second = rounded(first, shift_q > 6'd55 ? 6'd55 : shift_q);
-    total = subtract_q ? second - 64'(signed'(bias_q[LogBits-1:0])) : second + 64'(bias_q);
+    total = subtract_q ? second - 64'(signed'(bias_q[LogitBits-1:0])) : second + 64'(bias_q);
     want = total[31:0];
     if (total > 64'sh7fffffff) want = 32'h7fffffff;
     if (total < -64'sh80000000) want = 32'h80000000;

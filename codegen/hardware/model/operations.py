@@ -9,7 +9,6 @@ import numpy as np
 
 from tvm_ahcq.codegen.isa.generated.isa import (
     LIMITS,
-    Expsum,
     Gemm,
     Instruction,
     Load,
@@ -19,7 +18,6 @@ from tvm_ahcq.codegen.isa.generated.isa import (
     Store,
 )
 from tvm_ahcq.codegen.isa.layout import MAX_SHIFT, pack_codes, unpack_codes
-from tvm_ahcq.quantizers.core.reference import EXP_BITS, exp2_fixed, log2_fixed
 
 from .state import LOGIT_LIMIT, MASKED, State, encode, saturate, shift_round, signed
 
@@ -112,23 +110,11 @@ def logit(state: State, memory: bytearray, f: Logit) -> None:
         state.row_max[f.stat + row] = max(old, t.max())
 
 
-def expsum(state: State, memory: bytearray, f: Expsum) -> None:
-    """Greatest logit of a row plus the logarithm of its sum of exponentials."""
-    for row in range(f.rows):
-        start = f.lgt + row * f.lgt_row
-        t = state.lgt[start : start + f.blocks].reshape(-1)
-        greatest = state.row_max[f.stat + row]
-        below = (greatest - t) & ((1 << 18) - 1)
-        total = int(np.where(t == MASKED, 0, exp2_fixed(below)).sum()) & (2**31 - 1)
-        log = int(log2_fixed(np.array(total))) if total >= 1 << EXP_BITS else 0
-        state.row_log[f.stat + row] = greatest + log
-
-
 def prob(state: State, memory: bytearray, f: Prob) -> None:
-    """Codes of minus log2 of the probability, as the left operand of the next GEMM."""
+    """Codes of logits less the greatest of their row, as the left operand of the next GEMM."""
     for row in range(f.rows):
         start = f.lgt + row * f.lgt_row
-        codes = encode(state, state.lgt[start : start + f.blocks] - state.row_log[f.stat + row])
+        codes = encode(state, state.lgt[start : start + f.blocks] - state.row_max[f.stat + row])
         state.act[f.dst + np.arange(f.blocks) * f.dst_block + row] = codes
 
 
@@ -138,6 +124,5 @@ OPERATIONS: dict[type[Instruction], Callable[[State, bytearray, Any], None]] = {
     Gemm: gemm,
     Scale: scale,
     Logit: logit,
-    Expsum: expsum,
     Prob: prob,
 }

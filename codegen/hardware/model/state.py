@@ -28,8 +28,8 @@ class State:
         ``(64,)`` operands, four tables of 16.
     encode : numpy.ndarray
         ``(64,)`` 32 thresholds (the last unused), then 32 codes.
-    row_max, row_log : numpy.ndarray
-        ``(stat_depth,)`` greatest logit of a row; that plus the logarithm of its sum.
+    row_max : numpy.ndarray
+        ``(stat_depth,)`` greatest logit of a row.
     """
 
     config: Config
@@ -42,7 +42,6 @@ class State:
     decode: np.ndarray = field(init=False)
     encode: np.ndarray = field(init=False)
     row_max: np.ndarray = field(init=False)
-    row_log: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         for name in ("act", "wgt", "out"):
@@ -50,7 +49,7 @@ class State:
         for name in ("vec", "acc", "lgt"):
             setattr(self, name, np.zeros((self.config.depth(name), self.config.dim), np.int64))
         self.decode, self.encode = np.zeros(64, np.int64), np.zeros(64, np.int64)
-        self.row_max, self.row_log = (np.zeros(self.config.stat_depth, np.int64) for _ in range(2))
+        self.row_max = np.zeros(self.config.stat_depth, np.int64)
 
 
 def signed(value: np.ndarray | int, bits: int) -> np.ndarray:

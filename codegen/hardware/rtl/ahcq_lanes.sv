@@ -1,4 +1,4 @@
-// The lanes of the vector unit: scale, add, saturate, and then numbers, codes, logits or sums of exponentials.
+// The lanes of the vector unit: scale, add, saturate, and then numbers, codes, or logits and the greatest of their row.
 // Stage numbers count cycles from the entry of a slot; SPEC 4 says what is computed.
 module ahcq_lanes
   import ahcq_isa_pkg::*, ahcq_vector_pkg::*;
@@ -11,8 +11,6 @@ module ahcq_lanes
   input  logic                          valid_i,
   input  slot_t                         slot_i,
   output logic                          busy_o,
-  output logic                          rows_ready_o,
-  input  logic                          row_begins_i,  // EXPSUM, before its slot
   // memory data, one cycle after the slot
   input  logic [Lanes-1:0][31:0]        acc_data_i,
   input  logic [Lanes-1:0][31:0]        vec_data_i,
@@ -33,10 +31,7 @@ module ahcq_lanes
   localparam int unsigned NumberStage = 13;
   localparam int unsigned CodeStage = NumberStage + 6;
   localparam int unsigned MaxStage = NumberStage + Levels;
-  localparam int unsigned SumStage = NumberStage + 7 + Levels;
-  localparam int unsigned Stages = SumStage;
-  localparam int unsigned SumBits = ExpBits + 1 + Levels;
-  localparam int unsigned PendingRows = 8;
+  localparam int unsigned Stages = CodeStage > MaxStage ? CodeStage : MaxStage;
 
   logic [Stages:0] valid;
   slot_t slot[Stages+1];
@@ -56,14 +51,13 @@ module ahcq_lanes
     for (int unsigned i = 1; i <= Stages; i++) slot_q[i] <= slot[i-1];
   end
 
-  // Row statistics.
+  // Row maxima.
   localparam int unsigned StatWidth = $clog2(StatDepth);
   logic signed [LogitBits-1:0] row_max;
-  logic signed [LogBits-1:0] row_log, stat_q[Stages+1];
-  logic max_we, log_we;
-  logic [StatWidth-1:0] max_waddr, log_waddr;
+  logic [MaxStage:2][LogitBits-1:0] row_max_q;
+  logic max_we;
+  logic [StatWidth-1:0] max_waddr;
   logic signed [LogitBits-1:0] max_wdata;
-  logic signed [LogBits-1:0] log_wdata;
   ahcq_ram #(
     .Width(LogitBits),
     .Depth(StatDepth)
@@ -76,24 +70,7 @@ module ahcq_lanes
     .raddr_i(slot_i.stat[StatWidth-1:0]),
     .rdata_o(row_max)
   );
-  ahcq_ram #(
-    .Width(LogBits),
-    .Depth(StatDepth)
-  ) u_row_log (
-    .clk_i,
-    .we_i   (log_we),
-    .waddr_i(log_waddr),
-    .wdata_i(log_wdata),
-    .re_i   (valid_i),
-    .raddr_i(slot_i.stat[StatWidth-1:0]),
-    .rdata_o(row_log)
-  );
-  always_ff @(posedge clk_i) begin
-    stat_q[0] <= '0;
-    stat_q[1] <= '0;
-    stat_q[2] <= slot[1].op == OpProb ? row_log : LogBits'(row_max);
-    for (int unsigned i = 3; i <= Stages; i++) stat_q[i] <= stat_q[i-1];
-  end
+  always_ff @(posedge clk_i) row_max_q <= {row_max_q[MaxStage-1:2], row_max};
 
   // Decoded one stage before its use, and registered in each lane.
   scaler_control_t control;
@@ -108,25 +85,22 @@ module ahcq_lanes
     control.rel_6 = slot[5].op == OpLogit && slot[5].row_addend;
     control.set_bias_9 = valid[8] && slot[8].kind == SetBias;
     control.addend_9 = addend_of(slot[8]);
-    control.negate_10 = slot[9].op == OpExpsum;
-    control.carry_10 = slot[9].op == OpExpsum || slot[9].op == OpProb;
+    control.carry_10 = slot[9].op == OpProb;
     control.logit_12 = slot[11].op == OpLogit;
   end
   always_ff @(posedge clk_i) set_rel_h_5_q <= valid[4] && slot[4].kind == SetRelH;
 
-  // Stages 1 to 13, lane by lane, and the encoder and the exponential after them.
+  // Stages 1 to 13, lane by lane, and the encoder after them.
   logic signed [31:0] rel_h_q;
   logic [Lanes-1:0][31:0] vec_5, number;
-  logic [Lanes-1:0][ExpBits:0] exps;
   logic [Lanes-1:0][LogitBits-1:0] logits;
-  logic [Lanes-1:0][SumBits-1:0] wide_exps;
   always_ff @(posedge clk_i) begin
     if (set_rel_h_5_q) rel_h_q <= vec_5[slot[5].lane[$clog2(Lanes)-1:0]];
   end
 
   for (genvar l = 0; l < Lanes; l++) begin : gen_lane
     logic [31:0] sum_2_q, vec_2_q;
-    logic real_12_q, masked;
+    logic real_12_q;
     scaler_control_t control_q;
 
     ahcq_copy #(
@@ -149,14 +123,12 @@ module ahcq_lanes
       .vec_2_i    (vec_2_q),
       .vec_5_o    (vec_5[l]),
       .rel_h_6_i  (rel_h_q),
-      .stat_9_i   (stat_q[9]),
+      .row_max_9_i(row_max_q[9]),
       .real_12_i  (real_12_q),
-      .masked_13_o(masked),
       .number_13_o(number[l])
     );
     assign number_o[l] = number[l];
     assign logits[l] = number[l][LogitBits-1:0];
-    assign wide_exps[l] = SumBits'(exps[l]);
 
     ahcq_encoder u_encoder (
       .clk_i,
@@ -165,12 +137,6 @@ module ahcq_lanes
       .wdata_i(encode_wdata_i),
       .value_i(number[l]),
       .code_o (code_o[l])
-    );
-    ahcq_exp2 u_exp2 (
-      .clk_i,
-      .zero_i (masked),
-      .below_i(logits[l]),
-      .exp_o  (exps[l])
     );
   end
 
@@ -206,7 +172,7 @@ module ahcq_lanes
     .data_i(logits),
     .data_o(lane_max)
   );
-  assign run_from = !slot[MaxStage].first ? run_q : slot[MaxStage].fresh ? Masked : stat_q[MaxStage][LogitBits-1:0];
+  assign run_from = !slot[MaxStage].first ? run_q : slot[MaxStage].fresh ? Masked : row_max_q[MaxStage];
   assign run = lane_max > run_from ? lane_max : run_from;
   always_ff @(posedge clk_i) begin
     if (logit_here) run_q <= run;
@@ -216,79 +182,5 @@ module ahcq_lanes
   assign max_waddr = slot[MaxStage].stat[StatWidth-1:0];
   assign max_wdata = run;
 
-  // Row sum of exponentials, then its logarithm.
-  logic [SumBits-1:0] lane_sum;
-  logic [30:0] row_sum_q, row_sum;
-  logic exp_here, sum_valid, sum_ready, log_ready, log_valid, fifo_ready;
-  logic [30:0] log_total;
-  logic [13:0] log;
-  logic signed [LogitBits-1:0] log_max;
-  logic [StatWidth-1:0] log_stat;
-  ahcq_tree #(
-    .Count(Lanes),
-    .Width(SumBits),
-    .Sum  (1'b1)
-  ) u_sum (
-    .clk_i,
-    .data_i(wide_exps),
-    .data_o(lane_sum)
-  );
-  assign exp_here = valid[SumStage] && slot[SumStage].op == OpExpsum;
-  assign row_sum = (slot[SumStage].first ? '0 : row_sum_q) + 31'(lane_sum);
-  always_ff @(posedge clk_i) begin
-    if (exp_here) row_sum_q <= row_sum;
-  end
-  ahcq_fifo #(
-    .Width(31 + LogitBits + StatWidth),
-    .Depth(PendingRows)
-  ) u_sums (
-    .clk_i,
-    .rst_ni,
-    .valid_i(exp_here && slot[SumStage].last),
-    .ready_o(fifo_ready),
-    .data_i ({row_sum, stat_q[SumStage][LogitBits-1:0], slot[SumStage].stat[StatWidth-1:0]}),
-    .valid_o(sum_valid),
-    .ready_i(log_valid),
-    .data_o ({log_total, log_max, log_stat})
-  );
-  assign sum_ready = sum_valid && log_ready;
-  ahcq_log2 u_log2 (
-    .clk_i,
-    .rst_ni,
-    .valid_i(sum_ready),
-    .ready_o(log_ready),
-    .total_i(log_total),
-    .valid_o(log_valid),
-    .log_o  (log)
-  );
-  // It is added and written a cycle later, long before it can be read.
-  logic [13:0] log_q;
-  logic signed [LogitBits-1:0] log_max_q;
-  always_ff @(posedge clk_i or negedge rst_ni) begin
-    if (!rst_ni) log_we <= 1'b0;
-    else log_we <= log_valid;
-  end
-  always_ff @(posedge clk_i) begin
-    log_q <= log;
-    log_max_q <= log_max;
-    log_waddr <= log_stat;
-  end
-  assign log_wdata = LogBits'(log_max_q) + LogBits'({1'b0, log_q});
-
-  localparam int unsigned PendingBits = $clog2(PendingRows + 1);
-  logic [PendingBits-1:0] pending_d, pending_q;
-  assign pending_d = pending_q + PendingBits'(row_begins_i) - PendingBits'(log_valid);
-  always_ff @(posedge clk_i or negedge rst_ni) begin
-    if (!rst_ni) begin
-      pending_q <= '0;
-      rows_ready_o <= 1'b1;
-    end else begin
-      pending_q <= pending_d;
-      rows_ready_o <= pending_d != PendingBits'(PendingRows);
-    end
-  end
-  assign busy_o = valid_q != '0 || pending_q != '0;
-
-  // a row begins only if its sum will have room
-  SumsFit_A : assert property (@(posedge clk_i) disable iff (!rst_ni) exp_here && slot[SumStage].last |-> fifo_ready);
+  assign busy_o = valid_q != '0;
 endmodule

@@ -10,9 +10,8 @@ module ahcq_scaler
   input  logic signed [31:0]      vec_2_i,
   output logic signed [31:0]      vec_5_o,
   input  logic signed [31:0]      rel_h_6_i,
-  input  logic signed [LogBits-1:0] stat_9_i,
+  input  logic signed [LogitBits-1:0] row_max_9_i,
   input  logic                    real_12_i,  // LOGIT: the key exists
-  output logic                    masked_13_o,
   output logic signed [31:0]      number_13_o
 );
   localparam int unsigned ProductBits = 32 + MantissaBits;
@@ -85,32 +84,27 @@ module ahcq_scaler
   logic signed [31:0] bias_q;
   logic signed [32:0] addend_10_q;
   logic signed [WideBits-1:0] total_11_q;
-  logic masked_11_q;
   always_ff @(posedge clk_i) begin
     if (control_i.set_bias_9) bias_q <= vec[9];
     unique case (control_i.addend_9)
       AddBias: addend_10_q <= 33'(bias_q);
       AddVec: addend_10_q <= 33'(signed'(vec[9]));
-      AddStat: addend_10_q <= 33'(stat_9_i);
-      SubStat: addend_10_q <= ~33'(stat_9_i);
+      SubMax: addend_10_q <= ~33'(row_max_9_i);
       default: addend_10_q <= '0;
     endcase
-    total_11_q <= (WideBits'(shifted_10_q >>> 1) ^ {WideBits{control_i.negate_10}}) + WideBits'(addend_10_q) +
+    total_11_q <= WideBits'(shifted_10_q >>> 1) + WideBits'(addend_10_q) +
         WideBits'({1'b0, control_i.carry_10 || shifted_10_q[0]});
-    masked_11_q <= shifted_10_q[LogitBits:1] == Masked;
   end
 
   // 11, 12: saturate
   logic signed [31:0] total_12_q;
-  logic sign_12_q, fits_number_12_q, fits_logit_12_q, masked_12_q;
+  logic sign_12_q, fits_number_12_q, fits_logit_12_q;
   always_ff @(posedge clk_i) begin
     total_12_q <= total_11_q[31:0];
     sign_12_q <= total_11_q[WideBits-1];
     fits_number_12_q <= total_11_q[WideBits-1:31] == '0 || total_11_q[WideBits-1:31] == '1;
     fits_logit_12_q <= (total_11_q[WideBits-1:LogitBits-1] == '0 || total_11_q[WideBits-1:LogitBits-1] == '1) &&
         total_11_q[LogitBits-1:0] != Masked;
-    masked_12_q <= masked_11_q;
-    masked_13_o <= masked_12_q;
     if (control_i.logit_12) begin
       if (!real_12_i) number_13_o <= 32'(Masked);
       else if (!fits_logit_12_q) number_13_o <= sign_12_q ? -32'(LogitMax) : 32'(LogitMax);

@@ -1,8 +1,7 @@
-// Greatest or sum of the lanes, two at a time: one register a level, $clog2(Count) cycles.
+// Greatest of the lanes, two at a time: one register a level, $clog2(Count) cycles.
 module ahcq_tree #(
   parameter int unsigned Count = 4,  // a power of two, at least 2
-  parameter int unsigned Width = 18,
-  parameter bit          Sum = 1'b0  // otherwise the greatest signed number
+  parameter int unsigned Width = 18
 ) (
   input  logic                         clk_i,
   input  logic [Count-1:0][Width-1:0]  data_i,
@@ -13,8 +12,7 @@ module ahcq_tree #(
   logic [Half-1:0][Width-1:0] data_q;
   always_ff @(posedge clk_i) begin
     for (int unsigned i = 0; i < Half; i++) begin
-      if (Sum) data_q[i] <= data_i[2*i] + data_i[2*i+1];
-      else data_q[i] <= $signed(data_i[2*i]) < $signed(data_i[2*i+1]) ? data_i[2*i+1] : data_i[2*i];
+      data_q[i] <= $signed(data_i[2*i]) < $signed(data_i[2*i+1]) ? data_i[2*i+1] : data_i[2*i];
     end
   end
   if (Count == 2) begin : gen_last
@@ -22,8 +20,7 @@ module ahcq_tree #(
   end else begin : gen_level
     ahcq_tree #(
       .Count(Half),
-      .Width(Width),
-      .Sum  (Sum)
+      .Width(Width)
     ) u_tree (
       .clk_i,
       .data_i(data_q),

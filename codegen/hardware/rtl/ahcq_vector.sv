@@ -41,7 +41,7 @@ module ahcq_vector
   localparam int unsigned VecWords = VecDepth * Subs;
   localparam int unsigned LgtWords = LgtDepth * Subs;
 
-  logic lanes_busy, rows_ready, slot_valid, lgt_valid, row_begins;
+  logic lanes_busy, slot_valid, lgt_valid;
   slot_t slot, number_slot;
   logic [Lanes-1:0][31:0] number;
   logic [19:0] vec_read_addr, lgt_read_addr, number_addr;
@@ -72,7 +72,6 @@ module ahcq_vector
     vec_3_q <= vec_data_o;
     lgt_3_q <= lgt_data;
   end
-  assign row_begins = slot_valid && slot.op == OpExpsum && slot.first;
   ahcq_vector_seq #(
     .Dim  (Dim),
     .Lanes(Lanes)
@@ -87,7 +86,6 @@ module ahcq_vector
     .give_ready_i,
     .busy_o,
     .lanes_busy_i(lanes_busy || valid_q != '0),
-    .rows_ready_i(rows_ready),
     .acc_ready_i,
     .acc_read_o,
     .valid_o     (slot_valid),
@@ -129,9 +127,7 @@ module ahcq_vector
     .rst_ni,
     .valid_i       (valid_q[2]),
     .slot_i        (slot_2_q),
-    .row_begins_i  (row_begins),
     .busy_o        (lanes_busy),
-    .rows_ready_o  (rows_ready),
     .acc_data_i    (acc_3_q),
     .vec_data_i    (vec_3_q),
     .lgt_data_i    (lgt_3_q),

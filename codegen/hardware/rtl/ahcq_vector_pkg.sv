@@ -2,7 +2,6 @@
 package ahcq_vector_pkg;
   import ahcq_isa_pkg::*;
 
-  localparam int unsigned LogBits = 20;
   localparam logic signed [LogitBits-1:0] Masked = {1'b1, {(LogitBits - 1) {1'b0}}};
   localparam logic signed [LogitBits-1:0] LogitMax = {1'b0, {(LogitBits - 1) {1'b1}}};
 
@@ -38,7 +37,7 @@ package ahcq_vector_pkg;
     logic [4:0]  part;  // beat within the word
   } write_t;
 
-  typedef enum logic [2:0] {AddNothing, AddBias, AddVec, AddStat, SubStat} addend_e;
+  typedef enum logic [1:0] {AddNothing, AddBias, AddVec, SubMax} addend_e;
 
   // What a scaler must know, each at the stage in its name, decoded one stage before.
   typedef struct packed {
@@ -51,7 +50,6 @@ package ahcq_vector_pkg;
     logic                    rel_6;
     logic                    set_bias_9;
     addend_e                 addend_9;
-    logic                    negate_10;
     logic                    carry_10;
     logic                    logit_12;
   } scaler_control_t;
@@ -60,8 +58,7 @@ package ahcq_vector_pkg;
   function automatic addend_e addend_of(slot_t slot);
     unique case (slot.op)
       OpScale: return slot.row_addend ? AddVec : slot.bias ? AddBias : AddNothing;
-      OpProb: return SubStat;
-      OpExpsum: return AddStat;
+      OpProb: return SubMax;
       default: return AddNothing;
     endcase
   endfunction

@@ -16,7 +16,6 @@ module ahcq_vector_seq
   input  logic         give_ready_i,
   output logic         busy_o,
   input  logic         lanes_busy_i,
-  input  logic         rows_ready_i,  // room for one more row sum
   input  logic         acc_ready_i,
   output logic         acc_read_o,
   output logic         valid_o,
@@ -41,7 +40,7 @@ module ahcq_vector_seq
   logic [SubWidth-1:0] sub_q;
   logic [15:0] acc_at_q;
   logic [15:0] acc_q, add_q, dst_q, lgt_q, rel_w_q, rel_h_q;  // of the block (add, dst; acc of SCALE) or row
-  logic issue, last_row, last_block, last_sub, blocked, data_q;
+  logic issue, last_row, last_block, last_sub, data_q;
   logic [19:0] vec_word;
 
   assign scale = instr_q;
@@ -56,12 +55,11 @@ module ahcq_vector_seq
   assign start_prob = start_instr_i;
   assign start_logit = start_instr_i;
   // what the opcode says, held from the start on
-  logic is_scale_q, is_logit_q, is_expsum_q, uses_acc_q, row_addend_q;
+  logic is_scale_q, is_logit_q, uses_acc_q, row_addend_q;
   always_ff @(posedge clk_i) begin
     if (start_i) begin
       is_scale_q <= start_scale.opcode == OpScale;
       is_logit_q <= start_scale.opcode == OpLogit;
-      is_expsum_q <= start_scale.opcode == OpExpsum;
       uses_acc_q <= start_scale.opcode == OpScale || start_scale.opcode == OpLogit;
       row_addend_q <= start_scale.opcode == OpScale ? start_scale.add_mode == 2'd2 :
           start_scale.opcode == OpLogit && start_logit.rel;
@@ -94,9 +92,7 @@ module ahcq_vector_seq
   logic start_rel;
   assign start_rel = start_logit.rel;
   assign acc_read_o = data_q && uses_acc_q;
-  assign blocked = (uses_acc_q && !acc_ready_i) ||
-      (is_expsum_q && first_block && sub_q == '0 && !rows_ready_i);
-  assign issue = data_q && !blocked;
+  assign issue = data_q && (!uses_acc_q || acc_ready_i);
 
   always_comb begin
     state_d = state_q;

@@ -7,15 +7,13 @@
 namespace ahcq {
 namespace isa {
 
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr int kOperandBits = 9;
 constexpr int kWeightBits = 5;
 constexpr int kCodeBits = 4;
 constexpr int kMantissaBits = 22;
 constexpr int kShiftBits = 6;
 constexpr int kLogitBits = 18;
-constexpr int kExpBits = 18;
-constexpr int kFractionBits = 10;
 constexpr int kDecodeTables = 4;
 constexpr int kThresholds = 31;
 constexpr int kTokenBits = 4;
@@ -54,7 +52,6 @@ enum class Opcode : uint32_t {
   kGemm = 3,
   kScale = 4,
   kLogit = 5,
-  kExpsum = 6,
   kProb = 7,
   kFinish = 15,
 };
@@ -190,16 +187,6 @@ constexpr Field kRelH = {177, 16};
 constexpr Field kRelHRow = {193, 12};
 constexpr Field kRelHLane = {205, 6};
 }  // namespace logit
-namespace expsum {
-constexpr Field kOpcode = {0, 4};
-constexpr Field kPop = {4, 4};
-constexpr Field kPush = {8, 4};
-constexpr Field kRows = {12, 12};
-constexpr Field kBlocks = {24, 12};
-constexpr Field kLgt = {36, 16};
-constexpr Field kLgtRow = {52, 16};
-constexpr Field kStat = {68, 8};
-}  // namespace expsum
 namespace prob {
 constexpr Field kOpcode = {0, 4};
 constexpr Field kPop = {4, 4};
@@ -284,10 +271,6 @@ constexpr Entry kEntries[] = {
          {2, logit::kRelW, {logit::kRows, {0, 0}}, {logit::kRelWRow, {0, 0}}, Tail::kField, logit::kBlocks, logit::kRel, 1},
          {2, logit::kRelH, {logit::kRows, {0, 0}}, {logit::kRelHRow, {0, 0}}, Tail::kOne, {0, 0}, logit::kRel, 1},
      }},
-    {Opcode::kExpsum, 2, 76, 0x0, {expsum::kRows, expsum::kBlocks}, 2, {
-         {7, expsum::kLgt, {expsum::kRows, {0, 0}}, {expsum::kLgtRow, {0, 0}}, Tail::kField, expsum::kBlocks, {0, 0}, 1},
-         {8, expsum::kStat, {{0, 0}, {0, 0}}, {{0, 0}, {0, 0}}, Tail::kField, expsum::kRows, {0, 0}, 1},
-     }},
     {Opcode::kProb, 2, 108, 0x0, {prob::kRows, prob::kBlocks}, 3, {
          {7, prob::kLgt, {prob::kRows, {0, 0}}, {prob::kLgtRow, {0, 0}}, Tail::kField, prob::kBlocks, {0, 0}, 1},
          {8, prob::kStat, {{0, 0}, {0, 0}}, {{0, 0}, {0, 0}}, Tail::kField, prob::kRows, {0, 0}, 1},
@@ -298,10 +281,10 @@ constexpr Entry kEntries[] = {
 };
 
 constexpr Config kConfigs[] = {
-    {"sim_4x4", 4, 2, 1, 4096, 2048, 1024, 512, 256, 2048, 64, 0x98636f41},
-    {"ecp5_16x16", 16, 8, 1, 4096, 4096, 1024, 256, 512, 4096, 64, 0x8dca1f71},
-    {"ecp5_32x32", 32, 32, 2, 4096, 4096, 1024, 512, 512, 4096, 64, 0x9a1347d4},
-    {"zu_64x64", 64, 64, 2, 4096, 4096, 2048, 1024, 1024, 4096, 256, 0x145ddd53},
+    {"sim_4x4", 4, 2, 1, 4096, 2048, 1024, 512, 256, 2048, 64, 0x573a3b63},
+    {"ecp5_16x16", 16, 8, 1, 4096, 4096, 1024, 256, 512, 4096, 64, 0x68e5e341},
+    {"ecp5_32x32", 32, 32, 2, 4096, 4096, 1024, 512, 512, 4096, 64, 0xea97412a},
+    {"zu_64x64", 64, 64, 2, 4096, 4096, 2048, 1024, 1024, 4096, 256, 0x8b987a79},
 };
 
 constexpr Name kErrorNames[] = {

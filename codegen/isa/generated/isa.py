@@ -48,7 +48,7 @@ class Instruction:
 
 HEADER = {"opcode": Field(0, 4), "pop": Field(4, 4), "push": Field(8, 4)}
 
-VERSION: int = 1
+VERSION: int = 2
 UNITS: list[str] = ["load", "gemm", "vector", "store"]
 LIMITS: dict[str, int] = {"operand_bits": 9,
  "weight_bits": 5,
@@ -56,8 +56,6 @@ LIMITS: dict[str, int] = {"operand_bits": 9,
  "mantissa_bits": 22,
  "shift_bits": 6,
  "logit_bits": 18,
- "exp_bits": 18,
- "fraction_bits": 10,
  "decode_tables": 4,
  "thresholds": 31,
  "token_bits": 4,
@@ -115,7 +113,7 @@ CONFIGS: dict[str, dict[str, int]] = {"sim_4x4": {"dim": 4,
              "out_depth": 256,
              "lgt_depth": 2048,
              "stat_depth": 64,
-             "hash": 2556653377},
+             "hash": 1463434083},
  "ecp5_16x16": {"dim": 16,
                 "lanes": 8,
                 "bus_chunks": 1,
@@ -126,7 +124,7 @@ CONFIGS: dict[str, dict[str, int]] = {"sim_4x4": {"dim": 4,
                 "out_depth": 512,
                 "lgt_depth": 4096,
                 "stat_depth": 64,
-                "hash": 2378833777},
+                "hash": 1759896385},
  "ecp5_32x32": {"dim": 32,
                 "lanes": 32,
                 "bus_chunks": 2,
@@ -137,7 +135,7 @@ CONFIGS: dict[str, dict[str, int]] = {"sim_4x4": {"dim": 4,
                 "out_depth": 512,
                 "lgt_depth": 4096,
                 "stat_depth": 64,
-                "hash": 2584954836},
+                "hash": 3935781162},
  "zu_64x64": {"dim": 64,
               "lanes": 64,
               "bus_chunks": 2,
@@ -148,7 +146,7 @@ CONFIGS: dict[str, dict[str, int]] = {"sim_4x4": {"dim": 4,
               "out_depth": 1024,
               "lgt_depth": 4096,
               "stat_depth": 256,
-              "hash": 341695827}}
+              "hash": 2342025849}}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -309,31 +307,8 @@ class Logit(Instruction):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Expsum(Instruction):
-    """stat += log2_fixed(sum over the row of exp2_fixed(max - t))."""
-
-    name: ClassVar[str] = "expsum"
-    opcode: ClassVar[int] = 6
-    unit: ClassVar[str] = "vector"
-    bits: ClassVar[int] = 76
-    layout: ClassVar[dict[str, Field]] = {"rows": Field(12, 12), "blocks": Field(24, 12), "lgt": Field(36, 16), "lgt_row": Field(52, 16), "stat": Field(68, 8)}
-    nonzero: ClassVar[tuple[str, ...]] = ("rows", "blocks")
-    memories: ClassVar[tuple[Memory, ...]] = ()
-    writes: ClassVar[tuple[str, ...]] = ("stat",)
-    ranges: ClassVar[tuple[Range, ...]] = (
-        Range("lgt", "lgt", (("rows", "lgt_row"),), "blocks", None),
-        Range("stat", "stat", (), "rows", None),
-    )
-    rows: int
-    blocks: int
-    lgt: int = 0
-    lgt_row: int = 0
-    stat: int = 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Prob(Instruction):
-    """Codes of encode(t - stat) to `act`."""
+    """Codes of encode(t - row maximum) to `act`."""
 
     name: ClassVar[str] = "prob"
     opcode: ClassVar[int] = 7
@@ -373,4 +348,4 @@ class Finish(Instruction):
     )
 
 
-INSTRUCTIONS: tuple[type[Instruction], ...] = (Load, Store, Gemm, Scale, Logit, Expsum, Prob, Finish)
+INSTRUCTIONS: tuple[type[Instruction], ...] = (Load, Store, Gemm, Scale, Logit, Prob, Finish)

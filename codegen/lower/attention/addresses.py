@@ -19,10 +19,10 @@ class AttentionAddresses:
     Attributes
     ----------
     queries, keys, values : int
-        4-bit codes ``(heads, d / Dim, padded rows, Dim)``, rows in the order of :meth:`.AttentionPlan.query_rows` and
-        :meth:`.AttentionPlan.key_rows`.
+        4-bit codes ``(heads, blocks of d, padded rows, Dim)``, rows in the order of :meth:`.AttentionPlan.query_rows`
+        and :meth:`.AttentionPlan.key_rows`.
     sums : int
-        int32 results ``(heads, d / Dim, padded queries, Dim)``.
+        int32 results ``(heads, d // Dim + 1, padded queries, Dim)``, the sums of the rows' operands behind the channels.
     decode, encode, scales : int
         Decode tables, the interval encoder, and the words of scales.
     rel_tables : (int, int)
@@ -44,14 +44,16 @@ class AttentionAddresses:
 
 def place_attention(plan: AttentionPlan, memory: DeviceMemory) -> AttentionAddresses:
     """Place the tables of an attention in memory, and reserve what its program reads and writes there."""
-    heads, channels, dim, c = plan.stage.heads, plan.stage.channels, plan.config.dim, plan.constants
+    heads, dim, c = plan.stage.heads, plan.config.dim, plan.constants
     queries, keys, values = (
-        memory.scratch(heads * rows * channels // 2) for rows in (plan.padded_queries, plan.keys, plan.keys)
+        memory.scratch(heads * rows * plan.channel_blocks * dim // 2)
+        for rows in (plan.padded_queries, plan.keys, plan.keys)
     )
     codes = np.arange(16) - c.q_zero
     decode = memory.constant(np.concatenate([decode_table(table) for table in (codes, c.table, 16 * codes)]))
     encode = memory.constant(encode_table(-c.log_thresholds - 1, np.arange(len(c.table))))
-    words = [fixed_scale(np.array(1.0), 0), c.rel_h_multiplier, c.rel_w_multiplier]
+    one, minus_one = fixed_scale(np.array([1.0, -1.0]), 0)
+    words = [one, c.rel_h_multiplier, c.rel_w_multiplier, minus_one]
     scales = memory.constant(np.repeat(np.array(words, np.int32), dim))
     rel_tables, rel_buffers = (0, 0), (0, 0)
     if plan.stage.rel_h is not None and plan.stage.rel_w is not None:
@@ -60,7 +62,7 @@ def place_attention(plan: AttentionPlan, memory: DeviceMemory) -> AttentionAddre
         # behind the last query its window may read past its row: room for one more
         first, second = (memory.scratch((plan.rows + 1) * plan.rel_pitch) for _ in range(2))
         rel_tables, rel_buffers = (height, width), (first, second)
-    sums = memory.scratch(heads * plan.padded_queries * channels * 4)
+    sums = memory.scratch(heads * plan.padded_queries * plan.result_blocks * dim * 4)
     return AttentionAddresses(queries, keys, values, sums, decode, encode, scales, rel_tables, rel_buffers)
 
 

@@ -35,9 +35,13 @@ class Buffers:
     def __init__(self, plan: AttentionPlan) -> None:
         self.plan = plan
 
-    def query_words(self, tile: QueryTile, block: int = 0) -> int:
-        """Return the number of words of queries in external memory in front of a tile's channel block."""
-        rows = (tile.head * self.plan.channel_blocks + block) * self.plan.padded_queries
+    def query_words(self, tile: QueryTile) -> int:
+        """Return the number of words of queries in external memory in front of a tile's first block."""
+        return tile.head * self.plan.channel_blocks * self.plan.padded_queries + tile.index * self.plan.rows
+
+    def result_words(self, tile: QueryTile, block: int) -> int:
+        """Return the number of words of results in external memory in front of a block of a tile."""
+        rows = (tile.head * self.plan.result_blocks + block) * self.plan.padded_queries
         return rows + tile.index * self.plan.rows
 
     def queries(self, tile: QueryTile) -> int:
@@ -53,12 +57,12 @@ class Buffers:
         return tile.number % self.plan.logit_buffers * self.plan.rows * self.plan.blocks
 
     def statistics(self, tile: QueryTile) -> int:
-        """Return the place of a tile's rows in ``stat``."""
+        """Return the place of a tile's row maxima in ``stat``."""
         return tile.buffer * self.plan.rows
 
     def sums(self, tile: QueryTile) -> int:
         """Return the place of a tile's sums of values in the accumulators."""
-        return self.plan.acc_sums + tile.buffer * self.plan.channel_blocks * self.plan.rows
+        return self.plan.acc_sums + tile.buffer * self.plan.result_blocks * self.plan.rows
 
     def scores(self, chunk: int) -> int:
         """Return the place of a chunk's scores in the accumulators."""

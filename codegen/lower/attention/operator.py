@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from tvm_ahcq.codegen.isa.config import Config
+from tvm_ahcq.codegen.isa.generated.isa import LIMITS
 from tvm_ahcq.codegen.lower.address_space import DeviceMemory
 from tvm_ahcq.codegen.lower.linear.operator import SAME_CODES
 from tvm_ahcq.codegen.lower.linear.stage import WORD_BITS, SumField
-from tvm_ahcq.codegen.lower.offloaded_op import InputLayout, OffloadedOp, OutputLayout
+from tvm_ahcq.codegen.lower.offloaded_op import InputLayout, OffloadedOp, OutputLayout, constant_channel
 from tvm_ahcq.codegen.lower.tiles import NO_TILES, AttentionTile, Tiles, tile_misfit
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.core.reference import AttentionConstants
@@ -50,10 +51,11 @@ def lower_attention(
     Raises
     ------
     DeviceError
-        If it does not fit the accelerator.
+        If it does not fit the accelerator, or its probabilities are not row-relative.
     TuningError
         If a tile does not fit.
     """
+    _check_probabilities(constants)
     heads, queries, keys, channels = shape
     whole = AttentionStage(heads, queries, keys, channels, constants, rel_h, rel_w)
     key = attention_shape(config, whole)
@@ -74,18 +76,37 @@ def lower_attention(
     )
 
 
+def _check_probabilities(constants: AttentionConstants) -> None:
+    """Check that codes of probabilities are what PROB computes."""
+    if not constants.row_relative:
+        raise DeviceError(
+            "codes of its probabilities depend on the sum of their row, which the accelerator does not know before it "
+            "encodes them: quantize its probabilities with 'row_relative', as the recipe 'ahcq' does"
+        )
+    codes = 1 << LIMITS["code_bits"]
+    if len(constants.table) > codes:
+        raise DeviceError(f"its probabilities have {len(constants.table)} codes; the accelerator takes {codes}")
+
+
 def _inputs(plan: AttentionPlan, addresses: AttentionAddresses, heads: int) -> tuple[InputLayout, ...]:
-    """Layouts of queries, keys and values; `heads` are those of all runs."""
-    stage, dim, channel_at = plan.stage, plan.config.dim, np.arange(plan.stage.channels)
+    """Layouts of queries, keys and values; `heads` are those of all runs.
+
+    Padded channels of queries are their zero point, whatever the keys are there; the first of the values is their sum.
+    """
+    stage, dim = plan.stage, plan.config.dim
     given = (
-        (addresses.queries, stage.queries, plan.query_rows()),
-        (addresses.keys, stage.keys, plan.key_rows()),
-        (addresses.values, stage.keys, plan.key_rows()),
+        (addresses.queries, stage.queries, plan.query_rows(), plan.constants.q_zero),
+        (addresses.keys, stage.keys, plan.key_rows(), 0),
+        (addresses.values, stage.keys, plan.key_rows(), plan.one),
     )
-    return tuple(
-        InputLayout(address, heads * rows, stage.heads, rows, stage.channels, dim, row_at, channel_at, SAME_CODES)
-        for address, rows, row_at in given
-    )
+    layouts = []
+    for address, rows, row_at, code in given:
+        channel_at = np.full(plan.channel_blocks * dim, constant_channel(code))
+        channel_at[: stage.channels] = np.arange(stage.channels)
+        layouts.append(
+            InputLayout(address, heads * rows, stage.heads, rows, stage.channels, dim, row_at, channel_at, SAME_CODES)
+        )
+    return tuple(layouts)
 
 
 def _output(plan: AttentionPlan, addresses: AttentionAddresses, heads: int) -> OutputLayout:
@@ -96,12 +117,13 @@ def _output(plan: AttentionPlan, addresses: AttentionAddresses, heads: int) -> O
         total=heads * stage.queries,
         batch=stage.heads,
         rows=stage.queries,
-        blocks=plan.channel_blocks,
+        blocks=plan.result_blocks,
         dim=plan.config.dim,
         row_at=plan.query_rows(),
         fields=(SumField(0, 0, WORD_BITS),),
         multiplier=np.full((1, stage.channels), plan.constants.out_scale, np.float32),
         bias=np.zeros(stage.channels, np.float32),
+        divisor=1 if plan.one > plan.constants.v_zero else -1,
     )
 
 

@@ -2,7 +2,10 @@
 
 Keys come in *lines*: with relative positions one picture row each, padded to whole blocks of Dim; without, some blocks.
 Queries are taken in tiles: some picture rows, or a part of one (*segments* of queries with the same height), padded to
-what DMA takes. Keys and values come in *chunks* of some lines.
+what DMA takes. Keys and values come in *chunks* of some lines. Channels are padded to whole blocks of Dim.
+
+Results have a column behind the channels: the sums of the rows' operands, which are values of 1 weighted. It lies in the
+last block of the channels where that has padding, else in a block of its own.
 """
 
 from __future__ import annotations
@@ -12,18 +15,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from tvm_ahcq.codegen.isa.config import Config
-from tvm_ahcq.codegen.isa.generated.isa import LIMITS
+from tvm_ahcq.codegen.isa.generated.isa import LIMITS, Load
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.core.reference import AttentionConstants
 
 QUERIES, PROBABILITIES, QUERIES_HIGH = range(3)
 """Decode tables; the third is 16 times the first, for the high half of an int8 weight."""
 
-SUM_SCALE, HEIGHT_SCALE, WIDTH_SCALE = range(3)
+SCALES = 4
+SUM_SCALE, HEIGHT_SCALE, WIDTH_SCALE, MINUS_SCALE = range(SCALES)
 """Words of scales in ``vec``."""
 
 _LINE = 4
 """Most key blocks of a line where there is no picture."""
+
+_LONGEST = (1 << Load.layout["length"].width) - 1
+"""Most chunks of a row of LOAD or STORE."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +40,7 @@ class AttentionStage:
     Attributes
     ----------
     heads, queries, keys, channels : int
-        Sizes; channels a multiple of Dim, queries equal to keys where there are relative positions.
+        Sizes; queries equal to keys where there are relative positions.
     constants : AttentionConstants
         Of the site.
     rel_h, rel_w : numpy.ndarray or None
@@ -73,8 +80,8 @@ class AttentionPlan:
     lines : int, optional
         Of keys, in a chunk; by default the most that fit.
     lag : int, optional
-        Chunks whose values are multiplied while the row sums of the next tile are taken, to give the array work; by
-        default half of them, where their probabilities fit ``act``.
+        Chunks whose values are multiplied while the next tile's last logits and first probabilities are computed, to
+        give the array work; by default half of them, where their probabilities fit ``act``.
 
     Raises
     ------
@@ -92,7 +99,7 @@ class AttentionPlan:
         self.rows = -(-queries // granule) * granule
         self.tiles = -(-stage.queries // queries)
         self.padded_queries = self.tiles * self.rows
-        self.channel_blocks = max(1, stage.channels // dim)
+        self.channel_blocks, self.result_blocks = -(-stage.channels // dim), stage.channels // dim + 1
         self.relative = stage.rel_h is not None and stage.rel_w is not None
         self.height, self.width = sides_of(config, stage)
         self.row_blocks = -(-self.width // dim)
@@ -122,8 +129,9 @@ class AttentionPlan:
         # Keys of a chunk: two chunks behind the tables of relative positions. A single chunk has the first half of the
         # accumulators to itself; of several, each second is in the second half, and relative positions in the first.
         half, line = config.acc_depth // 2, self.row_blocks * rows
-        sums, relative = 2 * self.channel_blocks * rows, (self.h_blocks + self.w_blocks) * rows
+        sums, relative = 2 * self.result_blocks * rows, (self.h_blocks + self.w_blocks) * rows
         room = (config.wgt_depth - self.ring) // (2 * self.channel_blocks * self.row_keys)
+        room = min(room, 16 * _LONGEST // (config.dim * self.row_keys))
         single = self.height <= room and self.height * line <= half and sums + relative <= half
         single = single and lines in (None, self.height)
         several = max(0, min(self.height - 1, room, max(0, half - max(sums, relative)) // line))
@@ -144,25 +152,26 @@ class AttentionPlan:
         self.lag = min(self.chunks // 2, self.most_lag) if lag is None else lag
 
     def _place_vec(self) -> None:
-        """A word of scales for sums, heights and widths; height terms, width terms; sums on their way to memory.
+        """Words of scales; height terms, width terms; results on their way to memory.
 
-        Width terms on their way to memory have a place of their own where there is room, else that of the sums.
+        Width terms on their way to memory have a place of their own where there is room, else that of the results.
         """
         config, rows = self.config, self.rows
-        self.vec_h = 3
+        self.vec_h = SCALES
         self.h_buffers = 2 if self.chunks == 1 else 1
         self.vec_w = self.vec_h + self.h_buffers * self.h_blocks * rows
         self.vec_out = self.vec_w + (self.row_blocks * rows if self.relative else 0)
-        self.vec_far = self.vec_out + self.channel_blocks * rows
+        self.vec_far = self.vec_out + self.result_blocks * rows
         self.vec_end = self.vec_far + self.w_blocks * rows
         if self.vec_end > config.vec_depth:
             self.vec_far = self.vec_out
-            self.vec_end = self.vec_out + max(self.channel_blocks, self.w_blocks) * rows
+            self.vec_end = self.vec_out + max(self.result_blocks, self.w_blocks) * rows
 
     def _check(self) -> None:
         config, rows = self.config, self.rows
         fits = {
             "wgt and acc": self.chunk_rows >= 1,
+            "a row of a store": rows * config.dim // 2 <= _LONGEST,
             "act": self.prob_slots >= 2 and 0 <= self.lag <= self.most_lag,
             "stat": 2 * rows <= config.stat_depth,
             "lgt": self.logit_buffers * rows * self.blocks <= config.lgt_depth,
@@ -171,11 +180,6 @@ class AttentionPlan:
         full = [name for name, fit in fits.items() if not fit]
         stage, limit = self.stage, 1 << (LIMITS["mantissa_bits"] - 1)
         c = self.constants
-        if stage.channels % config.dim:
-            raise DeviceError(
-                f"{stage.channels} channels a head are no whole blocks of {config.dim} channels, which "
-                f"the array of {config.name} needs: pad the head."
-            )
         if self.relative and not self.height * self.width == stage.queries == stage.keys:
             raise DeviceError(
                 f"{stage.queries} queries and {stage.keys} keys do not tile a picture of {self.height} x {self.width}."
@@ -191,6 +195,12 @@ class AttentionPlan:
                 f"{stage.keys} keys of {stage.channels} channels, {self.tile_queries} queries at a time, do not fit "
                 f"the scratchpads of {config.name}: {', '.join(full)}."
             )
+
+    @property
+    def one(self) -> int:
+        """Code of a value whose weight is 1; -1 where codes end at their zero point."""
+        zero = self.constants.v_zero
+        return zero + 1 if zero + 1 < 1 << LIMITS["code_bits"] else zero - 1
 
     def query_rows(self) -> np.ndarray:
         """Return ``(padded queries,)`` int32: the query at each place, -1 for padding."""

@@ -73,7 +73,6 @@ def _whole(writer: Writer, tiles: _Tiles, number: int) -> list[Step]:
     before. The vector unit follows half a tile behind. Loads stand where nothing that waits is in front of them.
     """
     now, before = tiles[number], tiles[number - 1]
-    groups = [writer.row_sums(before, *group) for group in writer.row_groups()] if before else []
     scores, codes, sums = writer.upcoming, writer.probabilities(before, 0), writer.sums(before, 0)
     writer.upcoming = writer.scores(tiles[number + 1], 0)
     widths, heights = writer.relative.widths(tiles[number + 2]), writer.relative.heights(tiles[number + 1])
@@ -84,7 +83,6 @@ def _whole(writer: Writer, tiles: _Tiles, number: int) -> list[Step]:
                 *(each for each in widths + heights if isinstance(each, Gemm)),
                 *scores.instructions,
                 *sums.loads(),
-                *groups,
                 *(each for each in widths + heights if not isinstance(each, Gemm)),
                 *writer.finish(tiles[number - 2]),
                 *codes,
@@ -101,22 +99,15 @@ def _whole(writer: Writer, tiles: _Tiles, number: int) -> list[Step]:
 def _in_chunks(writer: Writer, tiles: _Tiles, number: int) -> list[Step]:
     """Probabilities of one tile chunk by chunk, each followed by the logits of the next tile, which take their place.
 
-    First come the row sums, while the array multiplies the last probabilities of the tile before with their values,
+    First come the last logits, while the array multiplies the last probabilities of the tile before with their values,
     which have waited for this.
     """
     plan, steps = writer.plan, []
     now, before, after = (tiles[number + shift] for shift in (0, -1, 1))
     late = plan.chunks - plan.lag
-    groups = [writer.row_sums(now, *group) for group in writer.row_groups()] if now else []
-    parts = max(1, plan.lag)
-    for part in range(parts):
-        if part < plan.lag:
-            steps.append(writer.sums(before, late + part))
-        if part == 0:
-            steps.append(Step(None, writer.logits(now, plan.chunks - 1)))
-        if part == parts - 1:
-            steps.append(Step(None, [*writer.relative.widths(after), *writer.relative.heights(after)]))
-        steps.append(Step(None, groups[part * len(groups) // parts : (part + 1) * len(groups) // parts]))
+    waiting = [writer.sums(before, chunk) for chunk in range(late, plan.chunks)]
+    steps += [*waiting[:1], Step(None, writer.logits(now, plan.chunks - 1)), *waiting[1:]]
+    steps.append(Step(None, [*writer.relative.widths(after), *writer.relative.heights(after)]))
     steps.append(writer.scores(after, 0))
     steps.append(Step(None, [*writer.finish(before), *writer.queries(tiles[number + 2])]))
     # sums are written to the second half of the accumulators: meanwhile logits come from the first

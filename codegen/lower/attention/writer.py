@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tvm_ahcq.codegen.isa.generated.isa import Expsum, Gemm, Instruction, Load, Logit, Prob, Scale, Store
+from tvm_ahcq.codegen.isa.generated.isa import Gemm, Instruction, Load, Logit, Prob, Scale, Store
 
 from .addresses import AttentionAddresses
 from .buffers import Buffers, QueryTile
-from .plan import PROBABILITIES, QUERIES, SUM_SCALE, AttentionPlan
+from .plan import MINUS_SCALE, PROBABILITIES, QUERIES, SCALES, SUM_SCALE, AttentionPlan
 from .relative import RelativePositions
 
 
@@ -40,19 +40,13 @@ class Writer:
 
     def tables(self) -> list[Instruction]:
         """Load what stays on the chip: decode tables, encoder, scales, tables of relative positions."""
-        scales = 3 * self.plan.config.dim // 2
+        scales = SCALES * self.plan.config.dim // 2
         return [
             Load(memory="decode", rows=1, length=24, address=self.addresses.decode),
             Load(memory="encode", rows=1, length=32, address=self.addresses.encode),
             Load(memory="vec", rows=1, length=scales, address=self.addresses.scales),
             *self.relative.tables(),
         ]
-
-    def row_groups(self) -> list[tuple[int, int]]:
-        """Return rows (first, count) whose sums are taken at a time: in pieces where logits come in pieces too."""
-        rows = self.plan.rows
-        count = rows if self.plan.chunks == 1 else max(1, rows // (self.plan.chunks // 2 or 1))
-        return [(first, min(count, rows - first)) for first in range(0, rows, count)]
 
     def queries(self, tile: QueryTile | None) -> list[Instruction]:
         """Load the queries of a tile."""
@@ -126,17 +120,6 @@ class Writer:
             rel_h_lane=relative * (line % plan.config.dim),
         )
 
-    def row_sums(self, tile: QueryTile, first: int, count: int) -> Instruction:
-        """Compute the logarithms of the sums of some rows."""
-        plan = self.plan
-        return Expsum(
-            rows=count,
-            blocks=plan.blocks,
-            lgt=self.buffers.logits(tile) + first * plan.blocks,
-            lgt_row=plan.blocks,
-            stat=self.buffers.statistics(tile) + first,
-        )
-
     def probabilities(self, tile: QueryTile | None, chunk: int) -> list[Instruction]:
         """Encode the probabilities of a chunk."""
         if tile is None:
@@ -159,7 +142,10 @@ class Writer:
         ]
 
     def sums(self, tile: QueryTile | None, chunk: int) -> Step:
-        """Multiply the probabilities of a chunk with its values."""
+        """Multiply the probabilities of a chunk with its values, and add them up where no channel of these does.
+
+        Values whose zero point is 1 higher give products that are less by the sum of the probabilities.
+        """
         if tile is None:
             return Step(None, [])
         plan = self.plan
@@ -179,18 +165,25 @@ class Writer:
             decode=PROBABILITIES,
             accumulate=int(chunk > 0),
         )
-        return Step(load, [gemm])
+        gemms: list[Instruction] = [gemm]
+        if plan.result_blocks > plan.channel_blocks:
+            acc = gemm.acc + plan.channel_blocks * plan.rows
+            gemms.append(replace(gemm, blocks=1, zero=plan.one, acc=acc))
+        return Step(load, gemms)
 
     def finish(self, tile: QueryTile | None) -> list[Instruction]:
-        """Store the sums of a tile."""
+        """Store the results of a tile."""
         if tile is None:
             return []
         plan, dim, instructions = self.plan, self.plan.config.dim, list[Instruction]()
-        for block in range(plan.channel_blocks):
+        for block in range(plan.result_blocks):
             out, acc = plan.vec_out + block * plan.rows, self.buffers.sums(tile) + block * plan.rows
-            address = self.addresses.sums + self.buffers.query_words(tile, block) * dim * 4
+            address = self.addresses.sums + self.buffers.result_words(tile, block) * dim * 4
+            scale = Scale(memory="vec", rows=plan.rows, blocks=1, acc=acc, dst=out, mult=SUM_SCALE)
+            if block == plan.channel_blocks:  # the first block less the same with another zero point
+                scale = replace(scale, mult=MINUS_SCALE, add_mode=2, add=plan.vec_out)
             instructions += [
-                Scale(memory="vec", rows=plan.rows, blocks=1, acc=acc, dst=out, mult=SUM_SCALE),
+                scale,
                 Store(memory="vec", rows=1, length=plan.rows * dim // 2, sp=out, address=address),
             ]
         return instructions

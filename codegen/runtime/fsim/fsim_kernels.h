@@ -59,10 +59,8 @@ struct Kernels {
   void (*scale)(const ScaleBlock& block, uint32_t rows, uint32_t dim, const Encoder& encoder);
   /*! \brief Greatest logit of the row. */
   int32_t (*logit)(const LogitRow& row, uint32_t dim);
-  /*! \brief Sum of exp2_fixed(greatest - t) of the row, modulo 2**31. */
-  uint32_t (*expsum)(const int32_t* logits, uint32_t count, int32_t greatest);
-  /*! \brief Codes of logit - row_log. */
-  void (*prob)(const int32_t* logits, uint32_t count, int32_t row_log, const Encoder& encoder, uint8_t* codes);
+  /*! \brief Codes of logit - greatest. */
+  void (*prob)(const int32_t* logits, uint32_t count, int32_t greatest, const Encoder& encoder, uint8_t* codes);
   void (*unpack)(const uint8_t* bytes, uint64_t count, uint8_t* codes);
   void (*repack)(const uint8_t* codes, uint64_t count, uint8_t* bytes);
 };

@@ -259,29 +259,12 @@ int32_t Logit(const LogitRow& row, uint32_t dim) {
   return greatest;
 }
 
-uint32_t Expsum(const int32_t* logits, uint32_t count, int32_t greatest) {
-  // exp2_fixed of tvm_ahcq/quantizers/core/reference.py
-  constexpr int32_t kC1 = 181298, kC2 = 60597, kC3 = 10371, kFraction = isa::kFractionBits;
-  uint32_t total = 0;
-  for (uint32_t i = 0; i < count; ++i) {
-    const int32_t below = (greatest - logits[i]) & ((1 << isa::kLogitBits) - 1);
-    const int32_t fraction = below & ((1 << kFraction) - 1);
-    const int32_t whole = (below >> kFraction) > 31 ? 31 : below >> kFraction;
-    int32_t inner = (kC3 * fraction) >> kFraction;
-    inner = ((kC2 - inner) * fraction) >> kFraction;
-    inner = ((kC1 - inner) * fraction) >> kFraction;
-    const int32_t value = ((1 << isa::kExpBits) - inner) >> whole;
-    total += logits[i] == kMasked ? 0u : static_cast<uint32_t>(value);
-  }
-  return total & 0x7fffffffu;
-}
-
-void Prob(const int32_t* logits, uint32_t count, int32_t row_log, const Encoder& encoder, uint8_t* codes) {
+void Prob(const int32_t* logits, uint32_t count, int32_t greatest, const Encoder& encoder, uint8_t* codes) {
   constexpr uint32_t kChunk = 64;
   int32_t values[kChunk];
   for (uint32_t from = 0; from < count; from += kChunk) {
     const uint32_t size = count - from < kChunk ? count - from : kChunk;
-    for (uint32_t i = 0; i < size; ++i) values[i] = logits[from + i] - row_log;
+    for (uint32_t i = 0; i < size; ++i) values[i] = logits[from + i] - greatest;
     Encode(values, size, encoder, codes + from);
   }
 }
@@ -297,7 +280,7 @@ void Repack(const uint8_t* codes, uint64_t count, uint8_t* bytes) {
   for (uint64_t i = 0; i < count; ++i) bytes[i] = static_cast<uint8_t>(codes[2 * i] | codes[2 * i + 1] << 4);
 }
 
-constexpr Kernels kKernels = {AHCQ_FSIM_NAME, Decode, Pack, Multiply, Scale, Logit, Expsum, Prob, Unpack, Repack};
+constexpr Kernels kKernels = {AHCQ_FSIM_NAME, Decode, Pack, Multiply, Scale, Logit, Prob, Unpack, Repack};
 
 }  // namespace
 }  // namespace fsim

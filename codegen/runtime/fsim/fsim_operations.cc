@@ -24,21 +24,6 @@ Memory MemoryOf(const Instruction& f) { return static_cast<Memory>(f[isa::load::
 
 }  // namespace
 
-int32_t Log2Fixed(uint32_t total) {
-  if (total >> isa::kExpBits == 0) return 0;
-  int32_t whole = 31;
-  while (!(total >> whole & 1)) --whole;
-  uint64_t mantissa = static_cast<uint64_t>(total) << (30 - whole);
-  int32_t fraction = 0;
-  for (int i = 0; i < isa::kFractionBits; ++i) {
-    mantissa = (mantissa * mantissa) >> 30;
-    const uint64_t carry = mantissa >> 31;
-    mantissa >>= carry;
-    fraction = fraction << 1 | static_cast<int32_t>(carry);
-  }
-  return ((whole - isa::kExpBits) << isa::kFractionBits) | fraction;
-}
-
 void Operations::Execute(const Instruction& instruction) {
   switch (instruction.opcode()) {
     case isa::Opcode::kLoad:
@@ -51,8 +36,6 @@ void Operations::Execute(const Instruction& instruction) {
       return Scale(instruction);
     case isa::Opcode::kLogit:
       return Logit(instruction);
-    case isa::Opcode::kExpsum:
-      return Expsum(instruction);
     case isa::Opcode::kProb:
       return Prob(instruction);
     case isa::Opcode::kFinish:
@@ -208,25 +191,13 @@ void Operations::Logit(const Instruction& f) {
   });
 }
 
-void Operations::Expsum(const Instruction& f) {
-  const uint32_t rows = f[isa::expsum::kRows], count = f[isa::expsum::kBlocks] * dim_;
-  const uint32_t stat = f[isa::expsum::kStat];
-  threads_.For(rows, uint64_t{rows} * count >= kNumbersToShare ? 1 : rows, [&](uint32_t first, uint32_t end) {
-    for (uint32_t row = first; row < end; ++row) {
-      const uint64_t word = f[isa::expsum::kLgt] + uint64_t{row} * f[isa::expsum::kLgtRow];
-      const int32_t greatest = state_.row_max[stat + row];
-      state_.row_log[stat + row] = greatest + Log2Fixed(kernels_.expsum(&state_.lgt[word * dim_], count, greatest));
-    }
-  });
-}
-
 void Operations::Prob(const Instruction& f) {
   const uint32_t rows = f[isa::prob::kRows], blocks = f[isa::prob::kBlocks], stat = f[isa::prob::kStat];
   threads_.For(rows, uint64_t{rows} * blocks * dim_ >= kNumbersToShare ? 1 : rows, [&](uint32_t first, uint32_t end) {
     std::vector<uint8_t> codes(size_t{blocks} * dim_);
     for (uint32_t row = first; row < end; ++row) {
       const uint64_t word = f[isa::prob::kLgt] + uint64_t{row} * f[isa::prob::kLgtRow];
-      kernels_.prob(&state_.lgt[word * dim_], blocks * dim_, state_.row_log[stat + row], state_.encoder, codes.data());
+      kernels_.prob(&state_.lgt[word * dim_], blocks * dim_, state_.row_max[stat + row], state_.encoder, codes.data());
       for (uint32_t block = 0; block < blocks; ++block) {
         const uint64_t dst = f[isa::prob::kDst] + uint64_t{block} * f[isa::prob::kDstBlock] + row;
         std::memcpy(&state_.act[dst * dim_], &codes[size_t{block} * dim_], dim_);

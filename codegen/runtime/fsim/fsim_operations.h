@@ -31,7 +31,6 @@ class Operations {
   void GemmBlock(const Instruction& f, uint32_t block, uint32_t step, uint32_t steps, uint32_t first, uint32_t end);
   void Scale(const Instruction& f);
   void Logit(const Instruction& f);
-  void Expsum(const Instruction& f);
   void Prob(const Instruction& f);
 
   State& state_;
@@ -41,9 +40,6 @@ class Operations {
   const uint32_t dim_;
   std::vector<int16_t> operands_;  // (steps, rows, Dim) of the steps at work
 };
-
-/*! \brief log2_fixed of tvm_ahcq/quantizers/core/reference.py, 0 below 1. */
-int32_t Log2Fixed(uint32_t total);
 
 }  // namespace fsim
 }  // namespace ahcq

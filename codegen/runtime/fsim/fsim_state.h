@@ -23,13 +23,12 @@ struct State {
         vec(sizes.vec_depth * sizes.dim),
         acc(sizes.acc_depth * sizes.dim),
         lgt(sizes.lgt_depth * sizes.dim),
-        row_max(sizes.stat_depth),
-        row_log(sizes.stat_depth) {}
+        row_max(sizes.stat_depth) {}
 
   isa::Config config;
   std::vector<uint8_t> act, wgt, out;  // one code a byte, word after word of Dim
   std::vector<int32_t> vec, acc, lgt;
-  std::vector<int32_t> row_max, row_log;
+  std::vector<int32_t> row_max;
   int16_t decode[64] = {};
   Encoder encoder = {{}, {}, true, 31};
 };

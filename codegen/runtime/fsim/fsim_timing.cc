@@ -207,7 +207,7 @@ bool Clock::Cycle() {
     }
   }
   gemm_.Clock(now_, start_[kGemm], given_[kGemm]);
-  vector_.Clock(now_, start_[kVector], issues, given_[kVector]);
+  vector_.Clock(start_[kVector], issues, given_[kVector]);
   if (store_.active || store_.done) store_.Clock(now_, vec_free, latency_, beat_cycles_, given_[kStore]);
   if (start_[kLoad] != nullptr) load_.Start(*start_[kLoad], dim_, bus_chunks_);
   if (start_[kStore] != nullptr) store_.Start(*start_[kStore], dim_, lanes_, bus_chunks_);

@@ -97,8 +97,7 @@ bool VectorUnit::Issues(bool acc_ready) const {
     case State::kRelH:
       return true;
     case State::kData:
-      if (uses_acc_) return acc_ready;
-      return op_ != isa::Opcode::kExpsum || block_ != 0 || sub_ != 0 || pending_ != kPending;
+      return !uses_acc_ || acc_ready;
     default:
       return false;
   }
@@ -128,24 +127,9 @@ void VectorUnit::Advance() {
   }
 }
 
-void VectorUnit::ClockLogarithm(uint64_t now, bool issues) {
-  if (log_busy_ && now == log_end_) {
-    log_busy_ = false;
-    sums_.pop();
-    --pending_;
-  } else if (!log_busy_ && !sums_.empty() && sums_.front() <= now) {
-    log_busy_ = true;
-    log_end_ = now + kLogCycles - 1;
-  }
-  if (!issues || op_ != isa::Opcode::kExpsum) return;
-  if (block_ == 0 && sub_ == 0) ++pending_;
-  if (block_ + 1 == blocks_ && sub_ + 1 == subs_) sums_.push(now + stages_ + 1);
-}
-
-void VectorUnit::Clock(uint64_t now, const Instruction* started, bool issues, bool given) {
-  const bool lanes_busy = (valid_ >> 1) != 0 || pending_ != 0;
+void VectorUnit::Clock(const Instruction* started, bool issues, bool given) {
+  const bool lanes_busy = (valid_ >> 1) != 0;
   const bool data = issues && state_ == State::kData;
-  ClockLogarithm(now, data);
   reads_vec_ = issues && (state_ != State::kData || row_addend_);
   valid_ = ((valid_ << 1) | static_cast<uint32_t>(issues) << 1) & ((1u << (stages_ + 1)) - 1);
   numbers_ = (numbers_ << 1) | static_cast<uint32_t>(data && to_vec_) << 1;

@@ -56,8 +56,10 @@ struct GemmUnit {
 /*! \brief Progress of an instruction of the vector unit, slot by slot. */
 struct VectorUnit {
   explicit VectorUnit(const isa::Config& config) : subs_(config.dim / config.lanes) {
-    // the sum of a row goes through a tree with a register a level
-    for (uint32_t lanes = 1; lanes < config.lanes; lanes *= 2) ++stages_;
+    // the greatest of a row goes through a tree with a register a level
+    uint32_t greatest = kNumberStage;
+    for (uint32_t lanes = 1; lanes < config.lanes; lanes *= 2) ++greatest;
+    stages_ = greatest > kCodeStage ? greatest : kCodeStage;
   }
 
   bool StartReady() const { return state_ == State::kIdle; }
@@ -73,28 +75,22 @@ struct VectorUnit {
   /*! \brief Results that reach `vec` or `act` in this cycle. */
   bool WritesVec() const { return numbers_ >> kNumberStage & 1; }
   bool WritesAct() const { return codes_ >> kCodeStage & 1; }
-  void Clock(uint64_t now, const Instruction* started, bool issues, bool given);
+  void Clock(const Instruction* started, bool issues, bool given);
 
  private:
   enum class State { kIdle, kMult, kBias, kRelH, kData, kDrain, kGive };
-  static constexpr uint32_t kPending = 8, kLogCycles = 24;
-  static constexpr uint32_t kNumberStage = 15, kCodeStage = kNumberStage + 6, kExpStage = kNumberStage + 7;
+  static constexpr uint32_t kNumberStage = 15, kCodeStage = kNumberStage + 6;
   void Start(const Instruction& f);
   void Advance();
-  void ClockLogarithm(uint64_t now, bool issues);
 
   const uint32_t subs_;
-  uint32_t stages_ = kExpStage;  // the last one: there the sums of rows are
+  uint32_t stages_;  // the last one
   State state_ = State::kIdle;
   isa::Opcode op_ = isa::Opcode::kFinish;
   bool reads_vec_ = false;
   bool uses_acc_ = false, row_addend_ = false, bias_ = false, rel_ = false, to_vec_ = false, to_act_ = false;
   uint32_t rows_ = 0, blocks_ = 0, row_ = 0, block_ = 0, sub_ = 0, acc_ = 0, acc_first_ = 0, acc_block_ = 0;
   uint32_t numbers_ = 0, codes_ = 0, valid_ = 0;  // slots by stage: bit i, issued i cycles ago
-  uint32_t pending_ = 0;                          // rows whose logarithm is not there yet
-  Ring<uint64_t, 8> sums_;                        // when the sum of a row is there
-  uint64_t log_end_ = 0;
-  bool log_busy_ = false;
 };
 
 }  // namespace fsim

@@ -14,11 +14,10 @@ namespace ahcq {
 namespace {
 
 constexpr char kMagic[] = "AHCQACC";  // with its final zero, 8 bytes
-constexpr uint32_t kVersion = 3;
-/*! \brief Oldest that is read: codes were of one part there, sums had no corrections, no program was for each prompt.
- */
-constexpr uint32_t kOldest = 2;
+/*! \brief The only one that is read: programs of earlier ones are of another instruction set. */
+constexpr uint32_t kVersion = 4;
 constexpr uint32_t kMostParts = 2;
+constexpr int32_t kNoRow = -1, kLastCode = 15;
 constexpr size_t kInstructionBytes = 32;
 /*! \brief More than any tensor of ours has; keeps products of sizes within 64 bits. */
 constexpr uint32_t kLargest = 1u << 20;
@@ -42,11 +41,11 @@ class Reader {
     const uint32_t size = Next<uint32_t>();
     return std::string(Take(size), size);
   }
-  std::vector<int32_t> Places(uint32_t count, uint32_t limit) {
+  std::vector<int32_t> Places(uint32_t count, uint32_t limit, int32_t least) {
     std::vector<int32_t> values(count);
     std::memcpy(values.data(), Take(size_t{count} * 4), size_t{count} * 4);
     for (int32_t value : values) {
-      if (value < -1 || value >= static_cast<int64_t>(limit)) throw ProgramImageError("a place is out of range");
+      if (value < least || value >= static_cast<int64_t>(limit)) throw ProgramImageError("a place is out of range");
     }
     return values;
   }
@@ -97,11 +96,17 @@ void MultiplyAdd(const int32_t* words, uint32_t carries, SumField field, const i
   }
 }
 
+/*! \brief Code in a place: of a channel of a row, or the same in all rows; 0 where there is no row. */
+uint8_t CodeAt(const std::array<uint8_t, 256>& codes_of, const uint8_t* row, int32_t channel) {
+  if (row == nullptr) return 0;
+  return channel < 0 ? static_cast<uint8_t>(-1 - channel) : codes_of[row[channel]];
+}
+
 void CheckScratch(uint64_t address, size_t bytes, uint64_t scratch) {
   if (bytes > scratch || address > scratch - bytes) throw ProgramImageError("a tensor lies outside of its memory");
 }
 
-InputLayout ReadInput(Reader* reader, uint64_t scratch, uint32_t version) {
+InputLayout ReadInput(Reader* reader, uint64_t scratch) {
   InputLayout input{};
   input.address = reader->Next<uint64_t>();
   for (uint32_t* field : {&input.total, &input.batch, &input.rows, &input.channels, &input.blocks, &input.dim}) {
@@ -109,9 +114,9 @@ InputLayout ReadInput(Reader* reader, uint64_t scratch, uint32_t version) {
   }
   const uint32_t places = reader->Size();
   if (uint64_t{input.blocks} * input.dim > kLargest || input.dim % 2) throw ProgramImageError("a size is out of range");
-  input.row_at = reader->Places(places, input.rows);
-  input.channel_at = reader->Places(input.blocks * input.dim, input.channels);
-  const uint32_t parts = version > kOldest ? reader->Size() : 1;
+  input.row_at = reader->Places(places, input.rows, kNoRow);
+  input.channel_at = reader->Places(input.blocks * input.dim, input.channels, -1 - kLastCode);
+  const uint32_t parts = reader->Size();
   if (parts > kMostParts || input.blocks % parts) throw ProgramImageError("a size is out of range");
   input.code_of.resize(parts);
   for (auto& codes : input.code_of) std::memcpy(codes.data(), reader->Take(codes.size()), codes.size());
@@ -119,7 +124,13 @@ InputLayout ReadInput(Reader* reader, uint64_t scratch, uint32_t version) {
   return input;
 }
 
-OutputLayout ReadOutput(Reader* reader, uint64_t scratch, uint32_t version) {
+/*! \brief Whether sums, and what they are divided by, are whole words. */
+void CheckDivisor(const OutputLayout& output) {
+  const bool whole = output.fields.size() == 1 && output.words == 1 && output.fields[0].bits == 32;
+  if (!whole || output.divisor < -1 || output.divisor > 1) throw ProgramImageError("a divisor is out of range");
+}
+
+OutputLayout ReadOutput(Reader* reader, uint64_t scratch) {
   OutputLayout output{};
   output.address = reader->Next<uint64_t>();
   for (uint32_t* field :
@@ -127,7 +138,7 @@ OutputLayout ReadOutput(Reader* reader, uint64_t scratch, uint32_t version) {
     *field = reader->Size();
   }
   const uint32_t places = reader->Size(), groups = reader->Size();
-  output.row_at = reader->Places(places, output.rows);
+  output.row_at = reader->Places(places, output.rows, kNoRow);
   for (uint32_t group = 0; group < groups; ++group) {
     const SumField field{reader->Next<uint32_t>(), reader->Next<uint32_t>(), reader->Next<uint32_t>()};
     const bool inside = field.bits >= 1 && field.bits <= 32 && field.offset <= 32 - field.bits;
@@ -137,10 +148,12 @@ OutputLayout ReadOutput(Reader* reader, uint64_t scratch, uint32_t version) {
   const uint64_t numbers = uint64_t{groups} * output.channels;
   output.multiplier = reader->Numbers<float>(numbers);
   output.bias = reader->Numbers<float>(output.channels);
-  const bool corrected = version > kOldest && reader->Next<uint32_t>() != 0;
+  const bool corrected = reader->Next<uint32_t>() != 0;
   output.correction = corrected ? reader->Numbers<int32_t>(numbers) : std::vector<int32_t>(numbers);
-  const bool fits = output.channels <= uint64_t{output.blocks} * output.dim;
-  if (!fits) throw ProgramImageError("a result is larger than its memory");
+  output.divisor = reader->Next<int32_t>();
+  if (output.divisor != 0) CheckDivisor(output);
+  const uint64_t columns = uint64_t{output.channels} + (output.divisor != 0 ? 1 : 0);
+  if (columns > uint64_t{output.blocks} * output.dim) throw ProgramImageError("a result is larger than its memory");
   CheckScratch(output.address, output.DeviceBytes(), scratch);
   return output;
 }
@@ -178,8 +191,7 @@ std::vector<uint8_t> InputLayout::Pack(const uint8_t* codes, size_t run, size_t 
         const size_t at = (run * batch + b) * rows + static_cast<uint32_t>(row);
         const uint8_t* from = row < 0 || at >= all ? nullptr : codes + at * channels;
         for (uint32_t i = 0; i < dim; i += 2, ++to) {
-          const uint8_t low = from == nullptr || channel[i] < 0 ? 0 : codes_of[from[channel[i]]];
-          const uint8_t high = from == nullptr || channel[i + 1] < 0 ? 0 : codes_of[from[channel[i + 1]]];
+          const uint8_t low = CodeAt(codes_of, from, channel[i]), high = CodeAt(codes_of, from, channel[i + 1]);
           seen |= low | high;
           *to = static_cast<uint8_t>(low | high << 4);
         }
@@ -203,7 +215,14 @@ void OutputLayout::UnpackRow(const int32_t* sums, size_t batch_index, size_t pla
   std::vector<uint32_t> carries(words);  // makes all fields of a word positive: none borrows from the next
   for (const SumField& field : fields) carries[field.word] += UINT32_C(1) << (field.offset + field.bits - 1);
   std::memcpy(to, bias.data(), size_t{channels} * sizeof(float));
+  std::vector<float> quotients;
   const float* scale = multiplier.data();
+  if (divisor != 0) {
+    const size_t at = (batch_index * blocks + channels / dim) * row_at.size() + place;
+    const float sum = static_cast<float>(divisor * sums[at * dim + channels % dim]);
+    for (float each : multiplier) quotients.push_back(each / sum);
+    scale = quotients.data();
+  }
   const int32_t* left = correction.data();
   for (const SumField& field : fields) {
     for (uint32_t block = 0; block * dim < channels; ++block) {
@@ -227,9 +246,9 @@ AcceleratorPrograms AcceleratorPrograms::Parse(const char* data, size_t size) {
     throw ProgramImageError("they do not begin as programs for the accelerator do");
   }
   const uint32_t version = reader.Next<uint32_t>();
-  if (version < kOldest || version > kVersion) {
-    throw ProgramImageError("they have format " + std::to_string(version) + "; this library reads formats " +
-                            std::to_string(kOldest) + " to " + std::to_string(kVersion));
+  if (version != kVersion) {
+    throw ProgramImageError("they have format " + std::to_string(version) + "; this library reads format " +
+                            std::to_string(kVersion));
   }
   const uint32_t checksum = reader.Next<uint32_t>();
   if (Checksum(data + (size - reader.Left()), reader.Left()) != checksum) throw ProgramImageError("they are damaged");
@@ -244,16 +263,16 @@ AcceleratorPrograms AcceleratorPrograms::Parse(const char* data, size_t size) {
     function.program = reader.Next<uint64_t>();
     function.length = reader.Size();
     function.runs = reader.Size();
-    const uint32_t batched = version > kOldest ? reader.Next<uint32_t>() : 0;
+    const uint32_t batched = reader.Next<uint32_t>();
     const uint32_t inputs = reader.Next<uint32_t>();
     if (batched > 1) throw ProgramImageError("it is not clear whether a program is for each prompt");
     function.batched = batched == 1;
     for (uint32_t input = 0; input < inputs; ++input) {
-      function.inputs.push_back(ReadInput(&reader, programs.scratch_bytes, version));
+      function.inputs.push_back(ReadInput(&reader, programs.scratch_bytes));
       const InputLayout& given = function.inputs.back();
       CheckRuns(function.runs, given.total, given.batch, given.rows);
     }
-    function.output = ReadOutput(&reader, programs.scratch_bytes, version);
+    function.output = ReadOutput(&reader, programs.scratch_bytes);
     CheckRuns(function.runs, function.output.total, function.output.batch, function.output.rows);
     if (function.batched) CheckPrompts(function);
     programs.functions.push_back(std::move(function));

@@ -33,7 +33,7 @@ struct InputLayout {
   uint64_t address;
   uint32_t total, batch, rows, channels, blocks, dim;
   std::vector<int32_t> row_at;     /*!< row of a batch in each place; -1: code 0 */
-  std::vector<int32_t> channel_at; /*!< channel in each of blocks * dim places; -1: code 0 */
+  std::vector<int32_t> channel_at; /*!< channel in each of blocks * dim places; -1 - c: code c in every row */
   /*! Of each part of the blocks, code of each value; above 15: no value of this tensor. */
   std::vector<std::array<uint8_t, 256>> code_of;
 
@@ -52,7 +52,8 @@ struct SumField {
  * \brief Sums `(word, batch, block, place, dim)` on the device that become float32 rows `(total, channels)`.
  *
  * A word is the sum of its groups' sums, each shifted to its offset. y = bias, then for each group
- * y = fma(sum + correction, multiplier, y), as the host's kernels do it: equal in every bit.
+ * y = fma(sum + correction, multiplier, y), as the host's kernels do it: equal in every bit. With a divisor of 1 or -1,
+ * the column behind the channels holds 1 or -1 times a number by which the multipliers of its row are divided first.
  */
 struct OutputLayout {
   uint64_t address;
@@ -62,6 +63,7 @@ struct OutputLayout {
   std::vector<float> multiplier;   /*!< (groups, channels) */
   std::vector<float> bias;         /*!< (channels) */
   std::vector<int32_t> correction; /*!< (groups, channels) */
+  int32_t divisor;                 /*!< 0: none */
 
   size_t Elements() const { return size_t{total} * channels; }
   size_t DeviceBytes() const { return size_t{4} * words * batch * blocks * row_at.size() * dim; }

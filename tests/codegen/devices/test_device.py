@@ -17,7 +17,7 @@ from tvm_ahcq.codegen.lower.attention.operator import lower_attention
 from tvm_ahcq.codegen.lower.standalone import packed_inputs, standalone
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
-from tvm_ahcq.quantizers.activation.lnq import LnqParams
+from tvm_ahcq.quantizers.activation.row_relative import RowRelativeParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 
 CONFIG = named("sim_4x4")
@@ -122,7 +122,7 @@ def test_a_slow_memory_costs_cycles_and_nothing_else(backend: str) -> None:
 def test_streamed_attention_keeps_the_array_busy_and_has_the_models_memory(device: Device) -> None:
     rng = np.random.default_rng(0)
     q, k, v = (UniformParams(bits=4, scale=0.2, zero_point=8) for _ in range(3))
-    probs = LnqParams(bits=4, alpha=20.0, scale=0.7)
+    probs = RowRelativeParams(bits=4, alpha=20.0)
     constants, _, _ = attention_constants(AttentionQuantizers(q, k, v, probs), scale=0.25, head_dim=16)
     operator = lower_attention(CONFIG, (1, 128, 128, 16), constants)
     program = standalone(operator.memory, operator.program)

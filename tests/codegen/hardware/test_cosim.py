@@ -10,7 +10,7 @@ from tvm_ahcq.codegen.hardware.cosim import find_mismatch
 from tvm_ahcq.codegen.hardware.fuzz import FAULTS
 from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.isa.config import named
-from tvm_ahcq.codegen.isa.generated.isa import CONFIGS, Expsum, Gemm, Load, Logit, Prob, Scale, Store
+from tvm_ahcq.codegen.isa.generated.isa import CONFIGS, Gemm, Load, Logit, Prob, Scale, Store
 from tvm_ahcq.codegen.isa.layout import fixed_scale
 from tvm_ahcq.codegen.isa.memory_image import MemoryImage
 from tvm_ahcq.errors import DeviceError
@@ -58,7 +58,6 @@ def test_threads_share_the_rows_of_an_instruction_and_change_nothing(name: str, 
     program.add(Gemm(rows=rows, steps=1, blocks=blocks, zero=7, wgt_block=config.dim, acc_block=rows))
     program.add(Scale(memory="out", rows=rows, blocks=2, acc_block=rows, dst_block=rows))
     program.add(Logit(rows=60, blocks=blocks, acc_block=rows, lgt_row=blocks, mult=3, valid=5, first=1))
-    program.add(Expsum(rows=60, blocks=blocks, lgt_row=blocks))
     program.add(Prob(rows=60, blocks=blocks, lgt_row=blocks, dst=300, dst_block=60))
     program.add(Gemm(rows=60, steps=blocks, blocks=1, act=300, act_stride=60, zero=7, wgt_stride=config.dim))
     program.add(Scale(memory="out", rows=60, blocks=1, dst=7))

@@ -1,4 +1,4 @@
-"""Linear layers for the tests of lowering."""
+"""Linear layers, and results of attentions, for the tests of lowering."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tvm_ahcq.codegen.lower.linear.layer import LinearLayer
+from tvm_ahcq.codegen.lower.offloaded_op import OffloadedOp
 from tvm_ahcq.quantizers.core.reference import grouped_linear
 from tvm_ahcq.runtime.weights import QLinearWeight, expand
 
@@ -49,5 +50,22 @@ def host_linear() -> Callable[[np.ndarray, LinearLayer], np.ndarray]:
     def compute(codes: np.ndarray, layer: LinearLayer) -> np.ndarray:
         packed, multiplier, correction = expand(layer.weight)
         return grouped_linear(codes, packed, layer.weight.group_sizes, multiplier, correction, layer.bias)
+
+    return compute
+
+
+@pytest.fixture
+def attention_results() -> Callable[[OffloadedOp, bytes], np.ndarray]:
+    """Computes what an attention gives, ``(heads, queries, channels)``, from what its program leaves in memory."""
+
+    def compute(operator: OffloadedOp, memory: bytes) -> np.ndarray:
+        output = operator.output
+        shape = output.batch, output.blocks, len(output.row_at), output.dim
+        words = np.frombuffer(memory, np.int32, int(np.prod(shape)), output.address).reshape(shape)
+        order = [list(output.row_at).index(query) for query in range(output.rows)]
+        columns = words.swapaxes(1, 2).reshape(output.batch, len(output.row_at), -1)[:, order]
+        channels = output.multiplier.shape[1]
+        total = output.divisor * columns[..., channels : channels + 1]
+        return columns[..., :channels].astype(np.float32) * (output.multiplier / total.astype(np.float32))
 
     return compute

@@ -9,101 +9,120 @@ import pytest
 
 from tvm_ahcq.codegen.hardware.model.machine import Machine
 from tvm_ahcq.codegen.isa.config import named
-from tvm_ahcq.codegen.isa.dependency_tokens import insert_dependency_tokens
-from tvm_ahcq.codegen.isa.layout import code_blocks, pack_codes
-from tvm_ahcq.codegen.lower.address_space import DeviceMemory
-from tvm_ahcq.codegen.lower.attention.addresses import place_attention
+from tvm_ahcq.codegen.isa.generated.isa import Gemm
+from tvm_ahcq.codegen.lower.attention.operator import attention_shape, lower_attention
 from tvm_ahcq.codegen.lower.attention.plan import AttentionPlan, AttentionStage, largest_plan
-from tvm_ahcq.codegen.lower.attention.stream import stream_instructions
-from tvm_ahcq.codegen.lower.standalone import standalone
+from tvm_ahcq.codegen.lower.offloaded_op import OffloadedOp
+from tvm_ahcq.codegen.lower.standalone import packed_inputs, standalone
 from tvm_ahcq.codegen.lower.tile_space import attention_space
+from tvm_ahcq.codegen.lower.tiles import AttentionTile
 from tvm_ahcq.codegen.lower.verify import verify
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.core.reference import AttentionConstants, attention_logit_scale, log_attention
 
 CONFIG = named("sim_4x4")
+SMALL = replace(CONFIG, wgt_depth=260, act_depth=160, vec_depth=64)
+"""Keys and values do not stay on the chip."""
 
 
-def constants(rng, channels: int, relative: bool) -> AttentionConstants:
+def constants(rng, channels: int, relative: bool, v_zero: int = 9) -> AttentionConstants:
     rel = (15 * 127 * channels, 4e-4, 3e-4) if relative else None
     scale = attention_logit_scale((15 * 15 * channels, 6e-3), rel)
     thresholds = np.sort(rng.choice(9000, 15, replace=False))[::-1].astype(np.int32)
     table = np.concatenate([[0], np.sort(rng.integers(1, 256, 15))]).astype(np.uint8)
-    return AttentionConstants(7, 6, 9, **scale, log_thresholds=thresholds, table=table, out_scale=np.float32(1e-3))
+    return AttentionConstants(
+        7, 6, v_zero, **scale, log_thresholds=thresholds, table=table, out_scale=np.float32(0.31), row_relative=True
+    )
 
 
-def run(plan: AttentionPlan, q, k, v) -> np.ndarray:
-    """int32 sums ``(heads, queries, channels)``."""
-    stage, config = plan.stage, plan.config
-    memory, dim = DeviceMemory(), plan.config.dim
-    places = plan.query_rows(), plan.key_rows(), plan.key_rows()
-    padded = [
-        np.where(at[None, :, None] >= 0, x[:, np.maximum(at, 0)], 0) for x, at in zip((q, k, v), places, strict=True)
-    ]
-    data = [pack_codes(np.stack([code_blocks(head.astype(np.uint8), dim) for head in x])) for x in padded]
-    addresses = place_attention(plan, memory)
-    program = standalone(memory, insert_dependency_tokens(stream_instructions(plan, addresses), config))
-    verify(program.program, config, program.start)
-    external = program.image(dict(zip((addresses.queries, addresses.keys, addresses.values), data, strict=True)))
-    ended = Machine(config, external).run(program.start, program.length)
+def random_stage(
+    rng, heads: int, tokens: tuple[int, int], channels: int, sides: tuple[int, int] | None, v_zero: int = 9
+) -> AttentionStage:
+    c = constants(rng, channels, sides is not None, v_zero)
+    rel = [rng.integers(-127, 128, (2 * side - 1, channels)).astype(np.int8) for side in sides or ()]
+    return AttentionStage(heads, *tokens, channels, c, *rel)
+
+
+def random_codes(rng, stage: AttentionStage) -> list[np.ndarray]:
+    """Queries, keys and values."""
+    tokens = stage.queries, stage.keys, stage.keys
+    return [rng.integers(0, 16, (stage.heads, rows, stage.channels)).astype(np.uint8) for rows in tokens]
+
+
+def lowered(config, stage: AttentionStage, plan: AttentionPlan) -> OffloadedOp:
+    shape = stage.heads, stage.queries, stage.keys, stage.channels
+    tiles = {attention_shape(config, stage): AttentionTile(plan.tile_queries, plan.chunk_rows, plan.lag)}
+    return lower_attention(config, shape, stage.constants, stage.rel_h, stage.rel_w, tiles)
+
+
+def memory_behind(operator: OffloadedOp, codes: list[np.ndarray]) -> bytes:
+    """Memory that the program leaves on the numpy model."""
+    program = standalone(operator.memory, operator.program)
+    verify(program.program, operator.config, program.start)
+    memory = program.image(packed_inputs(operator, *(x.reshape(-1, x.shape[-1]) for x in codes)))
+    ended = Machine(operator.config, memory).run(program.start, program.length)
     assert ended.error == "none", ended
-    shape = stage.heads, plan.channel_blocks, plan.padded_queries, dim
-    sums = np.frombuffer(external, np.int32, padded[0].size, addresses.sums).reshape(shape).swapaxes(1, 2)
-    order = [list(places[0]).index(query) for query in range(stage.queries)]
-    return sums.reshape(stage.heads, -1, stage.channels)[:, order]
+    return bytes(memory)
 
 
+@pytest.mark.parametrize("v_zero", [0, 9, 15])
 @pytest.mark.parametrize(
-    ("queries", "keys", "sides", "config", "rows", "chunked"),
+    ("queries", "keys", "channels", "sides", "config", "rows", "chunked"),
     [
-        (9, 9, (3, 3), CONFIG, None, False),
-        (35, 35, (5, 7), CONFIG, None, False),
-        (35, 35, (5, 7), CONFIG, 7, False),
-        (24, 24, (4, 6), CONFIG, 3, False),
-        (12, 30, None, CONFIG, None, False),
-        (30, 12, None, CONFIG, 8, False),
-        # keys and values that do not stay on the chip
-        (40, 40, (5, 8), replace(CONFIG, wgt_depth=260, act_depth=160, vec_depth=64), None, True),
-        (16, 70, None, replace(CONFIG, wgt_depth=128, act_depth=160), None, True),
+        (9, 9, 8, (3, 3), CONFIG, None, False),
+        (35, 35, 8, (5, 7), CONFIG, None, False),
+        (35, 35, 8, (5, 7), CONFIG, 7, False),
+        (24, 24, 8, (4, 6), CONFIG, 3, False),
+        (12, 30, 8, None, CONFIG, None, False),
+        (30, 12, 8, None, CONFIG, 8, False),
+        (40, 40, 8, (5, 8), SMALL, None, True),
+        (16, 70, 8, None, replace(CONFIG, wgt_depth=128, act_depth=160), None, True),
+        # heads that are padded
+        (35, 35, 6, (5, 7), CONFIG, None, False),
+        (40, 40, 5, (5, 8), SMALL, None, True),
+        (12, 30, 3, None, CONFIG, None, False),
     ],
 )
-def test_sums_equal_the_reference(queries, keys, sides, config, rows, chunked):
-    rng, heads, channels = np.random.default_rng(queries + keys), 2, 8
-    c = constants(rng, channels, sides is not None)
-    rel = [rng.integers(-127, 128, (2 * side - 1, channels)).astype(np.int8) for side in sides or ()]
-    stage = AttentionStage(heads, queries, keys, channels, c, *rel)
+def test_results_equal_the_reference(
+    queries, keys, channels, sides, config, rows, chunked, v_zero, attention_results
+):
+    rng = np.random.default_rng(queries + keys)
+    stage = random_stage(rng, 2, (queries, keys), channels, sides, v_zero)
     plan = largest_plan(config, stage) if rows is None else AttentionPlan(config, stage, rows)
-    q = rng.integers(0, 16, (heads, queries, channels)).astype(np.uint8)
-    k, v = (rng.integers(0, 16, (heads, keys, channels)).astype(np.uint8) for _ in range(2))
-    expected = log_attention(q, k, v, c, *rel)
-    assert np.array_equal(run(plan, q, k, v).astype(np.float32) * c.out_scale, expected)
+    codes, operator = random_codes(rng, stage), lowered(config, stage, plan)
+    found = attention_results(operator, memory_behind(operator, codes))
+    assert np.array_equal(found, log_attention(*codes, stage.constants, stage.rel_h, stage.rel_w))
     assert (plan.chunks > 1) == chunked
 
 
-def test_every_tile_that_fits_gives_the_reference_result():
-    rng, config = np.random.default_rng(3), replace(CONFIG, wgt_depth=260, act_depth=160, vec_depth=64)
-    c = constants(rng, 8, True)
-    rel = [rng.integers(-127, 128, (2 * side - 1, 8)).astype(np.int8) for side in (5, 8)]
-    q, k, v = (rng.integers(0, 16, (2, 40, 8)).astype(np.uint8) for _ in "qkv")
-    stage, expected = AttentionStage(2, 40, 40, 8, c, *rel), log_attention(q, k, v, c, *rel)
-    tiles = attention_space(config, stage).tiles
+def test_every_tile_that_fits_gives_the_reference_result(attention_results):
+    rng = np.random.default_rng(3)
+    stage = random_stage(rng, 2, (40, 40), 8, (5, 8))
+    codes = random_codes(rng, stage)
+    expected = log_attention(*codes, stage.constants, stage.rel_h, stage.rel_w)
+    tiles = attention_space(SMALL, stage).tiles
     assert len({tile.lines for tile in tiles}) > 1 and max(tile.lag for tile in tiles) > 1
     for tile in tiles:
-        plan = AttentionPlan(config, stage, tile.queries, tile.lines, tile.lag)
-        assert np.array_equal(run(plan, q, k, v).astype(np.float32) * c.out_scale, expected), tile
+        operator = lowered(SMALL, stage, AttentionPlan(SMALL, stage, tile.queries, tile.lines, tile.lag))
+        assert np.array_equal(attention_results(operator, memory_behind(operator, codes)), expected), tile
+
+
+@pytest.mark.parametrize(("channels", "blocks"), [(8, 2 + 2 + 1), (6, 2 + 2), (4, 1 + 1 + 1)])
+def test_sums_of_operands_take_a_block_only_where_channels_leave_no_column_free(channels, blocks):
+    stage = random_stage(np.random.default_rng(0), 1, (16, 16), channels, None)
+    operator = lowered(CONFIG, stage, largest_plan(CONFIG, stage))
+    fed = sum(each.rows * each.steps * each.blocks for each in operator.instructions if isinstance(each, Gemm))
+    assert fed == blocks * 16 * 4
 
 
 def test_a_tile_has_no_more_queries_than_an_even_share_of_them():
-    c = constants(np.random.default_rng(0), 8, True)
-    rel = [np.zeros((2 * side - 1, 8), np.int8) for side in (5, 7)]
-    plan = largest_plan(CONFIG, AttentionStage(1, 35, 35, 8, c, *rel))
+    stage = random_stage(np.random.default_rng(0), 1, (35, 35), 8, (5, 7))
+    plan = largest_plan(CONFIG, stage)
     assert (plan.tiles, plan.tile_queries, plan.rows) == (2, 21, 24)  # of 3 and of 2 picture rows, in whole DMA words
 
 
 def test_what_does_not_fit_is_refused():
     c = constants(np.random.default_rng(0), 8, False)
-    with pytest.raises(DeviceError, match="blocks of 4 channels"):
-        largest_plan(CONFIG, AttentionStage(1, 8, 8, 6, c))
     with pytest.raises(DeviceError, match="do not fit the scratchpads"):
         largest_plan(CONFIG, AttentionStage(1, 8, 8191, 8, c))
     with pytest.raises(DeviceError, match="22 bits"):

@@ -14,7 +14,7 @@ from tvm_ahcq.codegen.lower.linear.layer import LinearLayer
 from tvm_ahcq.codegen.lower.linear.operator import lower_linear, lower_mlp
 from tvm_ahcq.codegen.lower.offloaded_op import OffloadedOp
 from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
-from tvm_ahcq.quantizers.activation.lnq import LnqParams
+from tvm_ahcq.quantizers.activation.row_relative import RowRelativeParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 from tvm_ahcq.runtime.weights import QLinearWeight
 
@@ -39,7 +39,7 @@ def attention(config, heads: int, sides: tuple[int, int], channels: int) -> Offl
     codes = (UniformParams(bits=4, scale=0.2, zero_point=8) for _ in range(3))
     tables = [rng.normal(size=(2 * side - 1, channels)) for side in sides]
     numbers = attention_constants(
-        AttentionQuantizers(*codes, LnqParams(bits=4, alpha=20.0, scale=0.7)),
+        AttentionQuantizers(*codes, RowRelativeParams(bits=4, alpha=20.0)),
         scale=channels**-0.5,
         head_dim=channels,
         rel_h=tables[0],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from tvm_ahcq.codegen.isa.generated.isa import Gemm, Load, Store
 from tvm_ahcq.codegen.lower.attention.operator import lower_attention
 from tvm_ahcq.codegen.lower.linear.layer import rows_of_a_run
 from tvm_ahcq.codegen.lower.linear.operator import lower_linear, lower_mlp
+from tvm_ahcq.codegen.lower.linear.stage import SumField
 from tvm_ahcq.codegen.lower.program_image import program_image
 from tvm_ahcq.codegen.lower.tiles import AttentionTile, LinearTile
 from tvm_ahcq.errors import DeviceError, TuningError
@@ -27,13 +30,15 @@ from tvm_ahcq.runtime.operator_shapes import LinearShape
 CONFIGS = [named("sim_4x4"), named("ecp5_16x16")]
 
 
-def picture_heads(rng, channels: int, sides: tuple[int, int]) -> tuple[AttentionConstants, list[np.ndarray]]:
+def picture_heads(
+    rng, channels: int, sides: tuple[int, int], v_zero: int = 9
+) -> tuple[AttentionConstants, list[np.ndarray]]:
     """Constants, and tables of relative positions."""
     scale = attention_logit_scale((225 * channels, 6e-3), (15 * 127 * channels, 4e-4, 3e-4))
     thresholds = np.sort(rng.choice(9000, 15, replace=False))[::-1].astype(np.int32)
     table = np.concatenate([[0], np.sort(rng.integers(1, 256, 15))]).astype(np.uint8)
     constants = AttentionConstants(
-        7, 6, 9, **scale, log_thresholds=thresholds, table=table, out_scale=np.float32(1.7e-3)
+        7, 6, v_zero, **scale, log_thresholds=thresholds, table=table, out_scale=np.float32(0.31), row_relative=True
     )
     return constants, [rng.integers(-127, 128, (2 * side - 1, channels)).astype(np.int8) for side in sides]
 
@@ -120,15 +125,43 @@ def test_a_program_takes_few_rows_and_leaves_little_padding():
         assert rows % 8 == 0 and runs > 1 and rows * runs < 1.05 * total
 
 
-@pytest.mark.parametrize(("config", "heads"), [(CONFIGS[0], 3), (CONFIGS[1], 3), (CONFIGS[0], 170)])
-def test_attention_is_the_hosts_in_every_bit(config, heads):
-    rng, channels = np.random.default_rng(3), 16
-    c, rel = picture_heads(rng, channels, (5, 7))
+@pytest.mark.parametrize(
+    ("config", "heads", "channels", "v_zero"),
+    [
+        (CONFIGS[0], 3, 16, 9),
+        (CONFIGS[1], 3, 16, 0),
+        (CONFIGS[0], 170, 16, 15),
+        # heads that are padded
+        (CONFIGS[0], 170, 14, 9),
+        (CONFIGS[1], 3, 24, 15),
+        (CONFIGS[1], 3, 5, 0),
+    ],
+)
+def test_attention_is_the_hosts_in_every_bit(config, heads, channels, v_zero):
+    rng = np.random.default_rng(3)
+    c, rel = picture_heads(rng, channels, (5, 7), v_zero)
     q, k, v = (rng.integers(0, 16, (heads, 35, channels)).astype(np.uint8) for _ in range(3))
     lowered = lower_attention(config, (heads, 35, 35, channels), c, *rel)
     assert (lowered.runs > 1) == (heads > 3)
     function = module(config, {"attention": lowered})["attention"]
     assert np.array_equal(call(function, [q, k, v], q.shape), log_attention(q, k, v, c, *rel))
+
+
+def test_attention_whose_probabilities_are_not_row_relative_is_refused():
+    c, rel = picture_heads(np.random.default_rng(3), 16, (5, 7))
+    with pytest.raises(DeviceError, match="quantize its probabilities with 'row_relative'"):
+        lower_attention(CONFIGS[0], (3, 35, 35, 16), replace(c, row_relative=False), *rel)
+    with pytest.raises(DeviceError, match="have 32 codes; the accelerator takes 16"):
+        lower_attention(CONFIGS[0], (3, 35, 35, 16), replace(c, table=np.arange(32, dtype=np.uint8)), *rel)
+
+
+def test_a_divisor_that_has_no_column_of_its_own_is_refused():
+    c, rel = picture_heads(np.random.default_rng(3), 16, (5, 7))
+    lowered = lower_attention(CONFIGS[0], (3, 35, 35, 16), c, *rel)
+    ahcq_library().register_error("DeviceError", DeviceError)
+    for change in ({"divisor": 2}, {"blocks": 4}, {"fields": (SumField(0, 0, 16),)}):
+        with pytest.raises(DeviceError, match=r"out of range|larger than its memory"):
+            module(CONFIGS[0], {"attention": replace(lowered, output=replace(lowered.output, **change))})
 
 
 def test_several_functions_share_a_device_and_equal_operators_give_equal_bytes(layer, host_linear):

@@ -152,7 +152,7 @@ def test_attention_over_prompts_is_the_hosts_in_every_bit():
     thresholds = np.sort(rng.choice(9000, 15, replace=False))[::-1].astype(np.int32)
     table = np.concatenate([[0], np.sort(rng.integers(1, 256, 15))]).astype(np.uint8)
     constants = AttentionConstants(
-        7, 6, 9, **scale, log_thresholds=thresholds, table=table, out_scale=np.float32(1.7e-3)
+        7, 6, 9, **scale, log_thresholds=thresholds, table=table, out_scale=np.float32(0.31), row_relative=True
     )
     lowered = replace(lower_attention(CONFIG, (heads, queries, keys, channels), constants), batched=True)
     loaded = module({"attention": lowered})

@@ -25,7 +25,14 @@ def linear(rows: int, outputs: int, groups: tuple[int, ...]) -> LinearStage:
 def attention(keys: int, sides: tuple[int, ...] = ()) -> AttentionStage:
     scale = attention_logit_scale((1800, 6e-3), (15240, 4e-4, 3e-4) if sides else None)
     numbers = AttentionConstants(
-        7, 6, 9, **scale, log_thresholds=np.arange(15, 0, -1), table=np.arange(16), out_scale=np.float32(1)
+        7,
+        6,
+        9,
+        **scale,
+        log_thresholds=np.arange(15, 0, -1),
+        table=np.arange(16),
+        out_scale=np.float32(1),
+        row_relative=True,
     )
     return AttentionStage(3, keys, keys, 8, numbers, *[np.zeros((2 * side - 1, 8), np.int8) for side in sides])
 

@@ -107,28 +107,12 @@ def test_several_runs_of_one_program_and_the_simulated_rtl_give_the_same_bits(la
     assert np.array_equal(simulated[0], rtl[0]) and simulated[1] == rtl[1]
 
 
-def as_version_2(data: bytes) -> bytes:
-    """Programs of one function, "layer", with one input, as the format before halves and prompts had them."""
-    body = bytearray(data[16:])
-    table = body.index(bytes(range(16)) + b"\xff" * 240)  # codes of 4 bits are themselves
-    assert body[table - 4 : table] == struct.pack("<I", 1)
-    del body[table - 4 : table]
-    batched = body.index(b"layer") + 5 + 16  # behind an address, a length and a count
-    del body[batched : batched + 4]
-    return data[:8] + struct.pack("<II", 2, zlib.crc32(bytes(body))) + bytes(body)
-
-
-def test_programs_of_the_format_before_are_read_and_of_a_newer_one_refused(layer, host_linear):
+@pytest.mark.parametrize("version", [3, 5])
+def test_programs_of_another_format_are_refused(layer, version):
     rng, config = np.random.default_rng(8), CONFIGS[0]
-    constants = layer(rng, 8, (8,), (3,), 4)
-    given = rng.integers(0, 16, (8, 8)).astype(np.uint8)
-    lowered = lower_linear(config, 8, constants)
-    data = program_image(config, {"layer": lowered})
-    numbers = lowered.output.multiplier.astype("<f4").tobytes() + constants.bias.astype("<f4").tobytes()
-    end = data.index(numbers) + len(numbers)
-    assert data[end : end + 4] == bytes(4)  # no corrections
-    old = as_version_2(data[:end] + data[end + 4 :])
-    assert np.array_equal(results(config, lowered, given, data=old)[0], host_linear(given, constants))
+    lowered = lower_linear(config, 8, layer(rng, 8, (8,), (3,), 4))
+    data, given = program_image(config, {"layer": lowered}), np.zeros((8, 8), np.uint8)
     ahcq_library().register_error("DeviceError", DeviceError)
-    with pytest.raises(DeviceError, match="format 4; this library reads formats 2 to 3"):
-        results(config, lowered, given, data=data[:8] + struct.pack("<I", 4) + data[12:])
+    message = f"format {version}; this library reads format 4; compile the model again"
+    with pytest.raises(DeviceError, match=message):
+        results(config, lowered, given, data=data[:8] + struct.pack("<I", version) + data[12:])

@@ -25,7 +25,7 @@ from tvm_ahcq.codegen.lower.tiles import AttentionTile, LinearTile, Tile
 from tvm_ahcq.codegen.lower.verify import verify
 from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.quantizers.activation.attention_constants import AttentionQuantizers, attention_constants
-from tvm_ahcq.quantizers.activation.lnq import LnqParams
+from tvm_ahcq.quantizers.activation.row_relative import RowRelativeParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 from tvm_ahcq.runtime.operator_shapes import AttentionShape, LinearShape, Shape
 
@@ -148,7 +148,7 @@ def attention_stage(shape: Shape, heads: int | None = None) -> AttentionStage:
     codes = UniformParams(bits=4, scale=0.2, zero_point=8)
     tables = {name: rng.normal(size=(2 * side - 1, channels)) for name, side in zip(_TABLES, shape.sides, strict=False)}
     constants, rel_h, rel_w = attention_constants(
-        AttentionQuantizers(codes, codes, codes, LnqParams(bits=4, alpha=20.0, scale=0.7)),
+        AttentionQuantizers(codes, codes, codes, RowRelativeParams(bits=4, alpha=20.0)),
         scale=channels**-0.5,
         head_dim=channels,
         **tables,
