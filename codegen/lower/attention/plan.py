@@ -154,18 +154,15 @@ class AttentionPlan:
     def _place_vec(self) -> None:
         """Words of scales; height terms, width terms; results on their way to memory.
 
-        Width terms on their way to memory have a place of their own where there is room, else that of the results.
+        Width terms on their way to memory lie behind the results; where there is no room, in the place of the last.
         """
         config, rows = self.config, self.rows
         self.vec_h = SCALES
         self.h_buffers = 2 if self.chunks == 1 else 1
         self.vec_w = self.vec_h + self.h_buffers * self.h_blocks * rows
         self.vec_out = self.vec_w + (self.row_blocks * rows if self.relative else 0)
-        self.vec_far = self.vec_out + self.result_blocks * rows
-        self.vec_end = self.vec_far + self.w_blocks * rows
-        if self.vec_end > config.vec_depth:
-            self.vec_far = self.vec_out
-            self.vec_end = self.vec_out + max(self.result_blocks, self.w_blocks) * rows
+        self.vec_far = min(self.vec_out + self.result_blocks * rows, config.vec_depth - self.w_blocks * rows)
+        self.vec_end = self.vec_out + max(self.result_blocks, self.w_blocks) * rows
 
     def _check(self) -> None:
         config, rows = self.config, self.rows

@@ -96,27 +96,35 @@ def _whole(writer: Writer, tiles: _Tiles, number: int) -> list[Step]:
     ]
 
 
+def _spread(work: list[Step], instructions: list[Instruction]) -> list[Step]:
+    """Return work of the array with instructions of other units in equal parts between, so that no queue is full."""
+    ends = [(index + 1) * len(instructions) // len(work) for index in range(len(work))]
+    parts = [Step(None, instructions[first:end]) for first, end in zip([0, *ends], ends, strict=False)]
+    return [step for pair in zip(work, parts, strict=True) for step in pair]
+
+
 def _in_chunks(writer: Writer, tiles: _Tiles, number: int) -> list[Step]:
     """Probabilities of one tile chunk by chunk, each followed by the logits of the next tile, which take their place.
 
-    First come the last logits, while the array multiplies the last probabilities of the tile before with their values,
-    which have waited for this.
+    First come the last logits and the first probabilities, while the array multiplies the last probabilities of the tile
+    before with their values, which have waited for this.
     """
     plan, steps = writer.plan, []
     now, before, after = (tiles[number + shift] for shift in (0, -1, 1))
     late = plan.chunks - plan.lag
-    waiting = [writer.sums(before, chunk) for chunk in range(late, plan.chunks)]
-    steps += [*waiting[:1], Step(None, writer.logits(now, plan.chunks - 1)), *waiting[1:]]
-    steps.append(Step(None, [*writer.relative.widths(after), *writer.relative.heights(after)]))
-    steps.append(writer.scores(after, 0))
+    relative = [*writer.relative.widths(after), *writer.relative.heights(after)]
+    work = [Step(None, [each for each in relative if isinstance(each, Gemm)])]
+    work += [*(writer.sums(before, chunk) for chunk in range(late, plan.chunks)), writer.scores(after, 0)]
+    follows = [*writer.logits(now, plan.chunks - 1), *(each for each in relative if not isinstance(each, Gemm))]
+    # scores of the last chunk are in the first half until their logits are there
+    soon = len(work) if writer.buffers.half(0) else len(work) - 1
+    steps += [*_spread(work[:soon], [*follows, *writer.probabilities(now, 0)]), *work[soon:]]
     steps.append(Step(None, [*writer.finish(before), *writer.queries(tiles[number + 2])]))
     # sums are written to the second half of the accumulators: meanwhile logits come from the first
     turns = [chunk for chunk in range(plan.chunks) if writer.buffers.half(chunk) == 0]
     done = 0
     for chunk in range(plan.chunks):
-        steps.append(Step(None, writer.probabilities(now, chunk)))
-        if chunk == 0:
-            steps.append(Step(None, writer.relative.windows(after)))
+        steps.append(Step(None, writer.probabilities(now, chunk) if chunk else writer.relative.windows(after)))
         if chunk + 1 < plan.chunks:
             steps.append(writer.scores(after, chunk + 1))
         if chunk in turns:
