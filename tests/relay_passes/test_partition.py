@@ -292,3 +292,46 @@ def test_a_layer_without_codes_as_its_input_stays_as_it_is():
     tvm.ir.assert_structural_equal(partitioned.module, Before)
     (decision,) = partitioned.report.decisions
     assert (decision.where, decision.reason) == (HOST, "its input is not quantized to codes")
+
+
+@pytest.mark.parametrize("row_relative", [0, 1])
+def test_attention_is_offloaded_if_its_probabilities_are_row_relative(row_relative):
+    @I.ir_module
+    class Before:
+        @R.function
+        def main(
+            x: R.Tensor((2, 8, 16), "float32"),
+            index: R.Tensor((16,), "int32"),
+            limits: R.Tensor((2,), "int32"),
+            scale: R.Tensor((1,), "float32"),
+            zero: R.Tensor((1,), "int32"),
+            constants: R.Tensor((9,), "int32"),
+            thresholds: R.Tensor((15,), "int32"),
+            table: R.Tensor((16,), "uint8"),
+            out_scale: R.Tensor((1,), "float32"),
+        ) -> R.Tensor((2, 8, 16), "float32"):
+            names = ["index", "limits", "scale", "zero", "constants", "thresholds", "table", "out_scale"]
+            R.func_attr({"num_input": 1, "ahcq_param_names": names})
+            with R.dataflow():
+                codes = R.ahcq.encode_affine(x, index, limits, scale, zero, site="site", bits=4, identity=True)
+                y = R.ahcq.log_attention(
+                    codes, codes, codes, constants, thresholds, table, out_scale, name="attn", row_relative=row_relative
+                )
+                R.output(y)
+            return y
+
+    params = {
+        "constants": np.array([7, 6, 9, 0, 0, 2000, 0, 0, 12], np.int32),
+        "thresholds": np.arange(9000, 0, -600, np.int32),
+        "table": np.arange(0, 256, 17, np.uint8),
+        "out_scale": np.full(1, 0.31, np.float32),
+    }
+    (decision,) = [
+        each
+        for each in partition_for_ahcq(Before, "sim_4x4", SAM, params, CostModel.named("all")).report.decisions
+        if each.kind == "attention"
+    ]
+    if row_relative:
+        assert (decision.where, decision.reason) == (ACCELERATOR, "")
+    else:
+        assert decision.where == HOST and "quantize its probabilities with 'row_relative'" in decision.reason

@@ -85,7 +85,7 @@ def test_without_a_picture_it_takes_the_golden_one(accelerated, program, unpacke
     [
         (("--device", "board:/dev/none,/dev/none"), "DeviceError: the register file /dev/none cannot be opened"),
         (("--device", "rpc:127.0.0.1:1/fsim"), "DeviceError: 127.0.0.1:1: no server answers there"),
-        (("--device", "fsim:ecp5_16x16"), "the program was made for 0x98636f41 (sim_4x4)"),
+        (("--device", "fsim:ecp5_16x16"), "the program was made for 0x573a3b63 (sim_4x4)"),
         (("--image", "/nowhere"), "/nowhere cannot be read"),
         (("--speed", "3"), "'--speed' is not understood"),
     ],

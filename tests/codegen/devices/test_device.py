@@ -42,7 +42,7 @@ def run(device: Device, *instructions: bytes) -> tuple[str, int]:
 def test_identification_says_what_was_built(device: Device) -> None:
     assert device.read_register("id").to_bytes(4, "big") == b"AHCQ"
     assert device.read_register("config_hash") == CONFIG.hash
-    assert device.read_register("version") == 1
+    assert device.read_register("version") == 2
 
 
 def test_interrupt_status_is_set_at_the_end_and_cleared_by_writing_one(device: Device) -> None:
