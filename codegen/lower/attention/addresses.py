@@ -22,7 +22,8 @@ class AttentionAddresses:
         4-bit codes ``(heads, blocks of d, padded rows, Dim)``, rows in the order of :meth:`.AttentionPlan.query_rows`
         and :meth:`.AttentionPlan.key_rows`.
     sums : int
-        int32 results ``(heads, d // Dim + 1, padded queries, Dim)``, the sums of the rows' operands behind the channels.
+        int32 results ``(heads, d // Dim + 1, padded queries, Dim)``; the sums of the rows' operands lie behind the
+        channels.
     decode, encode, scales : int
         Decode tables, the interval encoder, and the words of scales.
     rel_tables : (int, int)

@@ -4,8 +4,8 @@ Keys come in *lines*: with relative positions one picture row each, padded to wh
 Queries are taken in tiles: some picture rows, or a part of one (*segments* of queries with the same height), padded to
 what DMA takes. Keys and values come in *chunks* of some lines. Channels are padded to whole blocks of Dim.
 
-Results have a column behind the channels: the sums of the rows' operands, which are values of 1 weighted. It lies in the
-last block of the channels where that has padding, else in a block of its own.
+Results have a column behind the channels, the sums of the rows' operands. It lies in the last block of the channels
+where that has padding, whose first column has values of 1; else in a block of its own.
 """
 
 from __future__ import annotations

@@ -106,8 +106,8 @@ def _spread(work: list[Step], instructions: list[Instruction]) -> list[Step]:
 def _in_chunks(writer: Writer, tiles: _Tiles, number: int) -> list[Step]:
     """Probabilities of one tile chunk by chunk, each followed by the logits of the next tile, which take their place.
 
-    First come the last logits and the first probabilities, while the array multiplies the last probabilities of the tile
-    before with their values, which have waited for this.
+    First come the last logits and the first probabilities, while the array multiplies the last probabilities of the
+    tile before with their values, which have waited for this.
     """
     plan, steps = writer.plan, []
     now, before, after = (tiles[number + shift] for shift in (0, -1, 1))

@@ -83,9 +83,7 @@ def memory_behind(operator: OffloadedOp, codes: list[np.ndarray]) -> bytes:
         (12, 30, 3, None, CONFIG, None, False),
     ],
 )
-def test_results_equal_the_reference(
-    queries, keys, channels, sides, config, rows, chunked, v_zero, attention_results
-):
+def test_results_equal_the_reference(queries, keys, channels, sides, config, rows, chunked, v_zero, attention_results):
     rng = np.random.default_rng(queries + keys)
     stage = random_stage(rng, 2, (queries, keys), channels, sides, v_zero)
     plan = largest_plan(config, stage) if rows is None else AttentionPlan(config, stage, rows)
