@@ -4,9 +4,9 @@
  *
  * What is modelled, after the sources in hardware/rtl: fetching and checking of instructions, queues and tokens, the
  * bursts of LOAD and STORE, a memory with one latency and so many bytes a cycle in each direction, weights that arrive
- * while rows are fed, the two halves of the accumulators, the slots of the vector unit, and the ports of `act` and `vec`
- * that units share. Not modelled: random stalls, what follows a fault, and that instructions after FINISH or a fault are
- * still fetched.
+ * while rows are fed, the two halves of the accumulators, the slots of the vector unit, and the ports of `act` and
+ * `vec` that units share. Not modelled: random stalls, what follows a fault, and that instructions after FINISH or a
+ * fault are still fetched.
  */
 #ifndef AHCQ_FSIM_TIMING_H_
 #define AHCQ_FSIM_TIMING_H_
