@@ -31,7 +31,13 @@ module multiply
     .sum_o     (sum)
   );
 
-  logic signed [WeightBits:0] difference;
+  // Together: sum = sum_i + operand_i * (code_i - zero_i), modulo 2**SumBits
+  logic signed [WeightBits:0] difference, magnitude;
   assign difference = signed'({2'b0, code_i}) - signed'({2'b0, zero_i});
-  always_comb assert (sum == SumBits'(sum_i + operand_i * difference));
+  assign magnitude = signed'({2'b0, weight[WeightBits-2:0]});
+  always_comb begin
+    assert (difference == (weight[WeightBits-1] ? -magnitude : magnitude));
+    assert (product == operand_i * magnitude);
+    assert (sum == (weight[WeightBits-1] ? sum_i - SumBits'(product) : sum_i + SumBits'(product)));
+  end
 endmodule

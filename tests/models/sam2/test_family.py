@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tvm
+from tvm import relax
 
 import tvm_ahcq as ahcq
 from tvm_ahcq.api import CompiledModel, QuantizedModel
@@ -18,7 +21,9 @@ from tvm_ahcq.models.registry import timing_of
 from tvm_ahcq.models.sam2.predictor import Sam2ImagePredictor
 from tvm_ahcq.relay_passes.annotate import sites
 from tvm_ahcq.relay_passes.coverage import coverage
+from tvm_ahcq.relay_passes.lower.build import lower
 from tvm_ahcq.runtime.offload import ACCELERATOR, OffloadReport
+from tvm_ahcq.target import resolve_target
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +98,18 @@ def test_the_stage_that_encodes_returns_the_embedding_first(qmodel: QuantizedMod
     predictor.set_image(pictures[0])
     np.testing.assert_array_equal(stages["encode"]()[0], predictor.get_image_embedding())
     stages["whole"]()
+
+
+def test_heads_are_fused_where_queries_are_not_pooled(qmodel: QuantizedModel) -> None:
+    target = resolve_target("avx2")
+    realised = qmodel.realise(target.layout).module
+    module = lower(tvm.IRModule({"encode_image": realised["encode_image"]}), target)
+    called: Counter[str] = Counter()
+
+    def visit(expr: relax.Expr) -> None:
+        if isinstance(expr, relax.Call) and expr.op == tvm.ir.Op.get("relax.call_tir"):
+            called[expr.args[0].name_hint.rpartition("_")[0]] += 1
+
+    relax.analysis.post_order_visit(module["encode_image"], visit)
+    # the first block of each stage but the first pools its queries
+    assert (called["linear_heads"], called["log_attention"]) == (3, 6)
