@@ -2,8 +2,8 @@
 
 The wrappers call the upstream submodules. Written anew are what does not export (labels as boolean indices, copies of
 the image for each prompt, the choice of masks by their stability, which the runtime makes), the position embedding
-(bicubic interpolation is a product with constants, so that a bundle holds the small table and not its enlargement), and
-the high-resolution features, where two linear layers follow one another.
+(bicubic interpolation is a product with constants, so that a bundle holds the small table and not its enlargement), the
+patch embedding, whose patches overlap, and the high-resolution features, where two linear layers follow one another.
 """
 
 from __future__ import annotations
@@ -35,13 +35,29 @@ class _EncodeImage(nn.Module):
     def __init__(self, sam2: SAM2Base) -> None:
         super().__init__()
         self.image_encoder = sam2.image_encoder
-        self.high_res_0, self.high_res_1 = high_resolution_layers(sam2).values()
+        for name, layer in derived_layers(sam2).items():
+            self.add_module(name, layer)
+        proj = sam2.image_encoder.trunk.patch_embed.proj
+        self.stride, self.padding = proj.stride, proj.padding[0]
         self.no_mem_embed = sam2.no_mem_embed
         trunk = self.image_encoder.trunk
         rows, side = trunk.pos_embed.shape[-1], sam2.image_size // trunk.patch_embed.proj.stride[0]
         identity = torch.eye(rows, device="cpu").reshape(1, rows, rows, 1)
         weights = F.interpolate(identity, size=(side, 1), mode="bicubic").reshape(rows, side)
         self.register_buffer("enlarge", weights, persistent=False)
+
+    def patches(self, image: torch.Tensor) -> torch.Tensor:
+        """(1, 3, S, S) -> (1, 3, grid * k, grid * k): the pixels that each output of the patch embedding reads."""
+        side, (kernel, _), (stride, _) = image.shape[-1], self.patch_embed.kernel_size, self.stride
+        count = side // stride
+        after = (count - 1) * stride + kernel - side - self.padding
+        x = F.pad(image, [self.padding, after, self.padding, after])
+        for axis in (2, 4):
+            x = x.unflatten(axis, (-1, stride))
+            before = (slice(None),) * axis
+            cells = [x[(*before, slice(first, first + count))] for first in range(kernel // stride)]
+            x = torch.cat(cells, axis + 1)
+        return x.reshape(*image.shape[:2], count * kernel, count * kernel)
 
     def position_embedding(self) -> torch.Tensor:
         """(1, H, W, C), as upstream's ``Hiera._get_pos_embed``."""
@@ -53,7 +69,7 @@ class _EncodeImage(nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         trunk, neck = self.image_encoder.trunk, self.image_encoder.neck
-        x = trunk.patch_embed(image) + self.position_embedding()
+        x = self.patch_embed(self.patches(image)).permute(0, 2, 3, 1) + self.position_embedding()
         stages = []
         for i, block in enumerate(trunk.blocks):
             x = block(x)
@@ -65,17 +81,30 @@ class _EncodeImage(nn.Module):
         return features + self.no_mem_embed.reshape(1, -1, 1, 1), high_0, high_1, features
 
 
-def high_resolution_layers(sam2: SAM2Base) -> dict[str, nn.Conv2d]:
-    """Return the layers that make the high-resolution features, by their names in ``encode_image``.
+def derived_layers(sam2: SAM2Base) -> dict[str, nn.Conv2d]:
+    """Return the layers of ``encode_image`` whose weights are computed from upstream's, by name.
 
-    The lateral layer of a stage and the decoder's layer behind it are linear and 1 x 1: one layer with the product of
-    their weights computes the same with an eighth of the products, and its input alone is quantized.
+    The kernel of the patch embedding is filled up with zeros to a multiple of its stride. The lateral layer of a stage
+    and the decoder's layer behind it are linear and 1 x 1: one layer with the product of their weights computes the
+    same with an eighth of the products, and its input alone is quantized.
     """
     convs, decoder = sam2.image_encoder.neck.convs, sam2.sam_mask_decoder
     return {
+        "patch_embed": _filled_up(sam2.image_encoder.trunk.patch_embed.proj),
         "high_res_0": _in_sequence(convs[3].conv, decoder.conv_s0),
         "high_res_1": _in_sequence(convs[2].conv, decoder.conv_s1),
     }
+
+
+def _filled_up(convolution: nn.Conv2d) -> nn.Conv2d:
+    """Return a patch embedding of patches side by side, with a kernel that is a multiple of the stride given."""
+    (kernel, _), (stride, _) = convolution.kernel_size, convolution.stride
+    size = -(-kernel // stride) * stride
+    filled = nn.Conv2d(convolution.in_channels, convolution.out_channels, size, stride=size, device="meta")
+    weight = F.pad(convolution.weight.detach(), [0, size - kernel, 0, size - kernel])
+    filled.weight = nn.Parameter(weight, requires_grad=False)
+    filled.bias = nn.Parameter(convolution.bias.detach(), requires_grad=False)
+    return filled
 
 
 def _in_sequence(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:

@@ -10,6 +10,7 @@ from tvm_ahcq.models.description import (
     DECODE,
     ENCODE,
     FLOAT,
+    PIXELS,
     REFINE,
     FunctionDescription,
     LayerRole,
@@ -20,6 +21,7 @@ from tvm_ahcq.models.description import (
 from tvm_ahcq.models.execution import GoldenCheck, SessionLike
 from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.registry import register_family
+from tvm_ahcq.quantizers.activation.pixels import PixelRange, pixel_range
 
 from .driver import drive
 from .exchanges import exchanges
@@ -67,6 +69,11 @@ def _predictor(session: SessionLike) -> Any:
     return Sam2ImagePredictor(session)
 
 
+def _input_range(spec: Sam2Spec) -> PixelRange:
+    mean, std = ([255 * level for level in levels] for levels in (spec.pixel_mean, spec.pixel_std))
+    return pixel_range(mean, std)
+
+
 SAM2 = register_family(
     ModelFamily(
         name="sam2",
@@ -94,7 +101,7 @@ SAM2 = register_family(
             SymbolicDim("N", "points", typical=2),
         ),
         roles=(
-            LayerRole(r"image_encoder\.trunk\.patch_embed\.proj", FLOAT, "reads pixels, in float as published"),
+            LayerRole(r"patch_embed", PIXELS),
             LayerRole(rf"{_BLOCK}\.(attn\.qkv|mlp\.layers\.0|proj)", "norm"),
             LayerRole(rf"{_BLOCK}\.attn\.proj", "projection"),
             LayerRole(rf"{_BLOCK}\.attn", ATTENTION),
@@ -126,6 +133,7 @@ SAM2 = register_family(
         marker=r"image_encoder\.trunk\.patch_embed\.proj\.weight",
         exchanges=exchanges,
         golden=GoldenCheck(make_golden, compare),
+        input_range=_input_range,
         searched_keys=r"sam_mask_decoder\..*\.k",
         foldable_signs=r".*token_to_image.*",
         links=links,

@@ -15,7 +15,7 @@ from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.registry import find_family
 from tvm_ahcq.models.torchvision_compat import ensure_torchvision
 
-from .export import export_sam2, high_resolution_layers
+from .export import derived_layers, export_sam2
 from .sam2_n import STABILITY, build_sam2_n
 from .spec import Sam2Spec
 
@@ -101,7 +101,7 @@ def from_module(sam2: SAM2Base, name: str) -> FloatModel:
     module, function_params = export_sam2(sam2)
     used = {param for names in function_params.values() for param in names}
     state = sam2.state_dict()
-    for layer, convolution in high_resolution_layers(sam2).items():
+    for layer, convolution in derived_layers(sam2).items():
         state |= {f"{layer}.{key}": value for key, value in convolution.state_dict().items()}
     params = {key: value.detach().numpy() for key, value in state.items() if key in used}
     spec = Sam2Spec(
