@@ -54,7 +54,8 @@ def test_every_product_is_offloaded_or_has_a_reason(compiled: CompiledModel) -> 
     report = OffloadReport.from_dict(compiled.manifest.accelerator)
     encoder = report.of("encode_image")
     products = [each for each in encoder if each.macs and each.reason != "floating point"]
-    assert len(products) == 6 * 5 + 3 + 4 + 2 and all(each.where == ACCELERATOR for each in products)
+    # the patch embedding; 6 blocks of 4 layers and an attention, 3 that widen, 2 laterals and 2 of high resolution
+    assert len(products) == 1 + 6 * 5 + 3 + 2 + 2 and all(each.where == ACCELERATOR for each in products)
     assert all(each.reason for each in report.decisions if each.where != ACCELERATOR)
 
 

@@ -8,7 +8,7 @@ patch embedding, whose patches overlap, and the high-resolution features, where 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,9 @@ class _EncodeImage(nn.Module):
     """
 
     enlarge: torch.Tensor
+    patch_embed: nn.Conv2d
+    high_res_0: nn.Conv2d
+    high_res_1: nn.Conv2d
 
     def __init__(self, sam2: SAM2Base) -> None:
         super().__init__()
@@ -38,7 +41,7 @@ class _EncodeImage(nn.Module):
         for name, layer in derived_layers(sam2).items():
             self.add_module(name, layer)
         proj = sam2.image_encoder.trunk.patch_embed.proj
-        self.stride, self.padding = proj.stride, proj.padding[0]
+        self.stride, self.padding = int(proj.stride[0]), int(proj.padding[0])
         self.no_mem_embed = sam2.no_mem_embed
         trunk = self.image_encoder.trunk
         rows, side = trunk.pos_embed.shape[-1], sam2.image_size // trunk.patch_embed.proj.stride[0]
@@ -48,15 +51,14 @@ class _EncodeImage(nn.Module):
 
     def patches(self, image: torch.Tensor) -> torch.Tensor:
         """(1, 3, S, S) -> (1, 3, grid * k, grid * k): the pixels that each output of the patch embedding reads."""
-        side, (kernel, _), (stride, _) = image.shape[-1], self.patch_embed.kernel_size, self.stride
+        side, kernel, stride = image.shape[-1], self.patch_embed.kernel_size[0], self.stride
         count = side // stride
         after = (count - 1) * stride + kernel - side - self.padding
         x = F.pad(image, [self.padding, after, self.padding, after])
         for axis in (2, 4):
             x = x.unflatten(axis, (-1, stride))
-            before = (slice(None),) * axis
-            cells = [x[(*before, slice(first, first + count))] for first in range(kernel // stride)]
-            x = torch.cat(cells, axis + 1)
+            parts = [(*[slice(None)] * axis, slice(first, first + count)) for first in range(kernel // stride)]
+            x = torch.cat([x[part] for part in parts], axis + 1)
         return x.reshape(*image.shape[:2], count * kernel, count * kernel)
 
     def position_embedding(self) -> torch.Tensor:
@@ -103,7 +105,7 @@ def _filled_up(convolution: nn.Conv2d) -> nn.Conv2d:
     filled = nn.Conv2d(convolution.in_channels, convolution.out_channels, size, stride=size, device="meta")
     weight = F.pad(convolution.weight.detach(), [0, size - kernel, 0, size - kernel])
     filled.weight = nn.Parameter(weight, requires_grad=False)
-    filled.bias = nn.Parameter(convolution.bias.detach(), requires_grad=False)
+    filled.bias = convolution.bias
     return filled
 
 
@@ -111,9 +113,9 @@ def _in_sequence(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
     """Return the 1 x 1 convolution that computes two 1 x 1 convolutions in sequence."""
     left, right = second.weight[:, :, 0, 0].double(), first.weight[:, :, 0, 0].double()
     merged = nn.Conv2d(right.shape[1], left.shape[0], 1, device="meta")
-    bias = left @ first.bias.double() + second.bias.double()
+    biases = [cast("torch.Tensor", convolution.bias).double() for convolution in (first, second)]
     merged.weight = nn.Parameter((left @ right)[:, :, None, None].float().detach(), requires_grad=False)
-    merged.bias = nn.Parameter(bias.float().detach(), requires_grad=False)
+    merged.bias = nn.Parameter((left @ biases[0] + biases[1]).float().detach(), requires_grad=False)
     return merged
 
 

@@ -8,7 +8,6 @@ so no exponential, sum or logarithm precedes encoding. Formulas are in docs/quan
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -39,12 +38,16 @@ class RowRelativeParams(SoftmaxTableParams):
 
     bits: int
     alpha: float
-    scale: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
         check_bits(self.bits)
         check_scales([self.alpha], "alpha")
         object.__setattr__(self, "alpha", to_float32(self.alpha))
+
+    @property
+    def operand_scale(self) -> float:
+        """Ratio of one table unit: 1/255 in float32."""
+        return to_float32(1 / 255)
 
     def thresholds(self) -> np.ndarray:
         """Return ``(n,)`` float64 T_c, ascending, below 1: r has a code of at least c if and only if ``r >= T_c``."""

@@ -26,7 +26,7 @@ _SAMPLE_LIMIT = 1 << 17
 class SoftmaxTableParams(QuantizerParams):
     """Base of staircases of probabilities: ``value = operand_scale * table[code]``, code = thresholds reached.
 
-    Subclasses have the fields `bits` and `scale`, the value of the highest code.
+    Subclasses have the fields `bits` and `scale`, the value of the highest code, or their own :attr:`operand_scale`.
     """
 
     bits: int

@@ -245,14 +245,9 @@ class AttentionConstants:
         row_relative: bool = False,
     ) -> AttentionConstants:
         """Return the constants with these :meth:`scalars`."""
-        integers: dict[str, Any] = dict(zip(_scalar_names(), map(int, scalars), strict=True))
-        return cls(
-            **integers,
-            log_thresholds=log_thresholds,
-            table=table,
-            out_scale=np.float32(out_scale),
-            row_relative=row_relative,
-        )
+        values: dict[str, Any] = dict(zip(_scalar_names(), map(int, scalars), strict=True))
+        values |= {"log_thresholds": log_thresholds, "table": table, "row_relative": row_relative}
+        return cls(**values, out_scale=np.float32(out_scale))
 
 
 def _scalar_names() -> list[str]:
