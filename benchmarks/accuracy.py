@@ -35,7 +35,7 @@ from tvm_ahcq.scenes import Scene, scenes
 FOLDER = Path(__file__).parent / "results"
 CALIBRATION_SCENES, FIRST_CALIBRATION, FIRST_UNSEEN = 16, 500_000, 3_000_000
 MAIN = ("ahcq", "paper", "ptq4sam", "minmax")
-ABLATIONS = ("ahcq-no-acnr", "ahcq-no-hluq", "ahcq-no-cag", "ahcq-no-lnq", "ahcq-no-equalise")
+ABLATIONS = ("ahcq-no-acnr", "ahcq-no-hluq", "ahcq-no-cag", "ahcq-lnq", "ahcq-no-lnq", "ahcq-no-equalise")
 HIGH = "ahcq, high effort"
 WAYS = ("click", "single_click", "box")
 

@@ -79,11 +79,25 @@ def functions(mod: IRModule) -> Iterator[tuple[tvm.ir.GlobalVar, relax.Function]
 
 @mutator
 class _Replacer(PyExprMutator):
-    """Gives variables new values; the new values may be nested calls on variables of the old function."""
+    """Gives variables new values, which may be nested calls on variables of the old function, and on new variables.
 
-    def __init__(self, mod: IRModule, values: dict[relax.Var, relax.Expr]):
+    A new variable is one with a value that the old function does not bind: it is bound where it is first used.
+    """
+
+    def __init__(self, mod: IRModule, values: dict[relax.Var, relax.Expr], bound: set[relax.Var]):
         super().__init__(mod)
         self.replacements = values
+        self.new = set(values).difference(bound)
+        self.emitted: dict[relax.Var, relax.Var] = {}
+
+    def visit_var_(self, var: relax.Var) -> relax.Expr:
+        """Bind a new variable at its first use."""
+        return self._used_in_values(var) if var in self.new else super().visit_var_(var)
+
+    def _used_in_values(self, var: relax.Var) -> relax.Var:
+        if var not in self.emitted:
+            self.emitted[var] = self.builder_.emit(self.builder_.normalize(self.visit_expr(self.replacements[var])))
+        return self.emitted[var]
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
         """Emit the new value of a variable under its old kind: inside the dataflow block, or as its output."""
@@ -98,7 +112,8 @@ class _Replacer(PyExprMutator):
 
 def replace_values(mod: IRModule, func: relax.Function, values: dict[relax.Var, relax.Expr]) -> relax.Function:
     """Return `func` with the variables in `values` bound to new values."""
-    return _Replacer(mod, values).visit_expr(func) if values else func
+    bound = {binding.var for binding in bindings(func)}
+    return _Replacer(mod, values, bound).visit_expr(func) if values else func
 
 
 def rewrite_module(mod: IRModule, plan: Callable[[Definitions], dict[relax.Var, relax.Expr]]) -> IRModule:

@@ -7,6 +7,7 @@
 | linear layer, encoder with one scale | ``linear_codes`` |
 | linear layer, merged from windows or not, residual addition | ``linear_add`` |
 | linear layer, split into heads, encoders, attention, heads merged | ``linear_heads``, ``log_attention`` |
+| the same, queries pooled before their encoder | ``linear_heads``, ``pool_queries``, ``log_attention`` |
 
 Results do not change in any bit. Only results with one use are fused.
 """
@@ -36,7 +37,10 @@ from .use_chains import RESHAPES, UseChains
 
 
 def fuse(builder: KernelBuilder, func: relax.Function) -> dict[relax.Var, relax.Expr]:
-    """Return new values for the variables that end a group of operators for which there is a fused kernel."""
+    """Return new values for the variables that end a group of operators for which there is a fused kernel.
+
+    There are also values of new variables, which several kernels read.
+    """
     fuser = Fuser(builder, func)
     handlers: dict[str, Callable[[relax.Var, relax.Call], relax.Expr | None]] = {
         "relax.ahcq.encode_affine": fuser.encoder,
@@ -49,7 +53,7 @@ def fuse(builder: KernelBuilder, func: relax.Function) -> dict[relax.Var, relax.
         for name, handler in handlers.items():
             if is_op(binding.value, name) and (value := handler(binding.var, binding.value)) is not None:
                 plan[binding.var] = value
-    return plan
+    return plan | fuser.shared
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class Fuser:
 
     def __init__(self, builder: KernelBuilder, func: relax.Function):
         self.builder, self.chains = builder, UseChains(func)
+        self.shared: dict[relax.Var, relax.Expr] = {}
 
     def linear(self, expr: relax.Expr) -> _Linear | None:
         """Return the linear layer that defines `expr`, seen through reshapes, if it can be fused."""
@@ -169,18 +174,19 @@ class Fuser:
         linear = None if match is None else self.linear(match.source)
         if match is None or linear is None:
             return None
-        *leading, tokens, d = sizes(match.attention.args[0])
-        batch = prod(leading)
+        *leading, queries, d = sizes(match.attention.args[0])
+        batch, tokens = prod(leading), sizes(match.attention.args[1])[-2]
         sequences, line = batch // match.heads, match.heads * d
         if d % LANES or linear.outputs != 3 * line:
             return None
         options = self.options(linear, int(linear.rows), tokens, match.heads, match.bits)
         args = [*linear.args, *match.encoder_args(3), *match.encoder_args(4)]
-        qkv = self.builder.call(kernels.linear_heads, options, args, [3, batch, tokens, d], "uint8")
+        qkv = relax.Var("qkv", relax.TensorType([3, batch, tokens, d], "uint8"))
+        self.shared[qkv] = self.builder.call(kernels.linear_heads, options, args, [3, batch, tokens, d], "uint8")
         constants, rel = match.attention.args[3:7], list(match.attention.args[7:])
         shape = AttentionShape(
             batch,
-            tokens,
+            queries,
             tokens,
             d,
             grid_of(rel),
@@ -190,8 +196,11 @@ class Fuser:
             bool(match.attention.attrs["row_relative"]),
         )
         args = [qkv, *rel, *constants]
+        if match.pooled is not None:
+            pooled = (batch, *match.pooled, d)
+            args = [self.builder.call(kernels.pool_queries, pooled, [qkv], [batch, queries, d], "uint8"), *args]
         out = self.builder.call(
-            kernels.log_attention, (shape, self.builder.target), args, [sequences, tokens, line], "float32"
+            kernels.log_attention, (shape, self.builder.target), args, [sequences, queries, line], "float32"
         )
         return relax.op.reshape(out, dims(var))
 

@@ -26,12 +26,15 @@ class SelfAttention:
         On codes ``(sequences * heads, tokens, d)``, or ``(sequences, heads, tokens, d)``.
     heads : int
         Heads.
+    pooled : (int, int) or None
+        Height and width of a sequence whose queries are the maxima of 2 x 2 tokens.
     """
 
     source: relax.Expr
     encoders: list[relax.Call]
     attention: relax.Call
     heads: int
+    pooled: tuple[int, int] | None
 
     @property
     def bits(self) -> int:
@@ -68,17 +71,19 @@ def match_self_attention(chains: UseChains, result: relax.Expr, call: relax.Call
     qkv = _split_heads(chains, parts)
     if qkv is None or not _merges_heads(permuted, result, attention, qkv[1]):
         return None
-    return SelfAttention(qkv[0], encoders, attention, qkv[1])
+    return SelfAttention(qkv[0], encoders, attention, qkv[1], parts[0].pooled)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Codes of part `place` of the tensor `whole`; `permuted` if heads were put in front of tokens after the split."""
+    """Codes of part `place` of the tensor `whole`; `permuted` if heads were put in front of tokens after the split,
+    `pooled` the height and width of tokens whose maxima were taken."""
 
     encoder: relax.Call
     whole: relax.Expr
     place: int
     permuted: bool
+    pooled: tuple[int, int] | None
 
 
 def _part(chains: UseChains, operand: relax.Expr) -> _Part | None:
@@ -89,10 +94,26 @@ def _part(chains: UseChains, operand: relax.Expr) -> _Part | None:
     if encoder is None:
         return None
     after, values = _skip_permutation(chains, encoder.args[0])
+    pooled, values = _skip_pooling(chains, values)
     item = chains.defs.of(values)
-    if not isinstance(item, relax.TupleGetItem) or (before and after):
+    if not isinstance(item, relax.TupleGetItem) or (before and after) or (pooled and int(item.index) > 0):
         return None
-    return _Part(encoder, item.tuple_value, int(item.index), before or after)
+    return _Part(encoder, item.tuple_value, int(item.index), before or after, pooled)
+
+
+def _skip_pooling(chains: UseChains, expr: relax.Expr) -> tuple[tuple[int, int] | None, relax.Expr]:
+    """Follow a maximum over 2 x 2 tokens, channels last; return the height and width of the tokens if there was one."""
+    back = chains.producer(expr, "relax.permute_dims")
+    pooling = None if back is None else chains.producer(back.args[0], "relax.nn.max_pool2d")
+    forth = None if pooling is None else chains.producer(pooling.args[0], "relax.permute_dims")
+    if back is None or pooling is None or forth is None or (_axes(back), _axes(forth)) != ([0, 2, 3, 1], [0, 3, 1, 2]):
+        return None, expr
+    attrs = pooling.attrs
+    halves = [[int(side) for side in sides] for sides in (attrs.pool_size, attrs.strides, attrs.padding)]
+    _, height, width, _ = sizes(forth.args[0])
+    if halves != [[2, 2], [2, 2], [0, 0, 0, 0]] or height % 2 or width % 2:
+        return None, expr
+    return (height, width), chains.skip(forth.args[0], *RESHAPES)
 
 
 def _skip_permutation(chains: UseChains, expr: relax.Expr) -> tuple[bool, relax.Expr]:

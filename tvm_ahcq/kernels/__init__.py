@@ -6,6 +6,7 @@ Integer kernels follow :mod:`tvm_ahcq.quantizers.core.reference` bit for bit.
 from __future__ import annotations
 
 from tvm_ahcq.kernels.attention.dispatch import log_attention
+from tvm_ahcq.kernels.attention.pool_queries import pool_queries
 from tvm_ahcq.kernels.common.tvmscript_patch import speed_up_parser
 from tvm_ahcq.kernels.encode.affine import encode_affine
 from tvm_ahcq.kernels.encode.intervals import encode_intervals
@@ -33,6 +34,7 @@ __all__ = [
     "log_attention",
     "matmul",
     "norm_encode",
+    "pool_queries",
 ]
 
 speed_up_parser()

@@ -173,6 +173,6 @@ def _work(kind: str, shapes: Shapes) -> tuple[int, str, str]:
         return first[0] * first[1] * last[1], unit, f"{first[0]} x {last[1]} x {first[1]}"
     if kind == "log_attention":
         heads, queries, channels = first[-3:]
-        keys = queries if len(first) == 4 else shapes[1][1]
+        keys = queries if len(first) == 4 else shapes[1][-2]
         return 2 * heads * queries * keys * channels, "int8", f"{heads} heads, {queries} x {keys} x {channels}"
     return 0, "", " x ".join(map(str, last))

@@ -182,6 +182,19 @@ def test_more_keys_than_sums_have_room_for_are_refused(build, target: HostTarget
         check(run, c, *(codes(rng, 4, 1, size, 4) for size in (2, most + 1, most + 1)))
 
 
+def test_pooled_queries_come_by_themselves(build, target: HostTarget):
+    rng, heads, sequences, d = np.random.default_rng(2), 3, 2, 16
+    queries, tokens, batch = 9, 36, sequences * heads
+    c = site(rng, d, 15, 4, False, row_relative=True)
+    q, kv = codes(rng, 4, batch, queries, d), codes(rng, 4, 3, batch, tokens, d)
+    constants = np.array([getattr(c, name) for name in CONSTANTS], np.int32)
+    shape = AttentionShape(batch, queries, tokens, d, None, 15, heads, bits=4, row_relative=True)
+    arguments = (q, kv, constants, c.log_thresholds, c.table, np.array([c.out_scale], np.float32))
+    got = build(log_attention(shape, target))(*arguments, shape=(sequences, queries, heads * d), dtype="float32")
+    apart = reference.log_attention(q, kv[1], kv[2], c).reshape(sequences, heads, queries, d)
+    assert np.array_equal(got, apart.transpose(0, 2, 1, 3).reshape(sequences, queries, heads * d))
+
+
 def test_vnni_kernel_uses_the_instruction():
     target = resolve_target("avx512-vnni")
     kernel = tvm.compile(log_attention(AttentionShape(*dynamic(), 64, None, 15), target), target=target.tvm_target())

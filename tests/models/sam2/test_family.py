@@ -21,8 +21,10 @@ from tvm_ahcq.models.registry import timing_of
 from tvm_ahcq.models.sam2.predictor import Sam2ImagePredictor
 from tvm_ahcq.relay_passes.annotate import sites
 from tvm_ahcq.relay_passes.coverage import coverage
-from tvm_ahcq.relay_passes.lower.build import lower
+from tvm_ahcq.relay_passes.lower import legalise as legalise_module
+from tvm_ahcq.relay_passes.lower.build import generate_code, lower
 from tvm_ahcq.runtime.offload import ACCELERATOR, OffloadReport
+from tvm_ahcq.runtime.weights import QLinearWeight, expand
 from tvm_ahcq.target import resolve_target
 
 
@@ -101,7 +103,7 @@ def test_the_stage_that_encodes_returns_the_embedding_first(qmodel: QuantizedMod
     stages["whole"]()
 
 
-def test_heads_are_fused_where_queries_are_not_pooled(qmodel: QuantizedModel) -> None:
+def test_heads_are_fused_and_queries_are_pooled_as_codes(qmodel: QuantizedModel) -> None:
     target = resolve_target("avx2")
     realised = qmodel.realise(target.layout).module
     module = lower(tvm.IRModule({"encode_image": realised["encode_image"]}), target)
@@ -113,4 +115,22 @@ def test_heads_are_fused_where_queries_are_not_pooled(qmodel: QuantizedModel) ->
 
     relax.analysis.post_order_visit(module["encode_image"], visit)
     # the first block of each stage but the first pools its queries
-    assert (called["linear_heads"], called["log_attention"]) == (3, 6)
+    assert [called[name] for name in ("linear_heads", "log_attention", "pool_queries")] == [6, 6, 3]
+
+
+def test_fused_kernels_change_no_bit(qmodel: QuantizedModel, pictures: list[np.ndarray], monkeypatch) -> None:
+    target = resolve_target("native")
+    realised = qmodel.realise(target.layout)
+    module = tvm.IRModule({"encode_image": realised.module["encode_image"]})
+    parts = [realised.tensors[record] for record in realised.function_params["encode_image"]]
+    arrays = [part for value in parts for part in (expand(value) if isinstance(value, QLinearWeight) else (value,))]
+    image = qmodel.model.family.prepare(qmodel.model.spec, pictures[0])
+
+    def results() -> list[np.ndarray]:
+        machine = relax.VirtualMachine(generate_code(lower(module, target), target), tvm.cpu())
+        return [each.numpy() for each in machine["encode_image"](*map(tvm.runtime.tensor, (image, *arrays)))]
+
+    fused = results()
+    monkeypatch.setattr(legalise_module, "fuse", lambda *_: {})
+    for got, expected in zip(fused, results(), strict=True):
+        assert np.array_equal(got, expected)

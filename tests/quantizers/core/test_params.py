@@ -26,7 +26,7 @@ def test_short_floats_are_short():
 
 
 def test_every_kind_is_registered():
-    assert quantizer_kinds() == ("agq", "cag", "hluq", "hluq_published", "lnq", "uniform")
+    assert quantizer_kinds() == ("agq", "cag", "hluq", "hluq_published", "lnq", "row_relative", "uniform")
 
 
 @pytest.mark.parametrize("values", [{}, {"kind": "best"}, {"kind": ["uniform"]}, None, 3])

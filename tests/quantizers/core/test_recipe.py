@@ -15,7 +15,8 @@ def test_default_recipe_is_ahcq_at_four_bits():
     default = recipe()
     assert default == recipe("ahcq", 4)
     assert (default.bits_weights, default.bits_activations, default.groups) == (4, 4, 4)
-    assert [default.quantizer_for(kind) for kind in SITE_KINDS] == ["cag", "hluq", "lnq", "cag", "uniform", "uniform"]
+    kinds = [default.quantizer_for(kind) for kind in SITE_KINDS]
+    assert kinds == ["cag", "hluq", "row_relative", "cag", "uniform", "uniform"]
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -26,7 +26,8 @@ class AttentionShape:
         Thresholds between the codes of a probability, at least 1.
     packed_heads : int
         Heads of a self-attention whose operands are one tensor and whose outputs lie side by side; 0 if each operand
-        is a separate tensor and each head has an output matrix.
+        is a separate tensor and each head has an output matrix. With fewer queries than keys, the queries are a tensor
+        of their own, and those among the operands are not read.
     bits : int
         Bits of a code of queries, keys and values; codes and zero points are below ``2**bits``.
     row_relative : bool

@@ -27,9 +27,10 @@ def log_attention(shape: AttentionShape, target: HostTarget) -> PrimFunc:
     v_zero, qk_shift, rel_shift, qk_multiplier, rel_h_multiplier, rel_w_multiplier, shift; ``log_thresholds`` int32
     ``(n,)``, descending, at most :data:`.vnni_softmax_codes.MAX_MINUS_LOG2` where there are fewer than 32; ``table``
     uint8 ``(n + 1,)`` with ``table[0] = 0``; ``out_scale`` float32 ``(1,)``; and the output, float32 ``(B, Nq, d)``.
-    With packed heads, the first argument is all of ``q``, ``k`` and ``v``, uint8 ``(3, B, N, d)``, and the output is
-    float32 ``(B / heads, N, heads * d)``. What differs between sites of equal shape is in these tensors, so that they
-    share a kernel. A kernel for any number of keys raises ValueError where their sums could leave 32 bits.
+    With packed heads, the first argument is all of ``q``, ``k`` and ``v``, uint8 ``(3, B, Nk, d)``, after pooled ``q``
+    if there are fewer, and the output is float32 ``(B / heads, Nq, heads * d)``. What differs between sites of equal
+    shape is in these tensors, so that they share a kernel. A kernel for any number of keys raises ValueError where
+    their sums could leave 32 bits.
 
     Parameters
     ----------
@@ -125,26 +126,31 @@ def _kernel(shape: AttentionShape, body: Callable[..., None]) -> PrimFunc:
 
 
 def _packed_operands(shape: AttentionShape, body: Callable[..., None]) -> Callable[..., None]:
-    """Inline function of the handles of all operands, of the site's tensors, and of the relative positions' buffers."""
-    batch, tokens, d, n, heads = shape.heads, shape.queries, shape.d, shape.n_thresholds, shape.output_heads
-    size, line = batch * tokens * d, heads * d
+    """Inline function of the handles of all operands, of the site's tensors, and of the relative positions' buffers.
+
+    The first are pooled queries, or all operands once more.
+    """
+    batch, tokens, d, n, heads = shape.heads, shape.keys, shape.d, shape.n_thresholds, shape.output_heads
+    queries, size, line = shape.queries, batch * tokens * d, heads * d
+    pooled = queries != tokens
 
     @T.inline
-    def attend(qkv_, site, rel_h, rel_w, out_):
+    def attend(pooled_, qkv_, site, rel_h, rel_w, out_):
         qkv = T.match_buffer(qkv_, (3, batch, tokens, d), "uint8", align=1)
+        first = T.match_buffer(pooled_, (batch, queries, d), "uint8", align=1) if pooled else qkv
         constants = T.match_buffer(site[0], (9,), "int32", align=4)
         thresholds = T.match_buffer(site[1], (n,), "int32", align=4)
         table = T.match_buffer(site[2], (n + 1,), "uint8", align=1)
         out_scale = T.match_buffer(site[3], (1,), "float32", align=4)
-        out_buffer = T.match_buffer(out_, (batch // heads, tokens, line), "float32", align=4)
-        q = T.decl_buffer((batch, tokens, d), "uint8", data=qkv.data, align=1)
+        out_buffer = T.match_buffer(out_, (batch // heads, queries, line), "float32", align=4)
+        q = T.decl_buffer((batch, queries, d), "uint8", data=first.data, align=1)
         k = T.decl_buffer((batch, tokens, d), "uint8", data=qkv.data, elem_offset=size, align=1)
         v = T.decl_buffer((batch, tokens, d), "uint8", data=qkv.data, elem_offset=2 * size, align=1)
         out = T.decl_buffer(
-            (batch // heads, heads, tokens, d),
+            (batch // heads, heads, queries, d),
             "float32",
             data=out_buffer.data,
-            strides=[tokens * line, d, line, 1],
+            strides=[queries * line, d, line, 1],
             align=4,
         )
         body(AttentionContext(shape, q, k, v, rel_h, rel_w, constants, thresholds, table, out_scale, out))
@@ -156,6 +162,23 @@ def _packed_kernel(shape: AttentionShape, body: Callable[..., None]) -> PrimFunc
     """Wrap `body` in a kernel whose operands are parts of one tensor, and whose outputs lie side by side."""
     attend, h, w, d = _packed_operands(shape, body), shape.height, shape.width, shape.d
 
+    if shape.queries != shape.keys:
+
+        @T.prim_func(s_tir=True)
+        def pooled(
+            q: T.handle,
+            qkv: T.handle,
+            constants: T.handle,
+            thresholds: T.handle,
+            table: T.handle,
+            scale: T.handle,
+            out: T.handle,
+        ):
+            T.func_attr({"global_symbol": "ahcq_log_attention", "tirx.noalias": True, "tirx.is_scheduled": True})
+            attend(q, qkv, (constants, thresholds, table, scale), None, None, out)
+
+        return pooled
+
     if shape.grid is None:
 
         @T.prim_func(s_tir=True)
@@ -163,7 +186,7 @@ def _packed_kernel(shape: AttentionShape, body: Callable[..., None]) -> PrimFunc
             qkv: T.handle, constants: T.handle, thresholds: T.handle, table: T.handle, scale: T.handle, out: T.handle
         ):
             T.func_attr({"global_symbol": "ahcq_log_attention", "tirx.noalias": True, "tirx.is_scheduled": True})
-            attend(qkv, (constants, thresholds, table, scale), None, None, out)
+            attend(qkv, qkv, (constants, thresholds, table, scale), None, None, out)
 
         return plain
 
@@ -181,6 +204,6 @@ def _packed_kernel(shape: AttentionShape, body: Callable[..., None]) -> PrimFunc
         T.func_attr({"global_symbol": "ahcq_log_attention", "tirx.noalias": True, "tirx.is_scheduled": True})
         rel_h = T.match_buffer(rel_h_, (2 * h - 1, d), "int8", align=1)
         rel_w = T.match_buffer(rel_w_, (2 * w - 1, d), "int8", align=1)
-        attend(qkv, (constants, thresholds, table, scale), rel_h, rel_w, out)
+        attend(qkv, qkv, (constants, thresholds, table, scale), rel_h, rel_w, out)
 
     return relative
