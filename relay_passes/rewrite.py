@@ -92,9 +92,8 @@ class _Replacer(PyExprMutator):
 
     def visit_var_(self, var: relax.Var) -> relax.Expr:
         """Bind a new variable at its first use."""
-        return self._used_in_values(var) if var in self.new else super().visit_var_(var)
-
-    def _used_in_values(self, var: relax.Var) -> relax.Var:
+        if var not in self.new:
+            return super().visit_var_(var)
         if var not in self.emitted:
             self.emitted[var] = self.builder_.emit(self.builder_.normalize(self.visit_expr(self.replacements[var])))
         return self.emitted[var]

@@ -69,9 +69,12 @@ def match_self_attention(chains: UseChains, result: relax.Expr, call: relax.Call
     if len(encoders) < 3 or len({int(encoder.attrs["bits"]) for encoder in encoders}) > 1:
         return None
     qkv = _split_heads(chains, parts)
+    pooled, tokens = parts[0].pooled, sizes(attention.args[1])[-2]
     if qkv is None or not _merges_heads(permuted, result, attention, qkv[1]):
         return None
-    return SelfAttention(qkv[0], encoders, attention, qkv[1], parts[0].pooled)
+    if pooled is not None and prod(pooled) != tokens:
+        return None
+    return SelfAttention(qkv[0], encoders, attention, qkv[1], pooled)
 
 
 @dataclass(frozen=True)
@@ -109,9 +112,11 @@ def _skip_pooling(chains: UseChains, expr: relax.Expr) -> tuple[tuple[int, int] 
     if back is None or pooling is None or forth is None or (_axes(back), _axes(forth)) != ([0, 2, 3, 1], [0, 3, 1, 2]):
         return None, expr
     attrs = pooling.attrs
-    halves = [[int(side) for side in sides] for sides in (attrs.pool_size, attrs.strides, attrs.padding)]
+    window = [
+        [int(side) for side in sides] for sides in (attrs.pool_size, attrs.strides, attrs.padding, attrs.dilation)
+    ]
     _, height, width, _ = sizes(forth.args[0])
-    if halves != [[2, 2], [2, 2], [0, 0, 0, 0]] or height % 2 or width % 2:
+    if window != [[2, 2], [2, 2], [0, 0, 0, 0], [1, 1]] or height % 2 or width % 2:
         return None, expr
     return (height, width), chains.skip(forth.args[0], *RESHAPES)
 

@@ -11,6 +11,7 @@ import torch
 from tvm_ahcq.api import float_session
 from tvm_ahcq.models.execution import SessionLike
 from tvm_ahcq.models.float_model import FloatModel
+from tvm_ahcq.models.sam2.export import wrapper
 
 TOLERANCE = 1e-4
 """Of the largest value of an output."""
@@ -39,6 +40,17 @@ def test_the_encoder_gives_upstreams_features(sam2: Any, session: SessionLike) -
     results = session.run("encode_image", image.numpy())
     for ours, theirs in zip(results, (embedding, high_0, high_1, frame), strict=True):
         assert_close(ours, theirs)
+
+
+def test_other_runtimes_get_upstreams_layers(sam2: Any) -> None:
+    image = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))
+    module = wrapper(sam2, "encode_image", upstream=True)
+    assert module.patch_embed.kernel_size == (7, 7)
+    assert list(module.high_res_0) == [sam2.image_encoder.neck.convs[3], sam2.sam_mask_decoder.conv_s0]
+    for layers in (module, wrapper(sam2, "encode_image")):
+        _, high_0, high_1, frame = layers(image)
+        for ours, theirs in zip((high_0, high_1, frame), sam2.forward_image(image)["backbone_fpn"], strict=True):
+            assert_close(ours.numpy(), theirs)
 
 
 @pytest.mark.parametrize(("batch", "points", "with_mask"), [(1, 2, False), (3, 4, False), (2, 3, True), (1, 0, True)])

@@ -8,6 +8,7 @@ patch embedding, whose patches overlap, and the high-resolution features, where 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -31,35 +32,21 @@ class _EncodeImage(nn.Module):
     """
 
     enlarge: torch.Tensor
-    patch_embed: nn.Conv2d
-    high_res_0: nn.Conv2d
-    high_res_1: nn.Conv2d
+    patch_embed: nn.Module
+    high_res_0: nn.Module
+    high_res_1: nn.Module
 
-    def __init__(self, sam2: SAM2Base) -> None:
+    def __init__(self, sam2: SAM2Base, layers: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.image_encoder = sam2.image_encoder
-        for name, layer in derived_layers(sam2).items():
+        for name, layer in layers.items():
             self.add_module(name, layer)
-        proj = sam2.image_encoder.trunk.patch_embed.proj
-        self.stride, self.padding = int(proj.stride[0]), int(proj.padding[0])
         self.no_mem_embed = sam2.no_mem_embed
         trunk = self.image_encoder.trunk
         rows, side = trunk.pos_embed.shape[-1], sam2.image_size // trunk.patch_embed.proj.stride[0]
         identity = torch.eye(rows, device="cpu").reshape(1, rows, rows, 1)
         weights = F.interpolate(identity, size=(side, 1), mode="bicubic").reshape(rows, side)
         self.register_buffer("enlarge", weights, persistent=False)
-
-    def patches(self, image: torch.Tensor) -> torch.Tensor:
-        """(1, 3, S, S) -> (1, 3, grid * k, grid * k): the pixels that each output of the patch embedding reads."""
-        side, kernel, stride = image.shape[-1], self.patch_embed.kernel_size[0], self.stride
-        count = side // stride
-        after = (count - 1) * stride + kernel - side - self.padding
-        x = F.pad(image, [self.padding, after, self.padding, after])
-        for axis in (2, 4):
-            x = x.unflatten(axis, (-1, stride))
-            parts = [(*[slice(None)] * axis, slice(first, first + count)) for first in range(kernel // stride)]
-            x = torch.cat([x[part] for part in parts], axis + 1)
-        return x.reshape(*image.shape[:2], count * kernel, count * kernel)
 
     def position_embedding(self) -> torch.Tensor:
         """(1, H, W, C), as upstream's ``Hiera._get_pos_embed``."""
@@ -71,7 +58,7 @@ class _EncodeImage(nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         trunk, neck = self.image_encoder.trunk, self.image_encoder.neck
-        x = self.patch_embed(self.patches(image)).permute(0, 2, 3, 1) + self.position_embedding()
+        x = self.patch_embed(image).permute(0, 2, 3, 1) + self.position_embedding()
         stages = []
         for i, block in enumerate(trunk.blocks):
             x = block(x)
@@ -83,6 +70,16 @@ class _EncodeImage(nn.Module):
         return features + self.no_mem_embed.reshape(1, -1, 1, 1), high_0, high_1, features
 
 
+def upstream_layers(sam2: SAM2Base) -> dict[str, nn.Module]:
+    """Return the layers of ``encode_image`` that :func:`derived_layers` replaces, by name."""
+    convs, decoder = sam2.image_encoder.neck.convs, sam2.sam_mask_decoder
+    return {
+        "patch_embed": sam2.image_encoder.trunk.patch_embed.proj,
+        "high_res_0": nn.Sequential(convs[3], decoder.conv_s0),
+        "high_res_1": nn.Sequential(convs[2], decoder.conv_s1),
+    }
+
+
 def derived_layers(sam2: SAM2Base) -> dict[str, nn.Conv2d]:
     """Return the layers of ``encode_image`` whose weights are computed from upstream's, by name.
 
@@ -92,21 +89,37 @@ def derived_layers(sam2: SAM2Base) -> dict[str, nn.Conv2d]:
     """
     convs, decoder = sam2.image_encoder.neck.convs, sam2.sam_mask_decoder
     return {
-        "patch_embed": _filled_up(sam2.image_encoder.trunk.patch_embed.proj),
+        "patch_embed": _SideBySide(sam2.image_encoder.trunk.patch_embed.proj),
         "high_res_0": _in_sequence(convs[3].conv, decoder.conv_s0),
         "high_res_1": _in_sequence(convs[2].conv, decoder.conv_s1),
     }
 
 
-def _filled_up(convolution: nn.Conv2d) -> nn.Conv2d:
-    """Return a patch embedding of patches side by side, with a kernel that is a multiple of the stride given."""
-    (kernel, _), (stride, _) = convolution.kernel_size, convolution.stride
-    size = -(-kernel // stride) * stride
-    filled = nn.Conv2d(convolution.in_channels, convolution.out_channels, size, stride=size, device="meta")
-    weight = F.pad(convolution.weight.detach(), [0, size - kernel, 0, size - kernel])
-    filled.weight = nn.Parameter(weight, requires_grad=False)
-    filled.bias = convolution.bias
-    return filled
+class _SideBySide(nn.Conv2d):
+    """A patch embedding whose patches overlap, as one of patches side by side."""
+
+    def __init__(self, overlapping: nn.Conv2d) -> None:
+        kernel, stride = overlapping.kernel_size[0], overlapping.stride[0]
+        size = -(-kernel // stride) * stride
+        super().__init__(overlapping.in_channels, overlapping.out_channels, size, stride=size, device="meta")
+        weight = F.pad(overlapping.weight.detach(), [0, size - kernel, 0, size - kernel])
+        self.weight, self.bias = nn.Parameter(weight, requires_grad=False), overlapping.bias
+        self.step, self.margin = stride, int(overlapping.padding[0])
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return super().forward(self.patches(image))
+
+    def patches(self, image: torch.Tensor) -> torch.Tensor:
+        """(1, 3, S, S) -> (1, 3, grid * k, grid * k): the pixels that each output reads."""
+        side, kernel, step = image.shape[-1], self.kernel_size[0], self.step
+        count = side // step
+        after = (count - 1) * step + kernel - side - self.margin
+        x = F.pad(image, [self.margin, after, self.margin, after])
+        for axis in (2, 4):
+            x = x.unflatten(axis, (-1, step))
+            parts = [(*[slice(None)] * axis, slice(first, first + count)) for first in range(kernel // step)]
+            x = torch.cat([x[part] for part in parts], axis + 1)
+        return x.reshape(*image.shape[:2], count * kernel, count * kernel)
 
 
 def _in_sequence(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
@@ -194,13 +207,20 @@ class _DecodeMask(_Decoder):
         return self.predict(embedding + dense, prompts, high_res_0, high_res_1)
 
 
-_WRAPPERS = {"encode_image": _EncodeImage, "decode": _Decode, "decode_mask": _DecodeMask}
+_WRAPPERS = {"decode": _Decode, "decode_mask": _DecodeMask}
+
+FUNCTIONS = ("encode_image", *_WRAPPERS)
 
 _SYMBOLIC = {"point_coords": {0: "B", 1: "N"}, "point_labels": {0: "B", 1: "N"}, "mask_input": {0: "B"}}
 
 
-def wrapper(sam2: SAM2Base, name: str) -> nn.Module:
-    """Return the torch form of a function, in evaluation mode; any exporter can take it."""
+def wrapper(sam2: SAM2Base, name: str, upstream: bool = False) -> nn.Module:
+    """Return the torch form of a function, in evaluation mode; any exporter can take it.
+
+    With `upstream`, the encoder has :func:`upstream_layers`, as other runtimes get it.
+    """
+    if name == "encode_image":
+        return _EncodeImage(sam2, upstream_layers(sam2) if upstream else derived_layers(sam2)).eval()
     return _WRAPPERS[name](sam2).eval()
 
 
@@ -240,7 +260,7 @@ def export_sam2(sam2: SAM2Base) -> tuple[tvm.IRModule, dict[str, list[str]]]:
         When ``torch.export`` or TVM cannot take the model.
     """
     module, function_params = tvm.IRModule(), {}
-    for name in _WRAPPERS:
+    for name in FUNCTIONS:
         module[name], function_params[name] = export_function(sam2, name)
     return module, function_params
 

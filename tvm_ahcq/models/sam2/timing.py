@@ -38,14 +38,17 @@ def example_inputs(spec: Sam2Spec, function: str, items: int) -> tuple[np.ndarra
 
 
 def torch_modules(model: str, functions: Sequence[str], weights: Path | None) -> dict[str, nn.Module]:
-    """Return functions of a float SAM 2 as torch modules, by name; on the device "meta" if `weights` is None."""
+    """Return functions of a float SAM 2 as torch modules, by name, with the layers that upstream has.
+
+    They are on the device "meta" if `weights` is None.
+    """
     from .export import wrapper
     from .load import build_module, read_state
 
     sam2 = build_module(model)
     if weights is not None:
         sam2.load_state_dict(read_state(weights, model), assign=True)
-    return {name: wrapper(sam2, name).requires_grad_(False) for name in functions}
+    return {name: wrapper(sam2, name, upstream=True).requires_grad_(False) for name in functions}
 
 
 def stages(session: SessionLike, image: np.ndarray, click: np.ndarray) -> dict[str, Callable[[], Any]]:
