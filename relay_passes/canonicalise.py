@@ -299,6 +299,8 @@ def _attention_name(defs: Definitions, query: relax.Expr) -> str | None:
         if isinstance(expr, relax.TupleGetItem):
             value = defs.of(expr.tuple_value)
             expr = defs.of(value.fields[expr.index]) if isinstance(value, relax.Tuple) else value
+        elif isinstance(expr, relax.Tuple):
+            expr = defs.of(expr.fields[0])
         elif isinstance(expr, relax.Call) and expr.args:
             expr = defs.of(expr.args[0])
         else:

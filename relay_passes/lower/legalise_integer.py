@@ -56,7 +56,7 @@ def _log_attention(builder: KernelBuilder, call: relax.Call) -> relax.Expr:
     operands = [relax.op.reshape(arg, [product(dims(arg)[:-2]), *dims(arg)[-2:]]) for arg in call.args[:3]]
     batch = product(dims(call.args[0])[:-2])
     queries, keys = (product([dims(arg)[-2]]) for arg in call.args[:2])
-    d, rel = int(dims(call.args[0])[-1]), list(call.args[7:])
+    d, value_d, rel = int(dims(call.args[0])[-1]), int(dims(call.args[2])[-1]), list(call.args[7:])
     shape = AttentionShape(
         batch,
         queries,
@@ -66,7 +66,8 @@ def _log_attention(builder: KernelBuilder, call: relax.Call) -> relax.Expr:
         int(dims(call.args[4])[0]),
         bits=int(call.attrs["bits"]),
         row_relative=bool(call.attrs["row_relative"]),
+        value_d=value_d if value_d != d else 0,
     )
     args = [*operands, *rel, *call.args[3:7]]
-    out = builder.call(kernels.log_attention, (shape, builder.target), args, [batch, queries, d], "float32")
-    return relax.op.reshape(out, dims(call.args[0]))
+    out = builder.call(kernels.log_attention, (shape, builder.target), args, [batch, queries, value_d], "float32")
+    return relax.op.reshape(out, [*dims(call.args[0])[:-1], value_d])

@@ -125,7 +125,8 @@ class _Run:
 
         plans: dict[str, list[Unit]] = {}
         planned: set[str] = set()
-        for function in family.functions:
+        present = {var.name_hint for var in self.executor.module.get_global_vars()}
+        for function in (each for each in family.functions if each.name in present):
             function_units = units(self.executor.program(function.name), unit_of)
             if not planned.issuperset(unit.name for unit in function_units):
                 plans[function.name] = function_units

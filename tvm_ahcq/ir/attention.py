@@ -8,7 +8,8 @@ from .register import call, register, tensor_type
 
 
 def _infer_attention(expr: relax.Call) -> relax.TensorType:
-    """Softmax attention of (..., Nq, d), (..., Nk, d), (..., Nk, d), with relative positions or not -> (..., Nq, d)."""
+    """Softmax attention of (..., Nq, d), (..., Nk, d), (..., Nk, dv), with relative positions or not ->
+    (..., Nq, dv)."""
     return tensor_type(expr.args[0], last=expr.args[2].ty.shape.values[-1])
 
 
@@ -43,7 +44,7 @@ def attention(
     Parameters
     ----------
     q, k, v : relax.Expr
-        ``(..., Nq, d)``, ``(..., Nk, d)``, ``(..., Nk, d)`` float32.
+        ``(..., Nq, d)``, ``(..., Nk, d)``, ``(..., Nk, dv)`` float32.
     rel_h, rel_w : relax.Expr, optional
         Decomposed relative positions ``(2 h - 1, d)``, ``(2 w - 1, d)``; the unscaled query multiplies them.
     name : str
@@ -74,7 +75,7 @@ def log_attention(
     Parameters
     ----------
     q, k, v : relax.Expr
-        ``(..., N, d)`` uint8 codes.
+        ``(..., Nq, d)``, ``(..., Nk, d)``, ``(..., Nk, dv)`` uint8 codes.
     constants : relax.Expr
         ``(9,)`` int32: q_zero, k_zero, v_zero, qk_shift, rel_shift, qk_multiplier, rel_h_multiplier, rel_w_multiplier,
         shift.

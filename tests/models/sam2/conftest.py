@@ -19,7 +19,7 @@ def sam2() -> Any:
     torch.manual_seed(0)
     module = build_sam2_n(
         image_size=128, embed_dim=16, stages=(1, 1, 3, 1), window_spec=(8, 4, 6, 4), global_att_blocks=(4,),
-        prompt_dim=32, memory_dim=16, memory_layers=1,
+        prompt_dim=32, memory_dim=16, memory_layers=2,
     )  # fmt: skip
     with torch.no_grad():
         for parameter in module.parameters():
@@ -31,6 +31,12 @@ def sam2() -> Any:
 def model(sam2: Any) -> FloatModel:
     """The same as Relax functions."""
     return from_module(sam2, "tiny2")
+
+
+@pytest.fixture(scope="session")
+def video_model(sam2: Any) -> FloatModel:
+    """The same with the functions of the memory."""
+    return from_module(sam2, "tiny2", video=True)
 
 
 @pytest.fixture(scope="session")

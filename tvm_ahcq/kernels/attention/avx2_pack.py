@@ -72,7 +72,7 @@ def _pack_keys(attn, b, place, vector, at, packed):
 @T.inline
 def _pack_values(attn, b, place, vector, at, packed):
     """Pack the values of one vector of head `b` to position `at`."""
-    d = T.meta_var(attn.shape.d)
+    d = T.meta_var(attn.shape.value_channels)
     for s, part in T.grid(2, d // LANES):
         packed.values[at * 2 + s, part, T.ramp(0, 1, BYTES)] = _four_values(
             attn.v, b, [place.token(vector, s * 4 + i) for i in range(4)], part * LANES

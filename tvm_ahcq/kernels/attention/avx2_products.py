@@ -223,7 +223,7 @@ def _store_output(tile, r, vector, total, lanes):
     """Store one vector of channels of query row `r`."""
     attn = T.meta_var(tile.attn)
     heads = T.meta_var(tile.attn.shape.output_heads)
-    d = T.meta_var(tile.attn.shape.d)
+    d = T.meta_var(tile.attn.shape.value_channels)
     lanes[T.ramp(0, 1, LANES)] = T.cast(total, "float32x8") * T.broadcast(attn.scale(tile.rows.totals[r]), LANES)
     if d % LANES == 0:
         if vector * LANES < d:

@@ -111,7 +111,7 @@ class Avx2Tiling:
     @property
     def value_vectors(self) -> int:
         """Vectors of channels of a value, an even number."""
-        return -(-self.shape.d // WORDS) * 2
+        return -(-self.shape.value_channels // WORDS) * 2
 
     @property
     def chunk_rows(self) -> int | Expr:

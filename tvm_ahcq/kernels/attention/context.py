@@ -19,7 +19,7 @@ class AttentionShape:
         Batch times heads, queries, and keys (see ``reference.MAX_KEYS``); anything but an int makes a kernel for
         any number.
     d : int
-        Channels of a head.
+        Channels of a head's queries and keys.
     grid : (int, int) or None
         Height and width, ``queries = keys = h * w``, if there are decomposed relative positions.
     n_thresholds : int
@@ -32,6 +32,8 @@ class AttentionShape:
         Bits of a code of queries, keys and values; codes and zero points are below ``2**bits``.
     row_relative : bool
         True if codes are of exponentials relative to the row's maximum, whose sum divides the outputs.
+    value_d : int
+        Channels of a head's values and outputs; 0 if there are `d`, as packed heads always have.
     """
 
     heads: int | Expr
@@ -43,6 +45,12 @@ class AttentionShape:
     packed_heads: int = 0
     bits: int = 8
     row_relative: bool = False
+    value_d: int = 0
+
+    @property
+    def value_channels(self) -> int:
+        """Channels of a head's values and outputs."""
+        return self.value_d or self.d
 
     @property
     def output_heads(self) -> int:
@@ -74,13 +82,13 @@ class AttentionContext:
     shape : AttentionShape
         Sizes.
     q, k, v : Buffer
-        uint8 ``(heads, tokens, d)``.
+        uint8 ``(heads, tokens, channels)``.
     rel_h, rel_w : Buffer or None
         int8 ``(2 h - 1, d)`` and ``(2 w - 1, d)``, if there is a grid.
     constants, thresholds, table, out_scale : Buffer
         Arguments of :func:`.dispatch.log_attention`.
     out : Buffer
-        float32 ``(heads / output_heads, output_heads, queries, d)``.
+        float32 ``(heads / output_heads, output_heads, queries, channels of a value)``.
     """
 
     shape: AttentionShape

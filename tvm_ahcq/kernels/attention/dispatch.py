@@ -22,11 +22,11 @@ from .vnni import vnni_body
 def log_attention(shape: AttentionShape, target: HostTarget) -> PrimFunc:
     """Kernel of :func:`tvm_ahcq.quantizers.core.reference.log_attention`.
 
-    Its arguments are, in order, ``q`` uint8 ``(B, Nq, d)``; ``k`` and ``v`` uint8 ``(B, Nk, d)``; with a grid,
-    ``rel_h`` and ``rel_w`` int8 ``(2 h - 1, d)`` and ``(2 w - 1, d)``; ``constants`` int32 ``(9,)``: q_zero, k_zero,
+    Its arguments are, in order, ``q`` uint8 ``(B, Nq, d)``; ``k`` uint8 ``(B, Nk, d)``; ``v`` uint8 ``(B, Nk, dv)``; with a
+    grid, ``rel_h`` and ``rel_w`` int8 ``(2 h - 1, d)`` and ``(2 w - 1, d)``; ``constants`` int32 ``(9,)``: q_zero, k_zero,
     v_zero, qk_shift, rel_shift, qk_multiplier, rel_h_multiplier, rel_w_multiplier, shift; ``log_thresholds`` int32
     ``(n,)``, descending, at most :data:`.vnni_softmax_codes.MAX_MINUS_LOG2` where there are fewer than 32; ``table``
-    uint8 ``(n + 1,)`` with ``table[0] = 0``; ``out_scale`` float32 ``(1,)``; and the output, float32 ``(B, Nq, d)``.
+    uint8 ``(n + 1,)`` with ``table[0] = 0``; ``out_scale`` float32 ``(1,)``; and the output, float32 ``(B, Nq, dv)``.
     With packed heads, the first argument is all of ``q``, ``k`` and ``v``, uint8 ``(3, B, Nk, d)``, after pooled ``q``
     if there are fewer, and the output is float32 ``(B / heads, Nq, heads * d)``. What differs between sites of equal
     shape is in these tensors, so that they share a kernel. A kernel for any number of keys raises ValueError where
@@ -35,8 +35,8 @@ def log_attention(shape: AttentionShape, target: HostTarget) -> PrimFunc:
     Parameters
     ----------
     shape : AttentionShape
-        B, Nq and Nk (anything but an int makes a kernel for any number), d, grid, n, packed heads, and whether codes
-        are relative to the row's maximum.
+        B, Nq and Nk (anything but an int makes a kernel for any number), d, dv, grid, n, packed heads, and whether
+        codes are relative to the row's maximum.
     target : HostTarget
         Processor that the kernel is for.
     """
@@ -49,9 +49,10 @@ def log_attention(shape: AttentionShape, target: HostTarget) -> PrimFunc:
 
 def _body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
     """Return the fastest inline function for a shape on a target."""
-    if target.isa == "avx2" and supports_avx2(shape):
+    wide_values = shape.value_channels != shape.d and "avx2" in target.cpu_features
+    if (target.isa == "avx2" or wide_values) and supports_avx2(shape):
         return avx2_body(shape)
-    if "avx512vnni" not in target.cpu_features or shape.d % 4:
+    if "avx512vnni" not in target.cpu_features or shape.d % 4 or shape.value_channels != shape.d:
         return generic_body(shape, target)
     many = vnni_body(shape, target)
     return select_by_keys(shape, short_kv_body(shape, target), many) if supports_short_kv(shape) else many
@@ -60,6 +61,7 @@ def _body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
 def _separate_operands(shape: AttentionShape, body: Callable[..., None]) -> Callable[..., None]:
     """Inline function of the handles of q, k, v, of the site's tensors, and of the relative positions' buffers."""
     heads, queries, keys, d, n = shape.heads, shape.queries, shape.keys, shape.d, shape.n_thresholds
+    value_d = shape.value_channels
     most = MAX_KEYS_ROW_RELATIVE if shape.row_relative else MAX_KEYS
     any_number = not isinstance(keys, int)
     too_many = ("ValueError", [f"An integer attention has at most {most} keys, whose sums fit 32 bits."])
@@ -68,13 +70,13 @@ def _separate_operands(shape: AttentionShape, body: Callable[..., None]) -> Call
     def attend(operands, site, rel_h, rel_w, out_):
         q = T.match_buffer(operands[0], (heads, queries, d), "uint8", align=1)
         k = T.match_buffer(operands[1], (heads, keys, d), "uint8", align=1)
-        v = T.match_buffer(operands[2], (heads, keys, d), "uint8", align=1)
+        v = T.match_buffer(operands[2], (heads, keys, value_d), "uint8", align=1)
         constants = T.match_buffer(site[0], (9,), "int32", align=4)
         thresholds = T.match_buffer(site[1], (n,), "int32", align=4)
         table = T.match_buffer(site[2], (n + 1,), "uint8", align=1)
         out_scale = T.match_buffer(site[3], (1,), "float32", align=4)
-        out_buffer = T.match_buffer(out_, (heads, queries, d), "float32", align=4)
-        out = T.decl_buffer((heads, 1, queries, d), "float32", data=out_buffer.data, align=4)
+        out_buffer = T.match_buffer(out_, (heads, queries, value_d), "float32", align=4)
+        out = T.decl_buffer((heads, 1, queries, value_d), "float32", data=out_buffer.data, align=4)
         if any_number:
             assert keys <= most, too_many
         body(AttentionContext(shape, q, k, v, rel_h, rel_w, constants, thresholds, table, out_scale, out))

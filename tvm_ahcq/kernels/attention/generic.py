@@ -50,6 +50,7 @@ def _pack(attn, keys, values):
         for t in range(T.min(attn.shape.keys - first, _BLOCK)):
             for c in range(attn.shape.d):
                 keys[b, first + t, c] = T.cast(T.cast(attn.k[b, first + t, c], "int32") - attn.k_zero, "int16")
+            for c in range(attn.shape.value_channels):
                 values[b, first + t, c] = T.cast(T.cast(attn.v[b, first + t, c], "int32") - attn.v_zero, "int16")
 
 
@@ -119,11 +120,11 @@ def _encode(coder, buffers, row, vectors):
 @T.inline
 def _second_product(attn, row, values):
     """``acc = operands @ values``; most operands of a long row are 0, and skipped."""
-    for c in range(attn.shape.d):
+    for c in range(attn.shape.value_channels):
         row.acc[c] = 0
     for t in range(attn.shape.keys):
         if row.operands[0, t] != T.uint8(0):
-            for c in range(attn.shape.d):
+            for c in range(attn.shape.value_channels):
                 row.acc[c] = row.acc[c] + T.cast(row.operands[0, t], "int32") * T.cast(values[row.b, t, c], "int32")
 
 
@@ -143,7 +144,7 @@ def _query_row(attn, coder, scratch, keys, values, row):
     coder.prepare(buffers)
     _encode(coder, buffers, row, _vectors(shape))
     _second_product(attn, row, values)
-    for c in range(shape.d):
+    for c in range(shape.value_channels):
         attn.out[row.b // shape.output_heads, row.b % shape.output_heads, row.row, c] = T.cast(
             row.acc[c], "float32"
         ) * attn.scale(row.total[0])
@@ -153,7 +154,7 @@ def _query_row(attn, coder, scratch, keys, values, row):
 def _tasks(coder, attn):
     shape = T.meta_var(attn.shape)
     keys = T.alloc_buffer((shape.heads, shape.keys, shape.d), "int16")
-    values = T.alloc_buffer((shape.heads, shape.keys, shape.d), "int16")
+    values = T.alloc_buffer((shape.heads, shape.keys, shape.value_channels), "int16")
     _pack(attn, keys, values)
     for task in T.parallel(shape.heads * shape.queries):
         b = task // shape.queries
@@ -165,7 +166,7 @@ def _tasks(coder, attn):
         total = T.alloc_buffer((1,), "int32", scope="local")
         offset = T.alloc_buffer((1,), "int32", scope="local")
         scratch = T.alloc_buffer((coder.scratch,), "int32", scope="local")
-        acc = T.alloc_buffer((shape.d,), "int32", scope="local")
+        acc = T.alloc_buffer((shape.value_channels,), "int32", scope="local")
         _query_row(attn, coder, scratch, keys, values, _Row(b, row, query, dots, logits, operands, offset, total, acc))
 
 

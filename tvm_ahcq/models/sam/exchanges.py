@@ -51,12 +51,15 @@ def fused_attention(params: Mapping[str, np.ndarray], name: str) -> list[Exchang
 
 def separate_attention(params: Mapping[str, np.ndarray], name: str) -> list[Exchange]:
     """Return the exchanges of an attention with layers ``q_proj``, ``k_proj``, ``v_proj`` and ``out_proj``."""
-    q, k, v = (tuple((f"{name}.{role}_proj.{kind}", 0) for kind in ("weight", "bias")) for role in "qkv")
+    q, k = (tuple((f"{name}.{role}_proj.{kind}", 0) for kind in ("weight", "bias")) for role in "qk")
     channels = len(params[f"{name}.q_proj.weight"])
-    return [
-        Exchange(f"{name}.qk", q, (), channels, k, measured_at_producer=True),
-        _values(name, v, f"{name}.out_proj.weight", channels),
-    ]
+    return [Exchange(f"{name}.qk", q, (), channels, k, measured_at_producer=True), values(params, name)]
+
+
+def values(params: Mapping[str, np.ndarray], name: str) -> Exchange:
+    """Return the exchange of the values of an attention with layers ``v_proj`` and ``out_proj``."""
+    rows = tuple((f"{name}.v_proj.{kind}", 0) for kind in ("weight", "bias"))
+    return _values(name, rows, f"{name}.out_proj.weight", len(params[rows[0][0]]))
 
 
 def _values(name: str, rows: tuple[tuple[str, int], ...], reader: str, channels: int) -> Exchange:

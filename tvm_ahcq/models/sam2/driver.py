@@ -1,4 +1,4 @@
-"""A calibration sample on its way through SAM 2: one image, with clicks and boxes at random places."""
+"""A calibration sample on its way through SAM 2: a picture or a clip, with clicks and boxes at random places."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import numpy as np
 from tvm_ahcq.models.execution import Call, Driver
 from tvm_ahcq.models.sam.driver import calibration_prompts
 
+from .drive_memory import Tracked, track
 from .spec import Sam2Spec
+
+_TRACKED = [0, 6]
+"""Prompts whose objects are tracked: a click and a box."""
 
 PADDING_POINT = -1
 """Label of the point that upstream appends to every prompt."""
@@ -31,17 +35,28 @@ def sample_prompts(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def drive(spec: Sam2Spec, sample: Any, seed: int) -> Driver:
     """Encode an image, decode prompts, and decode them again with the best mask of each as a mask prompt.
 
+    With the functions of the memory, objects are then tracked through the frames of the sample.
+
     Parameters
     ----------
     spec : Sam2Spec
         Figures of the model.
     sample : array
-        Model input ``(1, 3, S, S)`` float32.
+        Model input ``(1, 3, S, S)``, or that of the frames of a clip ``(T, 1, 3, S, S)``, float32.
     seed : int
         Of the prompts.
     """
-    embedding, high_0, high_1, _frame = yield Call("encode_image", (sample,))
-    features, prompts = (embedding, high_0, high_1), sample_prompts(spec.image_size, seed)
-    masks, scores, _pointers, _object = yield Call("decode", (*features, *prompts))
-    best = masks[list(range(len(masks))), scores.argmax(1)][:, None]
-    yield Call("decode_mask", (*features, *prompts, best))
+    frames = sample if sample.ndim == 5 else [sample]
+    features = yield Call("encode_image", (frames[0],))
+    prompts = sample_prompts(spec.image_size, seed)
+    masks, scores, pointers, objects = yield Call("decode", (*features[:3], *prompts))
+    rows, chosen = list(range(len(masks))), scores.argmax(1)
+    best = masks[rows, chosen][:, None]
+    yield Call("decode_mask", (*features[:3], *prompts, best))
+    if spec.video:
+        tracked = Tracked(_array(best)[_TRACKED], _array(pointers[rows, chosen])[_TRACKED], _array(objects)[_TRACKED])
+        yield from track(spec, frames, features, tracked, np.random.default_rng(seed))
+
+
+def _array(values: Any) -> np.ndarray:
+    return np.asarray(values, np.float32)

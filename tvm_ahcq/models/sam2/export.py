@@ -1,14 +1,15 @@
-"""SAM 2 as Relax functions ``encode_image``, ``decode`` and ``decode_mask`` in one IRModule.
+"""SAM 2 as Relax functions in one IRModule: ``encode_image``, ``decode``, ``decode_mask``, and those of the memory.
 
 The wrappers call the upstream submodules. Written anew are what does not export (labels as boolean indices, copies of
 the image for each prompt, the choice of masks by their stability, which the runtime makes), the position embedding
 (bicubic interpolation is a product with constants, so that a bundle holds the small table and not its enlargement), the
 patch embedding, whose patches overlap, and the high-resolution features, where two linear layers follow one another.
+The memory is in :mod:`.export_memory`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -19,6 +20,9 @@ from tvm import relax
 
 from tvm_ahcq.models.export import export_module
 from tvm_ahcq.models.sam.export import embed_points
+
+from .export_memory import AttendFrame, AttendMemory, EmbedMask, EncodeMemory, MemoryAttention, scaled_layers
+from .functions import MEMORY_FUNCTIONS, PICTURE_FUNCTIONS
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
@@ -145,7 +149,7 @@ class _Decoder(nn.Module):
     def __init__(self, sam2: SAM2Base) -> None:
         super().__init__()
         self.sam_prompt_encoder, self.sam_mask_decoder = sam2.sam_prompt_encoder, sam2.sam_mask_decoder
-        self.obj_ptr_proj = sam2.obj_ptr_proj
+        self.obj_ptr_proj, self.no_obj_ptr = sam2.obj_ptr_proj, sam2.no_obj_ptr
         self.register_buffer("dense_pe", sam2.sam_prompt_encoder.get_dense_pe().detach(), persistent=False)
 
     def predict(
@@ -166,11 +170,12 @@ class _Decoder(nn.Module):
         masks = tokens[:, 2 : 2 + decoder.num_mask_tokens]
         kernels = [mlp(masks[:, i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)]
         logits = torch.stack(kernels, dim=1) @ upscaled.flatten(2)
+        score = decoder.pred_obj_score_head(tokens[:, 0])
         return (
             logits.reshape(-1, decoder.num_mask_tokens, *upscaled.shape[2:]),
             decoder.iou_prediction_head(tokens[:, 1]),
-            self.obj_ptr_proj(masks),
-            decoder.pred_obj_score_head(tokens[:, 0]),
+            torch.where(score[..., None] > 0, self.obj_ptr_proj(masks), self.no_obj_ptr),
+            score,
         )
 
 
@@ -207,11 +212,18 @@ class _DecodeMask(_Decoder):
         return self.predict(embedding + dense, prompts, high_res_0, high_res_1)
 
 
-_WRAPPERS = {"decode": _Decode, "decode_mask": _DecodeMask}
-
-FUNCTIONS = ("encode_image", *_WRAPPERS)
-
-_SYMBOLIC = {"point_coords": {0: "B", 1: "N"}, "point_labels": {0: "B", 1: "N"}, "mask_input": {0: "B"}}
+_SYMBOLIC = {
+    "point_coords": {0: "B", 1: "N"},
+    "point_labels": {0: "B", 1: "N"},
+    "mask_input": {0: "B"},
+    "memories": {0: "M"},
+    "slots": {0: "M"},
+    "pointers": {0: "P"},
+    "distances": {0: "P"},
+    "masks": {0: "B"},
+    "score": {0: "B"},
+    "mask": {0: "B"},
+}
 
 
 def wrapper(sam2: SAM2Base, name: str, upstream: bool = False) -> nn.Module:
@@ -219,18 +231,52 @@ def wrapper(sam2: SAM2Base, name: str, upstream: bool = False) -> nn.Module:
 
     With `upstream`, the encoder has :func:`upstream_layers`, as other runtimes get it.
     """
-    if name == "encode_image":
-        return _EncodeImage(sam2, upstream_layers(sam2) if upstream else derived_layers(sam2)).eval()
-    return _WRAPPERS[name](sam2).eval()
+    return _wrappers(sam2, upstream)[name]().eval()
+
+
+def _wrappers(sam2: SAM2Base, upstream: bool) -> dict[str, Callable[[], nn.Module]]:
+    """Return what builds the torch form of each function."""
+    layers = upstream_layers if upstream else derived_layers
+    return {
+        "encode_image": lambda: _EncodeImage(sam2, layers(sam2)),
+        "decode": lambda: _Decode(sam2),
+        "decode_mask": lambda: _DecodeMask(sam2),
+        "attend_frame": lambda: AttendFrame(sam2, MemoryAttention(sam2)),
+        "attend_memory": lambda: AttendMemory(sam2, MemoryAttention(sam2)),
+        "encode_memory": lambda: EncodeMemory(sam2, scaled_layers(sam2.memory_encoder)),
+        "embed_mask": lambda: EmbedMask(sam2),
+    }
+
+
+def changed_weights(sam2: SAM2Base) -> dict[str, torch.Tensor]:
+    """Return the parameters of the functions that upstream's state dict lacks or has with other values, by name."""
+    layers: dict[str, nn.Module] = {**derived_layers(sam2), **scaled_layers(sam2.memory_encoder)}
+    layers["memory_attention"] = MemoryAttention(sam2)
+    return {f"{name}.{key}": value for name, layer in layers.items() for key, value in layer.state_dict().items()}
 
 
 def example_inputs(sam2: SAM2Base, name: str) -> dict[str, torch.Tensor]:
-    """Return zeros of the shapes that a function takes, two prompts of three points."""
+    """Return zeros of the shapes that a function takes: two prompts of three points, three memories, five pointers."""
     size, grid, channels = sam2.image_size, sam2.sam_image_embedding_size, sam2.hidden_dim
+    frame, mask = torch.zeros(1, channels, grid, grid), torch.zeros(2, 1, size, size)
     if name == "encode_image":
         return {"image": torch.zeros(1, 3, size, size)}
+    if name == "attend_frame":
+        return {"frame": frame}
+    if name == "attend_memory":
+        return {
+            "tokens": torch.zeros(1, grid * grid, channels),
+            "memories": torch.zeros(3, grid * grid, sam2.mem_dim),
+            "slots": torch.zeros(3, dtype=torch.int64),
+            "pointers": torch.zeros(5, channels),
+            "distances": torch.zeros(5),
+        }
+    if name == "encode_memory":
+        return {"frame": frame, "masks": mask, "score": torch.zeros(2, 1)}
+    if name == "embed_mask":
+        return {"mask": mask}
     inputs = {
-        "embedding": torch.zeros(1, channels, grid, grid),
+        "embedding": frame,
         "high_res_0": torch.zeros(1, channels // 8, 4 * grid, 4 * grid),
         "high_res_1": torch.zeros(1, channels // 4, 2 * grid, 2 * grid),
         "point_coords": torch.zeros(2, 3, 2),
@@ -239,18 +285,20 @@ def example_inputs(sam2: SAM2Base, name: str) -> dict[str, torch.Tensor]:
     return inputs if name == "decode" else inputs | {"mask_input": torch.zeros(2, 1, 4 * grid, 4 * grid)}
 
 
-def export_sam2(sam2: SAM2Base) -> tuple[tvm.IRModule, dict[str, list[str]]]:
+def export_sam2(sam2: SAM2Base, video: bool) -> tuple[tvm.IRModule, dict[str, list[str]]]:
     """Import an upstream SAM 2 into Relax.
 
     Parameters
     ----------
     sam2 : SAM2Base
         In evaluation mode; weights are shared, not copied, and none end up in the IRModule.
+    video : bool
+        True for ``MEMORY_FUNCTIONS`` besides ``PICTURE_FUNCTIONS``.
 
     Returns
     -------
     module : tvm.IRModule
-        ``encode_image``, ``decode`` and ``decode_mask``.
+        The functions.
     function_params : dict of str to list of str
         State-dict names of the parameters of each function, in order.
 
@@ -260,7 +308,7 @@ def export_sam2(sam2: SAM2Base) -> tuple[tvm.IRModule, dict[str, list[str]]]:
         When ``torch.export`` or TVM cannot take the model.
     """
     module, function_params = tvm.IRModule(), {}
-    for name in FUNCTIONS:
+    for name in (*PICTURE_FUNCTIONS, *(MEMORY_FUNCTIONS if video else ())):
         module[name], function_params[name] = export_function(sam2, name)
     return module, function_params
 

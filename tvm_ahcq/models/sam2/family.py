@@ -34,6 +34,7 @@ from .timing import TIMING
 from .variants import VARIANTS
 
 _BLOCK, _DECODER = r"image_encoder\.trunk\.blocks\.\d+", r"sam_mask_decoder\.transformer"
+_MEMORY_LAYER = r"memory_attention\.layers\.\d+"
 _DECODER_ATTENTION = (
     rf"{_DECODER}\.(layers\.\d+\.(self_attn|cross_attn_token_to_image|cross_attn_image_to_token)"
     r"|final_attn_token_to_image)"
@@ -49,18 +50,54 @@ _PROMPTS = (
     TensorDescription("point_coords", ("B", "N", 2), "x and y in model pixels; the graph adds the 0.5"),
     TensorDescription("point_labels", ("B", "N"), "-1 padding, 0 background, 1 foreground, 2 and 3 box corners"),
 )
+_SCORE = TensorDescription("score", ("B", 1), "object score, a logit")
 _MASKS = (
     TensorDescription("masks", ("B", 4, "4h", "4w"), "mask logits"),
     TensorDescription("iou", ("B", 4), "predicted IoU"),
     TensorDescription("pointers", ("B", 4, "C"), "object pointers, by mask"),
-    TensorDescription("score", ("B", 1), "object score, a logit"),
+    _SCORE,
+)
+_MEMORY = (
+    FunctionDescription(
+        "attend_frame",
+        "attend_frame",
+        (_FRAME,),
+        (TensorDescription("tokens", (1, "hw", "C"), "cells of the frame after the first self-attention"),),
+    ),
+    FunctionDescription(
+        "attend_memory",
+        "attend_memory",
+        (
+            TensorDescription("tokens", (1, "hw", "C"), "cells of the frame after the first self-attention"),
+            TensorDescription("memories", ("M", "hw", "c"), "memories of one object"),
+            TensorDescription("slots", ("M",), "0 conditioning frame, 1 oldest of the others, up to the latest"),
+            TensorDescription("pointers", ("P", "C"), "object pointers"),
+            TensorDescription("distances", ("P",), "frames to each pointer, over the greatest number that counts"),
+        ),
+        _FEATURES[:1],
+    ),
+    FunctionDescription(
+        "encode_memory",
+        "encode_memory",
+        (_FRAME, TensorDescription("masks", ("B", 1, "S", "S"), "scaled probabilities of the masks"), _SCORE),
+        (TensorDescription("memories", ("B", "hw", "c"), "memories"),),
+    ),
+    FunctionDescription(
+        "embed_mask",
+        "embed_mask",
+        (TensorDescription("mask", ("B", 1, "S", "S"), "0 and 1"),),
+        (
+            TensorDescription("mask_input", ("B", 1, "4h", "4w"), "the mask as a prompt"),
+            TensorDescription("absent_pointer", (1, "C"), "pointer of an object that is not there"),
+        ),
+    ),
 )
 
 
-def _load(name: str, checkpoint: str | os.PathLike[str] | None = None) -> FloatModel:
+def _load(name: str, checkpoint: str | os.PathLike[str] | None = None, video: bool = False) -> FloatModel:
     from .load import from_sam2
 
-    return from_sam2(name, checkpoint)
+    return from_sam2(name, checkpoint, video)
 
 
 def _predictor(session: SessionLike) -> Any:
@@ -94,11 +131,14 @@ SAM2 = register_family(
                 (*_FEATURES, *_PROMPTS, TensorDescription("mask_input", ("B", 1, "4h", "4w"), "mask logits")),
                 _MASKS,
             ),
+            *_MEMORY,
         ),
         dims=(
             SymbolicDim("B", "prompts", typical=1, batch=True),
             # of a prompt: a click and the padding behind it
             SymbolicDim("N", "points", typical=2),
+            SymbolicDim("M", "memories", typical=7),
+            SymbolicDim("P", "object pointers", typical=16),
         ),
         roles=(
             LayerRole(r"patch_embed", PIXELS),
@@ -119,13 +159,23 @@ SAM2 = register_family(
                 FLOAT,
                 "heads of the mask decoder, in float in the published method",
             ),
-            LayerRole(r"obj_ptr_proj\..*", FLOAT, "object pointers: small, and read by every later frame"),
+            LayerRole(rf"{_MEMORY_LAYER}\.(self_attn\.[qkv]_proj|cross_attn_image\.[qk]_proj|linear1)", "norm"),
+            LayerRole(rf"{_MEMORY_LAYER}\.(self_attn|cross_attn_image)\.out_proj", "projection"),
+            LayerRole(rf"{_MEMORY_LAYER}\.linear2|memory_block_\d+", "activation"),
+            LayerRole(rf"{_MEMORY_LAYER}\.(self_attn|cross_attn_image)", ATTENTION),
+            LayerRole(r"memory_encoder\.fuser\.layers\.\d+\.pwconv1", "norm"),
+            LayerRole(r"memory_encoder\.(pix_feat_proj|out_proj)", "linear"),
+            LayerRole(r"memory_encoder\.mask_downsampler\..*", FLOAT, "reads the mask: few channels, and every edge"),
+            LayerRole(r"memory_encoder\.fuser\.layers\.\d+\.dwconv", FLOAT, "depthwise: 49 products an output"),
+            LayerRole(r"obj_ptr_(tpos_)?proj.*", FLOAT, "object pointers: small, and read by every later frame"),
+            LayerRole(r"mask_downsample", FLOAT, "a mask prompt, in float in the published method"),
             LayerRole(r"sam_prompt_encoder\..*", FLOAT, "encoding of prompts, in float in the published method"),
             LayerRole(r"decode(_mask)?\.matmul", FLOAT, "masks from hypernetworks: both operands are computed"),
             LayerRole(r"encode_image\.max_pool2d", FLOAT, "a maximum over four tokens"),
             LayerRole(r"image_encoder\.trunk", FLOAT, "enlarges the position embedding"),
         ),
-        units=rf"{_BLOCK}|image_encoder\.neck|{_DECODER}\.layers\.\d+|{_DECODER}\.final_attn_token_to_image",
+        units=rf"{_BLOCK}|image_encoder\.neck|{_DECODER}\.layers\.\d+|{_DECODER}\.final_attn_token_to_image"
+        rf"|{_MEMORY_LAYER}\.(?:self_attn|cross_attn_image|linear)|memory_encoder",
         prepare=prepare,
         drive=drive,
         load=_load,

@@ -15,7 +15,7 @@ from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.registry import find_family
 from tvm_ahcq.models.torchvision_compat import ensure_torchvision
 
-from .export import derived_layers, export_sam2
+from .export import changed_weights, export_sam2
 from .sam2_n import STABILITY, build_sam2_n
 from .spec import Sam2Spec
 
@@ -73,7 +73,7 @@ def build_module(model_type: str, device: str = "meta") -> SAM2Base:
         return instantiate(config, _recursive_=True).eval()
 
 
-def from_module(sam2: SAM2Base, name: str) -> FloatModel:
+def from_module(sam2: SAM2Base, name: str, video: bool = False) -> FloatModel:
     """Import an upstream torch module with its weights.
 
     Parameters
@@ -82,6 +82,8 @@ def from_module(sam2: SAM2Base, name: str) -> FloatModel:
         Module of the package ``sam2`` on the CPU, in evaluation mode, float32. Its weights are shared, not copied.
     name : str
         Model type to call it by.
+    video : bool
+        True for the memory besides, which tracking in videos needs.
 
     Returns
     -------
@@ -98,11 +100,9 @@ def from_module(sam2: SAM2Base, name: str) -> FloatModel:
             f"{name}: expected a SAM 2 with high-resolution features, object scores, and an embedding for pictures "
             "without memory; all published ones have these"
         )
-    module, function_params = export_sam2(sam2)
+    module, function_params = export_sam2(sam2, video)
     used = {param for names in function_params.values() for param in names}
-    state = sam2.state_dict()
-    for layer, convolution in derived_layers(sam2).items():
-        state |= {f"{layer}.{key}": value for key, value in convolution.state_dict().items()}
+    state = sam2.state_dict() | changed_weights(sam2)
     params = {key: value.detach().numpy() for key, value in state.items() if key in used}
     spec = Sam2Spec(
         name,
@@ -114,11 +114,24 @@ def from_module(sam2: SAM2Base, name: str) -> FloatModel:
         pixel_std=STD,
         stability_delta=decoder.dynamic_multimask_stability_delta,
         stability_threshold=decoder.dynamic_multimask_stability_thresh,
+        video=video,
+        memories=sam2.num_maskmem,
+        max_pointers=sam2.max_obj_ptrs_in_encoder,
+        memory_dim=sam2.mem_dim,
+        memory_scale=sam2.sigmoid_scale_for_mem_enc,
+        memory_bias=sam2.sigmoid_bias_for_mem_enc,
+        signed_distances=sam2.use_signed_tpos_enc_to_obj_ptrs,
+        past_pointers_only=sam2.only_obj_ptrs_in_the_past_for_eval,
+        max_conditioning=sam2.max_cond_frames_in_attn,
+        memory_stride=sam2.memory_temporal_stride_for_eval,
+        multimask_points=(sam2.multimask_min_pt_num, sam2.multimask_max_pt_num),
     )
     return FloatModel(spec, module, params, function_params)
 
 
-def from_sam2(model_type: str = "sam2.1_hiera_t", checkpoint: str | os.PathLike[str] | None = None) -> FloatModel:
+def from_sam2(
+    model_type: str = "sam2.1_hiera_t", checkpoint: str | os.PathLike[str] | None = None, video: bool = False
+) -> FloatModel:
     """Load a Segment Anything 2 model.
 
     Parameters
@@ -128,6 +141,8 @@ def from_sam2(model_type: str = "sam2.1_hiera_t", checkpoint: str | os.PathLike[
         such as ``"sam2_hiera_t"``; or ``"sam2_n"`` (small, 256 x 256, weights in the package).
     checkpoint : path, optional
         Official ``.pt`` file, or a ``.safetensors`` file with the same names. May be left out for ``sam2_n`` only.
+    video : bool
+        True for the memory besides, which tracking in videos needs.
 
     Returns
     -------
@@ -144,7 +159,7 @@ def from_sam2(model_type: str = "sam2.1_hiera_t", checkpoint: str | os.PathLike[
     checkpoint = checkpoint_path(find_family(Sam2Spec.family), model_type, checkpoint)
     sam2 = build_module(model_type)
     sam2.load_state_dict(read_state(checkpoint, model_type), assign=True)
-    return from_module(sam2, model_type)
+    return from_module(sam2, model_type, video)
 
 
 def read_state(checkpoint: str | os.PathLike[str], model_type: str) -> dict[str, torch.Tensor]:

@@ -49,6 +49,31 @@ def clean(masks: np.ndarray, threshold: float, hole_area: float, sprinkle_area: 
     return result
 
 
+def memory_input(model: Sam2Spec, logits: np.ndarray, binarize: bool = False) -> np.ndarray:
+    """Return masks as the memory encoder reads them.
+
+    Parameters
+    ----------
+    model : Sam2Spec
+        With scale and bias.
+    logits : numpy.ndarray
+        ``(B, 1, S, S)`` float32.
+    binarize : bool
+        True for 0 and 1 in place of probabilities.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(B, 1, S, S)`` float32.
+    """
+    if binarize:
+        masks = (logits > 0).astype(np.float32)
+    else:
+        with np.errstate(over="ignore"):
+            masks = 1 / (1 + np.exp(-logits))
+    return masks * np.float32(model.memory_scale) + np.float32(model.memory_bias)
+
+
 def enlarge(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize ``(..., h, w)`` float32 logits to ``(..., H, W)``, bilinear."""
     side = masks.shape[-1]

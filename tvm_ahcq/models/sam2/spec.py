@@ -17,9 +17,40 @@ class Sam2Spec(SquareSpec):
     stability_delta, stability_threshold : float
         Where one mask is asked for: mask 0 counts if the areas above ``delta`` and above ``-delta`` have at least this
         ratio, else the best of the other three.
+    video : bool
+        True if the functions of the memory are among those of the model.
+    memories : int
+        Memories that a frame reads, the conditioning one included.
+    max_pointers : int
+        Object pointers that a frame reads, besides those of conditioning frames.
+    memory_dim : int
+        Channels of a memory.
+    memory_scale, memory_bias : float
+        The memory encoder reads probabilities of the mask times the scale plus the bias.
+    signed_distances : bool
+        True if distances of pointers in time are negative for frames that come later.
+    past_pointers_only : bool
+        True if pointers of conditioning frames that come later are left out.
+    max_conditioning : int
+        Conditioning frames that a frame reads at most; -1 for all.
+    memory_stride : int
+        Memories are those of every so many frames.
+    multimask_points : tuple of int
+        Least and greatest number of points of an ambiguous prompt, for which the best of three masks is taken.
     """
 
     family: ClassVar[str] = "sam2"
 
     stability_delta: float
     stability_threshold: float
+    video: bool
+    memories: int
+    max_pointers: int
+    memory_dim: int
+    memory_scale: float
+    memory_bias: float
+    signed_distances: bool
+    past_pointers_only: bool
+    max_conditioning: int
+    memory_stride: int
+    multimask_points: tuple[int, int]

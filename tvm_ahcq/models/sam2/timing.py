@@ -12,7 +12,7 @@ from tvm_ahcq.models.evaluation import Timing
 from tvm_ahcq.models.execution import SessionLike
 
 from .driver import with_padding
-from .functions import Sam2Functions
+from .functions import MEMORY_FUNCTIONS, Sam2Functions
 from .image import prepare, to_model_frame
 from .spec import Sam2Spec
 
@@ -21,10 +21,15 @@ if TYPE_CHECKING:
 
 
 def example_inputs(spec: Sam2Spec, function: str, items: int) -> tuple[np.ndarray, ...]:
-    """Return an image of noise, or clicks in the middle of features of noise, with masks of noise."""
+    """Return an image of noise, or clicks in the middle of features of noise, with masks of noise.
+
+    The memory has what a frame of a long video has: all slots, and as many pointers as are read.
+    """
     rng = np.random.default_rng(0)
     if function == "encode_image":
         return (rng.standard_normal((1, 3, spec.image_size, spec.image_size), np.float32),)
+    if function in MEMORY_FUNCTIONS:
+        return _memory_inputs(spec, function, items, rng)
     middle, grid, channels = spec.image_size / 2, spec.grid, spec.prompt_dim
     clicks = (
         rng.standard_normal((1, channels, grid, grid), np.float32),
@@ -35,6 +40,27 @@ def example_inputs(spec: Sam2Spec, function: str, items: int) -> tuple[np.ndarra
     if function == "decode":
         return clicks
     return (*clicks, rng.standard_normal((items, 1, 4 * grid, 4 * grid), np.float32))
+
+
+def _memory_inputs(spec: Sam2Spec, function: str, items: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Return noise of the shapes that a function of the memory takes."""
+    cells, channels = spec.grid**2, spec.prompt_dim
+    frame = rng.standard_normal((1, channels, spec.grid, spec.grid), np.float32)
+    mask = (rng.random((items, 1, spec.image_size, spec.image_size)) > 0.5).astype(np.float32)
+    if function == "attend_frame":
+        return (frame,)
+    if function == "attend_memory":
+        return (
+            rng.standard_normal((1, cells, channels), np.float32),
+            rng.standard_normal((spec.memories, cells, spec.memory_dim), np.float32),
+            np.arange(spec.memories),
+            rng.standard_normal((spec.max_pointers, channels), np.float32),
+            np.linspace(1, 0, spec.max_pointers, dtype=np.float32),
+        )
+    if function == "encode_memory":
+        scaled = mask * np.float32(spec.memory_scale) + np.float32(spec.memory_bias)
+        return frame, scaled, np.ones((items, 1), np.float32)
+    return (mask,)
 
 
 def torch_modules(model: str, functions: Sequence[str], weights: Path | None) -> dict[str, nn.Module]:

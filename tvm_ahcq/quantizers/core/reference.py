@@ -376,7 +376,7 @@ def log_attention(
     Parameters
     ----------
     q, k, v : numpy.ndarray
-        ``(B, Nq, d)``, ``(B, Nk, d)``, ``(B, Nk, d)`` uint8 codes; B is batch times heads.
+        ``(B, Nq, d)``, ``(B, Nk, d)``, ``(B, Nk, dv)`` uint8 codes; B is batch times heads.
     c : AttentionConstants
         Constants of the site.
     rel_h, rel_w : numpy.ndarray, optional
@@ -386,7 +386,7 @@ def log_attention(
     Returns
     -------
     numpy.ndarray
-        ``(B, Nq, d)`` float32: ``float32(sum over keys of operand * (v - v_zero)) * scale``, where `scale` is
+        ``(B, Nq, dv)`` float32: ``float32(sum over keys of operand * (v - v_zero)) * scale``, where `scale` is
         `out_scale`, with row-relative codes ``out_scale / float32(sum over keys of operand)``.
     """
     heads = []

@@ -39,11 +39,14 @@ class Exchange:
     counter_tables : tuple of str
         Relative positions ``(.., d)`` common to all heads; multiplied, so that the heads' factors must agree.
     heads : int
-        Number of heads that share the factors; 1 where each channel has its own.
+        Number of heads that share the factors; 1 where each channel has its own. The two halves of a head that a rotary
+        encoding turns are two heads here.
     channels : int
         Number of channels.
     share : float
         Part of the difference between channels that goes to the readers (:func:`balance`).
+    rotary : bool
+        True if queries and keys turn with their position; a constant part of the keys then matters.
     measured_at_producer : bool
         True to measure the channels at the outputs of the rows that produce them, False at the input of the layer that
         reads them (behind a ReLU, if there is one).
@@ -57,6 +60,7 @@ class Exchange:
     counter_tables: tuple[str, ...] = ()
     heads: int = 1
     share: float = 0.5
+    rotary: bool = False
     measured_at_producer: bool = False
 
 
@@ -68,7 +72,9 @@ def rescale(params: Params, place: Exchange, factors: np.ndarray) -> None:
     if place.heads > 1:
         a_head = factors.reshape(place.heads, -1)
         if not np.allclose(a_head, a_head[0]):
-            raise ValueError(f"{place.name}: heads share relative positions, so their factors must agree.")
+            raise ValueError(
+                f"{place.name}: heads share relative positions or turn together, so their factors must agree."
+            )
     divided, multiplied = ((row, inverse) for row in place.rows), ((row, factors) for row in place.counter_rows)
     for (name, first), gain in (*divided, *multiplied):
         changed = params[name].astype(np.float64)
@@ -84,7 +90,7 @@ def rescale(params: Params, place: Exchange, factors: np.ndarray) -> None:
 
 def key_biases(exchanges: Iterable[Exchange]) -> list[tuple[str, int, int]]:
     """Return the biases that are added to keys alone: (parameter, first row, rows). Softmax does not see them."""
-    keys = [(*place.counter_rows[1], place.channels) for place in exchanges if place.counter_rows]
+    keys = [(*place.counter_rows[1], place.channels) for place in exchanges if place.counter_rows and not place.rotary]
     return [(name, first, count) for name, first, count in keys]
 
 
