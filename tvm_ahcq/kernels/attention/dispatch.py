@@ -22,11 +22,12 @@ from .vnni import vnni_body
 def log_attention(shape: AttentionShape, target: HostTarget) -> PrimFunc:
     """Kernel of :func:`tvm_ahcq.quantizers.core.reference.log_attention`.
 
-    Its arguments are, in order, ``q`` uint8 ``(B, Nq, d)``; ``k`` uint8 ``(B, Nk, d)``; ``v`` uint8 ``(B, Nk, dv)``; with a
-    grid, ``rel_h`` and ``rel_w`` int8 ``(2 h - 1, d)`` and ``(2 w - 1, d)``; ``constants`` int32 ``(9,)``: q_zero, k_zero,
-    v_zero, qk_shift, rel_shift, qk_multiplier, rel_h_multiplier, rel_w_multiplier, shift; ``log_thresholds`` int32
-    ``(n,)``, descending, at most :data:`.vnni_softmax_codes.MAX_MINUS_LOG2` where there are fewer than 32; ``table``
-    uint8 ``(n + 1,)`` with ``table[0] = 0``; ``out_scale`` float32 ``(1,)``; and the output, float32 ``(B, Nq, dv)``.
+    Its arguments are, in order, ``q`` uint8 ``(B, Nq, d)``; ``k`` uint8 ``(B, Nk, d)``; ``v`` uint8 ``(B, Nk,
+    dv)``; with a grid, ``rel_h`` and ``rel_w`` int8 ``(2 h - 1, d)`` and ``(2 w - 1, d)``; ``constants`` int32
+    ``(9,)``: q_zero, k_zero, v_zero, qk_shift, rel_shift, qk_multiplier, rel_h_multiplier, rel_w_multiplier, shift;
+    ``log_thresholds`` int32 ``(n,)``, descending, at most :data:`.vnni_softmax_codes.MAX_MINUS_LOG2` where there
+    are fewer than 32; ``table`` uint8 ``(n + 1,)`` with ``table[0] = 0``; ``out_scale`` float32 ``(1,)``; and the
+    output, float32 ``(B, Nq, dv)``.
     With packed heads, the first argument is all of ``q``, ``k`` and ``v``, uint8 ``(3, B, Nk, d)``, after pooled ``q``
     if there are fewer, and the output is float32 ``(B / heads, Nq, heads * d)``. What differs between sites of equal
     shape is in these tensors, so that they share a kernel. A kernel for any number of keys raises ValueError where
