@@ -178,7 +178,7 @@ def quantize(
         From :func:`tvm_ahcq.from_sam`.
     calibration : path, iterable or QuantTable
         A folder or an iterable of pictures (paths, PIL images, ``(H, W, 3)`` uint8 arrays), of which at most 32 are
-        used; or a table from an earlier run.
+        used; for a model that tracks, clips ``(T, H, W, 3)`` as well; or a table from an earlier run.
     recipe : Recipe or str, optional
         Default: recipe "ahcq" at 4 bits, or the table's own.
     progress : bool or callable

@@ -1,4 +1,4 @@
-"""Calibration images: from a folder or any iterable, preprocessed as the predictor does."""
+"""Calibration images and clips: from a folder or any iterable, preprocessed as the predictor does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tvm_ahcq.models.description import ModelSpec
 from tvm_ahcq.models.registry import find_family
 
 CalibrationImage = str | os.PathLike | Image.Image | np.ndarray
-"""A path, a Pillow image, or an ``(H, W, 3)`` uint8 array (RGB)."""
+"""A path, a Pillow image, an ``(H, W, 3)`` uint8 array (RGB), or such frames of a clip in an array ``(T, H, W, 3)``,
+for a model that tracks."""
 
 
 def load_calibration(
@@ -29,7 +30,8 @@ def load_calibration(
     ----------
     source : path or iterable
         A folder, whose image files are taken in the order of their names (subfolders and other files are left out); or
-        an iterable of paths, Pillow images and ``(H, W, 3)`` uint8 arrays, taken in its order.
+        an iterable of paths, Pillow images, ``(H, W, 3)`` uint8 arrays, and for a model that tracks also clips
+        ``(T, H, W, 3)`` uint8, taken in its order.
     model : ModelSpec
         Figures of the model; its family prepares images.
     limit : int, optional
@@ -39,7 +41,7 @@ def load_calibration(
     ------
     np.ndarray
         Samples as the family prepares them; of SAM ``(1, 3, S, S)`` float32: longest side resized to S, normalised,
-        zero-padded right and below.
+        zero-padded right and below; of a clip, those of its frames, ``(T, 1, 3, S, S)``.
 
     Raises
     ------
@@ -124,6 +126,9 @@ def _prepare(image: CalibrationImage, name: str, model: ModelSpec) -> np.ndarray
             image = load_image(image)
         elif isinstance(image, Image.Image):
             image = np.asarray(image.convert("RGB"))
-        return find_family(model.family).prepare(model, image)
+        prepare = find_family(model.family).prepare
+        if model.tracks and np.ndim(image) == 4:
+            return np.stack([prepare(model, frame) for frame in image])
+        return prepare(model, image)
     except ImageError as error:
         raise CalibrationError(f"{name}: {error}") from error

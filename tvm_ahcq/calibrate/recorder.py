@@ -41,7 +41,8 @@ class Recorder(Sites):
     """
 
     def __init__(self, seed: int = 0):
-        self.rng = np.random.default_rng(seed)
+        self.rng, self.replacing = np.random.default_rng(seed), np.random.default_rng([seed, 1])
+        self.passes: dict[str, int] = defaultdict(int)
         self.rows: dict[str, list[np.ndarray]] = defaultdict(list)
         self.slices: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
         self.ranges: dict[str, tuple[AverageRange, AverageRange]] = {}
@@ -52,12 +53,20 @@ class Recorder(Sites):
         rows = x.detach().flatten(0, -2)
         ends = torch.stack(rows.aminmax(dim=0)).numpy()
         self._observe_range(site, ends)
-        if len(self.rows[site]) * ROWS_AN_IMAGE < ROWS_A_SITE:
+        place = self._place(site, ROWS_A_SITE // ROWS_AN_IMAGE)
+        if place is not None:
             chosen = self.rng.choice(len(rows), min(len(rows), ROWS_AN_IMAGE), replace=False)
             # looked for in their own column only
             chosen[:2] = int(rows[:, ends[0].argmin()].argmin()), int(rows[:, ends[1].argmax()].argmax())
-            self.rows[site].append(_copy(rows[torch.from_numpy(chosen)]))
+            self.rows[site][place:] = [_copy(rows[torch.from_numpy(chosen)]), *self.rows[site][place + 1 :]]
         return x
+
+    def _place(self, site: str, limit: int) -> int | None:
+        """Place in the list of kept passes that a pass takes: of all passes, `limit` are kept, each as likely."""
+        count = self.passes[site]
+        self.passes[site] += 1
+        place = count if count < limit else int(self.replacing.integers(count + 1))
+        return place if place < limit else None
 
     def _observe_range(self, site: str, ends: np.ndarray) -> None:
         if site not in self.ranges:
@@ -73,12 +82,13 @@ class Recorder(Sites):
         """Record the probabilities of some queries of some heads, with the values that they weigh."""
         heads, queries = (min(limit, size) for limit, size in zip(PROBABILITY_SLICES, q.shape[:2], strict=True))
         slices = self.slices[f"{name}.probs"]
-        if len(slices) < ROWS_A_SITE // (PROBABILITY_SLICES[0] * PROBABILITY_SLICES[1]):
+        place = self._place(f"{name}.probs", ROWS_A_SITE // (PROBABILITY_SLICES[0] * PROBABILITY_SLICES[1]))
+        if place is not None:
             head = torch.from_numpy(self.rng.choice(len(q), heads, replace=False))
             rows = torch.from_numpy(self.rng.choice(q.shape[1], queries, replace=False))
             some = [x.detach()[head] for x in (q, k, v)]
             probs = attention_logits(some[0], some[1], scale, rel_h, rel_w)[:, rows].softmax(-1)
-            slices.append((_copy(probs), _copy(some[2])))
+            slices[place:] = [(_copy(probs), _copy(some[2])), *slices[place + 1 :]]
         return super().attention(name, q, k, v, scale, rel_h, rel_w)
 
     def attention_sample(self, site: str) -> tuple[np.ndarray, np.ndarray]:

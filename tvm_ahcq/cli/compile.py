@@ -15,6 +15,7 @@ from .models import (
     EMBEDDED,
     add_checkpoint_option,
     add_model_option,
+    check_video,
     check_weights,
     is_embedded,
     load_model,
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from tvm_ahcq.pipeline import PhaseTime
 
 GENERATED_IMAGES, GENERATED_FIRST_SEED = 16, 500_000
-"""Scenes to calibrate the embedded model on; their seeds are used for neither training nor evaluation."""
+"""Scenes or clips to calibrate the embedded model on; their seeds are used for neither training nor evaluation."""
+
+GENERATED_FRAMES = 4
+"""Frames of a generated clip."""
 
 EXAMPLES = """\
 examples:
@@ -34,6 +38,7 @@ examples:
                                           --calibration photos/ -o sam_b.ahcq
   for any x86-64 machine:             tvm-ahcq compile --model vit_t --target generic -o vit_t.ahcq
   one file for many machines:         tvm-ahcq compile --model vit_t --target avx512-vnni,avx2,generic -o vit_t.ahcq
+  to track objects in videos, too:    tvm-ahcq compile --model sam2_n --video -o sam2_n.ahcq
   for a CPU and an accelerator:       tvm-ahcq compile --model vit_t --accelerator ecp5_16x16 -o vit_t.ahcq
   keep what calibration found:        tvm-ahcq compile --model vit_t --table vit_t.json -o vit_t.ahcq
   use it again, perhaps edited:       tvm-ahcq compile --model vit_t --calibration vit_t.json -o vit_t.ahcq
@@ -56,6 +61,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     add_model_option(parser, required=True)
     add_checkpoint_option(parser, "the model's weights, a file as its authors publish it")
+    parser.add_argument(
+        "--video",
+        action="store_true",
+        help="SAM 2: compile the memory too, which tracking in videos needs",
+    )
     parser.add_argument("--recipe", help="which quantizer goes where: ahcq (default), paper, ptq4sam, minmax, ...")
     parser.add_argument("--bits", type=int, help="bits of weights and activations: 4 (default), 5, 6 or 8")
     parser.add_argument(
@@ -126,7 +136,7 @@ def run(args: argparse.Namespace) -> None:
     import tvm_ahcq as ahcq
 
     recipe = ahcq.recipe(args.recipe or "ahcq", bits=4 if args.bits is None else args.bits)
-    calibration, source = calibration_source(args.calibration)
+    calibration, source = calibration_source(args.calibration, args.video)
     from tvm_ahcq.runtime.offload import OffloadReport
     from tvm_ahcq.target import resolve_targets
 
@@ -218,8 +228,10 @@ def _report_raised(mixed: Any) -> None:
         result("", f"{bits} bits: {name} ({count})")
 
 
-def calibration_source(path: Path | None) -> tuple[Any, str]:
+def calibration_source(path: Path | None, video: bool = False) -> tuple[Any, str]:
     """Return the calibration that ``quantize`` takes, and its description for people."""
+    if path is None and video:
+        return generated_clips(), f"{GENERATED_IMAGES} generated clips of {GENERATED_FRAMES} frames"
     if path is None:
         return generated_images(), f"{GENERATED_IMAGES} generated scenes"
     if path.is_dir():
@@ -236,8 +248,17 @@ def generated_images() -> list:
     return [scene.image for scene in scenes(GENERATED_FIRST_SEED, GENERATED_IMAGES)]
 
 
+def generated_clips() -> list:
+    """The generated clips that the embedded model is calibrated on, ``(T, 256, 256, 3)`` uint8 RGB each."""
+    from tvm_ahcq.clips import clips
+
+    return [clip.frames for clip in clips(GENERATED_FIRST_SEED, GENERATED_IMAGES, GENERATED_FRAMES)]
+
+
 def _check(args: argparse.Namespace) -> None:
     """Refuse what would fail only after minutes of work."""
+    if args.video:
+        check_video("compile", args.model)
     check_weights("compile", args.model, args.checkpoint)
     if not is_embedded(args.model) and args.calibration is None:
         raise UsageError(

@@ -50,9 +50,19 @@ def check_weights(command: str, model: str, checkpoint: object) -> None:
         )
 
 
+def check_video(command: str, model: str) -> None:
+    """Refuse a model that does not track objects in videos; UsageError."""
+    if find_model(model)[0].load_video is None:
+        families = [name for name in model_names() if find_model(name)[0].load_video is not None]
+        raise UsageError(f"{command}: {model} does not track objects in videos; these do: {', '.join(families)}")
+
+
 def load_model(args: argparse.Namespace) -> FloatModel:
-    """Return the float model of ``--model`` and ``--checkpoint``."""
-    return find_model(args.model)[0].load(args.model, args.checkpoint)
+    """Return the float model of ``--model`` and ``--checkpoint``, with what ``--video`` needs if that is given."""
+    family = find_model(args.model)[0]
+    load = family.load_video if getattr(args, "video", False) else family.load
+    assert load is not None, "check_video has refused it"
+    return load(args.model, args.checkpoint)
 
 
 def print_model(model: FloatModel) -> None:

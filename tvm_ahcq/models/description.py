@@ -78,6 +78,11 @@ class ModelSpec:
         return self.input_text
 
     @property
+    def tracks(self) -> bool:
+        """True if the model has the functions that track objects in videos."""
+        return False
+
+    @property
     def tokens(self) -> int:
         """Rows that matrix products are tuned for: usually the tokens of an image."""
         return 1024
@@ -249,6 +254,8 @@ class ModelFamily:
         ``map_checkpoint(state) -> state``: tensors of a checkpoint file under the names of the model's state dict.
     marker : str
         Regular expression for the name of a tensor that tells this family's checkpoints from those of others.
+    load_video : callable or None
+        As `load`, with the functions that track objects in videos; None for a family that has none.
     predictor : callable
         ``predictor(session)``: what ``tvm_ahcq.load`` returns for a bundle of this family.
     golden : GoldenCheck or None
@@ -281,6 +288,7 @@ class ModelFamily:
     drive: Callable[[Any, Any, int], Driver]
     load: Callable[[str, str | os.PathLike[str] | None], Any]
     predictor: Callable[[SessionLike], Any]
+    load_video: Callable[[str, str | os.PathLike[str] | None], Any] | None = None
     map_checkpoint: Callable[[dict[str, Any]], dict[str, Any]] = dict
     marker: str = r"(?!)"
     exchanges: Callable[[Mapping[str, np.ndarray]], list[Exchange]] = lambda params: []

@@ -94,10 +94,16 @@ _MEMORY = (
 )
 
 
-def _load(name: str, checkpoint: str | os.PathLike[str] | None = None, video: bool = False) -> FloatModel:
+def _load(name: str, checkpoint: str | os.PathLike[str] | None = None) -> FloatModel:
     from .load import from_sam2
 
-    return from_sam2(name, checkpoint, video)
+    return from_sam2(name, checkpoint)
+
+
+def _load_video(name: str, checkpoint: str | os.PathLike[str] | None = None) -> FloatModel:
+    from .load import from_sam2
+
+    return from_sam2(name, checkpoint, video=True)
 
 
 def _predictor(session: SessionLike) -> Any:
@@ -179,6 +185,7 @@ SAM2 = register_family(
         prepare=prepare,
         drive=drive,
         load=_load,
+        load_video=_load_video,
         predictor=_predictor,
         marker=r"image_encoder\.trunk\.patch_embed\.proj\.weight",
         exchanges=exchanges,

@@ -54,3 +54,8 @@ class Sam2Spec(SquareSpec):
     max_conditioning: int
     memory_stride: int
     multimask_points: tuple[int, int]
+
+    @property
+    def tracks(self) -> bool:
+        """True if the model has the functions of the memory."""
+        return self.video
