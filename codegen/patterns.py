@@ -122,6 +122,8 @@ def _lower(
         scalars, thresholds, table, out_scale, *rel = first
         heads, queries, channels = matrix_shape(shape_of(calls[0].args[0]))
         keys = matrix_shape(shape_of(calls[0].args[1]))[1]
+        if (values := matrix_shape(shape_of(calls[0].args[2]))[2]) != channels:
+            raise DeviceError(f"its values have {values} channels, its keys {channels}; the accelerator takes as many")
         constants = AttentionConstants.of(
             scalars, thresholds, table, float(out_scale[0]), bool(calls[0].attrs["row_relative"])
         )
@@ -168,6 +170,7 @@ def multiply_adds(call: relax.Call, shape_of: ShapeOf = one_prompt) -> int:
     first = matrix_shape(shape_of(call.args[0]))
     if is_call(call, "relax.ahcq.log_attention") or is_call(call, "relax.ahcq.attention"):
         heads, queries, channels = first
-        return 2 * heads * queries * matrix_shape(shape_of(call.args[1]))[1] * channels
+        keys, values = matrix_shape(shape_of(call.args[2]))[1:]
+        return heads * queries * keys * (channels + values)
     batch, rows, inputs = first
     return batch * rows * inputs * shape_of(call)[-1]

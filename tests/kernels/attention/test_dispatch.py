@@ -58,7 +58,8 @@ def site(
 def check(run, c: reference.AttentionConstants, q, k, v, rel: tuple[np.ndarray, ...] = ()) -> np.ndarray:
     constants = np.array([getattr(c, name) for name in CONSTANTS], np.int32)
     scale = np.array([c.out_scale], np.float32)
-    got = run(q, k, v, *rel, constants, c.log_thresholds, c.table, scale, shape=q.shape, dtype="float32")
+    shape = (*q.shape[:2], v.shape[2])
+    got = run(q, k, v, *rel, constants, c.log_thresholds, c.table, scale, shape=shape, dtype="float32")
     assert np.array_equal(got, reference.log_attention(q, k, v, c, *rel))
     return got
 
@@ -80,6 +81,17 @@ def test_any_number_of_heads_queries_and_keys_equals_the_reference(build, target
     for heads, nq, nk in [(1, 1, 1), (2, 7, 5), (1, 13, 130), (3, 6, 64), (1, 2, int(rng.integers(65, 300)))]:
         c = site(rng, d, n, bits, relative=False)
         check(run, c, *(codes(rng, bits, heads, size, d) for size in (nq, nk, nk)))
+
+
+@pytest.mark.parametrize(("d", "value_d"), [(16, 4), (64, 16), (20, 32)], ids=str)
+@pytest.mark.parametrize("row_relative", [False, True])
+def test_values_of_another_width_equal_the_reference(build, target, d: int, value_d: int, row_relative: bool):
+    rng = np.random.default_rng(d)
+    shape = AttentionShape(*dynamic(), d, None, 15, bits=4, row_relative=row_relative, value_d=value_d)
+    run = build(log_attention(shape, target))
+    for heads, nq, nk in [(1, 1, 1), (2, 7, 40), (1, 13, 130)]:
+        c = site(rng, d, 15, 4, False, row_relative=row_relative)
+        check(run, c, codes(rng, 4, heads, nq, d), codes(rng, 4, heads, nk, d), codes(rng, 4, heads, nk, value_d))
 
 
 @pytest.mark.parametrize(
