@@ -122,8 +122,8 @@ def _lower(
         scalars, thresholds, table, out_scale, *rel = first
         heads, queries, channels = matrix_shape(shape_of(calls[0].args[0]))
         keys = matrix_shape(shape_of(calls[0].args[1]))[1]
-        if (values := matrix_shape(shape_of(calls[0].args[2]))[2]) != channels:
-            raise DeviceError(f"its values have {values} channels, its keys {channels}; the accelerator takes as many")
+        if (width := matrix_shape(shape_of(calls[0].args[2]))[2]) != channels:
+            raise DeviceError(f"its values have {width} channels, its keys {channels}; the accelerator takes as many")
         constants = AttentionConstants.of(
             scalars, thresholds, table, float(out_scale[0]), bool(calls[0].attrs["row_relative"])
         )
