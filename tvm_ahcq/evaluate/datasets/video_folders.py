@@ -17,7 +17,7 @@ import numpy as np
 from tvm_ahcq.errors import EvaluationError
 
 from .mask_folder import load_labels, object_labels
-from .pictures import extent, picture_sizes
+from .pictures import extent, stored_size
 
 VOID = 255
 """Value in a shared mask file that is no object: DAVIS marks pixels with it that belong to nobody."""
@@ -198,7 +198,7 @@ def _read_video(name: str, folder: Path, masks: Path, layout: Layout) -> Video:
             raise EvaluationError(f"video {name}: there is no folder {path} with its {what}; check the list of videos")
     files = _numbered(folder, _FRAMES, "frames")
     indices = {path.stem: index for index, path in enumerate(files)}
-    _, size = picture_sizes(files[0])
+    size = stored_size(files[0])
     video = Video(name, folder, tuple(indices), size, _mask_files(masks, indices, layout.per_object))
     for mask in sorted({path for found in video.masks.values() for path in found.values()}):
         _check_mask(mask, files[0], size)
@@ -248,7 +248,7 @@ def _object_folders(masks: Path) -> Iterator[tuple[int, Path]]:
 
 def _check_mask(mask: Path, frame: Path, size: tuple[int, int]) -> None:
     """Refuse a mask of another size, or one that has been cut off."""
-    _, own = picture_sizes(mask)
+    own = stored_size(mask)
     if own != size:
         raise EvaluationError(
             f"{mask} is {extent(own)} pixels, the frame {frame} {extent(size)} (width x height); "

@@ -19,7 +19,7 @@ from tvm_ahcq.atomic_file import atomic_file
 from tvm_ahcq.errors import EvaluationError
 
 from .mask_folder import load_labels
-from .pictures import picture_sizes
+from .pictures import stored_size
 from .video_folders import Video, is_whole_png
 
 RECORD = "predictions.json"
@@ -105,7 +105,7 @@ class PredictionFolder:
     def is_complete(self, video: Video, numbers: Iterable[int]) -> bool:
         """True if every frame of a video has its files, whole and of its size."""
         paths = [path for frame in range(len(video.frames)) for path in self._paths(video, frame, numbers).values()]
-        return all(path.is_file() and is_whole_png(path) and picture_sizes(path)[1] == video.size for path in paths)
+        return all(path.is_file() and is_whole_png(path) and stored_size(path) == video.size for path in paths)
 
     def write(self, video: Video, frame: int, masks: Mapping[int, np.ndarray]) -> None:
         """Write the masks of a frame.
