@@ -15,6 +15,7 @@ from PIL import Image
 import tvm_ahcq
 from tvm_ahcq.cli import evaluate_video
 from tvm_ahcq.cli.main import main
+from tvm_ahcq.errors import BundleError
 from tvm_ahcq.evaluate.datasets.video_folders import LAYOUTS
 from tvm_ahcq.evaluate.metrics.video_accuracy import VIDEO_METRICS
 from tvm_ahcq.models.sam.spec import SamSpec
@@ -134,10 +135,25 @@ def test_models_are_compared_and_write_to_folders_of_their_own(
 ) -> None:
     models = bundle("a.ahcq"), bundle("b.ahcq", weight=1.0)
     status, out, _ = run(*models, "--vos", videos, "--limit", 1, "-o", tmp_path / "found")
-    assert status == 0 and [name for name, _ in loaded] == ["a.ahcq", "b.ahcq"]
+    assert status == 0 and [name for name, _ in loaded] == 2 * ["a.ahcq", "b.ahcq"]
     assert len(list((tmp_path / "found" / "a" / "clip_0000").iterdir())) == 16
     assert len(list((tmp_path / "found" / "b" / "clip_0000").iterdir())) == 16
     assert "J&F 100.0%" in out
+
+
+def test_a_later_model_that_is_not_for_video_is_refused_before_the_first_is_measured(
+    run: Run, bundle: Callable, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, colour_tracker
+) -> None:
+    def load_video(path: Path, **_: Any) -> Any:
+        if Path(path).stem == "b":
+            raise BundleError(f"{path} is for pictures; compile with --video")
+        return colour_tracker
+
+    monkeypatch.setattr(tvm_ahcq, "load_video", load_video, raising=False)
+    models = bundle("a.ahcq"), bundle("b.ahcq", weight=1.0)
+    status, out, err = run(*models, "--vos", videos, "-o", tmp_path / "found")
+    assert (status, out, colour_tracker.frames) == (2, "", 0) and "b.ahcq is for pictures" in err
+    assert not (tmp_path / "found").exists()
 
 
 def test_the_published_metric_keeps_post_processing_and_writes_objects_apart(

@@ -101,6 +101,9 @@ def video_data(args: argparse.Namespace) -> EvaluationData:
             "predicted masks with -o DIR, and hand them in where the benchmark scores them"
         )
     frames = sum(len(video.frames) for video in data.videos)
+    if len(args.models) > 1:
+        for path in args.models:  # one that is not for video is refused now, not after hours of the others
+            _opener(args, path, metric)()
     folders = {path: _predictions(args, path, name, data.layout, metric) for path in args.models}
 
     def measure(variant: Variant, progress: Progress) -> VideoAccuracy:
