@@ -328,7 +328,7 @@ def _check(args: argparse.Namespace) -> None:
             raise UsageError(f"eval: --{option} is for {' and '.join(users)}; a bundle has its own")
     if in_torch:
         _check_torch(args, in_torch)
-    inputs = [args.coco, args.detections, args.checkpoint, args.calibration, *args.models]
+    inputs = [args.coco, args.detections, args.video_list, args.checkpoint, args.calibration, *args.models]
     if args.json is not None and args.json.resolve() in [each.resolve() for each in inputs if isinstance(each, Path)]:
         raise UsageError(f"eval: {args.json} is an input; --json would overwrite it")
 
