@@ -1,13 +1,13 @@
-"""A tiny SAM with random weights, shared by the tests of the graph passes, of the compiler and of devices."""
+"""A tiny SAM with random weights, shared by tests of passes, compiler and devices; a tracker without weights."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
@@ -187,6 +187,65 @@ def quantize_tiny(tiny_model, pictures, shared_folder) -> Callable[[int], Quanti
 def quantized(request, quantize_tiny) -> QuantizedModel:
     """The tiny model with all sites calibrated, at 4 and at 8 bits."""
     return quantize_tiny(request.param)
+
+
+class ColourTracker:
+    """Follows objects by the mean colour under their mask: a pixel belongs to one if it differs by less than 40.
+
+    Attributes
+    ----------
+    opened : list of str
+        Names of the folders that have been opened, in order.
+    frames : int
+        Frames that have been looked at.
+    """
+
+    def __init__(self) -> None:
+        self.opened: list[str] = []
+        self.frames = 0
+
+    def init_state(self, video_path: str) -> dict[str, Any]:
+        """Open a folder of frames."""
+        self.opened.append(Path(video_path).name)
+        return {"frames": sorted(Path(video_path).glob("*.jpg")), "masks": {}}
+
+    def add_new_mask(self, inference_state: dict[str, Any], frame_idx: int, obj_id: int, mask: np.ndarray) -> None:
+        """Learn the colour of an object."""
+        picture = self._picture(inference_state, frame_idx)
+        inference_state["masks"][obj_id] = frame_idx, mask, picture[mask].mean(0)
+
+    def propagate_in_video(
+        self, inference_state: dict[str, Any], start_frame_idx: int | None = None
+    ) -> Iterator[tuple[int, list[int], np.ndarray]]:
+        """Yield frame, numbers and logits: 40 minus the largest difference of a channel, 10 or -10 where shown."""
+        import numpy as np
+
+        masks = inference_state["masks"]
+        for frame in range(start_frame_idx or 0, len(inference_state["frames"])):
+            picture = self._picture(inference_state, frame)
+            self.frames += 1
+            logits = []
+            for first, mask, colour in masks.values():
+                near = 40 - np.abs(picture - colour).max(-1)
+                logits.append(np.where(mask, 10, -10) if frame == first else near)
+            yield frame, list(masks), np.stack(logits)[:, None].astype(np.float32)
+
+    def reset_state(self, inference_state: dict[str, Any]) -> None:
+        """Forget the objects."""
+        inference_state["masks"].clear()
+
+    @staticmethod
+    def _picture(state: dict[str, Any], frame: int) -> np.ndarray:
+        import numpy as np
+        from PIL import Image
+
+        return np.asarray(Image.open(state["frames"][frame])).astype(np.float32)
+
+
+@pytest.fixture
+def colour_tracker() -> ColourTracker:
+    """A new tracker."""
+    return ColourTracker()
 
 
 @pytest.fixture

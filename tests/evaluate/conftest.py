@@ -1,4 +1,4 @@
-"""A segmenter whose answers are known, and data sets for it: rectangles of one colour each."""
+"""A segmenter whose answers are known, and data sets for it: rectangles of one colour each; clips as video sets."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tvm_ahcq.clips import generate
+from tvm_ahcq.evaluate.datasets.clip_files import first_frame_labels
+from tvm_ahcq.evaluate.datasets.video_folders import LAYOUTS
 from tvm_ahcq.models.sam.predictor import SamPredictor
 from tvm_ahcq.models.sam.spec import SamSpec
 
@@ -142,3 +145,73 @@ def write_json(tmp_path: Path) -> Callable[[Any, str], Path]:
         return tmp_path / name
 
     return write
+
+
+HEIGHT, WIDTH, LENGTH = 112, 128, 9
+"""Of the clips in video sets."""
+
+
+def write_video(root: Path, dataset: str, name: str, frames: np.ndarray, masks: dict[int, np.ndarray]) -> None:
+    """Write frames ``(T, H, W, 3)`` and bool masks ``(T, H, W)`` by number as a data set lays them out.
+
+    In a shared PNG the lowest number wins; SA-V is annotated on every fourth frame, in values of 255.
+    """
+    layout = LAYOUTS[dataset]
+    pictures, annotations = (root / folder / name for folder in layout.folders[0])
+    pictures.mkdir(parents=True)
+    for index, frame in enumerate(frames):
+        Image.fromarray(frame).save(pictures / f"{index:05d}.jpg", quality=95)
+        labels = np.zeros(frame.shape[:2], np.uint8)
+        for number in sorted(masks, reverse=True):
+            labels[masks[number][index]] = number
+        if layout.per_object and index % 4 == 0:
+            for number, mask in masks.items():
+                save(annotations / f"{number:03d}" / f"{index:05d}.png", mask[index] * np.uint8(255))
+        elif not layout.per_object:
+            save(annotations / f"{index:05d}.png", labels)
+
+
+def save(path: Path, labels: np.ndarray) -> None:
+    """Write a PNG; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(labels).save(path)
+
+
+def clip(seed: int, length: int = LENGTH) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """Frames of a clip that is wider than high, and masks by number, of the objects of its first frame."""
+    made = generate(seed, length, WIDTH)
+    labels = first_frame_labels(made)[:, :HEIGHT]
+    numbers = range(1, int(labels[0].max()) + 1)
+    return made.frames[:, :HEIGHT], {number: labels == number for number in numbers if (labels[0] == number).any()}
+
+
+@pytest.fixture
+def video_set(tmp_path: Path) -> Callable[[str], Path]:
+    """Function of a data set's name that writes two clips in its layout; in SA-V their masks overlap."""
+
+    def write(dataset: str) -> Path:
+        root = tmp_path / dataset
+        for name, seed in (("walk", 3), ("run", 5)):
+            frames, masks = clip(seed, 21 if dataset == "sav" else LENGTH)
+            if dataset == "sav":
+                masks[min(masks)] = np.logical_or.reduce(list(masks.values()))
+            write_video(root, dataset, name, frames, masks)
+        if LAYOUTS[dataset].lists:
+            listing = root / LAYOUTS[dataset].lists[0]
+            listing.parent.mkdir(parents=True, exist_ok=True)
+            listing.write_text("walk\nrun\n")
+        return root
+
+    return write
+
+
+@pytest.fixture
+def add_video() -> Callable[..., None]:
+    """The function :func:`write_video`."""
+    return write_video
+
+
+@pytest.fixture
+def clip_masks() -> Callable[..., tuple[np.ndarray, dict[int, np.ndarray]]]:
+    """The function :func:`clip`."""
+    return clip

@@ -1,17 +1,17 @@
-"""``tvm-ahcq eval``: how accurate models are on annotated pictures, compiled, simulated and in float alike."""
+"""``tvm-ahcq eval``: how accurate models are on annotated pictures and videos."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_ahcq.models.registry import model_names
 
+from . import evaluate_video
 from .arguments import (
     UsageError,
     add_device_options,
@@ -24,13 +24,11 @@ from .arguments import (
 )
 from .compile import calibration_source
 from .console import duration, progress_bar, result, table
+from .evaluate_data import Accuracy, EvaluationData
 from .models import EMBEDDED, add_checkpoint_option, add_model_option, check_weights, is_embedded, load_model
 
 if TYPE_CHECKING:
-    from tvm_ahcq.evaluate.metrics.coco_accuracy import CocoAccuracy
-    from tvm_ahcq.evaluate.metrics.mask_accuracy import MaskAccuracy
     from tvm_ahcq.evaluate.metrics.variants import Variant
-    from tvm_ahcq.models.execution import ImagePredictor
 
 FLOAT, FAKE_QUANT = "float", "fake-quant"
 """Models that are not in a bundle, as they are typed."""
@@ -65,9 +63,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
         "eval",
-        help="measure accuracy on annotated pictures",
-        description="Measure how accurate models are: mean IoU on pictures with masks, or mask AP on COCO files.",
-        epilog=EXAMPLES,
+        help="measure accuracy on annotated pictures and videos",
+        description="Measure how accurate models are: mean IoU on pictures with masks, mask AP on COCO files, J&F on "
+        "videos.",
+        epilog=f"{EXAMPLES}\n{evaluate_video.EXAMPLES}",
     )
     parser.add_argument(
         "models",
@@ -78,10 +77,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "quantized, simulated in torch); several are compared",
     )
     data = parser.add_argument_group("data")
-    data.add_argument("--images", metavar="DIR", type=input_folder, required=True, help="folder of pictures")
+    data.add_argument("--images", metavar="DIR", type=input_folder, help="folder of pictures")
     truth = data.add_mutually_exclusive_group(required=True)
     truth.add_argument("--masks", metavar="DIR", type=input_folder, help="folder of masks, named as the pictures")
     truth.add_argument("--coco", metavar="F.json", type=input_file, help="COCO instance file")
+    truth.add_argument(
+        "--vos", metavar="DIR", type=input_folder, help="videos with masks, as DAVIS 2017, SA-V or MOSE lay them out"
+    )
     data.add_argument(
         "--detections",
         metavar="F.json",
@@ -95,7 +97,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         type=int,
         help="pixels of this value in a mask are neither object nor background; Pascal VOC: 255",
     )
-    data.add_argument("--limit", metavar="N", type=count, help="only the first N pictures")
+    data.add_argument("--limit", metavar="N", type=count, help="only the first N pictures or videos")
+    evaluate_video.add_options(parser)
     torch = parser.add_argument_group(f"{FLOAT} and {FAKE_QUANT}")
     add_model_option(torch, required=False)
     add_checkpoint_option(torch)
@@ -114,21 +117,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 @dataclass(frozen=True)
-class _Data:
-    """Data to evaluate on: its description for people and in JSON, and the function that measures a predictor."""
-
-    text: str
-    scored: str
-    content: dict[str, Any]
-    measure: Callable[[ImagePredictor, Callable[[str, int, int], None]], MaskAccuracy | CocoAccuracy]
-
-
-@dataclass(frozen=True)
 class _Measured:
     """Accuracy of one variant, and the seconds it took, loading included."""
 
     variant: Variant
-    accuracy: MaskAccuracy | CocoAccuracy
+    accuracy: Accuracy
     seconds: float
 
 
@@ -138,7 +131,7 @@ def run(args: argparse.Namespace) -> None:
     # imported from here on, so that help and errors come at once
     recipe = _recipe(args)
     bundles = _bundles(args)
-    data = _masks(args) if args.coco is None else _coco(args)
+    data = _data(args)
     result("data", data.text)
     result("scored", data.scored)
     variants = _variants(args, bundles, recipe)
@@ -154,14 +147,14 @@ def run(args: argparse.Namespace) -> None:
         result("written", str(args.json))
 
 
-def _measure(data: _Data, variant: Variant) -> _Measured:
+def _measure(data: EvaluationData, variant: Variant) -> _Measured:
     start = time.perf_counter()
     with progress_bar(variant.name) as update:
 
         def report(_: str, done: int, total: int) -> None:
             update(variant.name, done, total)
 
-        accuracy = data.measure(variant.open(), report)
+        accuracy = data.measure(variant, report)
     return _Measured(variant, accuracy, time.perf_counter() - start)
 
 
@@ -188,7 +181,7 @@ def _print(done: list[_Measured]) -> None:
             result("kept", f"{each.variant.name}, of {reference.variant.name}: {', '.join(kept)}")
 
 
-def _report(data: _Data, done: list[_Measured]) -> dict[str, Any]:
+def _report(data: EvaluationData, done: list[_Measured]) -> dict[str, Any]:
     """Return the content of the ``--json`` file."""
     return {
         "data": data.content,
@@ -206,7 +199,13 @@ def _report(data: _Data, done: list[_Measured]) -> dict[str, Any]:
     }
 
 
-def _masks(args: argparse.Namespace) -> _Data:
+def _data(args: argparse.Namespace) -> EvaluationData:
+    if args.vos is not None:
+        return evaluate_video.video_data(args)
+    return _masks(args) if args.coco is None else _coco(args)
+
+
+def _masks(args: argparse.Namespace) -> EvaluationData:
     from tvm_ahcq.evaluate.datasets.mask_folder import read_mask_folder
     from tvm_ahcq.evaluate.metrics.mask_accuracy import PROMPTS, mask_accuracy
 
@@ -221,15 +220,15 @@ def _masks(args: argparse.Namespace) -> _Data:
         "prompts": list(prompts),
         "void": args.void,
     }
-    return _Data(
+    return EvaluationData(
         f"{args.images}, {args.masks}: {len(folder.pairs)} pictures{left_out}",
         f"mean IoU over objects, prompted by {' and by '.join(prompts)}",
         content,
-        lambda predictor, update: mask_accuracy(predictor, folder, prompts, args.void, update),
+        lambda variant, update: mask_accuracy(variant.open(), folder, prompts, args.void, update),
     )
 
 
-def _coco(args: argparse.Namespace) -> _Data:
+def _coco(args: argparse.Namespace) -> EvaluationData:
     from tvm_ahcq.evaluate.datasets.coco import read_coco, read_detections
     from tvm_ahcq.evaluate.metrics.coco_accuracy import coco_accuracy
 
@@ -252,11 +251,11 @@ def _coco(args: argparse.Namespace) -> _Data:
         "unmasked": coco.unmasked,
         "detections": None if args.detections is None else str(args.detections),
     }
-    return _Data(
+    return EvaluationData(
         f"{args.coco}: {len(coco.images)} pictures, {objects} objects, crowds: {crowds}{note}",
         f"COCO mask AP from {source}",
         content,
-        lambda predictor, update: coco_accuracy(predictor, coco, detections, update),
+        lambda variant, update: coco_accuracy(variant.open(), coco, detections, update),
     )
 
 
@@ -312,6 +311,9 @@ def _model(text: str) -> str | Path:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what does not go together, before any work starts."""
+    evaluate_video.check(args)
+    if args.images is None and args.vos is None:
+        raise UsageError("eval: --images DIR is missing, the pictures of --masks or --coco")
     if args.detections is not None and args.coco is None:
         raise UsageError("eval: --detections needs --coco F.json, the annotation to compare with")
     for option in ("prompt", "void"):
@@ -326,7 +328,7 @@ def _check(args: argparse.Namespace) -> None:
             raise UsageError(f"eval: --{option} is for {' and '.join(users)}; a bundle has its own")
     if in_torch:
         _check_torch(args, in_torch)
-    inputs = [args.coco, args.detections, args.checkpoint, args.calibration, *args.models]
+    inputs = [args.coco, args.detections, args.video_list, args.checkpoint, args.calibration, *args.models]
     if args.json is not None and args.json.resolve() in [each.resolve() for each in inputs if isinstance(each, Path)]:
         raise UsageError(f"eval: {args.json} is an input; --json would overwrite it")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -44,6 +44,24 @@ class ImagePredictor(Protocol):
 
     def predict_boxes(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return one mask ``(B, 1, H, W)`` and score ``(B, 1)`` for each box ``(B, 4)``, XYXY in pixels."""
+
+
+class VideoPredictor(Protocol):
+    """Predictor of masks through a video, as evaluation uses it, with the calls of ``SAM2VideoPredictor``."""
+
+    def init_state(self, video_path: str) -> Any:
+        """Open a folder of frames ``00000.jpg``, ``00001.jpg``, ...; return the state of its tracking."""
+
+    def add_new_mask(self, inference_state: Any, frame_idx: int, obj_id: int, mask: np.ndarray) -> Any:
+        """Show an object on a frame by its bool mask ``(H, W)``."""
+
+    def propagate_in_video(
+        self, inference_state: Any, start_frame_idx: int | None = None
+    ) -> Iterator[tuple[int, Sequence[int], np.ndarray]]:
+        """Yield frame, ids of the objects and their float32 logits ``(objects, 1, H, W)``, to the last frame."""
+
+    def reset_state(self, inference_state: Any) -> None:
+        """Forget all objects."""
 
 
 def run_driver(driver: Driver, execute: Callable[..., Any]) -> None:

@@ -1,1 +1,1 @@
-"""Data sets: COCO files, mask folders, generated scenes."""
+"""Data sets: COCO files, mask folders, videos with masks, generated scenes and clips."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def picture_files(folder: Path) -> dict[str, Path]:
 
 
 def picture_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
-    """``(H, W)`` of a picture the right way up, and as it is stored, from its header alone.
+    """``(H, W)`` of a picture the right way up, and as it is stored, from its header.
 
     They differ where the EXIF orientation turns the picture by a quarter.
 
@@ -52,15 +53,35 @@ def picture_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
     EvaluationError
         The file is missing or not a picture.
     """
+    with _opened(path) as image:
+        stored = (image.height, image.width)
+        turned = image.getexif().get(_ORIENTATION, 1) >= 5
+    return (stored[::-1] if turned else stored), stored
+
+
+def stored_size(path: Path) -> tuple[int, int]:
+    """``(H, W)`` of a picture as it is stored, without decoding it.
+
+    :func:`picture_sizes` decodes PNGs, whose orientation may stand behind their pixels.
+
+    Raises
+    ------
+    EvaluationError
+        The file is missing or not a picture.
+    """
+    with _opened(path) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
-            stored = (image.height, image.width)
-            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+            yield image
     except FileNotFoundError as error:
         raise EvaluationError(f"{path}: no such file") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise EvaluationError(f"{path}: not an image that can be read: {error}") from error
-    return (stored[::-1] if turned else stored), stored
 
 
 def load_picture(path: Path, size: tuple[int, int]) -> np.ndarray:
