@@ -177,7 +177,7 @@ class Fuser:
         *leading, queries, d = sizes(match.attention.args[0])
         batch, tokens = prod(leading), sizes(match.attention.args[1])[-2]
         sequences, line = batch // match.heads, match.heads * d
-        if d % LANES or linear.outputs != 3 * line:
+        if d % (LANES // 2) or line % LANES or linear.outputs != 3 * line:
             return None
         options = self.options(linear, int(linear.rows), tokens, match.heads, match.bits)
         args = [*linear.args, *match.encoder_args(3), *match.encoder_args(4)]

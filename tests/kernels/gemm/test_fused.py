@@ -84,7 +84,11 @@ def test_outputs_are_encoded(build, target: HostTarget, bits: int):
         assert np.array_equal(run(*arguments, scale, zero, shape=y.shape, dtype="uint8"), expected)
 
 
-@pytest.mark.parametrize(("tokens", "count", "d", "bits"), [(16, 2, 16, 4), (5, 3, 32, 6), (9, 1, 48, 8)], ids=str)
+@pytest.mark.parametrize(
+    ("tokens", "count", "d", "bits"),
+    [(16, 2, 16, 4), (5, 3, 32, 6), (9, 1, 48, 8), (7, 2, 56, 4), (6, 4, 72, 4)],
+    ids=str,
+)
 def test_heads_are_encoded_and_parted(build, target: HostTarget, tokens: int, count: int, d: int, bits: int):
     rng, sequences = np.random.default_rng(d), 3
     m, shape = sequences * tokens, (3, sequences * count, tokens, d)

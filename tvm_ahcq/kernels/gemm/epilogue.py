@@ -217,8 +217,8 @@ def heads(tokens: int, count: int, d: int, bits: int) -> Epilogue:
     """Uniform codes of queries, keys and values, head by head.
 
     `out` is (scales, zero points, codes): three float32 ``(1,)``, three int32 ``(1,)``, and uint8
-    ``(3, B * count, tokens, d)``; `d` is a multiple of 16. Row and outputs of the GEMM are ``(B, tokens)`` and
-    ``(3, count, d)``.
+    ``(3, B * count, tokens, d)``; `d` is a multiple of 8, ``count * d`` of 16. Row and outputs of the GEMM are
+    ``(B, tokens)`` and ``(3, count, d)``.
     """
 
     @T.inline
@@ -231,13 +231,22 @@ def heads(tokens: int, count: int, d: int, bits: int) -> Epilogue:
         floats[6] = T.cast(out[1][2][0], "float32")
 
     @T.inline
+    def store_half(found, part, row, column, half):
+        found[part, row // tokens * count + column // d % count, row % tokens, T.ramp(column % d, 1, 8)] = half
+
+    @T.inline
     def store(out, floats, ints, y, row, block):
         part = block // (count * d // LANES)
-        out[2][
-            part,
-            row // tokens * count + block // (d // LANES) % count,
-            row % tokens,
-            T.ramp(block % (d // LANES) * LANES, 1, LANES),
-        ] = uniform_codes(y, floats[part], floats[4 + part], 2**bits - 1, LANES)
+        found = uniform_codes(y, floats[part], floats[4 + part], 2**bits - 1, LANES)
+        if d % LANES == 0:
+            out[2][
+                part,
+                row // tokens * count + block // (d // LANES) % count,
+                row % tokens,
+                T.ramp(block % (d // LANES) * LANES, 1, LANES),
+            ] = found
+        else:
+            store_half(out[2], part, row, block * LANES, T.vectorlow("uint8x8", found))
+            store_half(out[2], part, row, block * LANES + LANES // 2, T.vectorhigh("uint8x8", found))
 
     return Epilogue(prepare, store)

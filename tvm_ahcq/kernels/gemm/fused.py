@@ -171,7 +171,8 @@ def linear_heads(
     Parameters
     ----------
     m, workload, target, schedule
-        As there; the outputs are ``3 * count * d``, with `d`, the channels of a head, a multiple of 16.
+        As there; the outputs are ``3 * count * d``, with `d`, the channels of a head, a multiple of 8,
+        and ``count * d`` of 16.
     tokens, count : int
         Tokens of a sequence, and heads.
     bits : int
