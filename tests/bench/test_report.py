@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from tvm_ahcq.bench.report import header, markdown, rows, summary
+from dataclasses import replace
+
+from tvm_ahcq.bench.report import STAGE_TITLES, header, markdown, rows, summary
 from tvm_ahcq.bench.runner import Comparison, PeerResult
-from tvm_ahcq.bench.task import STAGES, Task
+from tvm_ahcq.bench.task import STAGES, VIDEO_STAGES, Task
 
 
 def measured(name: str, factor: float) -> PeerResult:
@@ -20,8 +22,9 @@ def comparison(task: Task, peaks: list[float]) -> Comparison:
 
 
 def test_a_line_has_times_ratios_part_of_peak_memory_and_size(task: Task) -> None:
-    ours, theirs = rows(comparison(task, [400e9, 600e9]))
-    assert len(ours) == len(theirs) == len(header())
+    found = comparison(task, [400e9, 600e9])
+    ours, theirs = rows(found)
+    assert len(ours) == len(theirs) == len(header(found))
     assert ours[:5] == ("tvm-ahcq", "1.00, 2.50 s", "1.00", "20.0, 50.0 ms", "1.00")
     assert theirs[1:3] == ("3.00, 7.50 s", "3.00")
     # 500 GMAC in 2.5 s, of a median peak of 500 GMAC/s
@@ -44,6 +47,20 @@ def test_the_summary_names_the_fastest_and_who_is_missing(task: Task) -> None:
         "Left out: OpenVINO float32 (not installed",
     ):
         assert words in text
+
+
+def test_a_model_that_tracks_has_a_frame_of_one_and_of_eight_objects(task: Task, video_task: Task) -> None:
+    found = comparison(task, [])
+    for each, factor in zip(found.results, (1, 3), strict=True):
+        each.seconds |= {
+            stage: [[factor * time]] * 2 for stage, time in zip(VIDEO_STAGES, (1.0, 2.0, 9.0), strict=True)
+        }
+    found = replace(found, task=video_task)
+    assert header(found)[7:13:2] == tuple(f"{STAGE_TITLES[stage]}: least, median" for stage in VIDEO_STAGES)
+    assert all(len(row) == len(header(found)) for row in rows(found))
+    text = "\n".join(summary(found))
+    assert "memory attention is 50% of it, eight objects take 4.5 times as long as one" in text
+    assert "Fastest other frame: torch float32, 3.00 times" in text
 
 
 def test_markdown_has_a_line_for_each_runtime(task: Task) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tvm_ahcq.bench.peers import PEERS
 from tvm_ahcq.bench.runner import PeerFailed, PeerResult, Worker, compare, encoder_macs
-from tvm_ahcq.bench.task import EMBEDDING, STAGES, Task
+from tvm_ahcq.bench.task import EMBEDDING, STAGES, VIDEO_STAGES, Task, stages_of
 from tvm_ahcq.errors import BenchmarkError
 
 TORCH = next(peer for peer in PEERS if peer.name == "torch float32")
@@ -34,6 +34,14 @@ def test_a_process_times_its_peer_and_tells_its_memory(task: Task) -> None:
     assert all(len(each["seconds"]) == 2 and min(each["seconds"]) > 0 for each in found.values())
     assert min(found["whole"]["seconds"]) > 0.9 * min(found["decode"]["seconds"])
     assert np.load(task.peer_folder(TORCH.name) / EMBEDDING).shape == (1, task.model.prompt_dim, 16, 16)
+
+
+def test_frames_of_a_video_are_timed_with_one_object_and_with_eight(video_task: Task) -> None:
+    with Worker(TORCH, video_task, "serve") as worker:
+        worker.answer()
+        found = {stage: min(worker.run(stage, 2)["seconds"]) for stage in stages_of(video_task.model)}
+    assert set(VIDEO_STAGES) < set(found)
+    assert found["memory"] < found["frame"] < found["frame8"] < 8 * found["frame"]
 
 
 def test_what_a_peer_raises_is_told_by_its_process(task: Task) -> None:

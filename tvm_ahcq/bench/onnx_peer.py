@@ -18,7 +18,7 @@ from .task import Task, functions_of
 
 
 def export(task: Task) -> list[Path]:
-    """Export encoder and decoder to ONNX files, with fixed shapes: those of one click."""
+    """Export the functions to ONNX files, with fixed shapes: those of one click."""
     folder, functions = task.peer_folder("onnx"), functions_of(task.model)
     paths = [folder / f"{name}.onnx" for name in functions]
     if not all(path.exists() for path in paths):
@@ -65,11 +65,16 @@ class GraphPeer:
 
     def run(self, name: str, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         """Call a function by name; return its outputs."""
-        return tuple(self._functions[name](*(np.asarray(value, np.float32) for value in inputs)))
+        return tuple(self._functions[name](*map(plain, inputs)))
+
+
+def plain(value: np.ndarray) -> np.ndarray:
+    """Return an input in the type that float models take: float32, indices as they are."""
+    return value if np.issubdtype(np.asarray(value).dtype, np.integer) else np.asarray(value, np.float32)
 
 
 def open_session(task: Task, precision: str) -> GraphPeer:
-    """Load both graphs."""
+    """Load all graphs."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,6 +1,6 @@
 """OpenVINO: the exported float model, run in float32 or bfloat16, and with its encoder quantized to int8 by NNCF.
 
-The decoder stays in float32 then, as users of SAM in OpenVINO do it: NNCF's int8 decoder gives empty masks.
+The other functions stay in float32 then, as users of SAM in OpenVINO do it: NNCF's int8 decoder gives empty masks.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _FIRST_SCENE = 30_000_000
 
 def prepare(task: Task, precision: str) -> list[Path]:
     """Export, and for "int8" quantize the encoder on generated scenes."""
-    encoder, decoder = export(task)
+    encoder, *others = export(task)
     if precision != "int8":
-        return [encoder, decoder]
+        return [encoder, *others]
     folder = task.peer_folder("openvino-int8")
     path = folder / f"{encoder.stem}.xml"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         _quantize(encoder, path, _samples(task))
-    return [path, path.with_suffix(".bin"), decoder]
+    return [path, path.with_suffix(".bin"), *others]
 
 
 def _samples(task: Task) -> list[np.ndarray]:
@@ -62,7 +62,7 @@ def _quantize(source: Path, path: Path, samples: list[np.ndarray]) -> None:
 
 
 def open_session(task: Task, precision: str) -> GraphPeer:
-    """Load both graphs; what is not int8 runs in float32."""
+    """Load all graphs; what is not int8 runs in float32."""
     import openvino
 
     core = openvino.Core()

@@ -6,14 +6,25 @@ from statistics import median
 
 from .machine import features, processor, versions
 from .runner import Comparison, PeerResult
-from .task import STAGES
+from .task import VIDEO_STAGES, stages_of
 
-STAGE_TITLES = {"encode": "image encoder", "decode": "one click", "whole": "picture and click"}
+STAGE_TITLES = {
+    "encode": "image encoder",
+    "decode": "one click",
+    "whole": "picture and click",
+    "memory": "memory attention",
+    "frame": "a frame, one object",
+    "frame8": "a frame, eight objects",
+}
 
 
-def header() -> tuple[str, ...]:
+def header(comparison: Comparison) -> tuple[str, ...]:
     """Names of the columns of :func:`rows`."""
-    stages = [title for stage in STAGES for title in (f"{STAGE_TITLES[stage]}: least, median", "x ours")]
+    stages = [
+        title
+        for stage in stages_of(comparison.task.model)
+        for title in (f"{STAGE_TITLES[stage]}: least, median", "x ours")
+    ]
     return ("runtime", *stages, "of int8 peak", "most memory", "opened in", "weights", "cosine")
 
 
@@ -25,7 +36,7 @@ def rows(comparison: Comparison) -> list[tuple[str, ...]]:
 
 def _row(each: PeerResult, ours: PeerResult, peak: float | None, macs: int) -> tuple[str, ...]:
     cells = [each.name]
-    for stage in STAGES:
+    for stage in each.seconds:
         cells += [_times(each.least(stage), each.median(stage)), f"{each.ratio(stage, ours):.2f}"]
     cells.append("" if peak is None else f"{macs / each.median('encode') / peak:.0%}")
     cells += [f"{each.memory / 1e9:.2f} GB", f"{each.load:.1f} s", f"{each.files / 1e6:.1f} MB"]
@@ -59,17 +70,34 @@ def summary(comparison: Comparison) -> list[str]:
     if fastest is not None:
         ratio = fastest.ratio("encode", comparison.results[0])
         lines.append(f"Fastest other encoder: {fastest.name}, {ratio:.2f} times our time.")
+    if comparison.task.model.tracks:
+        lines += _tracking(comparison)
     lines += [f"Left out: {name} ({reason})." for name, reason in comparison.skipped.items()]
     return lines
 
 
-def _fastest(comparison: Comparison) -> PeerResult | None:
-    return min(comparison.results[1:], key=lambda each: each.median("encode"), default=None)
+def _tracking(comparison: Comparison) -> list[str]:
+    """Lines on a frame of a video: who is fastest, and what share the memory and further objects have."""
+    ours, fastest = comparison.results[0], _fastest(comparison, "frame")
+    memory, frame, eight = (ours.median(stage) for stage in VIDEO_STAGES)
+    lines = [
+        f"A frame with all memories and object pointers: memory attention is {memory / frame:.0%} of it, eight objects "
+        f"take {eight / frame:.1f} times as long as one. torch has upstream's memory attention; other runtimes have "
+        "ours, since upstream's cannot be exported."
+    ]
+    if fastest is not None:
+        lines.append(f"Fastest other frame: {fastest.name}, {fastest.ratio('frame', ours):.2f} times our time.")
+    return lines
+
+
+def _fastest(comparison: Comparison, stage: str = "encode") -> PeerResult | None:
+    return min(comparison.results[1:], key=lambda each: each.median(stage), default=None)
 
 
 def markdown(comparison: Comparison) -> str:
     """Summary and table."""
-    table = [header(), ("---",) * len(header()), *rows(comparison)]
+    names = header(comparison)
+    table = [names, ("---",) * len(names), *rows(comparison)]
     notes = (
         "Memory is the most that a runtime's process held, opening included; weights are its files; cosine is that of "
         "its embedding and torch's in float32."

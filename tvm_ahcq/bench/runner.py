@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from tvm_ahcq.models.registry import find_family, timing_of
 from tvm_ahcq.target import resolve_target
 
 from .peers import OURS, Peer
-from .task import EMBEDDING, STAGES, Task
+from .task import EMBEDDING, Task, stages_of
 
 REFERENCE = "torch float32"
 _TURN, _MOST_CALLS = 0.2, 10
@@ -117,7 +118,7 @@ class PeerResult:
 
     name: str
     files: int
-    seconds: dict[str, list[list[float]]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
+    seconds: dict[str, list[list[float]]] = field(default_factory=lambda: defaultdict(list))
     load: float = 0.0
     memory: int = 0
     cosine: float | None = None
@@ -196,7 +197,8 @@ def compare(task: Task, peers: Sequence[Peer], target: str, repeats: int, note: 
                     skipped[peer.name] = f"failed: {error}"
         if OURS not in running:
             raise BenchmarkError(f"{task.bundle} cannot be run: {skipped[OURS]}")
-        calls = _calls(running[OURS][0])
+        stages = stages_of(task.model)
+        calls = _calls(running[OURS][0], stages)
         for number in range(repeats):
             note(f"round {number + 1} of {repeats}")
             _round(running, skipped, calls, number)
@@ -215,14 +217,14 @@ def _open(peer: Peer, task: Task, stack: ExitStack) -> tuple[Worker, PeerResult]
     worker = stack.enter_context(Worker(peer, task, "serve"))
     opened = worker.answer()
     result.load, result.memory = opened["load"], opened["memory"]
-    for stage in STAGES:
+    for stage in stages_of(task.model):
         worker.run(stage, 1)
     return worker, result
 
 
-def _calls(ours: Worker) -> dict[str, int]:
+def _calls(ours: Worker, stages: Sequence[str]) -> dict[str, int]:
     """Calls of each stage in a turn, so that a turn of a fast stage is more than one call."""
-    fastest = {stage: min(ours.run(stage, 2)["seconds"]) for stage in STAGES}
+    fastest = {stage: min(ours.run(stage, 2)["seconds"]) for stage in stages}
     return {stage: max(1, min(_MOST_CALLS, int(_TURN / seconds))) for stage, seconds in fastest.items()}
 
 
@@ -230,7 +232,7 @@ def _round(
     running: dict[str, tuple[Worker, PeerResult]], skipped: dict[str, str], calls: dict[str, int], number: int
 ) -> None:
     """One turn of every peer at every stage; who begins changes. A peer that fails now is left out as a whole."""
-    for stage in STAGES:
+    for stage in calls:
         names = list(running)
         for name in names[number % len(names) :] + names[: number % len(names)]:
             worker, result = running[name]

@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 
 from tvm_ahcq.models.description import DECODE, ENCODE, ModelSpec
-from tvm_ahcq.models.registry import find_family
+from tvm_ahcq.models.registry import find_family, timing_of
 
 STAGES = ("encode", "decode", "whole")
 """The image encoder; prompt encoder and mask decoder of one click; ``set_image`` and ``predict`` of a predictor."""
+
+VIDEO_STAGES = ("memory", "frame", "frame8")
+"""Of a model that tracks: memory attention with all memories; a frame of one object, from pixels to its memory; a frame
+of eight objects."""
 
 EMBEDDING = "embedding.npy"
 """In the folder of a peer: what its encoder made of the image."""
@@ -53,10 +57,17 @@ class Task:
         return self.folder / "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
-def functions_of(model: ModelSpec) -> tuple[str, str]:
-    """Return the names of the functions that runtimes compare: the one that encodes and the one that decodes."""
+def stages_of(model: ModelSpec) -> tuple[str, ...]:
+    """Return what is timed of a model."""
+    return (*STAGES, *VIDEO_STAGES) if model.tracks else STAGES
+
+
+def functions_of(model: ModelSpec) -> tuple[str, ...]:
+    """Return the names of the functions that runtimes compare: the one that encodes, the one that decodes, and those
+    that track."""
     family = find_family(model.family)
-    return family.function_name(ENCODE), family.function_name(DECODE)
+    tracking = timing_of(model).tracking if model.tracks else ()
+    return family.function_name(ENCODE), family.function_name(DECODE), *tracking
 
 
 def write_task(task: Task, image: np.ndarray, click: tuple[float, float]) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from tvm_ahcq.models.registry import find_model, timing_of
 
+from .onnx_peer import plain
 from .task import Task, functions_of
 
 
@@ -20,9 +21,10 @@ def checkpoint_of(task: Task) -> Path:
     return checkpoint
 
 
-def build(task: Task) -> dict[str, nn.Module]:
-    """Return the float model's encoder and decoder with their weights, by function name."""
-    return timing_of(task.model).torch_modules(task.model.name, functions_of(task.model), checkpoint_of(task))
+def build(task: Task, eager: bool = False) -> dict[str, nn.Module]:
+    """Return the float model's functions with their weights, by name; `eager` for code that cannot be exported too."""
+    functions = functions_of(task.model)
+    return timing_of(task.model).torch_modules(task.model.name, functions, checkpoint_of(task), eager)
 
 
 def prepare(task: Task, _precision: str) -> list[Path]:
@@ -36,11 +38,12 @@ class TorchPeer:
     def __init__(self, task: Task, dtype: torch.dtype) -> None:
         torch.set_num_threads(task.threads)
         self.model, self._dtype = task.model, dtype
-        self._modules = {name: module.to(dtype) for name, module in build(task).items()}
+        self._modules = {name: module.to(dtype) for name, module in build(task, eager=True).items()}
 
     def run(self, name: str, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         """Call a function by name; return its outputs."""
-        tensors = (torch.from_numpy(np.asarray(value, np.float32)).to(self._dtype) for value in inputs)
+        given = map(torch.from_numpy, map(plain, inputs))
+        tensors = (value.to(self._dtype) if value.is_floating_point() else value for value in given)
         with torch.inference_mode():
             outputs = self._modules[name](*tensors)
         return tuple(value.float().numpy() for value in (outputs if isinstance(outputs, tuple) else (outputs,)))

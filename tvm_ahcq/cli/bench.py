@@ -100,7 +100,7 @@ def _report(found: Comparison, output: Path | None) -> None:
 
     for line in summary(found):
         result("bench", line)
-    table(header(), rows(found))
+    table(header(found), rows(found))
     if output is not None:
         output.write_text(markdown(found), encoding="utf-8")
         result("table", str(output))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -74,18 +74,22 @@ class Timing:
         ``example_inputs(spec, function, items) -> arrays``: inputs of a function, by its name, for a number of
         independent items (prompts). Their values do not matter.
     torch_modules : callable
-        ``torch_modules(model, functions, weights) -> modules``: functions of the float model as torch modules, by name;
-        without a file of weights on the device ``"meta"``.
+        ``torch_modules(model, functions, weights, eager) -> modules``: functions of the float model as torch modules,
+        by name; without a file of weights on the device ``"meta"``. `eager` asks for upstream's own code where that
+        cannot be exported.
     stages : callable
         ``stages(session, image, click) -> calls``: what benchmarks time, by stage of
-        :data:`tvm_ahcq.bench.task.STAGES`; `image` ``(H, W, 3)`` uint8 RGB, `click` ``(2,)`` x and y in pixels of it.
-        The stage that encodes returns the embedding, alone or first of a tuple.
+        :func:`tvm_ahcq.bench.task.stages_of`; `image` ``(H, W, 3)`` uint8 RGB, `click` ``(2,)`` x and y in pixels of
+        it. The stage that encodes returns the embedding, alone or first of a tuple.
     upstream_predictor : callable
         ``upstream_predictor(model, weights) -> predictor``: the predictor of the model's own package, in torch, with
         the weights of a file.
+    tracking : tuple of str
+        Functions that a frame of a video calls besides those that encode and decode; () for a family without video.
     """
 
     example_inputs: Callable[[Any, str, int], tuple[np.ndarray, ...]]
-    torch_modules: Callable[[str, Sequence[str], Path | None], dict[str, nn.Module]]
+    torch_modules: Callable[..., dict[str, nn.Module]]
     stages: Callable[[SessionLike, np.ndarray, np.ndarray], dict[str, Callable[[], Any]]]
     upstream_predictor: Callable[[str, Path], Any]
+    tracking: tuple[str, ...] = ()

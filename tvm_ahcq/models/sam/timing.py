@@ -35,8 +35,13 @@ def example_inputs(spec: SamSpec, function: str, items: int) -> tuple[np.ndarray
     return (*clicks, rng.standard_normal((items, 1, 4 * spec.grid, 4 * spec.grid), np.float32))
 
 
-def torch_modules(model: str, functions: Sequence[str], weights: Path | None) -> dict[str, nn.Module]:
-    """Return functions of a float SAM as torch modules, by name; on the device "meta" if `weights` is None."""
+def torch_modules(
+    model: str, functions: Sequence[str], weights: Path | None, eager: bool = False
+) -> dict[str, nn.Module]:
+    """Return functions of a float SAM as torch modules, by name; on the device "meta" if `weights` is None.
+
+    `eager` changes nothing: all of them can be exported.
+    """
     from .export import wrapper
     from .load import build_module, read_state
 

@@ -11,13 +11,15 @@ import numpy as np
 from tvm_ahcq.models.evaluation import Timing
 from tvm_ahcq.models.execution import SessionLike
 
-from .driver import with_padding
-from .functions import MEMORY_FUNCTIONS, Sam2Functions
+from .driver import PADDING_POINT, with_padding
+from .functions import MEMORY_FUNCTIONS, Features, Sam2Functions
 from .image import prepare, to_model_frame
 from .spec import Sam2Spec
 
 if TYPE_CHECKING:
     from torch import nn
+
+_NO_POINT = np.zeros((1, 1, 2)), np.full((1, 1), PADDING_POINT)
 
 
 def example_inputs(spec: Sam2Spec, function: str, items: int) -> tuple[np.ndarray, ...]:
@@ -63,18 +65,24 @@ def _memory_inputs(spec: Sam2Spec, function: str, items: int, rng: np.random.Gen
     return (mask,)
 
 
-def torch_modules(model: str, functions: Sequence[str], weights: Path | None) -> dict[str, nn.Module]:
+def torch_modules(
+    model: str, functions: Sequence[str], weights: Path | None, eager: bool = False
+) -> dict[str, nn.Module]:
     """Return functions of a float SAM 2 as torch modules, by name, with the layers that upstream has.
 
-    They are on the device "meta" if `weights` is None.
+    They are on the device "meta" if `weights` is None. Upstream's memory attention, whose rotary encoding is complex,
+    comes with `eager` only; without, it is the form that can be exported.
     """
     from .export import wrapper
     from .load import build_module, read_state
+    from .upstream_memory import EAGER
 
     sam2 = build_module(model)
     if weights is not None:
         sam2.load_state_dict(read_state(weights, model), assign=True)
-    return {name: wrapper(sam2, name, upstream=True).requires_grad_(False) for name in functions}
+    own = EAGER if eager else {}
+    modules = {name: own[name](sam2) if name in own else wrapper(sam2, name, upstream=True) for name in functions}
+    return {name: module.eval().requires_grad_(False) for name, module in modules.items()}
 
 
 def stages(session: SessionLike, image: np.ndarray, click: np.ndarray) -> dict[str, Callable[[], Any]]:
@@ -91,10 +99,40 @@ def stages(session: SessionLike, image: np.ndarray, click: np.ndarray) -> dict[s
         predictor.set_image(image)
         predictor.predict(click[None], np.array([1]))
 
-    return {
+    found: dict[str, Callable[[], Any]] = {
         "encode": lambda: functions.encode(tensor),
         "decode": lambda: functions.decode(features, *prompt),
         "whole": whole,
+    }
+    if session.model.video:
+        found |= _tracking_stages(functions, tensor)
+    return found
+
+
+def _tracking_stages(functions: Sam2Functions, tensor: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """Return what a frame of a long video computes of one object, and of eight: all memories and pointers are there."""
+    spec = functions.session.model
+    _, *memory = example_inputs(spec, "attend_memory", 1)
+    (frame, masks, score), padding = example_inputs(spec, "encode_memory", 1), with_padding(*_NO_POINT)
+    memories = functions.encode_memory(Features(frame, frame, frame, frame), masks, score)
+    memory[0] = np.repeat(memories, spec.memories, 0)
+
+    def remember(features: Features) -> None:
+        functions.attend_memory(functions.attend_frame(features), *memory)
+
+    def track(objects: int) -> None:
+        features = functions.encode(tensor)
+        tokens = functions.attend_frame(features)
+        for _ in range(objects):
+            embedding = functions.attend_memory(tokens, *memory)
+            decoded = functions.decode(features._replace(embedding=embedding), *padding)
+            functions.encode_memory(features, masks, decoded.score)
+
+    features = functions.encode(tensor)
+    return {
+        "memory": lambda: remember(features),
+        "frame": lambda: track(1),
+        "frame8": lambda: track(8),
     }
 
 
@@ -116,4 +154,6 @@ def fit_upstream_predictor(sam2: Any) -> Any:
     return predictor
 
 
-TIMING = Timing(example_inputs, torch_modules, stages, upstream_predictor)
+TRACKING = ("attend_frame", "attend_memory", "encode_memory")
+
+TIMING = Timing(example_inputs, torch_modules, stages, upstream_predictor, TRACKING)
