@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from sam2.modeling.sam2_utils import get_1d_sine_pe
+from scipy import ndimage
 
 from tvm_ahcq.models.float_model import FloatModel
-from tvm_ahcq.models.sam2.load import from_module
+from tvm_ahcq.models.sam2.load import MEAN, STD, from_module, memory_figures
 from tvm_ahcq.models.sam2.sam2_n import build_sam2_n
+from tvm_ahcq.models.sam2.spec import Sam2Spec
+from tvm_ahcq.models.sam2.video_predictor import SAM2VideoPredictor
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +51,165 @@ def pictures() -> list[np.ndarray]:
         smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")[0].clamp(0, 255)
         found.append(smooth.permute(1, 2, 0).numpy().astype(np.uint8))
     return found
+
+
+class UpstreamSession:
+    """The functions of a SAM 2, executed by upstream's modules: the oracle of the exported ones, and slow."""
+
+    def __init__(self, sam2: Any) -> None:
+        self.sam2 = sam2
+        self.model = Sam2Spec(
+            "tiny2",
+            image_size=sam2.image_size,
+            grid=sam2.sam_image_embedding_size,
+            prompt_dim=sam2.hidden_dim,
+            mask_threshold=0.0,
+            pixel_mean=MEAN,
+            pixel_std=STD,
+            stability_delta=0.05,
+            stability_threshold=0.98,
+            **memory_figures(sam2),
+        )
+
+    def run(self, name: str, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        with torch.inference_mode():
+            outputs = getattr(self, name)(*[torch.from_numpy(np.ascontiguousarray(each)) for each in inputs])
+        return tuple(output.numpy() for output in outputs)
+
+    def encode_image(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        high_0, high_1, frame = self.sam2.forward_image(image)["backbone_fpn"]
+        return frame + self.sam2.no_mem_embed.reshape(1, -1, 1, 1), high_0, high_1, frame
+
+    def decode(self, embedding: torch.Tensor, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        high_0, high_1, coords, labels, *mask = inputs
+        encoder, decoder = self.sam2.sam_prompt_encoder, self.sam2.sam_mask_decoder
+        # the padding point, which upstream adds itself
+        sparse, dense = encoder((coords[:, :-1], labels[:, :-1]), None, mask[0] if mask else None)
+        masks, iou, tokens, score = decoder.predict_masks(
+            embedding, encoder.get_dense_pe(), sparse, dense, False, [high_0, high_1]
+        )
+        pointers = torch.where(score[:, None] > 0, self.sam2.obj_ptr_proj(tokens), self.sam2.no_obj_ptr)
+        return masks, iou, pointers, score
+
+    decode_mask = decode
+
+    def attend_frame(self, frame: torch.Tensor) -> tuple[torch.Tensor]:
+        position = self.sam2.image_encoder.neck.position_encoding(frame)
+        tokens = (frame + 0.1 * position).flatten(2).transpose(1, 2)
+        return (self.sam2.memory_attention.layers[0]._forward_sa(tokens, None),)
+
+    def attend_memory(self, tokens: torch.Tensor, memories: torch.Tensor, *inputs: torch.Tensor) -> tuple[torch.Tensor]:
+        slots, pointers, distances = inputs
+        attention, (count, cells, channels) = self.sam2.memory_attention, memories.shape
+        side = self.sam2.sam_image_embedding_size
+        position = self.sam2.memory_encoder.position_encoding(memories.new_zeros(1, channels, side, side))
+        time = self.sam2.maskmem_tpos_enc[self.sam2.num_maskmem - slots - 1].reshape(count, 1, channels)
+        parts = pointers.shape[1] // channels
+        code = self.sam2.obj_ptr_tpos_proj(get_1d_sine_pe(distances, pointers.shape[1]))
+        keys = [(position.flatten(2).transpose(1, 2) + time).reshape(-1, channels), code.repeat_interleave(parts, 0)]
+        values = torch.cat([memories.reshape(-1, channels), pointers.reshape(-1, channels)])[None]
+        for index, layer in enumerate(attention.layers):
+            tokens = layer._forward_sa(tokens, None) if index else tokens
+            tokens = layer._forward_ca(tokens, values, None, torch.cat(keys)[None], len(pointers) * parts)
+            tokens = tokens + layer.linear2(layer.activation(layer.linear1(layer.norm3(tokens))))
+        tokens = attention.norm(tokens)
+        return (tokens.transpose(1, 2).reshape(1, -1, side, side),)
+
+    def encode_memory(self, frame: torch.Tensor, masks: torch.Tensor, score: torch.Tensor) -> tuple[torch.Tensor]:
+        memory = self.sam2.memory_encoder(frame, masks, skip_mask_sigmoid=True)["vision_features"]
+        absent = (score <= 0).float()[..., None, None] * self.sam2.no_obj_embed_spatial[..., None, None]
+        return ((memory + absent).flatten(2).transpose(1, 2),)
+
+    def embed_mask(self, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.sam2.mask_downsample(mask), self.sam2.no_obj_ptr
+
+
+def label_components(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stand in for upstream's CUDA extension: components and their areas, 8-connected."""
+    labels, areas = np.zeros(mask.shape, np.int32), np.zeros(mask.shape, np.int32)
+    for index in np.ndindex(*mask.shape[:2]):
+        labels[index], count = ndimage.label(mask[index].numpy(), np.ones((3, 3)))
+        sizes = np.bincount(labels[index].ravel(), minlength=count + 1)
+        sizes[0] = 0
+        areas[index] = sizes[labels[index]]
+    return torch.from_numpy(labels), torch.from_numpy(areas)
+
+
+def clear_around(self: Any, state: dict[str, Any], frame: int, index: int) -> None:
+    """The method that upstream calls and does not have, of one object; as its own for all objects."""
+    outputs = state["output_dict_per_obj"][index]["non_cond_frame_outputs"]
+    distance = self.memory_temporal_stride_for_eval * self.num_maskmem
+    for number in range(frame - distance, frame + distance + 1):
+        outputs.pop(number, None)
+
+
+@pytest.fixture(scope="session")
+def video_sam2() -> Any:
+    """A small SAM 2 whose random weights give masks of objects that come and go."""
+    torch.manual_seed(0)
+    module = build_sam2_n(
+        image_size=128, embed_dim=16, stages=(1, 1, 3, 1), window_spec=(8, 4, 6, 4), global_att_blocks=(4,),
+        prompt_dim=32, memory_dim=16, memory_layers=2,
+    )  # fmt: skip
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if parameter.ndim <= 1 or any(part in name for part in ("gamma", "embed", "token")):
+                parameter += 0.3 * torch.randn_like(parameter)
+        for parameter in module.sam_mask_decoder.output_hypernetworks_mlps.parameters():
+            parameter *= 1.5
+    return module.requires_grad_(False)
+
+
+VideoPair = Callable[..., "tuple[Any, SAM2VideoPredictor]"]
+
+
+@pytest.fixture
+def video_pair(video_sam2: Any, monkeypatch: pytest.MonkeyPatch) -> VideoPair:
+    """Function of options and figures: upstream's predictor and ours with the same weights and settings.
+
+    `present` is added to the object score; the other names are upstream's.
+    """
+    import sam2.utils.misc
+    from sam2.sam2_video_predictor import SAM2VideoPredictor as Upstream
+
+    monkeypatch.setattr(sam2.utils.misc, "get_connected_components", label_components)
+    monkeypatch.setattr(Upstream, "_clear_obj_non_cond_mem_around_input", clear_around, raising=False)
+
+    def make(
+        present: float = 3.0, figures: dict[str, Any] | None = None, **options: Any
+    ) -> tuple[Any, SAM2VideoPredictor]:
+        upstream = copy.deepcopy(video_sam2)
+        for name, value in (figures or {}).items():
+            setattr(upstream, name, value)
+        with torch.no_grad():
+            upstream.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(present)
+        ours = SAM2VideoPredictor(UpstreamSession(copy.deepcopy(upstream)), **options)
+        upstream.__class__ = Upstream
+        for name, value in vars(ours.options).items():
+            setattr(upstream, name, value)
+        upstream.sam_mask_decoder.dynamic_multimask_via_stability = ours.options.stability
+        # memories are bfloat16, which upstream multiplies with float32 weights under autocast only
+        upstream.memory_attention.register_forward_pre_hook(
+            lambda _, args, kwargs: (args, kwargs | {"memory": kwargs["memory"].float()}), with_kwargs=True
+        )
+        return upstream, ours
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def clip() -> list[np.ndarray]:
+    """Twenty frames of smooth squares that move to the right."""
+    coarse = np.random.default_rng(1).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    rolled = [Image.fromarray(np.roll(coarse, number, 1)) for number in range(20)]
+    return [np.asarray(picture.resize((120, 90), Image.Resampling.BILINEAR)) for picture in rolled]
+
+
+@pytest.fixture(scope="session")
+def clip_folder(clip: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as JPEG files."""
+    folder = tmp_path_factory.mktemp("clip")
+    for number, frame in enumerate(clip):
+        Image.fromarray(frame).save(folder / f"{number:05d}.jpg", quality=95)
+    return folder

@@ -1,4 +1,4 @@
-"""The functions of a SAM 2 on any executor: encode an image, decode prompts. numpy in, numpy out."""
+"""The functions of a SAM 2 on any executor: images, prompts, memories. numpy in, numpy out."""
 
 from __future__ import annotations
 
@@ -98,3 +98,58 @@ class Sam2Functions:
         if mask_input is None:
             return Decoded(*self.session.run("decode", *inputs))
         return Decoded(*self.session.run("decode_mask", *inputs, mask_input))
+
+    def attend_frame(self, features: Features) -> np.ndarray:
+        """Return the tokens ``(1, hw, C)`` float32 of a frame that all objects share: self-attention of the first layer."""
+        return self.session.run("attend_frame", features.frame)[0]
+
+    def attend_memory(
+        self,
+        tokens: np.ndarray,
+        memories: np.ndarray,
+        slots: np.ndarray,
+        pointers: np.ndarray,
+        distances: np.ndarray,
+    ) -> np.ndarray:
+        """Let a frame read memories and object pointers of one object.
+
+        Parameters
+        ----------
+        tokens : numpy.ndarray
+            ``(1, hw, C)`` float32, of :meth:`attend_frame`.
+        memories : numpy.ndarray
+            ``(M, hw, c)``, M >= 1, as :meth:`encode_memory` returns them.
+        slots : numpy.ndarray
+            ``(M,)`` int64: 0 for conditioning frames, else 1 (furthest) to ``memories - 1`` (last frame).
+        pointers : numpy.ndarray
+            ``(P, C)`` float32, P >= 0.
+        distances : numpy.ndarray
+            ``(P,)`` float32: distance in frames, divided by the greatest one.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(1, C, h, w)`` float32: the embedding that prompts of the frame are decoded on.
+
+        Raises
+        ------
+        ValueError
+            If a shape is another.
+        """
+        return self.session.run("attend_memory", tokens, memories, slots, pointers, distances)[0]
+
+    def encode_memory(self, features: Features, masks: np.ndarray, score: np.ndarray) -> np.ndarray:
+        """Return the memories ``(B, hw, c)`` of a frame.
+
+        Their dtype is the executor's own: float32, or codes. `masks` is ``(B, 1, S, S)`` float32, scaled as the
+        memory encoder reads them; `score` the object score ``(B, 1)`` float32.
+        """
+        return self.session.run("encode_memory", features.frame, masks, score)[0]
+
+    def embed_mask(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return a mask ``(B, 1, S, S)`` of 0.0 and 1.0 as a mask prompt, and the pointer of an absent object.
+
+        They are ``(B, 1, 4h, 4w)`` and ``(1, C)`` float32.
+        """
+        mask_input, absent_pointer = self.session.run("embed_mask", mask)
+        return mask_input, absent_pointer
