@@ -158,6 +158,8 @@ def video_sam2() -> Any:
                 parameter += 0.3 * torch.randn_like(parameter)
         for parameter in module.sam_mask_decoder.output_hypernetworks_mlps.parameters():
             parameter *= 1.5
+        for parameter in module.sam_mask_decoder.pred_obj_score_head.parameters():
+            parameter *= 4
     return module.requires_grad_(False)
 
 
@@ -177,7 +179,7 @@ def video_pair(video_sam2: Any, monkeypatch: pytest.MonkeyPatch) -> VideoPair:
     monkeypatch.setattr(Upstream, "_clear_obj_non_cond_mem_around_input", clear_around, raising=False)
 
     def make(
-        present: float = 3.0, figures: dict[str, Any] | None = None, **options: Any
+        present: float = 20.0, figures: dict[str, Any] | None = None, **options: Any
     ) -> tuple[Any, SAM2VideoPredictor]:
         upstream = copy.deepcopy(video_sam2)
         for name, value in (figures or {}).items():

@@ -12,6 +12,9 @@ from tvm_ahcq.errors import ImageError, PromptError
 
 Call = tuple[str, dict[str, Any]]
 
+BOTH = 6.725
+"""With this on its score, the object comes and goes."""
+
 
 def click(frame: int, name: int, points: list[list[int]], labels: list[int], **more: Any) -> Call:
     return "add_new_points_or_box", {"frame_idx": frame, "obj_id": name, "points": points, "labels": labels, **more}
@@ -65,6 +68,9 @@ SCENARIOS: dict[str, list[Call]] = {
     "prompts on several frames, one taken back": [
         mask(0, 1, 10, 10, 60, 60),
         mask(8, 1, 30, 10, 80, 60),
+        mask(3, 1, 20, 10, 70, 60),
+        propagate(),
+        click(15, 1, [[40, 40]], [0]),
         propagate(),
         ("clear_all_prompts_in_frame", {"frame_idx": 8, "obj_id": 1}),
         propagate(),
@@ -73,43 +79,79 @@ SCENARIOS: dict[str, list[Call]] = {
 }
 
 
-def assert_same(ours: tuple[int, Any, np.ndarray], theirs: tuple[int, Any, Any], least_iou: float) -> None:
-    """Compare frame, names and logits; pixels that non-overlap decides by the last bit count as IoU."""
+def assert_same(ours: tuple[int, Any, np.ndarray], theirs: tuple[int, Any, Any], exact: bool) -> None:
+    """Compare frame, names and logits; unless `exact`, a pixel may go to either of two objects that tie."""
     assert ours[0] == theirs[0] and list(ours[1]) == list(theirs[1])
     a, b = ours[2], theirs[2].numpy()
     assert a.shape == b.shape and a.dtype == np.float32
     union = ((a > 0) | (b > 0)).sum()
-    assert union == 0 or ((a > 0) & (b > 0)).sum() >= least_iou * union
-    if least_iou == 1.0:
+    assert ((a > 0) & (b > 0)).sum() >= 0.99 * union
+    if exact:
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-2)
+    else:
+        assert (np.abs(a - b) > 1e-2).mean() < 1e-3
 
 
-def follow(predictors: tuple[Any, Any], folder: Path, calls: list[Call], least_iou: float = 0.99) -> set[bool]:
-    """Make the same calls of both, compare every output; return whether objects were there and were not."""
+def frames_of(name: str, found: Any) -> list[tuple[int, Any, Any]]:
+    """Return number, names and masks of every frame in what a method returned."""
+    if name == "propagate_in_video":
+        return list(found)
+    if name == "remove_object":
+        return [(frame, found[0], masks) for frame, masks in sorted(found[1], key=lambda each: each[0])]
+    return [] if found is None else [found]
+
+
+def follow(predictors: tuple[Any, Any], folder: Path, calls: list[Call], exact: bool = True) -> set[bool]:
+    """Make the same calls of both, compare every output; return whether objects were there, and were not."""
     theirs, ours = predictors
-    states = theirs.init_state(str(folder)), ours.init_state(folder)
-    seen = set()
+    states, seen = (theirs.init_state(str(folder)), ours.init_state(folder)), set()
     for name, arguments in calls:
         found = [getattr(each, name)(state, **arguments) for each, state in zip(predictors, states, strict=True)]
-        if name == "propagate_in_video":
-            pairs = list(zip(*found, strict=True))
-        elif name == "remove_object":
-            assert found[0][0] == found[1][0]
-            frames = [sorted((frame, names, masks) for names, each in [result] for frame, masks in each) for result in found]
-            pairs = list(zip(*frames, strict=True))
-            pairs = [tuple((frame, names, masks) for frame, names, masks in pair) for pair in pairs]
-        else:
-            pairs = [] if found[0] is None else [tuple(found)]
-        for upstream, own in pairs:
-            assert_same(own, upstream, least_iou)
-            a, b = own[2], upstream[2].numpy()
-            error = float(np.abs(a - b).max())
-            print(name, own[0], f"{error:.1e}", f"max {np.abs(b[b > -1000]).max() if (b > -1000).any() else 0:.1f}", f"{(b > 0).mean():.2f}")
+        for upstream, own in zip(*(frames_of(name, each) for each in found), strict=True):
+            assert_same(own, upstream, exact)
             seen |= {bool(each.max() > 0) for each in own[2]}
     return seen
 
 
-@pytest.mark.parametrize("present", [3.0, 0.0, -3.0])
-@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS.keys())
-def test_every_frame_is_upstreams(video_pair, clip_folder, scenario: list[Call], present: float) -> None:
-    follow(video_pair(present), clip_folder, scenario)
+@pytest.mark.parametrize(("present", "seen"), [(20.0, {True}), (BOTH, {True, False})])
+@pytest.mark.parametrize("scenario", list(SCENARIOS))
+def test_every_frame_is_upstreams(video_pair, clip_folder, scenario: str, present: float, seen: set[bool]) -> None:
+    assert follow(video_pair(present), clip_folder, SCENARIOS[scenario]) >= seen
+
+
+SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "without post-processing, non-overlapping": (
+        "two objects, corrections, a mask that says absent",
+        {
+            "fill_hole_area": 0,
+            "binarize_mask_from_pts_for_mem_enc": False,
+            "stability": False,
+            "non_overlap_masks": True,
+        },
+    ),
+    "every second frame is read, two conditioning frames at most": (
+        "prompts on several frames, one taken back",
+        {
+            "figures": {"memory_temporal_stride_for_eval": 2, "max_cond_frames_in_attn": 2},
+            "add_all_frames_to_correct_as_cond": True,
+        },
+    ),
+    "as SAM 2.0": (
+        "from the middle, both ways, a late object, one less",
+        {"figures": {"use_signed_tpos_enc_to_obj_ptrs": False, "only_obj_ptrs_in_the_past_for_eval": False}},
+    ),
+    "memories around a correction are cleared": (
+        "two objects, corrections, a mask that says absent",
+        {
+            "clear_non_cond_mem_around_input": True,
+            "clear_non_cond_mem_for_multi_obj": True,
+            "add_all_frames_to_correct_as_cond": True,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("setting", list(SETTINGS))
+def test_every_setting_is_upstreams(video_pair, clip_folder, setting: str) -> None:
+    scenario, options = SETTINGS[setting]
+    follow(video_pair(**options), clip_folder, SCENARIOS[scenario], exact="non_overlap_masks" not in options)
