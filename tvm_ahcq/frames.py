@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -40,7 +40,7 @@ def open_frames(video: Any) -> Frames:
 
     Parameters
     ----------
-    video : path-like, or sequence or iterable of numpy.ndarray
+    video : path-like, Frames, or sequence or iterable of numpy.ndarray
         A folder of JPEG or PNG files, in the order of the numbers in their names; a video file, which needs the package
         ``av``; or ``(H, W, 3)`` uint8 RGB arrays. A sequence is read when a frame is needed, what can only be iterated
         over is read at once.
@@ -64,6 +64,8 @@ def open_frames(video: Any) -> Frames:
         from tvm_ahcq.video_file import VideoFile
 
         return VideoFile(path)
+    if isinstance(getattr(video, "size", None), tuple):
+        return cast("Frames", video)
     if isinstance(video, np.ndarray) or (hasattr(video, "__len__") and hasattr(video, "__getitem__")):
         return ArrayFrames(video)
     if isinstance(video, Iterable):
@@ -103,14 +105,17 @@ class FolderFrames:
         self.size = _size_of_file(self.paths[0])
         for path in self.paths[1:]:
             self._check(path, _size_of_file(path))
+        self._last: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, number: int) -> np.ndarray:
-        image = load_image(self.paths[number])
-        self._check(self.paths[number], image.shape[:2])
-        return image
+        if self._last is None or self._last[0] != number:
+            image = load_image(self.paths[number])
+            self._check(self.paths[number], image.shape[:2])
+            self._last = number, image
+        return self._last[1]
 
     def _check(self, path: Path, size: tuple[int, ...]) -> None:
         if size != self.size:
@@ -145,8 +150,8 @@ class ArrayFrames:
 
 def _different(name: str, size: tuple[int, ...], first: str, expected: tuple[int, ...]) -> str:
     return (
-        f"{name} has {size[1]} x {size[0]} pixels (width x height), {first} has {expected[1]} x {expected[0]}; expected "
-        "all frames of a video to have one size"
+        f"{name} has {size[1]} x {size[0]} pixels (width x height), {first} has {expected[1]} x {expected[0]}; "
+        "expected all frames of a video to have one size"
     )
 
 

@@ -23,6 +23,9 @@ _LEAST_CACHED = 4
 _CODECS = ("libx264", "h264", "mpeg4")
 """Encoders, the best first; not every build of FFmpeg has them all."""
 
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+"""Suffixes of video files that can be written, and their formats."""
+
 DEFAULT_RATE = Fraction(24)
 """Frames a second where the source does not say."""
 
@@ -72,11 +75,7 @@ class VideoFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._av = require_av(f"{path}: reading a video file")
-        with _explained(self._av, f"{path}: not a video that can be read, or not complete"):
-            self._container = self._av.open(str(path))
-        if not self._container.streams.video:
-            raise ImageError(f"{path}: has no video stream; expected a video file or a folder of pictures")
-        self._stream = self._container.streams.video[0]
+        self._open()
         self._times = self._scan()
         self._numbers = {time: number for number, time in enumerate(self._times)}
         self.rate = Fraction(self._stream.average_rate or DEFAULT_RATE)
@@ -98,33 +97,42 @@ class VideoFile:
                 self._read(number)
         return self._kept[number]
 
+    def _open(self) -> None:
+        with _explained(self._av, f"{self.path}: not a video that can be read, or not complete"):
+            self._container = self._av.open(str(self.path))
+        if not self._container.streams.video:
+            raise ImageError(f"{self.path}: has no video stream; expected a video file or a folder of pictures")
+        self._stream = self._container.streams.video[0]
+
     def _scan(self) -> list[int]:
         """Return the time stamps of all frames in the order in which they are shown."""
         with _explained(self._av, f"{self.path}: cannot be read to its end"):
             packets = [(packet.pts, packet.is_discard) for packet in self._container.demux(self._stream) if packet.size]
         announced = self._stream.frames
         if not packets:
-            raise ImageError(f"{self.path}: has no frames")
+            raise ImageError(f"{self.path}: has no frames; the file is empty or not complete, copy it again")
         if len(packets) < announced:
             raise ImageError(
-                f"{self.path}: has {len(packets)} of {announced} frames, the file is not complete; copy it again, or save "
-                f"what is there with ffmpeg -i {self.path.name} whole.mp4"
+                f"{self.path}: has {len(packets)} of {announced} frames, the file is not complete; copy it again, or "
+                f"save what is there with ffmpeg -i {self.path.name} whole.mp4"
             )
         times = {time for time, discarded in packets if time is not None and not discarded}
         if len(times) < sum(not discarded for _, discarded in packets):
             raise ImageError(
-                f"{self.path}: frames have no time stamps of their own, so they cannot be found by number; convert it with "
-                f"ffmpeg -i {self.path.name} converted.mp4"
+                f"{self.path}: frames have no time stamps of their own, so they cannot be found by number; convert it "
+                f"with ffmpeg -i {self.path.name} converted.mp4"
             )
         return sorted(times)
 
     def _read(self, number: int) -> None:
-        """Decode up to a frame: onward if it is ahead and near, else from the key frame before it."""
+        """Decode up to a frame: onward if it is ahead and near, else from the key frame before it, or from the start."""
         onward = self._next <= number <= self._next + _LEAST_CACHED
-        starts = ([] if self._next < 0 or not onward else [None]) + [self._times[number], self._times[0]]
-        for start in starts:
-            if start is not None:
-                self._container.seek(start, stream=self._stream, backward=True)
+        for way in ("onward", "seek", "open") if onward else ("seek", "open"):
+            if way == "open":  # not every container can seek to its first key frame
+                self._open()
+            elif way == "seek":
+                self._container.seek(self._times[number], stream=self._stream, backward=True)
+            if way != "onward":
                 self._decoder = self._decode()
             for found, image in self._decoder:
                 self._keep(found, image)
@@ -162,12 +170,12 @@ class VideoWriter:
     ----------
     file : binary file
         To write to.
+    path : path-like
+        Its name, for messages, and for the format: one of ``CONTAINERS``.
     size : tuple of int
         Height and width of the frames; a last odd row or column is left out, which the colour format asks for.
     rate : Fraction
         Frames a second.
-    container : str
-        Format, such as ``"mp4"``.
 
     Raises
     ------
@@ -175,14 +183,15 @@ class VideoWriter:
         ``av`` is missing, or cannot write such a file.
     """
 
-    def __init__(self, file: IO[bytes], size: tuple[int, int], rate: Fraction, container: str = "mp4") -> None:
-        self._av = require_av("writing a video file")
+    def __init__(self, file: IO[bytes], path: str | os.PathLike[str], size: tuple[int, int], rate: Fraction) -> None:
+        self._av = require_av(f"{path}: writing a video file")
+        self._problem = f"{path}: cannot be written"
         self._height, self._width = (max(2, length // 2 * 2) for length in size)
         codec = next((name for name in _CODECS if _encodes(self._av, name)), None)
         if codec is None:
             raise ImageError(f"FFmpeg has none of the encoders {', '.join(_CODECS)}; write a folder of JPEGs instead")
-        with _explained(self._av, "the video cannot be written"):
-            self._container = self._av.open(file, mode="w", format=container)
+        with _explained(self._av, self._problem):
+            self._container = self._av.open(file, mode="w", format=CONTAINERS[Path(path).suffix.lower()])
             self._stream = self._container.add_stream(codec, rate=rate)
         self._stream.width, self._stream.height, self._stream.pix_fmt = self._width, self._height, "yuv420p"
         if codec == "libx264":
@@ -192,15 +201,17 @@ class VideoWriter:
 
     def write(self, image: np.ndarray) -> None:
         """Append a frame ``(H, W, 3)`` uint8 RGB."""
-        with _explained(self._av, "the video cannot be written"):
-            missing = [max(0, least - length) for least, length in zip((self._height, self._width), image.shape, strict=False)]
+        with _explained(self._av, self._problem):
+            missing = [
+                max(0, least - length) for least, length in zip((self._height, self._width), image.shape, strict=False)
+            ]
             image = np.pad(image, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="edge") if any(missing) else image
             cut = np.ascontiguousarray(image[: self._height, : self._width])
             self._container.mux(self._stream.encode(self._av.VideoFrame.from_ndarray(cut, format="rgb24")))
 
     def close(self) -> None:
         """Finish the file."""
-        with _explained(self._av, "the video cannot be written"):
+        with _explained(self._av, self._problem):
             self._container.mux(self._stream.encode())
             self._container.close()
 
@@ -223,8 +234,8 @@ def _encodes(av: Any, name: str) -> bool:
 
 @contextmanager
 def _explained(av: Any, problem: str) -> Iterator[None]:
-    """Turn errors of FFmpeg into one of ours; a full disk stays what it is."""
+    """Turn errors of FFmpeg into one of ours."""
     try:
         yield
     except av.error.FFmpegError as error:
-        raise ImageError(f"{problem}: {error}") from error
+        raise ImageError(f"{problem}: {error.strerror}") from error

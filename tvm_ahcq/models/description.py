@@ -251,6 +251,10 @@ class ModelFamily:
         Regular expression for the name of a tensor that tells this family's checkpoints from those of others.
     predictor : callable
         ``predictor(session)``: what ``tvm_ahcq.load`` returns for a bundle of this family.
+    video_predictor : callable or None
+        ``video_predictor(session, **options)``: what ``tvm_ahcq.load_video`` returns; None if the family has no memory.
+    video_functions : tuple of str
+        Functions that a bundle has for it beside those for pictures.
     golden : GoldenCheck or None
         How bundles check themselves; None: outputs of the calls of one sample are compared.
     input_range : callable
@@ -281,6 +285,8 @@ class ModelFamily:
     drive: Callable[[Any, Any, int], Driver]
     load: Callable[[str, str | os.PathLike[str] | None], Any]
     predictor: Callable[[SessionLike], Any]
+    video_predictor: Callable[..., Any] | None = None
+    video_functions: tuple[str, ...] = ()
     map_checkpoint: Callable[[dict[str, Any]], dict[str, Any]] = dict
     marker: str = r"(?!)"
     exchanges: Callable[[Mapping[str, np.ndarray]], list[Exchange]] = lambda params: []

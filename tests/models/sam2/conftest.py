@@ -100,7 +100,7 @@ class UpstreamSession:
 
     def attend_memory(self, tokens: torch.Tensor, memories: torch.Tensor, *inputs: torch.Tensor) -> tuple[torch.Tensor]:
         slots, pointers, distances = inputs
-        attention, (count, cells, channels) = self.sam2.memory_attention, memories.shape
+        attention, (count, _, channels) = self.sam2.memory_attention, memories.shape
         side = self.sam2.sam_image_embedding_size
         position = self.sam2.memory_encoder.position_encoding(memories.new_zeros(1, channels, side, side))
         time = self.sam2.maskmem_tpos_enc[self.sam2.num_maskmem - slots - 1].reshape(count, 1, channels)

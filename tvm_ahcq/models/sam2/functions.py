@@ -100,7 +100,7 @@ class Sam2Functions:
         return Decoded(*self.session.run("decode_mask", *inputs, mask_input))
 
     def attend_frame(self, features: Features) -> np.ndarray:
-        """Return the tokens ``(1, hw, C)`` float32 of a frame that all objects share: self-attention of the first layer."""
+        """Return the tokens ``(1, hw, C)`` float32 of a frame, once for all objects: self-attention."""
         return self.session.run("attend_frame", features.frame)[0]
 
     def attend_memory(

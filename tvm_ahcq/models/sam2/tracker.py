@@ -8,7 +8,7 @@ import numpy as np
 
 from .functions import Sam2Functions
 from .memory_bank import read
-from .track_frame import FrameTracker, Points
+from .track_frame import FrameTracker, Points, join_points
 from .video_options import VideoOptions
 from .video_state import TrackedObject, VideoState
 
@@ -28,8 +28,12 @@ class Tracker:
         self._functions, self._options = functions, options
         self._frame_tracker = FrameTracker(functions, options)
 
-    def prompt(self, state: VideoState, frame: int, name: Any, prompt: Points | np.ndarray) -> bool:
-        """Answer all points of an object on a frame, or a mask ``(S, S)`` bool; an object of a new name is added.
+    def prompt(
+        self, state: VideoState, frame: int, name: Any, prompt: Points | np.ndarray, replace: bool = True
+    ) -> bool:
+        """Answer points of an object on a frame, or a mask ``(S, S)`` bool; an object of a new name is added.
+
+        Points come behind earlier points of that frame, or take their place (`replace`).
 
         Returns
         -------
@@ -42,6 +46,8 @@ class Tracker:
         conditioning = first or self._options.add_all_frames_to_correct_as_cond or frame in each.bank.conditioning
         encoded = state.encoded[frame]
         if isinstance(prompt, Points):
+            if not replace and frame in each.points:
+                prompt = join_points(each.points[frame], prompt)
             embedding = self._embedding(state, each, frame, each.tracked.get(frame, False), first)
             earlier = each.latest(frame, conditioning)
             logits = None if earlier is None else earlier.mask
@@ -75,7 +81,7 @@ class Tracker:
                     del pending[frame]
 
     def advance(self, state: VideoState, each: TrackedObject, frame: int, reverse: bool) -> np.ndarray:
-        """Return the logits ``(1, 1, 4h, 4w)`` of an object on a frame: stored ones of a conditioning frame, else new."""
+        """Return the logits ``(1, 1, 4h, 4w)`` of an object on a frame: those of a conditioning frame are stored."""
         output = each.bank.conditioning.get(frame)
         if output is None:
             embedding = self._embedding(state, each, frame, reverse, first=False)

@@ -11,17 +11,15 @@ import numpy as np
 from tvm_ahcq.errors import PromptError
 from tvm_ahcq.frames import open_frames
 from tvm_ahcq.models.execution import SessionLike
-from tvm_ahcq.models.sam import prompts
 
 from .functions import Sam2Functions
-from .image import resize_smoothly, to_model_frame
-from .masks import NO_OBJECT, enlarge, separate
 from .memory_bank import Limits, reach
-from .predictor import LABELS
 from .spec import Sam2Spec
-from .track_frame import Points, join_points
+from .stream import Stream
+from .track_frame import Points
 from .tracker import Tracker
 from .video_options import VideoOptions
+from .video_prompts import check_frame, check_mask, check_object, check_points, check_prompted
 from .video_state import VideoState
 
 MASK_BYTES = 2**30
@@ -32,10 +30,6 @@ KEPT_MEMORIES = 32
 
 Found = tuple[int, list[Any], np.ndarray]
 """Number of a frame, names of the objects, and their logits ``(objects, 1, H, W)`` float32."""
-
-
-class NoPromptError(PromptError, RuntimeError):
-    """Tracking was asked for before any prompt; a ``RuntimeError`` too, which upstream raises."""
 
 
 class SAM2VideoPredictor:
@@ -146,16 +140,11 @@ class SAM2VideoPredictor:
         ImageError
             The frame cannot be read.
         """
-        frame = _frame_number(inference_state, frame_idx)
-        if points is None and labels is None and box is None:
-            raise PromptError("there is no prompt; expected points with labels, or a box")
+        frame = check_frame(inference_state, frame_idx)
         if box is not None and not clear_old_points:
             raise PromptError("a box comes before all points of a frame; expected clear_old_points=True with a box")
-        new = _points(self.model, points, labels, box, inference_state.size if normalize_coords else (1, 1))
-        known = inference_state.objects.get(obj_id)
-        if not clear_old_points and known is not None and frame in known.points:
-            new = join_points(known.points[frame], new)
-        return self._prompted(inference_state, frame, obj_id, new)
+        new = check_points(self.model, points, labels, box, inference_state.size if normalize_coords else (1, 1))
+        return self._prompted(inference_state, frame, obj_id, new, clear_old_points)
 
     def add_new_points(self, *args: Any, **kwargs: Any) -> Found:
         """Call :meth:`add_new_points_or_box`: upstream's older name."""
@@ -169,14 +158,8 @@ class SAM2VideoPredictor:
         PromptError
             There is no such frame, or the mask has another shape.
         """
-        frame = _frame_number(inference_state, frame_idx)
-        array = np.asarray(mask)
-        if array.ndim != 2 or 0 in array.shape or array.dtype == object:
-            raise PromptError(f"mask has shape {array.shape}, expected (H, W): True on the object")
-        plane, side = array.astype(bool), self.model.image_size
-        if plane.shape != (side, side):
-            plane = resize_smoothly(plane, (side, side)) >= 0.5
-        return self._prompted(inference_state, frame, obj_id, plane)
+        frame = check_frame(inference_state, frame_idx)
+        return self._prompted(inference_state, frame, obj_id, check_mask(self.model, mask))
 
     def propagate_in_video(
         self,
@@ -215,12 +198,8 @@ class SAM2VideoPredictor:
             A frame cannot be read. Frames before it stay tracked.
         """
         state = inference_state
-        if not state.objects:
-            raise NoPromptError("there are no prompts; expected add_new_points_or_box or add_new_mask before tracking")
-        for name, each in state.objects.items():
-            if not each.is_prompted:
-                raise NoPromptError(f"object {name!r} has no prompt; add one, or remove_object({name!r})")
-        start = None if start_frame_idx is None else _frame_number(state, start_frame_idx)
+        check_prompted(state)
+        start = None if start_frame_idx is None else check_frame(state, start_frame_idx)
         count = len(state.frames) if max_frame_num_to_track is None else operator.index(max_frame_num_to_track)
         if count < 0:
             raise PromptError(f"max_frame_num_to_track is {count}; expected 0 or more")
@@ -236,10 +215,8 @@ class SAM2VideoPredictor:
         PromptError
             There is no such frame or object.
         """
-        frame = _frame_number(inference_state, frame_idx)
-        if obj_id not in inference_state.objects:
-            raise PromptError(_no_object(inference_state, obj_id))
-        inference_state.objects[obj_id].clear_prompts(frame)
+        frame = check_frame(inference_state, frame_idx)
+        check_object(inference_state, obj_id).clear_prompts(frame)
         return self._shown(inference_state, frame) if need_output else None
 
     def remove_object(
@@ -270,11 +247,9 @@ class SAM2VideoPredictor:
         PromptError
             There is no such object, with `strict`.
         """
-        gone = inference_state.objects.get(obj_id)
-        if gone is None:
-            if strict:
-                raise PromptError(_no_object(inference_state, obj_id))
+        if obj_id not in inference_state.objects and not strict:
             return inference_state.obj_ids, []
+        gone = check_object(inference_state, obj_id)
         del inference_state.objects[obj_id]
         frames = sorted({*gone.points, *gone.mask_frames}) if need_output and inference_state.objects else []
         return inference_state.obj_ids, [(frame, self._shown(inference_state, frame)[2]) for frame in frames]
@@ -283,13 +258,25 @@ class SAM2VideoPredictor:
         """Forget all objects; the video stays open."""
         inference_state.objects.clear()
 
-    def _prompted(self, state: VideoState, frame: int, name: Any, prompt: Points | np.ndarray) -> Found:
-        conditioning = self._tracker.prompt(state, frame, name, prompt)
-        return frame, state.obj_ids, self._full_size(state, state.masks(frame, conditioning))
+    def stream(self, return_logits: bool = False) -> Stream:
+        """Return a tracker for frames that come one by one and have no end, such as those of a camera.
+
+        Parameters
+        ----------
+        return_logits : bool
+            Whether its masks are float32 logits, not bool.
+        """
+        return Stream(self._functions, self.options, return_logits)
+
+    def _prompted(
+        self, state: VideoState, frame: int, name: Any, prompt: Points | np.ndarray, replace: bool = True
+    ) -> Found:
+        conditioning = self._tracker.prompt(state, frame, name, prompt, replace)
+        return frame, state.obj_ids, state.full_size(state.masks(frame, conditioning), self.options)
 
     def _shown(self, state: VideoState, frame: int) -> Found:
         masks = state.masks(frame, state.is_conditioning(frame))
-        return frame, state.obj_ids, self._full_size(state, masks)
+        return frame, state.obj_ids, state.full_size(masks, self.options)
 
     def _propagate(self, state: VideoState, start: int | None, count: int, reverse: bool) -> Iterator[Found]:
         self._tracker.commit(state)
@@ -301,51 +288,5 @@ class SAM2VideoPredictor:
         else:
             order = range(start, min(start + count, len(state.frames) - 1) + 1)
         for frame in order:
-            masks: list[np.ndarray | None] = [self._tracker.advance(state, each, frame, reverse) for each in objects]
-            yield frame, names, self._full_size(state, masks)
-
-    def _full_size(self, state: VideoState, masks: list[np.ndarray | None]) -> np.ndarray:
-        """Resize masks to the size of the video, and keep them apart if the options say so."""
-        full = np.full((len(masks), 1, *state.size), NO_OBJECT, np.float32)
-        for target, mask in zip(full, masks, strict=True):
-            if mask is not None:
-                target[:] = enlarge(mask.astype(np.float32, copy=False), state.size)[0]
-        return separate(full) if self.options.non_overlap_masks else full
-
-
-def _points(model: Sam2Spec, points: Any, labels: Any, box: Any, size: tuple[int, int]) -> Points:
-    """Check points and a box in pixels of an image of `size`; return them in the model's frame, the box in front."""
-    found = Points(np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
-    if box is not None:
-        corners = prompts.check_box(np.reshape(np.asarray(box), -1)).reshape(2, 2)
-        prompts.check_inside("box corner", corners, size)
-        box_labels = np.array([prompts.TOP_LEFT, prompts.BOTTOM_RIGHT], np.float32)
-        found = Points(to_model_frame(model, corners, size), box_labels)
-    if points is not None or labels is not None:
-        batched = points is not None and np.ndim(points) == 3
-        coords, checked = prompts.check_points(points, labels, batched, LABELS)
-        if batched:
-            if len(coords) != 1:
-                raise PromptError(f"points are for {len(coords)} objects; expected one object a call, (N, 2)")
-            coords, checked = coords[0], checked[0]
-        used = checked != prompts.PADDING
-        prompts.check_inside("point", np.where(used[:, None], coords, 0), size)
-        found = join_points(found, Points(to_model_frame(model, coords, size), checked))
-    return found
-
-
-def _frame_number(state: VideoState, frame: Any) -> int:
-    """Return the number of a frame that is there."""
-    count = len(state.frames)
-    try:
-        number = operator.index(frame)
-    except TypeError as error:
-        raise PromptError(f"frame_idx is {frame!r}; expected a number from 0 to {count - 1}") from error
-    if not 0 <= number < count:
-        raise PromptError(f"frame {number} is not in the video; it has {count} frames, 0 to {count - 1}")
-    return number
-
-
-def _no_object(state: VideoState, name: Any) -> str:
-    known = ", ".join(map(repr, state.objects)) or "none yet"
-    return f"there is no object {name!r}; expected one of those that were prompted: {known}"
+            masks = [self._tracker.advance(state, each, frame, reverse) for each in objects]
+            yield frame, names, state.full_size(masks, self.options)

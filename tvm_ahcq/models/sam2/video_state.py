@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ from tvm_ahcq.frames import Frames
 
 from .frame_features import EncodedFrames
 from .functions import Sam2Functions
+from .masks import NO_OBJECT, enlarge, separate
 from .memory_bank import Limits, MemoryBank, Output
 from .track_frame import Points
+from .video_options import VideoOptions
 
 
 class TrackedObject:
@@ -61,6 +64,14 @@ class TrackedObject:
         if self.bank.demote(frame):
             self.tracked.pop(frame, None)
 
+    def forget_before(self, frame: int) -> None:
+        """Forget that earlier frames were tracked or prompted, but for conditioning frames."""
+        old = [number for number in self.tracked if number < frame and number not in self.bank.conditioning]
+        for number in old:
+            del self.tracked[number]
+            self.points.pop(number, None)
+            self.mask_frames.discard(number)
+
 
 class VideoState:
     """What ``init_state`` returns; opaque to users.
@@ -97,3 +108,11 @@ class VideoState:
         """Return low-resolution logits ``(1, 1, 4h, 4w)`` of each object on a frame; None where nothing is known."""
         found = [each.latest(frame, conditioning) for each in self.objects.values()]
         return [None if output is None else output.mask for output in found]
+
+    def full_size(self, masks: Sequence[np.ndarray | None], options: VideoOptions) -> np.ndarray:
+        """Return masks as ``(objects, 1, H, W)`` float32 logits, kept apart if the options say so."""
+        full = np.full((len(masks), 1, *self.size), NO_OBJECT, np.float32)
+        for target, mask in zip(full, masks, strict=True):
+            if mask is not None:
+                target[:] = enlarge(mask.astype(np.float32, copy=False), self.size)[0]
+        return separate(full) if options.non_overlap_masks else full
