@@ -128,7 +128,7 @@ def test_a_damaged_frame_is_named_and_those_before_it_are_read(tmp_path: Path, p
     path.write_bytes(broken)
     frames = open_frames(path)
     assert frames[29].shape == (64, 104, 3)
-    with pytest.raises(ImageError, match="frame 30 .*damaged"):
+    with pytest.raises(ImageError, match=r"frame 30 .*damaged"):
         frames[30]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import BytesIO
 from typing import IO, Any
 
 import numpy as np
@@ -48,7 +49,17 @@ def save_labels(file: IO[bytes], masks: Mapping[int, np.ndarray], size: tuple[in
         labels[masks[number]] = number
     picture = Image.fromarray(labels, "P")
     picture.putpalette(palette().tobytes())
-    picture.save(file, "PNG")
+    save_picture(file, picture, "PNG")
+
+
+def save_picture(file: IO[bytes], picture: Image.Image, form: str, **options: Any) -> None:
+    """Write a Pillow image; OSError if not all of it can be written.
+
+    Pillow itself writes past the file object, and takes no notice of a disk that is full.
+    """
+    encoded = BytesIO()
+    picture.save(encoded, form, **options)
+    file.write(encoded.getbuffer())
 
 
 def encode_rle(mask: np.ndarray) -> dict[str, Any]:

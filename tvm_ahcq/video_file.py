@@ -125,7 +125,7 @@ class VideoFile:
         return sorted(times)
 
     def _read(self, number: int) -> None:
-        """Decode up to a frame: onward if it is ahead and near, else from the key frame before it, or from the start."""
+        """Decode up to a frame: onward if it is ahead and near, else from a key frame, or from the start."""
         onward = self._next <= number <= self._next + _LEAST_CACHED
         for way in ("onward", "seek", "open") if onward else ("seek", "open"):
             if way == "open":  # not every container can seek to its first key frame

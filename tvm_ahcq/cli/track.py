@@ -169,7 +169,7 @@ def track(args: argparse.Namespace, predictor: Any, frames: Frames, drawn: dict[
         seconds = time.perf_counter() - began
         if done:
             result("tracked", f"{done} frames in {seconds:.1f} s, {done / seconds:.2f} frames/s")
-    result("written", ", ".join(str(path) for path in (args.output, args.masks_out) if path is not None))
+            result("written", ", ".join(str(path) for path in (args.output, args.masks_out) if path is not None))
 
 
 def _in_order(

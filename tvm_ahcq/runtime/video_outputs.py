@@ -14,7 +14,7 @@ from PIL import Image
 
 from tvm_ahcq.atomic_file import atomic_file
 from tvm_ahcq.errors import ImageError
-from tvm_ahcq.mask_files import encode_rle, save_labels
+from tvm_ahcq.mask_files import encode_rle, save_labels, save_picture
 from tvm_ahcq.video_file import VideoWriter
 
 from .video_overlay import DrawnPrompts, draw_objects
@@ -57,7 +57,7 @@ class PictureFolder:
         """Write a frame."""
         path = self._folder / f"{frame:05d}.jpg"
         with _writing(path), atomic_file(path) as file:
-            Image.fromarray(self._draw(frame, image, masks)).save(file, "JPEG", quality=_QUALITY)
+            save_picture(file, Image.fromarray(self._draw(frame, image, masks)), "JPEG", quality=_QUALITY)
 
     def close(self) -> None:
         """Do nothing: every file is complete."""
