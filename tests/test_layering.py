@@ -21,7 +21,7 @@ PACKAGE = Path(tvm_ahcq.__file__).parent
 
 LAYERS = (
     "tvm_ahcq errors progress _deprecated",
-    "atomic_file image_files scenes",
+    "atomic_file frames image_files mask_files scenes video_file",
     "clips",
     "quantizers.core",
     "quantizers quantizers.activation",

@@ -17,6 +17,7 @@ _LAZY = {
     "quantize": "tvm_ahcq.api",
     "compile": "tvm_ahcq.api",
     "load": "tvm_ahcq.runtime.load",
+    "load_video": "tvm_ahcq.runtime.load",
 }
 """Public names by home module; loaded on first use, so that ``load`` needs neither torch nor the compiler."""
 

@@ -21,6 +21,7 @@ from . import (
     scenes,
     segment,
     serve,
+    track,
     tune,
     unpack,
     verify,
@@ -34,6 +35,7 @@ COMMANDS = (
     demo,
     compile_command,
     segment,
+    track,
     evaluate,
     analyze,
     info,
@@ -54,6 +56,7 @@ examples:
   tvm-ahcq demo                                   the whole way once, with the small model that comes along
   tvm-ahcq compile --model vit_b --checkpoint sam_vit_b_01ec64.pth --calibration photos/ -o sam_b.ahcq
   tvm-ahcq segment sam_b.ahcq photo.jpg --point 320,240 -o segmented.png
+  tvm-ahcq track sam2_t.ahcq video.mp4 --point 320,240 -o tracked.mp4
   tvm-ahcq eval sam_b.ahcq --images photos/ --masks masks/
   tvm-ahcq info sam_b.ahcq
 

@@ -258,6 +258,8 @@ class ModelFamily:
         As `load`, with the functions that track objects in videos; None for a family that has none.
     predictor : callable
         ``predictor(session)``: what ``tvm_ahcq.load`` returns for a bundle of this family.
+    video_predictor : callable or None
+        ``video_predictor(session, **options)``: what ``tvm_ahcq.load_video`` returns; None if the family has no memory.
     golden : GoldenCheck or None
         How bundles check themselves; None: outputs of the calls of one sample are compared.
     input_range : callable
@@ -289,6 +291,7 @@ class ModelFamily:
     load: Callable[[str, str | os.PathLike[str] | None], Any]
     predictor: Callable[[SessionLike], Any]
     load_video: Callable[[str, str | os.PathLike[str] | None], Any] | None = None
+    video_predictor: Callable[..., Any] | None = None
     map_checkpoint: Callable[[dict[str, Any]], dict[str, Any]] = dict
     marker: str = r"(?!)"
     exchanges: Callable[[Mapping[str, np.ndarray]], list[Exchange]] = lambda params: []

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tvm_ahcq.models.float_model import FloatModel
-from tvm_ahcq.models.sam2.masks import choose_stable, clean, enlarge, enlarge_above
+from tvm_ahcq.models.sam2.masks import choose_stable, clean, enlarge, enlarge_above, fill_holes, separate
 
 
 def test_the_choice_by_stability_is_upstreams(sam2: Any, model: FloatModel) -> None:
@@ -43,3 +43,20 @@ def test_masks_are_enlarged_as_torch_does() -> None:
     expected = torch.nn.functional.interpolate(torch.from_numpy(masks), (37, 50), mode="bilinear").numpy()
     np.testing.assert_allclose(enlarge(masks, (37, 50)), expected, atol=1e-5)
     np.testing.assert_array_equal(enlarge_above(masks, (37, 50), 0.5), enlarge(masks, (37, 50)) > 0.5)
+
+
+def test_holes_are_filled_as_upstream_does(video_pair: Any) -> None:
+    from sam2.utils.misc import fill_holes_in_mask_scores
+
+    masks = np.random.default_rng(2).normal(size=(3, 1, 40, 50)).astype(np.float32) + np.float32(1.2)
+    expected = fill_holes_in_mask_scores(torch.from_numpy(masks), 3).numpy()
+    filled = fill_holes(masks, 3)
+    assert (filled != masks).any()
+    np.testing.assert_array_equal(filled, expected)
+
+
+def test_overlaps_are_separated_as_upstream_does(sam2: Any) -> None:
+    masks = np.random.default_rng(3).normal(size=(4, 1, 20, 30)).astype(np.float32) * 8
+    for part in (masks, masks[:1]):
+        expected = sam2._apply_non_overlapping_constraints(torch.from_numpy(part)).numpy()
+        np.testing.assert_array_equal(separate(part), expected)

@@ -119,7 +119,7 @@ def check_inside(what: str, coords: np.ndarray, size: tuple[int, int]) -> None:
         number = int(np.argmax(outside))
         raise PromptError(
             f"{what} {number} at {_pixels(coords[number])} lies outside the image of {width} x {height} "
-            f"pixels (width x height); coordinates are (x, y) in pixels of the image given to set_image"
+            f"pixels (width x height); coordinates are (x, y) in pixels of the original image"
         )
 
 

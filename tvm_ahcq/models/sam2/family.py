@@ -112,6 +112,12 @@ def _predictor(session: SessionLike) -> Any:
     return Sam2ImagePredictor(session)
 
 
+def _video_predictor(session: SessionLike, **options: Any) -> Any:
+    from .video_predictor import SAM2VideoPredictor
+
+    return SAM2VideoPredictor(session, **options)
+
+
 def _input_range(spec: Sam2Spec) -> PixelRange:
     mean, std = ([255 * level for level in levels] for levels in (spec.pixel_mean, spec.pixel_std))
     return pixel_range(mean, std)
@@ -187,6 +193,7 @@ SAM2 = register_family(
         load=_load,
         load_video=_load_video,
         predictor=_predictor,
+        video_predictor=_video_predictor,
         marker=r"image_encoder\.trunk\.patch_embed\.proj\.weight",
         exchanges=exchanges,
         golden=GoldenCheck(make_golden, compare),

@@ -26,6 +26,28 @@ def prepare(model: Sam2Spec, image: np.ndarray) -> np.ndarray:
     return ((np.stack(channels) - mean) / std)[None]
 
 
+def prepare_frame(model: Sam2Spec, frame: np.ndarray) -> np.ndarray:
+    """Turn a video frame ``(H, W, 3)`` uint8 RGB into the model input ``(1, 3, S, S)`` float32.
+
+    Resized on uint8, bicubic with antialiasing, as upstream's ``load_video_frames`` does.
+    """
+    side = (model.image_size, model.image_size)
+    picture = Image.fromarray(np.ascontiguousarray(check_image(frame)))
+    resized = np.asarray(picture.resize(side, Image.Resampling.BICUBIC))
+    levels = (np.arange(256) / 255).astype(np.float32)
+    figures = zip(model.pixel_mean, model.pixel_std, strict=True)
+    tables = [(levels - np.float32(mean)) / np.float32(std) for mean, std in figures]
+    return np.stack([table[resized[..., i]] for i, table in enumerate(tables)])[None]
+
+
+def resize_smoothly(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a plane ``(h, w)`` to ``(H, W)`` float32: bilinear, with antialiasing where it shrinks."""
+    plane = np.ascontiguousarray(mask, np.float32)
+    if plane.shape == size:
+        return plane
+    return np.array(Image.fromarray(plane).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
 def to_model_frame(model: Sam2Spec, coords: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return coordinates ``(..., 2)`` of an image of `size` ``(H, W)``, x and y in pixels, in the model's frame."""
     height, width = size

@@ -115,18 +115,25 @@ def from_module(sam2: SAM2Base, name: str, video: bool = False) -> FloatModel:
         stability_delta=decoder.dynamic_multimask_stability_delta,
         stability_threshold=decoder.dynamic_multimask_stability_thresh,
         video=video,
-        memories=sam2.num_maskmem,
-        max_pointers=sam2.max_obj_ptrs_in_encoder,
-        memory_dim=sam2.mem_dim,
-        memory_scale=sam2.sigmoid_scale_for_mem_enc,
-        memory_bias=sam2.sigmoid_bias_for_mem_enc,
-        signed_distances=sam2.use_signed_tpos_enc_to_obj_ptrs,
-        past_pointers_only=sam2.only_obj_ptrs_in_the_past_for_eval,
-        max_conditioning=sam2.max_cond_frames_in_attn,
-        memory_stride=sam2.memory_temporal_stride_for_eval,
-        multimask_points=(sam2.multimask_min_pt_num, sam2.multimask_max_pt_num),
+        **memory_figures(sam2),
     )
     return FloatModel(spec, module, params, function_params)
+
+
+def memory_figures(sam2: SAM2Base) -> dict[str, Any]:
+    """Return the figures of :class:`.Sam2Spec` that video needs, of an upstream torch module."""
+    return {
+        "memories": sam2.num_maskmem,
+        "max_pointers": sam2.max_obj_ptrs_in_encoder,
+        "memory_dim": sam2.mem_dim,
+        "memory_scale": float(sam2.sigmoid_scale_for_mem_enc),
+        "memory_bias": float(sam2.sigmoid_bias_for_mem_enc),
+        "signed_distances": sam2.use_signed_tpos_enc_to_obj_ptrs,
+        "past_pointers_only": sam2.only_obj_ptrs_in_the_past_for_eval,
+        "max_conditioning": sam2.max_cond_frames_in_attn,
+        "memory_stride": sam2.memory_temporal_stride_for_eval,
+        "multimask_points": (sam2.multimask_min_pt_num, sam2.multimask_max_pt_num),
+    }
 
 
 def from_sam2(

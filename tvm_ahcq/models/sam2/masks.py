@@ -1,4 +1,4 @@
-"""Masks of SAM 2: the choice by stability, small holes and sprinkles, and the size of the image."""
+"""Masks of SAM 2: the choice by stability, small holes and sprinkles, overlaps, and the size of the image."""
 
 from __future__ import annotations
 
@@ -11,6 +11,15 @@ from .spec import Sam2Spec
 
 FILL = 10.0
 """Distance from the threshold that filled holes and removed sprinkles get (upstream, ``postprocess_masks``)."""
+
+NO_OBJECT = -1024.0
+"""Logit of every pixel where the object is not there (upstream, ``NO_OBJ_SCORE``)."""
+
+_FILLED = 0.1
+"""Logit of filled holes in videos (upstream, ``fill_holes_in_mask_scores``)."""
+
+_OVERLAPPED = -10.0
+"""Greatest logit of a pixel that belongs to another object."""
 
 
 def choose_stable(model: Sam2Spec, masks: np.ndarray, iou: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -66,12 +75,32 @@ def memory_input(model: Sam2Spec, logits: np.ndarray, binarize: bool = False) ->
     numpy.ndarray
         ``(B, 1, S, S)`` float32.
     """
+    scale, bias = np.float32(model.memory_scale), np.float32(model.memory_bias)
     if binarize:
-        masks = (logits > 0).astype(np.float32)
-    else:
-        with np.errstate(over="ignore"):
-            masks = 1 / (1 + np.exp(-logits))
-    return masks * np.float32(model.memory_scale) + np.float32(model.memory_bias)
+        return np.where(logits > 0, scale + bias, bias)
+    scaled = np.tanh(logits * np.float32(0.5))  # sigmoid(x) is (1 + tanh(x / 2)) / 2
+    scaled *= scale / 2
+    scaled += scale / 2 + bias
+    return scaled
+
+
+def fill_holes(masks: np.ndarray, area: float) -> np.ndarray:
+    """Return ``(..., h, w)`` logits in which holes of at most this area in pixels are 0.1; 8-connected."""
+    result = masks.copy()
+    for source, target in zip(_flat(masks), _flat(result), strict=True):
+        target[_small(source <= 0, area)] = _FILLED
+    return result
+
+
+def separate(masks: np.ndarray) -> np.ndarray:
+    """Return logits ``(objects, 1, H, W)`` where each pixel belongs to the object with the greatest logit alone.
+
+    The others get -10 or less there (upstream, ``_apply_non_overlapping_constraints``).
+    """
+    if len(masks) == 1:
+        return masks
+    others = masks.argmax(0)[None] != np.arange(len(masks)).reshape(-1, 1, 1, 1)
+    return np.minimum(masks, np.float32(_OVERLAPPED), out=masks.copy(), where=others)
 
 
 def enlarge(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:

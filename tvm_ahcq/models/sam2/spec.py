@@ -20,23 +20,23 @@ class Sam2Spec(SquareSpec):
     video : bool
         True if the functions of the memory are among those of the model.
     memories : int
-        Memories that a frame reads, the conditioning one included.
+        Memories of frames that a frame reads beside those of further conditioning frames (upstream, ``num_maskmem``).
     max_pointers : int
-        Object pointers that a frame reads, besides those of conditioning frames.
+        Object pointers of unprompted frames that a frame reads, and one more (``max_obj_ptrs_in_encoder``).
     memory_dim : int
-        Channels of a memory.
+        Channels c of a memory.
     memory_scale, memory_bias : float
-        The memory encoder reads probabilities of the mask times the scale plus the bias.
+        The memory encoder reads ``sigmoid(logit) * scale + bias``.
     signed_distances : bool
-        True if distances of pointers in time are negative for frames that come later.
+        Whether distances of object pointers have a sign (``use_signed_tpos_enc_to_obj_ptrs``).
     past_pointers_only : bool
-        True if pointers of conditioning frames that come later are left out.
+        Whether pointers of conditioning frames ahead are left out (``only_obj_ptrs_in_the_past_for_eval``).
     max_conditioning : int
-        Conditioning frames that a frame reads at most; -1 for all.
+        Conditioning frames that a frame reads, the nearest ones; -1 for all (``max_cond_frames_in_attn``).
     memory_stride : int
-        Memories are those of every so many frames.
+        Of the frames before the last one that are read (``memory_temporal_stride_for_eval``).
     multimask_points : tuple of int
-        Least and greatest number of points of an ambiguous prompt, for which the best of three masks is taken.
+        With from so many to so many points, the best of three masks is taken.
     """
 
     family: ClassVar[str] = "sam2"
