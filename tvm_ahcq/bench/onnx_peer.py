@@ -14,7 +14,7 @@ import numpy as np
 from tvm_ahcq.models.description import ModelSpec
 from tvm_ahcq.models.registry import timing_of
 
-from .task import Task, functions_of
+from .task import Task, functions_of, plain
 
 
 def export(task: Task) -> list[Path]:
@@ -66,11 +66,6 @@ class GraphPeer:
     def run(self, name: str, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         """Call a function by name; return its outputs."""
         return tuple(self._functions[name](*map(plain, inputs)))
-
-
-def plain(value: np.ndarray) -> np.ndarray:
-    """Return an input in the type that float models take: float32, indices as they are."""
-    return value if np.issubdtype(np.asarray(value).dtype, np.integer) else np.asarray(value, np.float32)
 
 
 def open_session(task: Task, precision: str) -> GraphPeer:

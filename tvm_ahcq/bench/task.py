@@ -103,3 +103,8 @@ def read_task(folder: Path) -> tuple[Task, np.ndarray, np.ndarray]:
     )
     with np.load(folder / _INPUTS) as inputs:
         return task, inputs["image"], inputs["click"]
+
+
+def plain(value: np.ndarray) -> np.ndarray:
+    """Return an input in the type that float models take: float32, indices as they are."""
+    return value if np.issubdtype(np.asarray(value).dtype, np.integer) else np.asarray(value, np.float32)

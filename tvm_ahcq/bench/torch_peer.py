@@ -10,8 +10,7 @@ from torch import nn
 
 from tvm_ahcq.models.registry import find_model, timing_of
 
-from .onnx_peer import plain
-from .task import Task, functions_of
+from .task import Task, functions_of, plain
 
 
 def checkpoint_of(task: Task) -> Path:
