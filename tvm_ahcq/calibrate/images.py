@@ -16,6 +16,8 @@ from tvm_ahcq.image_files import load_image
 from tvm_ahcq.models.description import ModelSpec
 from tvm_ahcq.models.registry import find_family
 
+from .clips import clip_paths, read_clips
+
 CalibrationImage = str | os.PathLike | Image.Image | np.ndarray
 """A path, a Pillow image, an ``(H, W, 3)`` uint8 array (RGB), or such frames of a clip in an array ``(T, H, W, 3)``,
 for a model that tracks."""
@@ -29,9 +31,10 @@ def load_calibration(
     Parameters
     ----------
     source : path or iterable
-        A folder, whose image files are taken in the order of their names (subfolders and other files are left out); or
-        an iterable of paths, Pillow images, ``(H, W, 3)`` uint8 arrays, and for a model that tracks also clips
-        ``(T, H, W, 3)`` uint8, taken in its order.
+        A folder, whose image files are taken in the order of their names (subfolders and other files are left out); for
+        a model that tracks, its video files and subfolders of frames, where it has any (:mod:`.clips`); or an iterable
+        of paths, Pillow images, ``(H, W, 3)`` uint8 arrays, and for a model that tracks also clips ``(T, H, W, 3)``
+        uint8, taken in its order.
     model : ModelSpec
         Figures of the model; its family prepares images.
     limit : int, optional
@@ -54,6 +57,8 @@ def load_calibration(
         raise CalibrationError(f"limit is {limit}; expected at least one calibration image, or None for all")
     if isinstance(source, str | os.PathLike):
         folder = Path(source)
+        if model.tracks and (videos := clip_paths(folder)):
+            return islice((_prepare(frames, name, model) for name, frames in read_clips(videos)), limit)
         return islice(_from_folder(folder, _image_files(folder), model), limit)
     if isinstance(source, Image.Image) or (isinstance(source, np.ndarray) and source.ndim < 4):
         raise CalibrationError("calibration is a single image; expected a folder or several images, such as [image]")

@@ -72,8 +72,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--calibration",
         metavar="DIR",
         type=input_path,
-        help="folder of pictures, or a table written with --table; "
-        f"default for {EMBEDDED}: {GENERATED_IMAGES} generated scenes",
+        help="folder of pictures, with --video of videos or folders of frames; or a table written with --table; "
+        f"default for {EMBEDDED}: {GENERATED_IMAGES} generated scenes, with --video clips",
     )
     parser.add_argument(
         "--effort",
