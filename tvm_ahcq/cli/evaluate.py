@@ -90,7 +90,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         type=input_file,
         help="boxes of a detector, in COCO's result format (default: the annotated boxes)",
     )
-    data.add_argument("--prompt", choices=("click", "box", "both"), help="with --masks (default: both)")
+    data.add_argument(
+        "--prompt",
+        choices=("click", "box", "both", "mask"),
+        help="how an object is shown; with --masks (default: both), and with --vos (default: mask)",
+    )
     data.add_argument(
         "--void",
         metavar="VALUE",
@@ -264,7 +268,8 @@ def _bundles(args: argparse.Namespace) -> dict[Path, Variant]:
     from tvm_ahcq.evaluate.metrics.variants import compiled
 
     device = device_options(args)
-    return {path: compiled(path, device=device) for path in args.models if isinstance(path, Path)}
+    video = args.vos is not None
+    return {path: compiled(path, device=device, video=video) for path in args.models if isinstance(path, Path)}
 
 
 def _recipe(args: argparse.Namespace) -> Any:
@@ -283,6 +288,7 @@ def _variants(args: argparse.Namespace, bundles: dict[Path, Variant], recipe: An
     import tvm_ahcq as ahcq
     from tvm_ahcq.evaluate.metrics.variants import fake_quant, float_model
 
+    args.video = args.vos is not None
     model = load_model(args)
     variants = []
     for name in args.models:
@@ -291,7 +297,7 @@ def _variants(args: argparse.Namespace, bundles: dict[Path, Variant], recipe: An
         elif name == FLOAT:
             variants.append(float_model(model))
         else:
-            calibration, source = calibration_source(args.calibration)
+            calibration, source = calibration_source(args.calibration, args.video)
             start = time.perf_counter()
             with progress_bar("calibrate") as update:
                 qmodel = ahcq.quantize(model, calibration, recipe, progress=update)

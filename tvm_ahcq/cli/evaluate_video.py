@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .arguments import UsageError, device_options, input_file, new_folder
+from .arguments import UsageError, input_file, new_folder
 from .evaluate_data import EvaluationData
+from .models import check_video
 
 if TYPE_CHECKING:
     from tvm_ahcq.evaluate.datasets.vos_predictions import PredictionFolder
     from tvm_ahcq.evaluate.metrics.variants import Variant
-    from tvm_ahcq.evaluate.metrics.video_accuracy import VideoAccuracy, VideoMetric
-    from tvm_ahcq.models.execution import VideoPredictor
+    from tvm_ahcq.evaluate.metrics.video_accuracy import VideoAccuracy
     from tvm_ahcq.progress import Progress
 
 DATASETS = ("davis", "sav", "mose")
@@ -27,9 +26,11 @@ videos:
   SA-V val or test:                tvm-ahcq eval sam2_t.ahcq --vos sav_val/ -o predictions/
   MOSE, for its server:            tvm-ahcq eval sam2_t.ahcq --vos MOSE/valid/ -o predictions/
   as AHCQ-SAM was published:       tvm-ahcq eval sam2_t.ahcq --vos DAVIS/ --metric ahcq-sam
+  what 4 bits cost:                tvm-ahcq eval float sam2_t.ahcq --model sam2.1_hiera_t --checkpoint F.pt --vos DAVIS/
   without data of your own:        tvm-ahcq scenes try/ --clips 5 && tvm-ahcq eval sam2_t.ahcq --vos try
 
-Videos: each object is shown by its first mask and followed to the end. Reported are J (IoU of regions), F (contours)
+Videos: each object is shown by its first mask, or with --prompt click or box by a click on it or its box there, and
+followed to the end. Reported are J (IoU of regions), F (contours)
 and their mean, over an object's annotated frames but the first and the last, then over objects. With -o, masks are
 written as the benchmark wants them, and a video whose masks are complete is not computed again: run the same line to
 resume.
@@ -72,15 +73,14 @@ def check(args: argparse.Namespace) -> None:
             if getattr(args, option) is not None:
                 raise UsageError(f"eval: --{option.replace('_', '-')} is for videos; it needs --vos DIR")
         return
-    for option in ("images", "detections", "prompt", "void"):
+    if args.prompt == "both":
+        raise UsageError("eval: --prompt both is for pictures; with --vos give mask, click or box")
+    for option in ("images", "detections", "void"):
         if getattr(args, option) is not None:
             raise UsageError(f"eval: --{option} is for pictures; it does not go with --vos")
-    names = [each for each in args.models if isinstance(each, str)]
-    if names:
-        raise UsageError(f"eval: --vos runs bundles; {names[0]} cannot follow objects, give F.ahcq")
-    if args.device_timeout != 600.0:
-        raise UsageError("eval: --device-timeout cannot be set with --vos; leave it out")
-    stems = [path.stem for path in args.models]
+    if args.model is not None:
+        check_video("eval", args.model)
+    stems = [Path(each).stem for each in args.models]
     if args.predictions is not None and len(set(stems)) < len(stems):
         raise UsageError("eval: two models have the same file name, and would write to the same folder of predictions")
 
@@ -101,14 +101,14 @@ def video_data(args: argparse.Namespace) -> EvaluationData:
             "predicted masks with -o DIR, and hand them in where the benchmark scores them"
         )
     frames = sum(len(video.frames) for video in data.videos)
-    if len(args.models) > 1:
-        for path in args.models:  # one that is not for video is refused now, not after hours of the others
-            _opener(args, path, metric)()
-    folders = {path: _predictions(args, path, name, data.layout, metric) for path in args.models}
+    prompt = args.prompt or "mask"
+    claim = {"metric": name, "dataset": data.layout.title, "prompt": prompt}
+    overlap = metric.overlap or data.layout.per_object
+    folders = {str(path): _predictions(args, path, claim, overlap) for path in args.models}
 
     def measure(variant: Variant, progress: Progress) -> VideoAccuracy:
-        path = Path(variant.name)
-        return video_accuracy(data, _opener(args, path, metric), metric, folders[path], progress)
+        folder = folders[variant.name]
+        return video_accuracy(data, lambda: variant.open_video(**metric.options), metric, folder, progress, prompt)
 
     content = {
         "videos": str(args.vos),
@@ -116,41 +116,32 @@ def video_data(args: argparse.Namespace) -> EvaluationData:
         "names": [video.name for video in data.videos],
         "frames": frames,
         "metric": name,
+        "prompt": prompt,
         "predictions": None if args.predictions is None else str(args.predictions),
     }
     what = "J&F" if scored else "nothing: no video has masks beyond its first"
     return EvaluationData(
         f"{args.vos}: {data.layout.title}, {len(data.videos)} videos, {frames} frames",
-        f"{what} (metric {name}), from the first mask of each object",
+        f"{what} (metric {name}), from the first {prompt} of each object",
         content,
         measure,
     )
 
 
 def _predictions(
-    args: argparse.Namespace, path: Path, name: str, layout: Any, metric: VideoMetric
+    args: argparse.Namespace, model: str | Path, claim: dict[str, str], overlap: bool
 ) -> PredictionFolder | None:
-    """Folder of predictions of one bundle, claimed for it."""
+    """Folder of predictions of one model, claimed for it."""
     if args.predictions is None:
         return None
     from tvm_ahcq.evaluate.datasets.vos_predictions import PredictionFolder
 
-    root = args.predictions if len(args.models) == 1 else args.predictions / path.stem
-    folder = PredictionFolder(root, metric.overlap or layout.per_object)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    folder.claim({"bundle_sha256": digest, "metric": name, "dataset": layout.title})
+    root = args.predictions if len(args.models) == 1 else args.predictions / Path(model).stem
+    folder = PredictionFolder(root, overlap)
+    if isinstance(model, Path):
+        claim = {"bundle_sha256": hashlib.sha256(model.read_bytes()).hexdigest(), **claim}
+    else:
+        given = {key: str(getattr(args, key)) for key in ("model", "checkpoint", "recipe", "bits", "calibration")}
+        claim = {"bundle_sha256": model, **given, **claim}
+    folder.claim(claim)
     return folder
-
-
-def _opener(args: argparse.Namespace, path: Path, metric: VideoMetric) -> Callable[[], VideoPredictor]:
-    """Function that loads a bundle for videos."""
-
-    def load() -> VideoPredictor:
-        import tvm_ahcq as ahcq
-
-        device = device_options(args)
-        options = {} if device is None else {"device": device.name, "on_device_error": args.on_device_error}
-        predictor: VideoPredictor = ahcq.load_video(path, **options, **metric.options)
-        return predictor
-
-    return load

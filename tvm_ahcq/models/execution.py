@@ -55,6 +55,19 @@ class VideoPredictor(Protocol):
     def add_new_mask(self, inference_state: Any, frame_idx: int, obj_id: int, mask: np.ndarray) -> Any:
         """Show an object on a frame by its bool mask ``(H, W)``."""
 
+    def add_new_points_or_box(
+        self,
+        inference_state: Any,
+        frame_idx: int,
+        obj_id: int,
+        points: Any = None,
+        labels: Any = None,
+        clear_old_points: bool = True,
+        normalize_coords: bool = True,
+        box: Any = None,
+    ) -> Any:
+        """Show an object on a frame by clicks ``(N, 2)`` with labels, or by a box ``(4,)``, in pixels."""
+
     def propagate_in_video(
         self, inference_state: Any, start_frame_idx: int | None = None
     ) -> Iterator[tuple[int, Sequence[int], np.ndarray]]:

@@ -143,6 +143,7 @@ def video_accuracy(
     metric: VideoMetric,
     predictions: PredictionFolder | None = None,
     progress: Progress = silent,
+    prompt: str = "mask",
 ) -> VideoAccuracy:
     """Follow all objects of all videos, and compare with their masks.
 
@@ -158,6 +159,8 @@ def video_accuracy(
         Where masks are written. A video whose masks are all there is scored from its files.
     progress : callable, optional
         Is told the name of the video, the frames done, and all frames.
+    prompt : str
+        How objects are shown: one of :data:`.video_tracking.PROMPTS`.
 
     Returns
     -------
@@ -180,7 +183,7 @@ def video_accuracy(
         else:
             predictor = predictor or open_predictor()
             overlap = metric.overlap or data.layout.per_object
-            frames = _predict(predictor, video, objects, metric.threshold, overlap)
+            frames = _predict(track(predictor, video, objects, prompt), video, objects, metric.threshold, overlap)
             tracked += 1
             if predictions is not None:
                 frames = _write(predictions, video, frames)
@@ -191,10 +194,14 @@ def video_accuracy(
 
 
 def _predict(
-    predictor: VideoPredictor, video: Video, objects: Sequence[VideoObject], threshold: float, overlap: bool
+    tracked: Iterable[tuple[int, dict[int, np.ndarray]]],
+    video: Video,
+    objects: Sequence[VideoObject],
+    threshold: float,
+    overlap: bool,
 ) -> Frames:
     numbers = [each.number for each in objects]
-    for frame, logits in track(predictor, video, objects):
+    for frame, logits in tracked:
         yield frame, to_masks(logits, numbers, video.size, threshold, overlap)
 
 

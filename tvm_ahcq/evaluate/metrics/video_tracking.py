@@ -1,13 +1,14 @@
-"""Masks of all objects of a video from one mask each, as ``vos_inference`` of SAM 2 makes them."""
+"""Masks of all objects of a video from one prompt each, as ``vos_inference`` of SAM 2 makes them from masks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tvm_ahcq.errors import EvaluationError
+from tvm_ahcq.evaluate.datasets.object_prompts import deepest_pixel, tight_box
 from tvm_ahcq.evaluate.datasets.video_folders import Video
 from tvm_ahcq.evaluate.datasets.video_objects import VideoObject
 
@@ -15,8 +16,12 @@ if TYPE_CHECKING:
     from tvm_ahcq.models.execution import VideoPredictor
 
 
+PROMPTS = ("mask", "click", "box")
+"""How an object is shown: by its mask, by a click on its pixel furthest from its border, or by a tight box."""
+
+
 def track(
-    predictor: VideoPredictor, video: Video, objects: Sequence[VideoObject]
+    predictor: VideoPredictor, video: Video, objects: Sequence[VideoObject], prompt: str = "mask"
 ) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
     """Follow the objects of a video from the first frame on which each is annotated.
 
@@ -31,6 +36,8 @@ def track(
         From :func:`.video_folders.read_videos`.
     objects : sequence of VideoObject
         From :func:`.video_objects.video_objects`.
+    prompt : str
+        One of :data:`PROMPTS`.
 
     Yields
     ------
@@ -50,7 +57,7 @@ def track(
         masks = video.read_masks(first)
         for each in objects:
             if each.first == first:
-                predictor.add_new_mask(state, first, each.number, masks[each.number])
+                _show(predictor, state, each, masks[each.number], prompt)
         states.append(state)
         runs.append((first, predictor.propagate_in_video(state, start_frame_idx=first)))
     for frame in range(len(video.frames)):
@@ -61,6 +68,18 @@ def track(
         yield frame, logits
     for state in states:
         predictor.reset_state(state)
+
+
+def _show(predictor: VideoPredictor, state: Any, shown: VideoObject, mask: np.ndarray, prompt: str) -> None:
+    """Show an object on its first frame."""
+    if prompt == "mask":
+        predictor.add_new_mask(state, shown.first, shown.number, mask)
+    elif prompt == "click":
+        predictor.add_new_points_or_box(state, shown.first, shown.number, points=[deepest_pixel(mask)], labels=[1])
+    elif prompt == "box":
+        predictor.add_new_points_or_box(state, shown.first, shown.number, box=tight_box(mask))
+    else:
+        raise EvaluationError(f"prompt is {prompt!r}; expected one of {', '.join(PROMPTS)}")
 
 
 def _next(video: Video, frame: int, run: Iterator[tuple[int, Sequence[int], np.ndarray]]) -> dict[int, np.ndarray]:
