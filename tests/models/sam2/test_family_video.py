@@ -73,6 +73,22 @@ def test_compiled_results_are_the_simulations(
     assert all(check.passed for check in session.verify())
 
 
+def test_a_clip_is_tracked_with_the_accelerator_as_without_in_every_bit(
+    compiled: CompiledModel, tmp_path: Path
+) -> None:
+    found = []
+    for name, accelerator in (("host", None), ("both", compiled.manifest.accelerator)):
+        manifest = replace(compiled.manifest, accelerator=accelerator)
+        replace(compiled, manifest=manifest).save(tmp_path / f"{name}.ahcq")
+        predictor = ahcq.load_video(tmp_path / f"{name}.ahcq")
+        state = predictor.init_state(generate(3, 3, 128).frames)
+        predictor.add_new_points_or_box(state, 0, "box", box=[20, 30, 90, 100])
+        predictor.add_new_points_or_box(state, 0, "click", points=[[60, 50]], labels=[1])
+        found.append([logits for _, _, logits in predictor.propagate_in_video(state)])
+    assert len(found[0]) == 3
+    np.testing.assert_array_equal(*found)
+
+
 def test_every_product_is_offloaded_or_has_a_reason(compiled: CompiledModel) -> None:
     report = OffloadReport.from_dict(compiled.manifest.accelerator)
     frame = [each for each in report.of("attend_frame") if each.macs]
