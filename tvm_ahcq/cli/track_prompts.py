@@ -73,7 +73,7 @@ def add_prompts(predictor: Any, state: Any, prompts: Sequence[Prompt]) -> Iterat
 
 def read_mask(prompt: Prompt, size: tuple[int, int]) -> np.ndarray:
     """Return the mask ``(H, W)`` bool of a picture file; PromptError if it has another size than the video."""
-    mask: np.ndarray = load_image(prompt.value).any(axis=2)
+    mask = np.asarray(load_image(prompt.value).any(axis=2))
     if mask.shape != size:
         raise PromptError(
             f"{prompt.value}: has {mask.shape[1]} x {mask.shape[0]} pixels (width x height), the video has "

@@ -82,7 +82,9 @@ def test_memories_and_pointers_are_those_that_upstream_reads(
         assert spatial == [each.frame for _, each in reading.memories]
         pointers = [int(value) - 1000 for value in tokens[len(spatial) * side**2 :: channels // width]]
         assert pointers == [each.frame for _, each in reading.pointers]
-        np.testing.assert_allclose([far for far, _ in reading.pointers], seen.get("far", torch.zeros(0)).numpy(), rtol=1e-6)
+        np.testing.assert_allclose(
+            [far for far, _ in reading.pointers], seen.get("far", torch.zeros(0)).numpy(), rtol=1e-6
+        )
 
 
 def test_arrays_keep_the_executors_type_and_order(spec: Sam2Spec) -> None:
