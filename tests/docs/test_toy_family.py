@@ -19,6 +19,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The page's module; its family is registered for one test."""
+    registry.families()  # they register once, when they are imported: not into the copy
     monkeypatch.setattr(registry, "_FAMILIES", dict(registry._FAMILIES))
     monkeypatch.syspath_prepend(str(FOLDER))
     monkeypatch.delitem(sys.modules, "toy_family", raising=False)
