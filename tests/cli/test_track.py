@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from tvm_ahcq.cli.main import main
+from tvm_ahcq.cli.track_arguments import VIDEO_SUFFIXES
+from tvm_ahcq.video_file import CONTAINERS
 
 
 @pytest.fixture
@@ -69,6 +71,10 @@ def test_what_cannot_work_is_refused_in_one_line(
     error_text = capfd.readouterr().err
     assert status == 2 and message in " ".join(error_text.split()) and error_text.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_videos_are_the_files_that_can_be_written() -> None:
+    assert set(VIDEO_SUFFIXES) == set(CONTAINERS)
 
 
 def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tvm_ahcq.errors import ImageError, PromptError
+from tvm_ahcq.models.registry import find_family
 
 Call = tuple[str, dict[str, Any]]
 
@@ -192,7 +193,7 @@ def test_what_is_kept_of_an_object_is_bounded(predictor: Any, clip: list[np.ndar
     outputs = state.objects[1].bank.others
     assert list(outputs) == list(range(11, 20))
     assert [output.memory is not None for output in outputs.values()] == [False] * 2 + [True] * 7
-    assert {output.mask.dtype for output in outputs.values()} == {np.dtype(np.float16)}
+    assert [output.mask.dtype for output in outputs.values()] == ["float16"] * 2 + ["float32"] * 7
     # a correction of a frame of which nothing is left
     frame, _, masks = predictor.add_new_points_or_box(state, 7, 1, points=[[60, 40]], labels=[1])
     assert frame == 7 and np.isfinite(masks).all()
@@ -218,6 +219,15 @@ def test_around_a_correction_memories_are_cleared_and_its_own_stays(video_pair: 
         break
     kept = state.objects[1].bank.others
     assert set(kept) == {1, 2, 10, 18, 19}
+
+
+def test_the_family_tracks_with_it_and_takes_its_options(predictor: Any) -> None:
+    make = find_family("sam2").video_predictor
+    assert make is not None
+    made = make(predictor.session, stability=False, fill_hole_area=0)
+    assert isinstance(made, type(predictor)) and not made.options.stability and made.options.fill_hole_area == 0
+    with pytest.raises(TypeError, match="no_such_option"):
+        make(predictor.session, no_such_option=1)
 
 
 def test_one_frame_is_a_video(predictor: Any, clip: list[np.ndarray]) -> None:

@@ -24,7 +24,7 @@ class _Axis:
     Attributes
     ----------
     index, weight : numpy.ndarray
-        ``(4, size)`` intp and float32.
+        ``(taps, size)`` intp and float32; at most four taps.
     """
 
     index: np.ndarray
@@ -122,7 +122,9 @@ def _axis(low: int, image_size: int, crop: int, full: int) -> _Axis:
         (second[right], share[right] * weight),
     ]
     index, weights = zip(*entries, strict=True)
-    return _Axis(np.stack(index), np.stack(weights).astype(np.float32))
+    stacked = np.stack(weights).astype(np.float32)
+    used = stacked.any(axis=1)  # one of the two resizes may leave the axis as it is
+    return _Axis(np.stack(index)[used], stacked[used])
 
 
 def linear_taps(size: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -35,9 +35,11 @@ def prepare_frame(model: Sam2Spec, frame: np.ndarray) -> np.ndarray:
     picture = Image.fromarray(np.ascontiguousarray(check_image(frame)))
     resized = np.asarray(picture.resize(side, Image.Resampling.BICUBIC))
     levels = (np.arange(256) / 255).astype(np.float32)
-    figures = zip(model.pixel_mean, model.pixel_std, strict=True)
-    tables = [(levels - np.float32(mean)) / np.float32(std) for mean, std in figures]
-    return np.stack([table[resized[..., i]] for i, table in enumerate(tables)])[None]
+    image = np.empty((1, 3, *side), np.float32)
+    for channel, (mean, std) in enumerate(zip(model.pixel_mean, model.pixel_std, strict=True)):
+        table = (levels - np.float32(mean)) / np.float32(std)
+        np.take(table, resized[..., channel], out=image[0, channel], mode="clip")
+    return image
 
 
 def resize_smoothly(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

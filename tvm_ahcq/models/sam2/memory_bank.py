@@ -20,7 +20,7 @@ class Output:
     frame : int
         Its number.
     mask : numpy.ndarray
-        ``(1, 1, 4h, 4w)`` logits, holes filled; float32, or float16 once it is kept for corrections only.
+        ``(1, 1, 4h, 4w)`` logits, holes filled; float32, or float16 once the memory was dropped.
     pointer : numpy.ndarray
         ``(1, C)`` float32.
     score : numpy.ndarray
@@ -95,20 +95,19 @@ class MemoryBank:
         """Keep the output of another frame; what exceeds the limits is dropped, the oldest first."""
         self.forget(output.frame)
         self.others[output.frame] = output
-        if not output.prompted:
-            output.mask = output.mask.astype(np.float16)
         self.mark_remembered(output)
         while len(self.others) > self._limits.outputs:
             self.forget(next(iter(self.others)))
 
     def mark_remembered(self, output: Output) -> None:
-        """Count an output that has got its memory; the oldest memory is dropped when there are too many."""
+        """Count an output that has got its memory; when there are too many, the oldest one loses it."""
         if self.others.get(output.frame) is not output:
             return
         self._remembered.pop(output.frame, None)
         self._remembered[output.frame] = output
         while len(self._remembered) > self._limits.memories:
-            self._remembered.pop(next(iter(self._remembered))).memory = None
+            old = self._remembered.pop(next(iter(self._remembered)))
+            old.memory, old.mask = None, old.mask.astype(np.float16)
 
     def forget(self, frame: int) -> None:
         """Drop what is kept of a frame that is no conditioning frame."""

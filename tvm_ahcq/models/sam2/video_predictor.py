@@ -26,7 +26,7 @@ MASK_BYTES = 2**30
 """Of low-resolution masks of tracked frames that are kept for each object, as float16: 8192 frames at 1024 x 1024."""
 
 KEPT_MEMORIES = 32
-"""Memories of tracked frames that are kept for each object at least: 1 MB each at 1024 x 1024."""
+"""Memories of tracked frames that are kept for each object at least: 1.3 MB each with their masks at 1024 x 1024."""
 
 Found = tuple[int, list[Any], np.ndarray]
 """Number of a frame, names of the objects, and their logits ``(objects, 1, H, W)`` float32."""

@@ -111,8 +111,9 @@ class VideoState:
 
     def full_size(self, masks: Sequence[np.ndarray | None], options: VideoOptions) -> np.ndarray:
         """Return masks as ``(objects, 1, H, W)`` float32 logits, kept apart if the options say so."""
-        full = np.full((len(masks), 1, *self.size), NO_OBJECT, np.float32)
-        for target, mask in zip(full, masks, strict=True):
-            if mask is not None:
-                target[:] = enlarge(mask.astype(np.float32, copy=False), self.size)[0]
+        unknown = np.full((1, 1, 1, 1), NO_OBJECT, np.float32)
+        parts = [enlarge(unknown if mask is None else mask.astype(np.float32, copy=False), self.size) for mask in masks]
+        if not parts:
+            return np.zeros((0, 1, *self.size), np.float32)
+        full = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return separate(full) if options.non_overlap_masks else full
