@@ -27,8 +27,8 @@ class HostTarget:
     cpu_features : tuple of str
         Instruction-set extensions that the compiled code needs, by LLVM name; a bundle is refused where one is missing.
     isa : str
-        Family of hand-written integer kernels: ``"amx"``, ``"avx512vnni"``, ``"avx2"``, ``"neon-dot"``, ``"neon"`` or
-        ``"generic"`` (any LLVM target).
+        Family of hand-written integer kernels: ``"amx"``, ``"avx512vnni"``, ``"avxvnni"``, ``"avx2"``, ``"neon-dot"``,
+        ``"neon"`` or ``"generic"`` (any LLVM target).
     """
 
     name: str
@@ -53,6 +53,7 @@ class HostTarget:
 
 _X86 = "x86_64-linux-gnu"
 _AVX2 = ("avx2", "fma")
+_AVX_VNNI = (*_AVX2, "avxvnni")
 _VNNI = (*_AVX2, "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni")
 _AMX = (*_VNNI, "amx-tile", "amx-int8")
 
@@ -63,6 +64,8 @@ def _x86(name: str, mcpu: str, features: tuple[str, ...], isa: str) -> HostTarge
     if "avx512f" in features:
         # by default, LLVM avoids zmm registers at this level, for the sake of the first AVX-512 processors
         config["mattr"] = [*(f"+{feature}" for feature in features), "-prefer-256-bit"]
+    elif "avxvnni" in features:
+        config["mattr"] = ["+avxvnni"]
     return HostTarget(name, config, features, isa)
 
 
@@ -77,6 +80,7 @@ _TARGETS = {
     for target in (
         _x86("generic", "x86-64", (), "generic"),
         _x86("avx2", "x86-64-v3", _AVX2, "avx2"),
+        _x86("avx-vnni", "x86-64-v3", _AVX_VNNI, "avxvnni"),
         _x86("avx512-vnni", "x86-64-v4", _VNNI, "avx512vnni"),
         _x86("amx", "x86-64-v4", _AMX, "amx"),
         _aarch64("aarch64", ("neon",), "neon"),
@@ -84,7 +88,7 @@ _TARGETS = {
     )
 }
 
-_BEST_FIRST = ("amx", "avx512-vnni", "avx2", "generic", "aarch64-dotprod", "aarch64")
+_BEST_FIRST = ("amx", "avx512-vnni", "avx-vnni", "avx2", "generic", "aarch64-dotprod", "aarch64")
 """Candidates for "native", and the order in which a bundle with several targets is searched."""
 
 

@@ -15,6 +15,7 @@ from tvm_ahcq.errors import DeviceError
 from tvm_ahcq.runtime import cpu
 
 PROC_NAMES = {
+    "avxvnni": "avx_vnni",
     "avx512vnni": "avx512_vnni",
     "amx-int8": "amx_int8",
     "amx-tile": "amx_tile",

@@ -9,7 +9,7 @@ from pathlib import Path
 from tvm_ahcq.runtime import cpu
 
 _PACKAGES = ("torch", "onnxruntime", "openvino", "nncf", "apache-tvm")
-_SPEED = ("avx2", "avx512f", "avx512vnni", "avx512bf16", "amx-int8", "amx-bf16", "neon", "dotprod")
+_SPEED = ("avx2", "avxvnni", "avx512f", "avx512vnni", "avx512bf16", "amx-int8", "amx-bf16", "neon", "dotprod")
 """Features that decide how fast products can be, by LLVM name."""
 
 

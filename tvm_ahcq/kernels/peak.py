@@ -15,7 +15,7 @@ import tvm
 from tvm.ir import Expr
 from tvm.script import tirx as T
 
-from tvm_ahcq.kernels.common.avx2 import pair_products
+from tvm_ahcq.kernels.common.avx2 import dot_bytes, pair_products
 from tvm_ahcq.kernels.common.vector import fma, vpdpbusd
 from tvm_ahcq.kernels.gemm.amx import AMX, TILE_BYTES, configure, dots, zero_sums
 from tvm_ahcq.target import HostTarget
@@ -120,8 +120,11 @@ def peak_loops(target: HostTarget) -> dict[str, PeakLoop]:
         loops["int8"] = _loop(vpdpbusd, "int32x16", ("uint8x64", "int8x64"), 64, CHAINS), 64 * CHAINS * STEPS
     if target.isa == "amx":
         loops["int8"] = _tile_loop(), 4 * 16 * 16 * 64 * STEPS
-    if target.isa == "avx2":
+    if target.isa in ("avx2", "avxvnni"):
         loops = _avx2_loops()
+    if target.isa == "avxvnni":
+        int8_loop = _loop(dot_bytes, "int32x8", ("uint8x32", "int8x32"), 32, _AVX2_CHAINS)
+        loops["int8"] = int8_loop, 32 * _AVX2_CHAINS * STEPS
     return {unit: _compiled(loop, macs, target) for unit, (loop, macs) in loops.items()}
 
 

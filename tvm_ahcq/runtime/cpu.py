@@ -16,6 +16,7 @@ from .manifest import TargetSpec
 HUMAN_NAMES = {
     "avx2": "AVX2",
     "fma": "FMA",
+    "avxvnni": "AVX-VNNI",
     "avx512f": "AVX512",
     "avx512bw": "AVX512-BW",
     "avx512vl": "AVX512-VL",
@@ -28,7 +29,7 @@ HUMAN_NAMES = {
 }
 """CPU features by LLVM name, weakest first of each family."""
 
-_LEVELS = ("amx-int8", "avx512vnni", "avx512f", "avx2", "dotprod", "neon")
+_LEVELS = ("amx-int8", "avx512vnni", "avx512f", "avxvnni", "avx2", "dotprod", "neon")
 """Feature that best describes a machine, strongest first."""
 
 _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}

@@ -66,6 +66,8 @@ std::vector<std::string> DetectX86() {
   add(amx, "amx-tile");
   add(amx && HasBit(edx, 25), "amx-int8");
   add(amx && HasBit(edx, 22), "amx-bf16");
+  const bool more = __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0;  // overwrites the words above
+  add(more && avx && HasBit(eax, 4), "avxvnni");
   return names;
 }
 

@@ -1,8 +1,8 @@
-"""Log-domain integer attention with AVX2.
+"""Log-domain integer attention with AVX2, and with AVX-VNNI.
 
 Keys and values are packed once a head. A tile of query rows then keeps its logits in the cache from the first matrix
-product to the second, as with AVX512-VNNI. Products of bytes are summed in 16 bits, probabilities are compared with
-thresholds in 16 bits, and operands are looked up in a register.
+product to the second, as with AVX512-VNNI. Products of bytes are summed in 16 bits, or by AVX-VNNI in 32; probabilities
+are compared with thresholds in 16 bits, and operands are looked up in a register.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def supports_avx2(shape: AttentionShape) -> bool:
     return shape.bits <= MAX_BITS and shape.n_thresholds <= MAX_THRESHOLDS and shape.d % 4 == 0
 
 
-def avx2_body(shape: AttentionShape) -> Callable[..., None]:
-    """Return the inline function of a :class:`.context.AttentionContext`."""
-    tiling = avx2_tiling(shape)
+def avx2_body(shape: AttentionShape, dot: bool = False) -> Callable[..., None]:
+    """Return the inline function of a :class:`.context.AttentionContext`; `dot` for processors with AVX-VNNI."""
+    tiling = avx2_tiling(shape, dot)
     return partial(_attention, tiling, _whole_heads if tiling.whole_heads else _chunks_of_queries)

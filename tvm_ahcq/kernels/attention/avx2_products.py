@@ -1,7 +1,7 @@
-"""Matrix products of log-domain attention with AVX2, for one register tile of query rows.
+"""Matrix products of log-domain attention with AVX2 or AVX-VNNI, for one register tile of query rows.
 
-Products of bytes are summed in 16 bits. How many are, follows from the largest code, and for the second product from
-the sum of a row's operands, which bounds every partial sum.
+With AVX2, products of bytes are summed in 16 bits. How many are, follows from the largest code, and for the second
+product from the sum of a row's operands, which bounds every partial sum.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tvm.ir import Expr
 from tvm.script import tirx as T
 from tvm.tirx import Buffer
 
-from tvm_ahcq.kernels.common.avx2 import BYTES, LANES, MAX_WORD, any_bit, pair_products, sum_pairs
+from tvm_ahcq.kernels.common.avx2 import BYTES, LANES, MAX_WORD, any_bit, dot_bytes, pair_products, sum_pairs
 from tvm_ahcq.kernels.common.fixed_point import half
 from tvm_ahcq.kernels.common.vector import repeat_codes
 
@@ -129,10 +129,19 @@ class QueryTile:
 
 
 @T.inline
-def _sum_products(sums, codes, columns, vector, steps, depth):
-    """Dot products of `steps` steps of a tile's rows with two vectors, `depth` steps at a time in 16 bits."""
-    for i in T.unroll(2 * ROWS):
-        sums.totals[i] = T.broadcast(0, LANES)
+def _sum_dots(sums, codes, columns, vector, steps):
+    """As :func:`_sum_products`, in 32 bits."""
+    for c in range(steps):
+        for r in T.unroll(ROWS):
+            for u in T.unroll(2):
+                sums.totals[r * 2 + u] = dot_bytes(
+                    sums.totals[r * 2 + u], repeat_codes(codes(r, c), "uint8", LANES), columns(vector + u, c)
+                )
+
+
+@T.inline
+def _sum_in_words(sums, codes, columns, vector, steps, depth):
+    """As :func:`_sum_products`, in 16 bits."""
     for part in range((steps + depth - 1) // depth):
         for i in T.unroll(2 * ROWS):
             sums.words[i] = T.broadcast(T.int16(0), 2 * LANES)
@@ -147,12 +156,23 @@ def _sum_products(sums, codes, columns, vector, steps, depth):
 
 
 @T.inline
+def _sum_products(tile, codes, columns, vector, steps, depth):
+    """Dot products of `steps` steps of a tile's rows with two vectors, `depth` steps at a time in 16 bits."""
+    for i in T.unroll(2 * ROWS):
+        tile.sums.totals[i] = T.broadcast(0, LANES)
+    if tile.tiling.dot:
+        _sum_dots(tile.sums, codes, columns, vector, steps)
+    else:
+        _sum_in_words(tile.sums, codes, columns, vector, steps, depth)
+
+
+@T.inline
 def relative_positions(tile):
     """Products of the rows of a tile with relative positions, spread over the keys unless keys lie by line."""
     shape = T.meta_var(tile.attn.shape)
     relative = T.meta_var(tile.relative)
     for pair in range(tile.tiling.relative_vectors // 2):
-        _sum_products(tile.sums, tile.query, tile.positions, pair * 2, tile.tiling.steps, tile.tiling.relative_depth)
+        _sum_products(tile, tile.query, tile.positions, pair * 2, tile.tiling.steps, tile.tiling.relative_depth)
         for r in T.unroll(ROWS):
             for u in T.unroll(2):
                 first = (pair * 2 + u) * LANES
@@ -200,7 +220,7 @@ def first_product(tile):
     for r in T.unroll(ROWS):
         rows.highest[r] = T.broadcast(T.int32(PADDING), LANES)
     for pair in range(tiling.vectors // 2):
-        _sum_products(tile.sums, tile.query, tile.keys, pair * 2, tiling.steps, tiling.query_depth)
+        _sum_products(tile, tile.query, tile.keys, pair * 2, tiling.steps, tiling.query_depth)
         for r in T.unroll(ROWS):
             for u in T.unroll(2):
                 vector = pair * 2 + u
@@ -239,7 +259,7 @@ def _store_output(tile, r, vector, total, lanes):
 def _dense_product(tile, depth, lanes):
     """Operands times values, of all rows and keys."""
     for pair in range(tile.tiling.value_vectors // 2):
-        _sum_products(tile.sums, tile.operands, tile.values, pair * 2, tile.tiling.blocks * (BLOCK // 4), depth)
+        _sum_products(tile, tile.operands, tile.values, pair * 2, tile.tiling.blocks * (BLOCK // 4), depth)
         for r in T.unroll(ROWS):
             for u in T.unroll(2):
                 _store_output(tile, r, pair * 2 + u, tile.sums.totals[r * 2 + u], lanes)
@@ -263,13 +283,14 @@ def _sparse_product(tile, blocks, lanes):
                     for s in range(BLOCK // 4):
                         if tile.operands(r, block * (BLOCK // 4) + s) != 0:
                             for i in T.unroll(vectors):
-                                words[i] = words[i] + pair_products(
-                                    repeat_codes(tile.operands(r, block * (BLOCK // 4) + s), "uint8", LANES),
-                                    tile.values(
-                                        T.min(part * vectors + i, tile.tiling.value_vectors - 1),
-                                        block * (BLOCK // 4) + s,
-                                    ),
+                                operand = repeat_codes(tile.operands(r, block * (BLOCK // 4) + s), "uint8", LANES)
+                                value = tile.values(
+                                    T.min(part * vectors + i, tile.tiling.value_vectors - 1), block * (BLOCK // 4) + s
                                 )
+                                if tile.tiling.dot:
+                                    totals[i] = dot_bytes(totals[i], operand, value)
+                                else:
+                                    words[i] = words[i] + pair_products(operand, value)
             for i in T.unroll(vectors):
                 totals[i] = totals[i] + sum_pairs(words[i])
         for i in T.unroll(vectors):

@@ -47,11 +47,14 @@ class Avx2Tiling:
         Assignment of keys to vectors of 8.
     whole_heads : bool
         True if a head is one parallel task.
+    dot : bool
+        True to sum products of bytes in 32 bits, by AVX-VNNI.
     """
 
     shape: AttentionShape
     place: KeyVectors
     whole_heads: bool
+    dot: bool = False
 
     @property
     def steps(self) -> int:
@@ -124,7 +127,7 @@ class Avx2Tiling:
         return (self.shape.queries + self.chunk_rows - 1) // self.chunk_rows
 
 
-def avx2_tiling(shape: AttentionShape) -> Avx2Tiling:
+def avx2_tiling(shape: AttentionShape, dot: bool = False) -> Avx2Tiling:
     """Return the tiling of a shape."""
     whole = isinstance(shape.queries, int) and isinstance(shape.keys, int) and max(shape.queries, shape.keys) <= _SMALL
-    return Avx2Tiling(shape, KeyVectors.of(shape, LANES), whole)
+    return Avx2Tiling(shape, KeyVectors.of(shape, LANES), whole, dot)

@@ -51,8 +51,8 @@ def log_attention(shape: AttentionShape, target: HostTarget) -> PrimFunc:
 def _body(shape: AttentionShape, target: HostTarget) -> Callable[..., None]:
     """Return the fastest inline function for a shape on a target."""
     wide_values = shape.value_channels != shape.d and "avx2" in target.cpu_features
-    if (target.isa == "avx2" or wide_values) and supports_avx2(shape):
-        return avx2_body(shape)
+    if (target.isa in ("avx2", "avxvnni") or wide_values) and supports_avx2(shape):
+        return avx2_body(shape, dot=target.isa == "avxvnni")
     if "avx512vnni" not in target.cpu_features or shape.d % 4 or shape.value_channels != shape.d:
         return generic_body(shape, target)
     many = vnni_body(shape, target)

@@ -1,4 +1,5 @@
-"""AVX2 instructions on expressions: products of bytes summed in 16 bits, saturated narrowing, and lookups."""
+"""AVX2 instructions on expressions: products of bytes summed in 16 bits, saturated narrowing, and lookups; and the dot
+product that AVX-VNNI adds."""
 
 from __future__ import annotations
 
@@ -24,6 +25,14 @@ def pair_products(unsigned: Expr, signed: Expr) -> Expr:
     Sums saturate at 16 bits; the caller keeps them below.
     """
     return T.call_llvm_pure_intrin("int16x16", "llvm.x86.avx2.pmadd.ub.sw", unsigned, signed)
+
+
+def dot_bytes(total: Expr, unsigned: Expr, signed: Expr) -> Expr:
+    """``total[i] + sum of unsigned[4 i + j] * signed[4 i + j]`` over j: int32x8, uint8x32, int8x32 -> int32x8.
+
+    An instruction of AVX-VNNI.
+    """
+    return T.call_llvm_pure_intrin("int32x8", "llvm.x86.avx512.vpdpbusd.256", total, unsigned, signed)
 
 
 def sum_pairs(words: Expr) -> Expr:

@@ -17,6 +17,7 @@ from tvm_ahcq.errors import TargetError
 from tvm_ahcq.quantizers.core.narrow_sums import steps_by_width
 from tvm_ahcq.target import HostTarget
 
+from .avx2 import dot_bytes
 from .vector import SIGN_BITS, repeat_codes
 
 
@@ -155,6 +156,25 @@ def _avx2(weight_bits: int, operand_max: int, exact_steps: int) -> Dot4:
     )
 
 
+def _avxvnni(_weight_bits: int, _operand_max: int, _exact_steps: int) -> Dot4:
+    def step(total: Expr, codes: Expr, weights: Expr) -> Expr:
+        return dot_bytes(total, repeat_codes(codes, "uint8", 8), weights)
+
+    return Dot4(
+        rows=6,
+        short_rows=3,
+        unit_bytes=32,
+        units_per_finish=1,
+        sum_type="int32x8",
+        partial_type="int32x8",
+        depth=0,
+        centred=False,
+        step=step,
+        flush=_take,
+        finish=_same,
+    )
+
+
 def _signed(codes: Expr, lanes: int, centred: bool) -> Expr:
     """Four codes as int8, repeated; less 128 if `centred`."""
     return repeat_codes(T.bitwise_xor(codes, T.int32(SIGN_BITS)) if centred else codes, "int8", lanes)
@@ -217,7 +237,7 @@ def _neon(weight_bits: int, operand_max: int, exact_steps: int) -> Dot4:
     )
 
 
-_BY_ISA = {"avx2": _avx2, "neon-dot": _neon_dot, "neon": _neon}
+_BY_ISA = {"avxvnni": _avxvnni, "avx2": _avx2, "neon-dot": _neon_dot, "neon": _neon}
 
 
 DOT4_ISAS = tuple(_BY_ISA)

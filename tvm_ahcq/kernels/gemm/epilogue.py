@@ -87,7 +87,7 @@ def intervals(n: int, target: HostTarget) -> Epilogue:
 
     `out` is (thresholds float32 ``(n,)``, operands uint8 ``(n + 1,)``, matrix uint8); `n` is at most `MAX_THRESHOLDS`.
     """
-    if target.isa == "avx2":
+    if target.isa in ("avx2", "avxvnni"):
         return _intervals_by_halves(n)
     searching = "avx512f" in target.cpu_features
     steps = n.bit_length()

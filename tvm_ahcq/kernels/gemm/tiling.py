@@ -41,7 +41,7 @@ def linear_space(target: HostTarget) -> list[LinearSchedule]:
     blocks, orders = (32, 48, 96, 192, 384), (False, True)
     if target.isa == "avx512vnni":
         tiles = [(v, r) for v in range(1, 7) for r in (3, 4, 5, 6, 8, 9, 12, 14) if _fits(v, r)]
-    elif target.isa in ("avx2", "neon-dot", "neon"):
+    elif target.isa in ("avx2", "avxvnni", "neon-dot", "neon"):
         tiles = [(0, r) for r in (1, 2, 3, 4, 5, 6)]
     else:
         tiles = [(0, 0)] if target.isa == "amx" else []

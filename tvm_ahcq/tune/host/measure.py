@@ -28,6 +28,7 @@ from tvm_ahcq.tune.records import LinearWorkload, Record
 INSTRUCTIONS = {
     "amx": "tdpbusd",
     "avx512vnni": "vpdpbusd",
+    "avxvnni": "vpdpbusd",
     "avx2": "vpmaddubsw",
     "neon-dot": "sdot",
     "neon": "smlal",
