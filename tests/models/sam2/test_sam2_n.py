@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 import tvm_ahcq as ahcq
-from tvm_ahcq.api import float_predictor
-from tvm_ahcq.evaluate.metrics.coin_scores import coin_scores, found_coins
+from tvm_ahcq.api import float_predictor, float_session
+from tvm_ahcq.evaluate.datasets.coins import centre, coins
+from tvm_ahcq.evaluate.metrics.coin_scores import GOOD_COIN, coin_scores, found_coins
+from tvm_ahcq.evaluate.metrics.iou import iou
 from tvm_ahcq.models.float_model import FloatModel
 from tvm_ahcq.models.sam2.sam2_n import build_sam2_n
 from tvm_ahcq.models.sam2.variants import EMBEDDED_WEIGHTS
+from tvm_ahcq.models.sam2.video_predictor import SAM2VideoPredictor
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +35,23 @@ def test_its_weights_are_found_without_a_checkpoint(sam2_n: FloatModel) -> None:
 
 def test_a_click_finds_a_coin(sam2_n: FloatModel) -> None:
     assert found_coins(coin_scores(float_predictor(sam2_n))) >= 20
+
+
+def test_coins_of_a_photograph_are_followed_while_the_camera_pans() -> None:
+    """From one click each, in a real picture that moves a few pixels a frame."""
+    picture, masks = coins()
+    offsets = [(3 * step, 5 * step) for step in range(8)]
+    height, width = (size - 40 for size in picture.shape[:2])
+
+    def crop(image: np.ndarray, offset: tuple[int, int]) -> np.ndarray:
+        y, x = offset
+        return image[y : y + height, x : x + width]
+
+    shown = [mask for mask in masks if all(crop(mask, offset).sum() == mask.sum() for offset in offsets)]
+    predictor = SAM2VideoPredictor(float_session(ahcq.from_sam2("sam2_n", video=True)))
+    state = predictor.init_state([crop(picture, offset) for offset in offsets])
+    for name, mask in enumerate(shown[:4]):
+        predictor.add_new_points_or_box(state, 0, name, points=[centre(mask)], labels=[1])
+    followed = [logits[:, 0] > 0 for _, _, logits in predictor.propagate_in_video(state)]
+    last = [iou(found, crop(mask, offsets[-1])) for found, mask in zip(followed[-1], shown[:4], strict=True)]
+    assert len(followed) == len(offsets) and np.mean(last) >= GOOD_COIN
