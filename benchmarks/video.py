@@ -89,7 +89,7 @@ def quantized(cell: Cell) -> QuantizedModel:
     return ahcq.quantize(ahcq.from_sam2(MODEL, video=True), calibration, ahcq.recipe(cell.recipe, cell.bits))
 
 
-def measure(cell: Cell, data: VideoSet, work: Path) -> dict[str, Any]:
+def measure(cell: Cell, data: VideoSet, work: Path, prompts: Iterable[str]) -> dict[str, Any]:
     """Figures of one cell: for each way to prompt J&F, J and F, and the IoU with the masks of the float model."""
     start = time.perf_counter()
     qmodel = quantized(cell)
@@ -99,11 +99,11 @@ def measure(cell: Cell, data: VideoSet, work: Path) -> dict[str, Any]:
         bundle = Path(folder) / "model.ahcq"
         ahcq.compile(qmodel).save(bundle)
         variant = compiled(bundle, video=True)
-        for prompt in PROMPTS:
+        for prompt in prompts:
             own = Path(folder) / prompt
             found[prompt] = follow(variant, data, prompt, own)
             found[prompt]["IoU with float"] = agreement(data, own, work / "float" / prompt)
-        if cell == Cell("ahcq", 4, 0):
+        if cell == Cell("ahcq", 4, 0) and "mask" in prompts:
             few = VideoSet(data.root, data.layout, data.videos[:SIMULATED])
             follow(fake_quant(qmodel), few, "mask", Path(folder) / "simulated")
             found["simulated"] = agreement(few, Path(folder) / "mask", Path(folder) / "simulated")
@@ -112,20 +112,24 @@ def measure(cell: Cell, data: VideoSet, work: Path) -> dict[str, Any]:
 
 def rows(results: dict[str, Any], reference: dict[str, Any], wanted: Iterable[tuple[str, int]]) -> list[str]:
     """Rows of the table: J&F and per cent of the float model's, mean and half the range over seeds."""
-    titles = [title for prompt in PROMPTS for title in (f"{prompt}: J&F", "of float", "IoU with float")]
+    prompts = [prompt for prompt in PROMPTS if prompt in reference]
+    titles = [title for prompt in prompts for title in (f"{prompt}: J&F", "of float", "IoU with float")]
     lines = [f"| recipe | bits | seeds | {' | '.join(titles)} |", "|" + "---|" * (3 + len(titles))]
-    figures = [text for prompt in PROMPTS for text in (f"{100 * reference[prompt]['J&F']:.1f}", "", "")]
+    figures = [text for prompt in prompts for text in (f"{100 * reference[prompt]['J&F']:.1f}", "", "")]
     lines.append(f"| float | 32 | | {' | '.join(figures)} |")
     for recipe, bits in wanted:
         found = [cell for key, cell in results.items() if key.rpartition("/")[0] == f"{recipe}/{bits}"]
         if not found:
             continue
         parts = []
-        for prompt in PROMPTS:
-            scores = 100 * np.array([cell[prompt]["J&F"] for cell in found])
+        for prompt in prompts:
+            scores = 100 * np.array([cell[prompt]["J&F"] for cell in found if prompt in cell])
+            if not len(scores):
+                parts += ["", "", ""]
+                continue
             kept = scores / reference[prompt]["J&F"]
             spread = f" ± {np.ptp(scores) / 2:.1f}" if len(scores) > 1 else ""
-            same = np.mean([cell[prompt]["IoU with float"] for cell in found])
+            same = np.mean([cell[prompt]["IoU with float"] for cell in found if prompt in cell])
             parts += [f"{scores.mean():.1f}{spread}", f"{kept.mean():.1f} %", f"{same:.3f}"]
         lines.append(f"| {recipe} | {bits} | {len(found)} | {' | '.join(parts)} |")
     return lines
@@ -170,6 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--prompts", nargs="+", choices=PROMPTS, default=PROMPTS, help="ways to show an object")
     parser.add_argument("--minutes", type=float, default=np.inf, help="begin no cell after this time")
     parser.add_argument("--work", type=Path, help="folder to keep clips and masks in, for the next run")
     args = parser.parse_args()
@@ -183,12 +188,14 @@ def main() -> None:
             content = {"clips": args.clips, "cells": {}}
         variant = float_model(ahcq.from_sam2(MODEL, video=True))
         content["objects"] = sum(len(video_objects(video)) for video in data.videos)
-        content["reference"] = {p: follow(variant, data, p, work / "float" / p) for p in PROMPTS}
+        in_float = {p: follow(variant, data, p, work / "float" / p) for p in args.prompts}
+        content["reference"] = content.get("reference", {}) | in_float
         for cell in cells(args.seeds):
             if time.monotonic() > end:
                 break
-            if cell.key not in content["cells"]:
-                content["cells"][cell.key] = measure(cell, data, work)
+            known = content["cells"].setdefault(cell.key, {})
+            if missing := [prompt for prompt in args.prompts if prompt not in known]:
+                known |= measure(cell, data, work, missing)
                 print(cell.key, json.dumps(content["cells"][cell.key]), flush=True)
             part = store.with_suffix(".part")
             part.write_text(json.dumps(content, indent=1))
