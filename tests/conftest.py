@@ -189,6 +189,18 @@ def quantized(request, quantize_tiny) -> QuantizedModel:
     return quantize_tiny(request.param)
 
 
+@pytest.fixture(scope="session")
+def described(tiny_model: FloatModel, quantize_tiny: Callable[[int], QuantizedModel], shared_folder) -> Path:
+    """Folder with the tiny model as bundles: ``quantized.ahcq`` for native and generic, ``float.ahcq`` for native."""
+    import tvm_ahcq as ahcq
+
+    def fill(folder: Path) -> None:
+        ahcq.compile(quantize_tiny(4), target="native,generic").save(folder / "quantized.ahcq")
+        ahcq.compile(tiny_model).save(folder / "float.ahcq")
+
+    return shared_folder("described", fill)
+
+
 class ColourTracker:
     """Follows objects by the mean colour under their mask: a pixel belongs to one if it differs by less than 40.
 

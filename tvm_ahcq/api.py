@@ -25,6 +25,7 @@ from tvm_ahcq.quantizers.core.recipe import Recipe
 from tvm_ahcq.quantizers.core.recipe import recipe as find_recipe
 from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.quantizers.weight.equalise import apply_equalisation
+from tvm_ahcq.relay_passes.lower.kernel_table import kernel_table
 from tvm_ahcq.relay_passes.realise import Realised
 from tvm_ahcq.runtime.bundle import write_bundle
 from tvm_ahcq.runtime.manifest import Manifest
@@ -308,6 +309,7 @@ def _manifest(state: pipeline.State) -> Manifest:
         functions=function_specs(state.modules.get(layout, state.module), state.function_params),
         others=tuple(others),
         accelerator=None if state.report is None else state.report.to_dict(),
+        kernels={name: kernel_table(lowered) for name, lowered in state.lowered.items()},
     )
     if state.recipe is None:
         return described

@@ -15,6 +15,8 @@ from tvm_ahcq.relay_passes.shapes import dims, sizes
 from tvm_ahcq.target import HostTarget
 from tvm_ahcq.tune.records import Tuning
 
+from .kernel_table import with_description
+
 ANY_ROWS = tirx.Var("rows", "int64")
 """Row count of kernels on matrices: they take any number of rows, so only the other sizes tell kernels apart."""
 
@@ -48,7 +50,7 @@ class KernelBuilder:
             name = next(n for i in itertools.count() if (n := f"{factory.__name__}_{i}") not in self._used_names)
             self._used_names.add(name)
             kernel = factory(*options).with_attr("global_symbol", name).with_attr("op_pattern", OPAQUE)
-            self._kernels[key] = self._builder.add_func(kernel, name)
+            self._kernels[key] = self._builder.add_func(with_description(kernel, factory, options), name)
         return relax.call_tir(self._kernels[key], relax.Tuple(args), relax.TensorType(shape, dtype))
 
     def linear_workload(self, call: relax.Call) -> LinearWorkload:

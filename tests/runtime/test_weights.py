@@ -21,6 +21,7 @@ from tvm_ahcq.runtime.weights import (
     packed_size,
     record_sizes,
     to_record,
+    unpack,
     unpack_codes,
 )
 
@@ -163,3 +164,15 @@ def test_a_record_of_the_wrong_length_is_refused():
 def test_an_unknown_layout_is_refused():
     with pytest.raises(ValueError, match="vnni16"):
         pack(np.zeros((16, 16), np.int8), "nchw")
+
+
+@pytest.mark.parametrize("layout", ["vnni16", "rows"])
+@pytest.mark.parametrize("rows", [1, 16, 37])
+def test_packed_operands_are_unpacked(layout, rows):
+    operands = np.random.default_rng(rows).integers(-128, 128, (rows, 24)).astype(np.int8)
+    np.testing.assert_array_equal(unpack(pack(operands, layout), layout, rows), operands)
+
+
+def test_an_unknown_layout_is_not_unpacked():
+    with pytest.raises(ValueError, match="unknown layout 'columns'"):
+        unpack(np.zeros((1, 1, 16, 4), np.int8), "columns", 3)

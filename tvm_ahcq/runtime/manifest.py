@@ -83,6 +83,9 @@ class Manifest:
         Package and version that wrote the bundle; filled in by the writer.
     format_version : int
         Filled in by the writer.
+    kernels : dict
+        For each target by name, and each of its kernels by symbol, what the kernel computes
+        (:func:`tvm_ahcq.relay_passes.lower.kernel_table.describe`); empty in bundles that were written without.
     """
 
     model: ModelSpec
@@ -96,6 +99,7 @@ class Manifest:
     created_by: str = ""
     format_version: int = FORMAT_VERSION
     others: tuple[TargetSpec, ...] = ()
+    kernels: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def targets(self) -> tuple[TargetSpec, ...]:
@@ -129,6 +133,7 @@ class Manifest:
                 created_by=str(stored["created_by"]),
                 format_version=int(stored["format_version"]),
                 others=tuple(_target(other) for other in stored.get("others", ())),
+                kernels=_kernels(stored.get("kernels", {})),
             )
         except UnsupportedModelError as error:
             raise BundleError(f"{error}; update tvm-ahcq, or recompile the model") from error
@@ -139,6 +144,13 @@ class Manifest:
 def _target(stored: Mapping[str, Any]) -> TargetSpec:
     features, layout = tuple(stored["cpu_features"]), str(stored.get("layout", ""))
     return TargetSpec(str(stored["name"]), str(stored["triple"]), features, layout)
+
+
+def _kernels(stored: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    return {
+        str(target): {str(symbol): {**each, "kind": str(each["kind"])} for symbol, each in kernels.items()}
+        for target, kernels in stored.items()
+    }
 
 
 def _function(stored: Mapping[str, Any]) -> FunctionSpec:

@@ -14,7 +14,7 @@ import numpy as np
 from tvm_ahcq.errors import BundleError
 
 from . import threads
-from .ffi import tvm_ffi
+from .instrument import observed
 from .session import Session, to_tensor
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -109,33 +109,23 @@ def _runs(machine: Any, function: str, arguments: list[Any], count: int) -> list
     calls: list[Call] = []
     started = [0.0]
 
-    def instrument(_func: Any, symbol: str, before: bool, _result: Any, *args: Any) -> int:
+    def observe(symbol: str, before: bool, tensors: list[Any]) -> None:
         now = time.perf_counter()
         if before:
             started[0] = time.perf_counter()
-        elif not symbol.startswith("vm.builtin"):
-            tensors = [arg for arg in args if isinstance(arg, tvm_ffi().Tensor)]
+        else:
             shapes = tuple(tuple(map(int, tensor.shape)) for tensor in tensors)
-            calls.append((str(symbol), shapes, sum(map(_size, tensors)), now - started[0]))
-        return 0
+            calls.append((symbol, shapes, sum(map(_size, tensors)), now - started[0]))
 
     runs = []
-    machine["set_instrument"](tvm_ffi().convert(instrument))
-    try:
+    with observed(machine, observe):
         run = machine[function]
         for _ in range(count):
             calls.clear()
             start = time.perf_counter()
             run(*arguments)
             runs.append((time.perf_counter() - start, list(calls)))
-    finally:
-        machine["set_instrument"](tvm_ffi().convert(_ignore))
     return runs
-
-
-def _ignore(*_: Any) -> int:
-    """An instrument that does nothing: the machine has no way to take one out."""
-    return 0
 
 
 def _size(tensor: Any) -> int:

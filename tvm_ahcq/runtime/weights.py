@@ -129,6 +129,16 @@ def pack(operands: np.ndarray, layout: str) -> np.ndarray:
     return np.ascontiguousarray(quads.transpose(0, 2, 1)).view(np.int8).reshape(blocks, columns // 4, 16, 4)
 
 
+def unpack(packed: np.ndarray, layout: str, rows: int) -> np.ndarray:
+    """Inverse of :func:`pack`: the ``(rows, Kp)`` int8 operands, without the rows that pad the last block."""
+    if layout == "rows":
+        return packed[:rows]
+    if layout != "vnni16":
+        raise ValueError(f"unknown layout {layout!r}; expected one of {LAYOUTS}")
+    blocks, quads = packed.shape[:2]
+    return np.ascontiguousarray(packed.transpose(0, 2, 1, 3)).reshape(blocks * 16, quads * 4)[:rows]
+
+
 def pack_codes(codes: np.ndarray, bits: int) -> bytes:
     """Bit-pack codes, flattened in C order: code ``i`` takes bits ``i * bits ...`` of one little-endian bit string."""
     flat = np.ascontiguousarray(codes, np.uint8).ravel()

@@ -19,6 +19,7 @@ from tvm_ahcq.models.sam2.timing import example_inputs
 from tvm_ahcq.quantizers.weight.equalise import apply_equalisation
 from tvm_ahcq.relay_passes.coverage import coverage
 from tvm_ahcq.runtime.bundle import read_bundle
+from tvm_ahcq.runtime.kernel_check import verify_kernels
 from tvm_ahcq.runtime.offload import ACCELERATOR, OffloadReport
 from tvm_ahcq.runtime.session import Session
 from tvm_ahcq.torch_exec.torch_session import TorchSession
@@ -71,6 +72,15 @@ def test_compiled_results_are_the_simulations(
             for mine, expected in zip(session.run(name, *inputs), simulated.run(name, *inputs), strict=True):
                 np.testing.assert_allclose(mine, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
     assert all(check.passed for check in session.verify())
+
+
+def test_every_kernel_agrees_with_its_reference(qmodel: QuantizedModel, tmp_path: Path) -> None:
+    ahcq.compile(qmodel).save(tmp_path / "tiny2.ahcq")
+    session = Session(read_bundle(tmp_path / "tiny2.ahcq"))
+    report = verify_kernels(session)
+    table = session.manifest.kernels[session.target.name]
+    assert {kind.kind for kind in report.kinds} == {described["kind"] for described in table.values()}
+    assert report.not_run == () and sum(len(kind.symbols) for kind in report.kinds) == len(table)
 
 
 def test_a_clip_is_tracked_with_the_accelerator_as_without_in_every_bit(

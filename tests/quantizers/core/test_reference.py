@@ -143,6 +143,9 @@ def test_log_attention_is_close_to_float_attention(grid, probs):
     )
     ours = log_attention(*codes, constants, *int8_tables)
     assert np.abs(ours - expected).max() < 0.03
+    places = np.array([0, 4, 13])
+    some = log_attention(codes[0][:, places], *codes[1:], constants, *int8_tables, places=places)
+    np.testing.assert_array_equal(some, ours[:, places])
 
 
 def test_row_relative_codes_of_28736_keys_stay_close_to_float_attention():

@@ -69,12 +69,7 @@ def encode_uniform(x: np.ndarray, scale: float | np.ndarray, zero_point: int | n
 
 
 def encode_affine(
-    x: np.ndarray,
-    index: np.ndarray,
-    group_sizes: Sequence[int],
-    scale: np.ndarray,
-    zero_point: np.ndarray,
-    bits: int,
+    x: np.ndarray, index: np.ndarray, group_sizes: Sequence[int], scale: np.ndarray, zero_point: np.ndarray, bits: int
 ) -> np.ndarray:
     """Return codes of grouped channels, reordered so that groups are contiguous.
 
@@ -274,7 +269,6 @@ def attention_logit_scale(qk: tuple[int, float], rel: tuple[int, float, float] |
         (bound on the absolute value of the integer dot product q.k, base-2 logit for each unit of it).
     rel
         The same for the relative positions: (bound, height logit a unit, width logit a unit), if there are any.
-
     """
     rel_bound, rel_h, rel_w = rel or (0, 0.0, 0.0)
     qk_shift = max(0, int(qk[0]).bit_length() - 15)
@@ -325,13 +319,15 @@ def log2_fixed(total: np.ndarray) -> np.ndarray:
     return (((whole - EXP_BITS) << FRACTION_BITS) | fraction).astype(np.int32)
 
 
-def _relative_logits(q: np.ndarray, rel_h: np.ndarray, rel_w: np.ndarray, c: AttentionConstants) -> np.ndarray:
-    """Return the relative-position part of the logits before the final shift, ``(N, N)``.
+def _relative_logits(
+    q: np.ndarray, rel_h: np.ndarray, rel_w: np.ndarray, c: AttentionConstants, places: np.ndarray | None
+) -> np.ndarray:
+    """Return the relative-position part of the logits before the final shift, ``(Nq, Nk)``.
 
-    The zero point is already subtracted from `q` ``(N, d)``.
+    The zero point is already subtracted from `q` ``(Nq, d)``.
     """
     height, width = (len(rel_h) + 1) // 2, (len(rel_w) + 1) // 2
-    y, x = np.divmod(np.arange(height * width), width)
+    y, x = np.divmod(np.arange(height * width) if places is None else places, width)
     by_row = rounding_shift(q @ rel_h.T.astype(np.int64), c.rel_shift) * c.rel_h_multiplier
     by_column = rounding_shift(q @ rel_w.T.astype(np.int64), c.rel_shift) * c.rel_w_multiplier
     at_row = np.take_along_axis(by_row, y[:, None] - np.arange(height) + height - 1, 1)
@@ -345,6 +341,7 @@ def attention_operands(
     c: AttentionConstants,
     rel_h: np.ndarray | None = None,
     rel_w: np.ndarray | None = None,
+    places: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return probability operands of one head: ``(Nq, d)`` and ``(Nk, d)`` uint8 codes -> ``(Nq, Nk)`` uint8.
 
@@ -355,7 +352,7 @@ def attention_operands(
     queries, keys = q.astype(np.int64) - c.q_zero, k.astype(np.int64) - c.k_zero
     logits = rounding_shift(queries @ keys.T, c.qk_shift) * c.qk_multiplier
     if rel_h is not None and rel_w is not None:
-        logits = logits + _relative_logits(queries, rel_h, rel_w, c)
+        logits = logits + _relative_logits(queries, rel_h, rel_w, c, places)
     logits = rounding_shift(logits, c.shift)
     below = logits.max(1, keepdims=True) - logits
     minus_log2 = below if c.row_relative else below + log2_fixed(exp2_fixed(below).sum(1, keepdims=True))
@@ -370,6 +367,7 @@ def log_attention(
     c: AttentionConstants,
     rel_h: np.ndarray | None = None,
     rel_w: np.ndarray | None = None,
+    places: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the log-domain integer attention of all heads.
 
@@ -382,6 +380,8 @@ def log_attention(
     rel_h, rel_w : numpy.ndarray, optional
         ``(2 h - 1, d)`` and ``(2 w - 1, d)`` int8 decomposed relative positions, ``Nq = Nk = h * w``: query (y, x) and
         key (y', x') read rows ``y - y' + h - 1`` and ``x - x' + w - 1``. The *unscaled* query multiplies them.
+    places : numpy.ndarray, optional
+        ``(Nq,)`` places of the queries among the keys, of an attention with relative positions for some of them.
 
     Returns
     -------
@@ -391,7 +391,7 @@ def log_attention(
     """
     heads = []
     for query, key, value in zip(q, k, v, strict=True):
-        operands = attention_operands(query, key, c, rel_h, rel_w)
+        operands = attention_operands(query, key, c, rel_h, rel_w, places)
         exact = operands.astype(np.float64) @ (value.astype(np.float64) - c.v_zero)
         scale = np.float32(c.out_scale)
         if c.row_relative:
