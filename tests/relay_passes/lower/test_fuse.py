@@ -22,6 +22,7 @@ from tvm_ahcq.models.sam.vit_t import build_sam_vit_t
 from tvm_ahcq.relay_passes.lower import legalise as legalise_module
 from tvm_ahcq.relay_passes.lower.build import generate_code, lower
 from tvm_ahcq.relay_passes.lower.kernel_builder import ANY_ROWS, OPAQUE
+from tvm_ahcq.relay_passes.lower.kernel_table import with_description
 from tvm_ahcq.relay_passes.lower.legalise import legalise
 from tvm_ahcq.relay_passes.lower.sink_transposes import sink_transposes
 from tvm_ahcq.runtime.weights import QLinearWeight, expand
@@ -156,8 +157,9 @@ class ResidualFused:
 def test_a_linear_layer_and_a_residual_become_one_kernel():
     target, workload = resolve_target("avx2"), LinearWorkload(32, 16, 1, 4)
     expected = tvm.IRModule(dict(ResidualFused.functions))
-    kernel = linear_add(ANY_ROWS, workload, target).with_attr("global_symbol", "linear_add_0")
-    expected.update_func(expected.get_global_var("linear_add_0"), kernel.with_attr("op_pattern", OPAQUE))
+    options = (ANY_ROWS, workload, target)
+    kernel = linear_add(*options).with_attr("global_symbol", "linear_add_0").with_attr("op_pattern", OPAQUE)
+    expected.update_func(expected.get_global_var("linear_add_0"), with_description(kernel, linear_add, options))
     functions = legalise(Residual, target).functions
     fused = {gvar: func for gvar, func in functions.items() if gvar.name_hint in ("main", "linear_add_0")}
     tvm.ir.assert_structural_equal(tvm.IRModule(fused), expected)

@@ -17,6 +17,7 @@ import tvm_ahcq.ir
 from tvm_ahcq.kernels import encode_intervals, layer_norm
 from tvm_ahcq.relay_passes.lower.build import generate_code, lower
 from tvm_ahcq.relay_passes.lower.kernel_builder import ANY_ROWS, OPAQUE
+from tvm_ahcq.relay_passes.lower.kernel_table import with_description
 from tvm_ahcq.relay_passes.lower.legalise import legalise
 from tvm_ahcq.target import resolve_target
 
@@ -103,9 +104,13 @@ class Expected:
 
 def test_operators_become_calls_of_kernels_on_matrices():
     expected = tvm.IRModule(dict(Expected.functions))
-    kernels = {"layer_norm_0": layer_norm(ANY_ROWS, 20, 1e-5), "encode_intervals_0": encode_intervals(ANY_ROWS, 20, 7)}
-    for name, kernel in kernels.items():
-        named = kernel.with_attr("global_symbol", name).with_attr("op_pattern", OPAQUE)
+    kernels = {
+        "layer_norm_0": (layer_norm, (ANY_ROWS, 20, 1e-5)),
+        "encode_intervals_0": (encode_intervals, (ANY_ROWS, 20, 7)),
+    }
+    for name, (factory, options) in kernels.items():
+        named = factory(*options).with_attr("global_symbol", name).with_attr("op_pattern", OPAQUE)
+        named = with_description(named, factory, options)
         expected.update_func(expected.get_global_var(name), named)
     tvm.ir.assert_structural_equal(legalise(Before, resolve_target("generic")), expected)
 
