@@ -1,4 +1,4 @@
-"""A tiny SAM with random weights, shared by tests of passes, compiler and devices; a tracker without weights."""
+"""A tiny SAM and a tiny SAM 2 with random weights, compiled once for all tests; a tracker without weights."""
 
 from __future__ import annotations
 
@@ -138,6 +138,70 @@ def accelerated(make_tiny_model: Callable[[int], FloatModel], shared_folder) -> 
     qmodel = ahcq.quantize(make_tiny_model(1), QuantTable.load(folder / "table.json"))
     image = np.random.default_rng(0).normal(size=(1, 3, 128, 128)).astype(np.float32)
     return Accelerated(qmodel, folder / "host.ahcq", folder / "both.ahcq", image)
+
+
+@pytest.fixture(scope="session")
+def sam2() -> Any:
+    """A SAM 2 of four stages at 128 x 128: windows with and without padding, a global block, pooled queries."""
+    import torch
+
+    from tvm_ahcq.models.sam2.sam2_n import build_sam2_n
+
+    torch.manual_seed(0)
+    module = build_sam2_n(
+        image_size=128, embed_dim=16, stages=(1, 1, 3, 1), window_spec=(8, 4, 6, 4), global_att_blocks=(4,),
+        prompt_dim=32, memory_dim=16, memory_layers=2,
+    )  # fmt: skip
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    return module.requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def video_model(sam2: Any) -> FloatModel:
+    """The same as Relax functions, with those of the memory."""
+    from tvm_ahcq.models.sam2.load import from_module
+
+    return from_module(sam2, "tiny2", video=True)
+
+
+@dataclass(frozen=True)
+class TinyTracker:
+    """The tiny SAM 2 with its memory, compiled for a processor and the accelerator ``sim_4x4``.
+
+    Attributes
+    ----------
+    qmodel : QuantizedModel
+        What was compiled.
+    host, both : Path
+        The same bundle; the first one says that it is for the host alone.
+    """
+
+    qmodel: QuantizedModel
+    host: Path
+    both: Path
+
+
+@pytest.fixture(scope="session")
+def tiny_tracker(video_model: FloatModel, shared_folder) -> TinyTracker:
+    """Calibrated on clips with the recipe ``ahcq``, without what takes long, and compiled once for all tests."""
+    import tvm_ahcq as ahcq
+    from tvm_ahcq.clips import generate
+    from tvm_ahcq.quantizers.core.table import QuantTable
+
+    def fill(folder: Path) -> None:
+        quick = replace(ahcq.recipe("ahcq", bits=4), conditioning="none", rounding="nearest")
+        qmodel = ahcq.quantize(video_model, [generate(seed, 3, 128).frames for seed in (1, 2)], quick)
+        qmodel.table.save(folder / "table.json")
+        # the accelerator takes every product that it can
+        compiled = ahcq.compile(qmodel, target="generic", accelerator="sim_4x4", offload="all")
+        compiled.save(folder / "both.ahcq")
+        replace(compiled, manifest=replace(compiled.manifest, accelerator=None)).save(folder / "host.ahcq")
+
+    folder = shared_folder("tiny-tracker", fill)
+    qmodel = ahcq.quantize(video_model, QuantTable.load(folder / "table.json"))
+    return TinyTracker(qmodel, folder / "host.ahcq", folder / "both.ahcq")
 
 
 @pytest.fixture(scope="session")

@@ -72,6 +72,8 @@ def check(args: argparse.Namespace) -> None:
         for option in ("dataset", "video_list", "metric", "predictions"):
             if getattr(args, option) is not None:
                 raise UsageError(f"eval: --{option.replace('_', '-')} is for videos; it needs --vos DIR")
+        if args.prompt == "mask":
+            raise UsageError("eval: --prompt mask is for videos; for pictures give click, box or both")
         return
     if args.prompt == "both":
         raise UsageError("eval: --prompt both is for pictures; with --vos give mask, click or box")

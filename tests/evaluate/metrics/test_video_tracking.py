@@ -1,4 +1,4 @@
-"""From first masks to masks on every frame."""
+"""From a prompt on the first frame of each object to masks on every frame."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from tvm_ahcq.errors import EvaluationError
 from tvm_ahcq.evaluate.datasets.video_folders import read_videos
 from tvm_ahcq.evaluate.datasets.video_objects import video_objects
-from tvm_ahcq.evaluate.metrics.video_tracking import to_masks, track
+from tvm_ahcq.evaluate.metrics.video_tracking import PROMPTS, to_masks, track
 
 
 def test_every_object_is_followed_from_its_first_mask_on(
@@ -95,6 +95,7 @@ class Upstream:
         self.model.fill_hole_area = 0
         self.init_state, self.reset_state = self.model.init_state, self.model.reset_state
         self.add_new_mask = self.model.add_new_mask
+        self.add_new_points_or_box = self.model.add_new_points_or_box
 
     def propagate_in_video(
         self, inference_state: Any, start_frame_idx: int | None = None
@@ -104,8 +105,32 @@ class Upstream:
             yield frame, numbers, logits.numpy()
 
 
+def deepest(mask: np.ndarray) -> np.ndarray:
+    """``(1, 2)``, x and y of the first pixel of a mask that is furthest from all pixels outside it."""
+    rows, columns = np.indices(np.add(mask.shape, 2)) - 1
+    outside = ~np.pad(mask, 1)
+    y, x = np.nonzero(mask)
+    away = (y[:, None] - rows[outside]) ** 2 + (x[:, None] - columns[outside]) ** 2
+    best = int(away.min(1).argmax())
+    return np.array([[x[best], y[best]]], np.float32)
+
+
+def show(predictor: Upstream, state: Any, frame: int, number: int, mask: np.ndarray, prompt: str) -> None:
+    """Show an object as users of upstream do: masks, clicks with labels, corners of a box."""
+    if prompt == "mask":
+        predictor.add_new_mask(state, frame, number, mask)
+    elif prompt == "click":
+        labels = np.array([1], np.int32)
+        predictor.add_new_points_or_box(state, frame, number, points=deepest(mask), labels=labels)
+    else:
+        y, x = np.nonzero(mask)
+        box = np.array([x.min(), y.min(), x.max() + 1, y.max() + 1], np.float32)
+        predictor.add_new_points_or_box(state, frame, number, box=box)
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
 def test_logits_are_those_of_upstreams_predictor_that_follows_each_object_by_itself(
-    tmp_path: Path, add_video: Callable, clip_masks: Callable
+    tmp_path: Path, add_video: Callable, clip_masks: Callable, prompt: str
 ) -> None:
     """As ``vos_separate_inference_per_object`` of SAM 2 does."""
     frames, masks = clip_masks(3, 5)
@@ -115,15 +140,21 @@ def test_logits_are_those_of_upstreams_predictor_that_follows_each_object_by_its
     add_video(tmp_path, "mose", "walk", frames, masks)
     (video,) = read_videos(tmp_path).videos
     predictor = Upstream()
-    found = dict(track(predictor, video, video_objects(video)))
+    found = dict(track(predictor, video, video_objects(video), prompt))
     state = predictor.init_state(str(video.folder))
     for number, first in ((1, 0), (2, 0), (late, 2)):
         predictor.reset_state(state)
-        predictor.add_new_mask(state, first, number, video.read_masks(first)[number])
+        show(predictor, state, first, number, video.read_masks(first)[number], prompt)
         alone = {frame: logits[0, 0] for frame, _, logits in predictor.propagate_in_video(state, first)}
         assert alone.keys() == {frame for frame, logits in found.items() if number in logits}
         for frame, logits in alone.items():
             np.testing.assert_allclose(found[frame][number], logits, atol=1e-4)
+
+
+def test_an_unknown_prompt_is_refused(video_set: Callable, colour_tracker) -> None:
+    video = read_videos(video_set("davis")).videos[0]
+    with pytest.raises(EvaluationError, match="prompt is 'point'; expected one of mask, click, box"):
+        list(track(colour_tracker, video, video_objects(video), "point"))
 
 
 def test_frames_of_another_size_are_refused(video_set: Callable, colour_tracker) -> None:

@@ -1,4 +1,4 @@
-"""A tiny SAM 2 with random weights."""
+"""What the tests of SAM 2 share: pictures, a clip, and pairs of upstream's predictor and ours."""
 
 from __future__ import annotations
 
@@ -24,29 +24,9 @@ _SCORE_BIAS = "sam_mask_decoder.pred_obj_score_head.layers.2.bias"
 
 
 @pytest.fixture(scope="session")
-def sam2() -> Any:
-    """Four stages at 128 x 128: windows with and without padding, a global block, pooled queries."""
-    torch.manual_seed(0)
-    module = build_sam2_n(
-        image_size=128, embed_dim=16, stages=(1, 1, 3, 1), window_spec=(8, 4, 6, 4), global_att_blocks=(4,),
-        prompt_dim=32, memory_dim=16, memory_layers=2,
-    )  # fmt: skip
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
-    return module.requires_grad_(False)
-
-
-@pytest.fixture(scope="session")
 def model(sam2: Any) -> FloatModel:
-    """The same as Relax functions."""
+    """The tiny SAM 2 as Relax functions, for pictures."""
     return from_module(sam2, "tiny2")
-
-
-@pytest.fixture(scope="session")
-def video_model(sam2: Any) -> FloatModel:
-    """The same with the functions of the memory."""
-    return from_module(sam2, "tiny2", video=True)
 
 
 @pytest.fixture(scope="session")

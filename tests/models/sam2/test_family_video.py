@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import tvm_ahcq as ahcq
-from tvm_ahcq.api import CompiledModel, QuantizedModel
+from tvm_ahcq.api import QuantizedModel
 from tvm_ahcq.clips import generate
 from tvm_ahcq.models.execution import SessionLike
 from tvm_ahcq.models.float_model import FloatModel
@@ -26,15 +23,9 @@ from tvm_ahcq.torch_exec.torch_session import TorchSession
 
 
 @pytest.fixture(scope="module")
-def qmodel(video_model: FloatModel) -> QuantizedModel:
-    quick = replace(ahcq.recipe("ahcq", bits=4), conditioning="none")
-    return ahcq.quantize(video_model, [generate(seed, 3, 128).frames for seed in (1, 2)], quick)
-
-
-@pytest.fixture(scope="module")
-def compiled(qmodel: QuantizedModel) -> CompiledModel:
-    """For the host and for the accelerator, which takes every product that it can."""
-    return ahcq.compile(qmodel, target="generic", accelerator="sim_4x4", offload="all")
+def qmodel(tiny_tracker) -> QuantizedModel:
+    """What was compiled."""
+    return tiny_tracker.qmodel
 
 
 def test_every_linear_layer_and_attention_of_the_memory_is_a_site(qmodel: QuantizedModel) -> None:
@@ -61,12 +52,9 @@ def memory_inputs(session: SessionLike, count: int, pointers: int) -> dict[str, 
 
 
 @pytest.mark.parametrize("device", ["host", "fsim"])
-def test_compiled_results_are_the_simulations(
-    qmodel: QuantizedModel, compiled: CompiledModel, tmp_path: Path, device: str
-) -> None:
-    manifest = replace(compiled.manifest, accelerator=None) if device == "host" else compiled.manifest
-    replace(compiled, manifest=manifest).save(tmp_path / "tiny2.ahcq")
-    session, simulated = Session(read_bundle(tmp_path / "tiny2.ahcq")), qmodel.fake_quant_session()
+def test_compiled_results_are_the_simulations(qmodel: QuantizedModel, tiny_tracker, device: str) -> None:
+    bundle = read_bundle(tiny_tracker.host if device == "host" else tiny_tracker.both)
+    session, simulated = Session(bundle), qmodel.fake_quant_session()
     for count, pointers in ((1, 0), (3, 2), (7, 16)):
         for name, inputs in memory_inputs(session, count, pointers).items():
             for mine, expected in zip(session.run(name, *inputs), simulated.run(name, *inputs), strict=True):
@@ -74,23 +62,18 @@ def test_compiled_results_are_the_simulations(
     assert all(check.passed for check in session.verify())
 
 
-def test_every_kernel_agrees_with_its_reference(qmodel: QuantizedModel, tmp_path: Path) -> None:
-    ahcq.compile(qmodel).save(tmp_path / "tiny2.ahcq")
-    session = Session(read_bundle(tmp_path / "tiny2.ahcq"))
+def test_every_kernel_agrees_with_its_reference(tiny_tracker) -> None:
+    session = Session(read_bundle(tiny_tracker.host))
     report = verify_kernels(session)
     table = session.manifest.kernels[session.target.name]
     assert {kind.kind for kind in report.kinds} == {described["kind"] for described in table.values()}
     assert report.not_run == () and sum(len(kind.symbols) for kind in report.kinds) == len(table)
 
 
-def test_a_clip_is_tracked_with_the_accelerator_as_without_in_every_bit(
-    compiled: CompiledModel, tmp_path: Path
-) -> None:
+def test_a_clip_is_tracked_with_the_accelerator_as_without_in_every_bit(tiny_tracker) -> None:
     found = []
-    for name, accelerator in (("host", None), ("both", compiled.manifest.accelerator)):
-        manifest = replace(compiled.manifest, accelerator=accelerator)
-        replace(compiled, manifest=manifest).save(tmp_path / f"{name}.ahcq")
-        predictor = ahcq.load_video(tmp_path / f"{name}.ahcq")
+    for path in (tiny_tracker.host, tiny_tracker.both):
+        predictor = ahcq.load_video(path)
         state = predictor.init_state(generate(3, 3, 128).frames)
         predictor.add_new_points_or_box(state, 0, "box", box=[20, 30, 90, 100])
         predictor.add_new_points_or_box(state, 0, "click", points=[[60, 50]], labels=[1])
@@ -99,8 +82,8 @@ def test_a_clip_is_tracked_with_the_accelerator_as_without_in_every_bit(
     np.testing.assert_array_equal(*found)
 
 
-def test_every_product_is_offloaded_or_has_a_reason(compiled: CompiledModel) -> None:
-    report = OffloadReport.from_dict(compiled.manifest.accelerator)
+def test_every_product_is_offloaded_or_has_a_reason(tiny_tracker) -> None:
+    report = OffloadReport.from_dict(read_bundle(tiny_tracker.both).manifest.accelerator)
     frame = [each for each in report.of("attend_frame") if each.macs]
     assert len(frame) == 5 and all(each.where == ACCELERATOR for each in frame)
     memory = {each.name: each for each in report.of("attend_memory") if each.macs}

@@ -1,4 +1,4 @@
-"""J, F and J&F of a predictor that follows objects through videos from their first masks."""
+"""J, F and J&F of a predictor that follows objects through videos, from a prompt each."""
 
 from __future__ import annotations
 
