@@ -18,6 +18,7 @@ from tvm_ahcq.quantizers.core.table import QuantTable
 from tvm_ahcq.relay_passes.annotate import annotate, layers, sites
 from tvm_ahcq.relay_passes.canonicalise import canonicalise
 from tvm_ahcq.relay_passes.rewrite import name_parameters
+from tvm_ahcq.torch_exec.simulate import attention_logits
 
 
 def test_every_site_and_every_quantized_weight_gets_an_entry(quantized):
@@ -75,6 +76,20 @@ def test_recorder_keeps_the_extremes_and_bounds_its_memory():
         assert rows.max() >= 99.0 and rows.max() == -rows.min()
     images = kept.reshape(-1, ROWS_AN_IMAGE, 8).max((1, 2)) - 99
     assert len(set(images)) == len(images) and 0.25 < np.mean(images >= len(images)) < 0.75  # of early and late passes
+
+
+def test_recorded_probabilities_are_those_of_the_whole_attention():
+    recorder = Recorder()
+    q, k, v = (torch.randn(2, 30, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(3))
+    rel = tuple(torch.randn(2 * n - 1, 8, generator=torch.Generator().manual_seed(n)) for n in (6, 5))
+    for tables in ((None, None), rel):
+        recorder.attention("a", q, k, v, 0.3, *tables)
+        whole = attention_logits(q, k, 0.3, *tables).softmax(-1)
+        probs, values = recorder.slices["a.probs"][-1]
+        for head, value in zip(probs, values, strict=True):
+            original = int((v == torch.from_numpy(value)).flatten(1).all(1).nonzero()[0])
+            distance = (torch.from_numpy(head)[:, None] - whole[original]).abs().amax(-1)
+            assert distance.amin(1).max() < 1e-6
 
 
 def test_attention_samples_of_unequal_length_are_filled_with_zeros():

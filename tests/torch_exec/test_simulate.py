@@ -14,7 +14,7 @@ from tvm_ahcq.quantizers.activation.row_relative import RowRelativeParams
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
 from tvm_ahcq.quantizers.core.reference import log_attention
 from tvm_ahcq.torch_exec import simulate
-from tvm_ahcq.torch_exec.simulate import SimulatedSites, Sites
+from tvm_ahcq.torch_exec.simulate import SimulatedSites, Sites, level_of
 
 
 @pytest.mark.parametrize("at_once", [1, 45, 200, 1 << 21])
@@ -82,3 +82,10 @@ def test_simulated_activation_equals_the_numpy_quantizer(params):
     x = np.random.default_rng(1).normal(scale=2, size=(50, 24)).astype(np.float32)
     got = SimulatedSites({"s": params}).activation("s", torch.from_numpy(x)).numpy()
     np.testing.assert_array_equal(got, params.fake_quant(x))
+
+
+def test_values_at_a_threshold_have_the_level_below_it():
+    thresholds, levels = np.array([-1.0, 0.5, 2.0], np.float32), np.array([-3.0, 0.0, 1.0, 9.0], np.float32)
+    x = np.concatenate([thresholds, np.random.default_rng(0).normal(size=93)]).astype(np.float32).reshape(4, 24)
+    got = level_of(torch.from_numpy(x).T, torch.from_numpy(thresholds), torch.from_numpy(levels))
+    np.testing.assert_array_equal(got.numpy(), levels[np.searchsorted(thresholds, x.T, side="left")])

@@ -51,7 +51,8 @@ class Recorder(Sites):
         """Record the range of each channel and some rows, among them those with the least and greatest element."""
         x = super().activation(site, x, activation)
         rows = x.detach().flatten(0, -2)
-        ends = torch.stack(rows.aminmax(dim=0)).numpy()
+        values = rows.numpy()  # numpy reduces columns in vectors, torch's aminmax does not
+        ends = np.stack([values.min(0), values.max(0)])
         self._observe_range(site, ends)
         place = self._place(site, ROWS_A_SITE // ROWS_AN_IMAGE)
         if place is not None:
@@ -87,7 +88,11 @@ class Recorder(Sites):
             head = torch.from_numpy(self.rng.choice(len(q), heads, replace=False))
             rows = torch.from_numpy(self.rng.choice(q.shape[1], queries, replace=False))
             some = [x.detach()[head] for x in (q, k, v)]
-            probs = attention_logits(some[0], some[1], scale, rel_h, rel_w)[:, rows].softmax(-1)
+            if rel_h is None:
+                logits = attention_logits(some[0][:, rows], some[1], scale, None, None)
+            else:  # relative positions take whole rows of the grid
+                logits = attention_logits(some[0], some[1], scale, rel_h, rel_w)[:, rows]
+            probs = logits.softmax(-1)
             slices[place:] = [(_copy(probs), _copy(some[2])), *slices[place + 1 :]]
         return super().attention(name, q, k, v, scale, rel_h, rel_w)
 

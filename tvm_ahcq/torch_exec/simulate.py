@@ -136,6 +136,23 @@ def over_blocks(function: Block, q: torch.Tensor, k: torch.Tensor, v: torch.Tens
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
 
+def level_of(x: torch.Tensor, thresholds: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    """Return the level of each value of a staircase.
+
+    Parameters
+    ----------
+    x : torch.Tensor
+        Any shape, float32.
+    thresholds : torch.Tensor
+        ``(n - 1,)`` float32, ascending; a value equal to a threshold is below it.
+    levels : torch.Tensor
+        ``(n,)`` float32.
+    """
+    # 32-bit indices: half the memory traffic
+    codes = torch.bucketize(x.contiguous(), thresholds, out_int32=True)
+    return levels.index_select(0, codes.flatten()).view(x.shape)
+
+
 def grid_width(rel_w: torch.Tensor | None) -> int:
     """Queries of a row of the grid; 1 where there are no relative positions."""
     return 1 if rel_w is None else (len(rel_w) + 1) // 2
@@ -223,7 +240,7 @@ class SimulatedSites(Sites):
                 values = operands.astype(np.float32) * np.float32(params.delta) + np.float32(params.offset)
                 self._intervals[site] = torch.from_numpy(thresholds), torch.from_numpy(values)
             bounds, levels = self._intervals[site]
-            return levels[torch.bucketize(x.contiguous(), bounds)]
+            return level_of(x, bounds, levels)
         return _SIMULATE[type(params)](params, ACTIVATIONS[activation](x))
 
     def rounded_probabilities(self, site: str, probs: torch.Tensor) -> torch.Tensor:
@@ -234,8 +251,8 @@ class SimulatedSites(Sites):
             self._levels[site] = torch.from_numpy(book.thresholds.copy()), torch.from_numpy(values)
         thresholds, levels = self._levels[site]
         if not isinstance(self.quantizers[site], RowRelativeParams):
-            return levels[torch.bucketize(probs, thresholds)]
-        rounded = levels[torch.bucketize(probs / probs.amax(-1, keepdim=True), thresholds)]
+            return level_of(probs, thresholds, levels)
+        rounded = level_of(probs / probs.amax(-1, keepdim=True), thresholds, levels)
         return rounded / rounded.sum(-1, keepdim=True)
 
     def linear(self, name: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:

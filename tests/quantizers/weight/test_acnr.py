@@ -7,7 +7,7 @@ import pytest
 
 from tvm_ahcq.errors import CalibrationError, CheckpointError
 from tvm_ahcq.quantizers.activation.uniform import UniformParams
-from tvm_ahcq.quantizers.weight.acnr import Conditioner, input_error_moment
+from tvm_ahcq.quantizers.weight.acnr import Conditioner, condition_number, input_error_moment
 
 NAMES = ["acnr_exp", "acnr_good", "acnr_lin", "acnr_pow"]
 
@@ -114,6 +114,15 @@ def test_zero_columns_stay_zero_while_the_rest_is_conditioned():
     np.testing.assert_allclose(ours.cond_before, plain.cond_before, rtol=1e-6)
     assert np.abs(ours.weight[:, [3, 11]]).max() < 1e-9 * np.abs(weight).max()
     assert ours.cond_after < 0.5 * ours.cond_before
+
+
+@pytest.mark.parametrize("shape", [(20, 60), (60, 20), (40, 40)])
+def test_the_condition_number_needs_no_vectors(shape):
+    assert condition_number(ill_conditioned(*shape, 5e3)) == pytest.approx(5e3, rel=1e-2)
+    weight = ill_conditioned(*shape, 30.0)
+    weight[:, :5] = 0
+    assert condition_number(weight) == pytest.approx(Conditioner(weight).cond_before, rel=1e-9)
+    assert condition_number(np.zeros(shape, np.float32)) == 1
 
 
 def test_a_weight_of_zeros_is_left_alone():

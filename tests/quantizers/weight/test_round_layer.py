@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tvm_ahcq.quantizers.weight.round_layer import InputStatistics, LayerSample, output_error, round_layer
+from tvm_ahcq.quantizers.weight.round_layer import RIDGES, InputStatistics, LayerSample, OutputError, round_layer
 from tvm_ahcq.quantizers.weight.weights import encode_weight
 
 
@@ -29,9 +29,9 @@ def test_the_rounded_layer_answers_as_the_float_layer_does(bits):
     weight, bias, sample, (x, quantized) = layer()
     result = round_layer(weight, bias, sample, bits)
     unseen = LayerSample(x[1536:], quantized[1536:], np.zeros(512, bool))
-    error = output_error(unseen, weight, bias, result.weight.dequantize(), result.bias)
+    error = OutputError(unseen, weight, bias)(result.weight.dequantize(), result.bias)
     plain = round_layer(weight, bias, LayerSample(sample.float_inputs, sample.float_inputs, sample.held_out), bits)
-    uncorrected = output_error(unseen, weight, bias, plain.weight.dequantize(), plain.bias)
+    uncorrected = OutputError(unseen, weight, bias)(plain.weight.dequantize(), plain.bias)
     assert error < 0.25 * uncorrected
     assert result.error == pytest.approx(error, rel=0.3) and result.error < result.nearest_error
     assert result.ridge is not None
@@ -50,6 +50,16 @@ def test_the_input_correction_minimises_its_objective(rows):
     assert np.abs(gradient).max() < 1e-4 * np.abs(start).max()
 
 
+@pytest.mark.parametrize("rows", [30, 500])
+def test_corrections_do_not_depend_on_those_before(rows):
+    weight, _, sample, _ = layer()
+    part = LayerSample(sample.float_inputs[:rows], sample.quantized_inputs[:rows], np.zeros(rows, bool))
+    searched = InputStatistics(part, centred=True)
+    for ridge in (*RIDGES, RIDGES[0], RIDGES[-1]):
+        alone = InputStatistics(part, centred=True).corrected(weight, ridge)
+        np.testing.assert_array_equal(searched.corrected(weight, ridge), alone)
+
+
 def test_values_of_codes_give_the_codes_back():
     weight, bias, sample, _ = layer()
     result = round_layer(weight, bias, sample, 4).weight
@@ -62,7 +72,7 @@ def test_undisturbed_inputs_cost_no_more_than_rounding():
     clean = LayerSample(sample.float_inputs, sample.float_inputs, sample.held_out)
     result = round_layer(weight, bias, clean, 8)
     assert result.error < 1e-4
-    assert output_error(clean, weight, bias, result.weight.dequantize(), result.bias) < 1e-4
+    assert OutputError(clean, weight, bias)(result.weight.dequantize(), result.bias) < 1e-4
 
 
 def test_a_layer_without_bias_gets_none():
@@ -75,7 +85,7 @@ def test_few_samples_fall_back_to_what_they_can_support():
     few = LayerSample(sample.float_inputs[:6], sample.quantized_inputs[:6], np.array([False] * 3 + [True] * 3))
     result = round_layer(weight, bias, few, 4)
     unseen = LayerSample(x[1536:], quantized[1536:], np.zeros(512, bool))
-    error = output_error(unseen, weight, bias, result.weight.dequantize(), result.bias)
+    error = OutputError(unseen, weight, bias)(result.weight.dequantize(), result.bias)
     assert np.isfinite(error) and error < 1
 
 

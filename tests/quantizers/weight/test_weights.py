@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from tvm_ahcq.errors import CheckpointError
+from tvm_ahcq.quantizers.weight import weights
 from tvm_ahcq.quantizers.weight.weights import calibrate_weight, encode_weight
 
 WEIGHTS = arrays(np.float32, array_shapes(min_dims=2, max_dims=4, max_side=6), elements=st.floats(-8, 8, width=32))
@@ -96,3 +97,15 @@ def test_empty_or_broken_weights_are_refused(w):
 def test_unknown_method_is_refused():
     with pytest.raises(ValueError, match="mse, search, minmax"):
         calibrate_weight(np.ones((2, 2)), 4, "best")
+
+
+def test_the_number_of_threads_does_not_matter(monkeypatch):
+    w = np.random.default_rng(0).normal(size=(40, 30)).astype(np.float32)
+    monkeypatch.setattr(weights, "_BLOCK", 90)
+    results = []
+    for threads in (1, 2, 7):
+        monkeypatch.setattr(weights, "WORKERS", threads)
+        results.append(calibrate_weight(w, 4))
+    for other in results[1:]:
+        np.testing.assert_array_equal(other.codes, results[0].codes)
+        np.testing.assert_array_equal(other.scale, results[0].scale)

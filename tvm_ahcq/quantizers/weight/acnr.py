@@ -63,6 +63,41 @@ def input_error_moment(difference: np.ndarray) -> np.ndarray:
     return rows.T @ rows / len(rows)
 
 
+def condition_number(weight: np.ndarray) -> float:
+    """Return the condition number of a weight ``(N, K)`` as :attr:`Conditioner.cond_before`, without its vectors.
+
+    It takes a fraction of the time of the decomposition, which a well-conditioned weight does not need.
+
+    Raises
+    ------
+    CheckpointError
+        If the weight is not two-dimensional, empty, or not finite.
+    """
+    singular = torch.linalg.svdvals(torch.from_numpy(_checked(weight).astype(np.float64))).numpy()
+    return _condition(singular[: _rank(singular, weight.shape)])
+
+
+def _checked(weight: np.ndarray) -> np.ndarray:
+    """Return the weight as float32."""
+    weight = np.asarray(weight, np.float32)
+    if weight.ndim != 2 or weight.size == 0 or not np.isfinite(weight).all():
+        raise CheckpointError(
+            f"ACNR was given a weight of shape {weight.shape}; expected two axes and finite values. "
+            "Check the checkpoint."
+        )
+    return weight
+
+
+def _rank(singular: np.ndarray, shape: tuple[int, ...]) -> int:
+    """Return the number of singular values that are not zero within rounding; they are in descending order."""
+    return int((singular > singular[0] * max(shape) * np.finfo(np.float64).eps).sum())
+
+
+def _condition(ranged: np.ndarray) -> float:
+    """Return the condition number of singular values that are not zero; 1 if there are none."""
+    return float(ranged.max() / ranged.min()) if ranged.size else 1.0
+
+
 class Conditioner:
     """Singular value decomposition of a weight, which gives the conditioned weight for any number of iterations.
 
@@ -101,12 +136,7 @@ class Conditioner:
         penalty: float = PENALTY,
         doubled_energy: bool = False,
     ) -> None:
-        weight = np.asarray(weight, np.float32)
-        if weight.ndim != 2 or weight.size == 0 or not np.isfinite(weight).all():
-            raise CheckpointError(
-                f"ACNR was given a weight of shape {weight.shape}; expected two axes and finite values. "
-                "Check the checkpoint."
-            )
+        weight = _checked(weight)
         if moment is not None and (np.shape(moment) != (weight.shape[1],) * 2 or not np.isfinite(moment).all()):
             raise ValueError(f"The moment has shape {np.shape(moment)}; expected {(weight.shape[1],) * 2}, all finite.")
         self._weight, self._strength, self._penalty = weight, strength, penalty
@@ -117,8 +147,8 @@ class Conditioner:
             quadratic = np.einsum("rk,rk->r", self.directions @ np.asarray(moment, np.float64), self.directions)
             self.energy = np.maximum(quadratic, 0) * (2 if doubled_energy else 1)
         # the vectors of a null space are arbitrary: nothing is lifted there, and columns of zeros stay zero
-        self._rank = int((self.singular > self.singular[0] * max(weight.shape) * np.finfo(np.float64).eps).sum())
-        self.cond_before = self._condition(self.singular)
+        self._rank = _rank(self.singular, weight.shape)
+        self.cond_before = _condition(self.singular[: self._rank])
 
     @property
     def applies(self) -> bool:
@@ -167,9 +197,4 @@ class Conditioner:
         weight = self._weight
         if iterations and self.applies:
             weight = ((self._left * spectrum) @ self.directions).astype(np.float32)
-        return ConditionedWeight(weight, self.cond_before, self._condition(logged), iterations)
-
-    def _condition(self, singular: np.ndarray) -> float:
-        """Return the condition number on the weight's range; 1 for a weight of zeros."""
-        ranged = singular[: self._rank]
-        return float(ranged.max() / ranged.min()) if ranged.size else 1.0
+        return ConditionedWeight(weight, self.cond_before, _condition(logged[: self._rank]), iterations)

@@ -16,12 +16,12 @@ import torch
 
 from tvm_ahcq.quantizers.core.range_rule import MIN_SCALE
 
-from .acnr import Conditioner, input_error_moment
+from .acnr import MIN_CONDITION, Conditioner, condition_number, input_error_moment
 from .gptq import FactoredHessian, round_gptq
 from .weights import QuantizedWeight, calibrate_weight
 
-ACNR_ITERATIONS = (0, 1, 2, 5, 10, 20, 50, 100, 200)
-"""Candidate iteration counts of ACNR, tried in order until the error rises."""
+ACNR_ITERATIONS = (1, 2, 5, 10, 20, 50, 100, 200)
+"""Candidate iteration counts of ACNR, tried after none, in order, until the error rises."""
 
 RIDGES = (3.0, 1.0, 0.3, 0.1, 0.03)
 """Candidate strengths of the regression's pull towards the float weight, in units of an input's mean variance."""
@@ -102,6 +102,7 @@ class InputStatistics:
         self.rows = q - self.quantized_mean.astype(np.float32)
         self.difference = x - self.float_mean.astype(np.float32) - self.rows
         self.unit = float(np.square(self.rows, dtype=np.float64).mean()) or 1.0
+        self._factors: dict[float, torch.Tensor] = {}
 
     @cached_property
     def hessian(self) -> FactoredHessian:
@@ -110,10 +111,21 @@ class InputStatistics:
 
     def corrected(self, weight: np.ndarray, ridge: float) -> np.ndarray:
         """Return the weight that best maps quantized inputs to float outputs, pulled towards `weight`, float32."""
-        few, gram, cross = self._products
-        factor = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram), dtype=gram.dtype))
-        change = torch.cholesky_solve((torch.from_numpy(weight) @ cross).T.double(), factor).T.float()
+        few, _, cross = self._products
+        product = (torch.from_numpy(weight) @ cross).T.double()
+        change = torch.cholesky_solve(product, self._factor(ridge)).T.float()
         return weight + (change @ torch.from_numpy(self.rows) if few else change).numpy()
+
+    def _factor(self, ridge: float) -> torch.Tensor:
+        """Return the Cholesky factor of ``gram + ridge``; a search returns to one of the last two."""
+        if ridge not in self._factors:
+            _, gram, _ = self._products
+            for old in list(self._factors)[:-1]:
+                del self._factors[old]
+            damped = gram.clone()
+            damped.diagonal().add_(ridge)
+            self._factors[ridge] = torch.linalg.cholesky(damped)
+        return self._factors[ridge]
 
     @cached_property
     def _products(self) -> tuple[bool, torch.Tensor, torch.Tensor]:
@@ -141,14 +153,28 @@ class InputStatistics:
         return replace(quantized, scale=scale)
 
 
-def output_error(
-    sample: LayerSample, weight: np.ndarray, bias: np.ndarray | None, rounded: np.ndarray, new_bias: np.ndarray | None
-) -> float:
-    """Return the squared error of the rounded layer's output over the variance of the float layer's."""
-    expected = sample.float_inputs @ weight.T + (0 if bias is None else bias)
-    output = sample.quantized_inputs @ rounded.T + (0 if new_bias is None else new_bias)
-    energy = float(np.square(expected - expected.mean(0)).mean(dtype=np.float64))
-    return float(np.square(output - expected).mean(dtype=np.float64)) / max(energy, 1e-20)
+class OutputError:
+    """Squared error of a layer's output over the variance of the float layer's output.
+
+    Parameters
+    ----------
+    sample : LayerSample
+        Inputs of the layer.
+    weight : numpy.ndarray
+        ``(N, K)`` float32 of the float layer.
+    bias : numpy.ndarray or None
+        ``(N,)`` float32 of the float layer.
+    """
+
+    def __init__(self, sample: LayerSample, weight: np.ndarray, bias: np.ndarray | None):
+        self.inputs = sample.quantized_inputs
+        self.expected = sample.float_inputs @ weight.T + (0 if bias is None else bias)
+        self.energy = float(np.square(self.expected - self.expected.mean(0)).mean(dtype=np.float64))
+
+    def __call__(self, rounded: np.ndarray, bias: np.ndarray | None) -> float:
+        """Return the error with the weight `rounded` and `bias`, shapes as those of the float layer."""
+        output = self.inputs @ rounded.T + (0 if bias is None else bias)
+        return float(np.square(output - self.expected).mean(dtype=np.float64)) / max(self.energy, 1e-20)
 
 
 def round_layer(
@@ -180,10 +206,9 @@ def round_layer(
         Try the input correction and error compensation; otherwise round to nearest and refit the bias alone.
     """
     search = _VariantSearch(weight, bias, sample, bits, weight_range)
-    nearest = calibrate_weight(weight, bits, weight_range)
-    nearest_error = search.error(nearest)
+    nearest, nearest_error = search.nearest, search.nearest_error
     conditioning = search.conditioning() if condition else _Conditioning(weight)
-    error, best = search.best(search.variants(conditioning, compensate), nearest_error)
+    error, best = search.best(search.variants(conditioning, compensate))
     statistics = InputStatistics(sample, bias is not None)
     quantized = nearest if best is None else search.compensated(best, statistics)
     return RoundedLayer(
@@ -223,8 +248,19 @@ class _VariantSearch:
         self, weight: np.ndarray, bias: np.ndarray | None, sample: LayerSample, bits: int, weight_range: str
     ) -> None:
         self.weight, self.bias, self.bits, self.weight_range = weight, bias, bits, weight_range
-        self.train, self.held_out = sample.part(False), sample.part(True)
+        self.train = sample.part(False)
+        self.output_error = OutputError(sample.part(True), weight, bias)
         self.statistics = InputStatistics(self.train, bias is not None)
+
+    @cached_property
+    def nearest(self) -> QuantizedWeight:
+        """The float weight rounded to nearest."""
+        return calibrate_weight(self.weight, self.bits, self.weight_range)
+
+    @cached_property
+    def nearest_error(self) -> float:
+        """Held-out error of that."""
+        return self.error(self.nearest)
 
     def error(self, quantized: QuantizedWeight) -> float:
         """Return the held-out error of a quantized weight with its refitted bias."""
@@ -233,15 +269,19 @@ class _VariantSearch:
     def error_of_values(self, values: np.ndarray) -> float:
         """Return the held-out error of a weight ``(N, K)`` float32 with its refitted bias."""
         new_bias = self.statistics.bias(self.weight, values, self.bias)
-        return output_error(self.held_out, self.weight, self.bias, values, new_bias)
+        return self.output_error(values, new_bias)
 
     def conditioning(self) -> _Conditioning:
         """Return the conditioned weight of least error when it is rounded to nearest."""
+        before = condition_number(self.weight)
+        best = _Conditioning(self.weight, 0, before, before)
+        if before < MIN_CONDITION:
+            return best
         conditioner = Conditioner(
             self.weight, input_error_moment(self.train.float_inputs - self.train.quantized_inputs)
         )
-        least, best = np.inf, _Conditioning(self.weight, 0, conditioner.cond_before, conditioner.cond_before)
-        for iterations in ACNR_ITERATIONS if conditioner.applies else (0,):
+        least = self.nearest_error
+        for iterations in ACNR_ITERATIONS if conditioner.applies else ():
             candidate = conditioner.weight(iterations)
             error = self.error(calibrate_weight(candidate.weight, self.bits, self.weight_range))
             if error > least:
@@ -269,9 +309,9 @@ class _VariantSearch:
             variants.append(_Variant(conditioning.weight, ridge, conditioning.iterations))
         return variants
 
-    def best(self, variants: list[_Variant], nearest_error: float) -> tuple[float, _Variant | None]:
+    def best(self, variants: list[_Variant]) -> tuple[float, _Variant | None]:
         """Return the least error and its variant; None where rounding to nearest is best."""
-        best: tuple[float, _Variant | None] = (nearest_error, None)
+        best: tuple[float, _Variant | None] = (self.nearest_error, None)
         for variant in variants:
             error = self.error(self.compensated(variant, self.statistics))
             if error < best[0]:
@@ -281,5 +321,6 @@ class _VariantSearch:
     def compensated(self, variant: _Variant, statistics: InputStatistics) -> QuantizedWeight:
         """Return codes of a variant by error compensation on the inputs of `statistics`."""
         target = variant.weight if variant.ridge is None else statistics.corrected(variant.weight, variant.ridge)
-        nearest = calibrate_weight(target, self.bits, self.weight_range)
+        known = target is self.weight
+        nearest = self.nearest if known else calibrate_weight(target, self.bits, self.weight_range)
         return statistics.refit_scales(target, round_gptq(target, statistics.hessian, nearest))

@@ -5,6 +5,8 @@ See docs/quantizers.md#weight-ranges.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +20,9 @@ SYMMETRIC_ZERO_POINT = 128
 
 LOSS_POWER = 2.4
 """Exponent of the published loss."""
+
+WORKERS = os.cpu_count() or 1
+"""Threads of a range search."""
 
 _SHRINKS = (1.0, 0.92, 0.85, 0.78, 0.72, 0.66, 0.61, 0.56, 0.48, 0.4, 0.3)
 _BLOCK = 1 << 17
@@ -111,8 +116,12 @@ def calibrate_weight(w: np.ndarray, bits: int, method: str = "mse") -> Quantized
     flat = w.reshape(len(w), -1)
     scale, zero_point = np.empty(len(w), np.float32), np.empty(len(w), np.float32)
     one_sign = 1 if flat.min() >= 0 else -1 if flat.max() <= 0 else 0
-    for rows in _blocks(flat):
+
+    def find(rows: slice) -> None:
         scale[rows], zero_point[rows] = finders[method](flat[rows], bits, one_sign)
+
+    with ThreadPoolExecutor(WORKERS) as pool:  # numpy releases the interpreter's lock; rows do not depend on each other
+        list(pool.map(find, _blocks(flat)))
     return encode_weight(w, scale, zero_point, bits)
 
 
