@@ -17,6 +17,7 @@ COMMANDS = (
     "demo",
     "compile",
     "segment",
+    "track",
     "eval",
     "analyze",
     "info",
