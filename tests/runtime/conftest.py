@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tvm_ahcq
 from tvm_ahcq.models.sam.spec import SamSpec
 from tvm_ahcq.runtime.manifest import FunctionSpec, Manifest, TargetSpec, TensorSpec
 from tvm_ahcq.runtime.weights import QLinearWeight
-
-ROOT = Path(__file__).parents[2]
 
 MODEL = SamSpec("tiny", 32, 2, 8, 0.0, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
@@ -151,7 +150,7 @@ def run_alone() -> Callable[..., str]:
     def run(source: str, *arguments: str) -> str:
         done = subprocess.run(
             [sys.executable, "-c", guard + textwrap.dedent(source), *arguments],
-            cwd=ROOT,
+            cwd=Path(tvm_ahcq.__file__).parents[1],  # where the library lies, too
             text=True,
             capture_output=True,
             check=False,

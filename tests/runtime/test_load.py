@@ -11,7 +11,7 @@ import pytest
 
 import tvm_ahcq
 from tvm_ahcq.errors import BundleError
-from tvm_ahcq.models.registry import find_family
+from tvm_ahcq.models.sam2.functions import MEMORY_FUNCTIONS
 from tvm_ahcq.models.sam2.spec import Sam2Spec
 from tvm_ahcq.runtime.bundle import read_bundle, write_bundle
 from tvm_ahcq.runtime.load import require_video
@@ -19,7 +19,7 @@ from tvm_ahcq.runtime.manifest import FunctionSpec, Manifest
 
 MODEL = Sam2Spec(
     "tiny2", 32, 2, 8, 0.0, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), 0.05, 0.98,
-    memories=7, max_pointers=16, memory_dim=4, memory_scale=20.0, memory_bias=-10.0, signed_distances=True,
+    video=True, memories=7, max_pointers=16, memory_dim=4, memory_scale=20.0, memory_bias=-10.0, signed_distances=True,
     past_pointers_only=True, max_conditioning=-1, memory_stride=1, multimask_points=(0, 1),
 )  # fmt: skip
 
@@ -31,14 +31,14 @@ def test_a_model_without_memory_is_refused(tmp_path: Path, manifest: Manifest, t
 
 
 def test_a_bundle_for_pictures_is_refused(tmp_path: Path, manifest: Manifest, tensors, tiny_library: bytes) -> None:
-    pictures = replace(manifest, model=MODEL)
+    pictures = replace(manifest, model=replace(MODEL, video=False))
     write_bundle(tmp_path / "sam2.ahcq", pictures, tiny_library, tensors)
-    with pytest.raises(BundleError, match=r"lacks attend_frame, attend_memory, .* compile with --video"):
+    with pytest.raises(BundleError, match=r"is for pictures only, it has no memory; compile with --video"):
         tvm_ahcq.load_video(tmp_path / "sam2.ahcq")
 
 
 def test_a_bundle_with_the_memory_parts_is_taken(tmp_path: Path, manifest: Manifest, tensors, tiny_library) -> None:
-    parts = {name: FunctionSpec((), ()) for name in find_family("sam2").video_functions}
+    parts = {name: FunctionSpec((), ()) for name in MEMORY_FUNCTIONS}
     video = replace(manifest, model=MODEL, functions=manifest.functions | parts)
     write_bundle(tmp_path / "video.ahcq", video, tiny_library, tensors)
     bundle = read_bundle(tmp_path / "video.ahcq")

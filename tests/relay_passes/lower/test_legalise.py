@@ -125,7 +125,9 @@ def test_layers_of_one_shape_share_a_kernel_and_no_operator_of_ours_is_left(quan
     weights = [realised.tensors[name] for name in quantized.table.weights]
     shapes = {(len(w.codes), len(w.index), len(w.group_sizes)) for w in weights}
     assert counts["grouped_linear"] <= len(shapes) < len(weights) / 2
-    assert sum(count for kind, count in counts.items() if "linear" in kind) < len(weights) / 2 + 1
+    # kernels of heads differ by their numbers of tokens too
+    fused = sum(count for kind, count in counts.items() if "linear" in kind and kind != "linear_heads")
+    assert fused < len(weights) / 2 + 1
     assert counts["im2col"] == 1
 
 
